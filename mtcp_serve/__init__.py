@@ -1,0 +1,1 @@
+"""One photo, one request, five maps: serves multi-task dense prediction bundles over HTTP."""

@@ -1,0 +1,201 @@
+"""Every error that this package raises on purpose.
+
+Tree of classes, with the HTTP status and the ``code`` of the answer::
+
+    MtcpServeError
+    ├── BundleError                      a bundle cannot be served; the server does not start
+    │   ├── BundleNotFoundError
+    │   ├── ManifestError
+    │   └── BundleMismatchError
+    └── RequestError                     a request cannot be answered
+        ├── InvalidImageError            400 invalid_image
+        │   └── EmptyImageError          400 empty_image
+        ├── InvalidBodyError             400 invalid_body
+        ├── NotFoundError                404 not_found
+        │   ├── UnknownModelError        404 unknown_model
+        │   └── UnknownTaskError         404 unknown_task
+        ├── MethodNotAllowedError        405 method_not_allowed
+        ├── NotAcceptableError           406 not_acceptable
+        ├── PayloadTooLargeError         413 payload_too_large
+        ├── ImageTooLargeError           413 image_too_large
+        ├── UnsupportedMediaTypeError    415 unsupported_media_type
+        ├── InvalidParameterError        422 invalid_parameter
+        ├── OverloadedError              429 overloaded, with Retry-After
+        ├── InternalError                500 internal_error
+        ├── NotReadyError                503 not_ready, with Retry-After
+        └── DeadlineError                504 deadline_exceeded
+
+The body of an error answer is ``{"error": {"code", "message", "hint"}}`` (`RequestError.body`).
+"""
+
+from typing import ClassVar
+
+
+class MtcpServeError(Exception):
+    """Base of all errors of this package."""
+
+
+class BundleError(MtcpServeError):
+    """A bundle cannot be served."""
+
+
+class BundleNotFoundError(BundleError):
+    """The folder does not exist or holds no manifest."""
+
+
+class ManifestError(BundleError):
+    """``manifest.json`` is missing, unreadable, of an unknown schema, or wrong."""
+
+
+class BundleMismatchError(BundleError):
+    """The manifest and the files or the graph beside it disagree."""
+
+
+class RequestError(MtcpServeError):
+    """A request cannot be answered: ``status`` (HTTP), ``code`` (for programs), ``hint`` (what to do).
+
+    ``retry_after`` (whole seconds) is sent as the ``Retry-After`` header where it is not ``None``.
+    """
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    default_hint: ClassVar[str]
+    retry_after: ClassVar[int | None] = None
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = self.default_hint if hint is None else hint
+
+    def body(self) -> dict[str, dict[str, str]]:
+        """The JSON body of the answer."""
+        return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}
+
+
+class InvalidImageError(RequestError):
+    """The bytes are not an image that can be decoded completely."""
+
+    status = 400
+    code = "invalid_image"
+    default_hint = "send a complete JPEG, PNG, WebP, GIF, BMP or TIFF file"
+
+
+class EmptyImageError(InvalidImageError):
+    """The image has no bytes."""
+
+    code = "empty_image"
+    default_hint = "the body or the form field was empty; send the bytes of the photo"
+
+
+class InvalidBodyError(RequestError):
+    """The request body is malformed or carries no image."""
+
+    status = 400
+    code = "invalid_body"
+    default_hint = (
+        "send the photo as multipart field 'image', or as the raw body with Content-Type: image/jpeg"
+    )
+
+
+class NotFoundError(RequestError):
+    """Nothing is served at this path."""
+
+    status = 404
+    code = "not_found"
+    default_hint = "see /docs for the paths that exist"
+
+
+class UnknownModelError(NotFoundError):
+    """No loaded model has this name."""
+
+    code = "unknown_model"
+    default_hint = "GET /models lists the loaded models"
+
+
+class UnknownTaskError(NotFoundError):
+    """The model has no task of this name."""
+
+    code = "unknown_task"
+    default_hint = "GET /models lists the tasks of each model"
+
+
+class MethodNotAllowedError(RequestError):
+    """The path exists, but not for this method."""
+
+    status = 405
+    code = "method_not_allowed"
+    default_hint = "see the Allow header and /docs"
+
+
+class NotAcceptableError(RequestError):
+    """No response format fits the Accept header."""
+
+    status = 406
+    code = "not_acceptable"
+    default_hint = "accept one of the listed types, or name one with ?format="
+
+
+class PayloadTooLargeError(RequestError):
+    """The body has more bytes than the server takes."""
+
+    status = 413
+    code = "payload_too_large"
+    default_hint = "send a smaller file, or raise MTCP_MAX_BYTES on the server"
+
+
+class ImageTooLargeError(RequestError):
+    """The image header announces more pixels, or a longer side, than the server decodes."""
+
+    status = 413
+    code = "image_too_large"
+    default_hint = "scale the photo down, or raise MTCP_MAX_PIXELS or MTCP_MAX_SIDE on the server"
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """The Content-Type is none that /predict reads."""
+
+    status = 415
+    code = "unsupported_media_type"
+    default_hint = "use multipart/form-data with field 'image', image/*, or application/octet-stream"
+
+
+class InvalidParameterError(RequestError):
+    """A query parameter has a value that is not allowed."""
+
+    status = 422
+    code = "invalid_parameter"
+    default_hint = "see /docs for the parameters and their values"
+
+
+class OverloadedError(RequestError):
+    """The waiting queue is full."""
+
+    status = 429
+    code = "overloaded"
+    default_hint = "wait as long as Retry-After says, then send the request again"
+    retry_after = 1
+
+
+class InternalError(RequestError):
+    """Something failed that should not; the log has the traceback under the request id."""
+
+    status = 500
+    code = "internal_error"
+    default_hint = "report the X-Request-ID of this answer to whoever runs the server"
+
+
+class NotReadyError(RequestError):
+    """The server is still loading, or is shutting down."""
+
+    status = 503
+    code = "not_ready"
+    default_hint = "wait until GET /health/ready answers 200"
+    retry_after = 1
+
+
+class DeadlineError(RequestError):
+    """The answer was not ready in time."""
+
+    status = 504
+    code = "deadline_exceeded"
+    default_hint = "try again when the server is less busy, or raise MTCP_DEADLINE_S on the server"
