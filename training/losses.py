@@ -1,0 +1,193 @@
+"""The loss of each task: cross-entropy, depth in metres or up to scale and shift, normals, saliency.
+
+One function a task kind, in fp32 whatever the precision of the network, each a mean over the *valid* pixels
+of the batch. A missing label costs nothing: a task without any valid pixel gives an exact zero that is still
+connected to the graph, so that its gradient is zero and never NaN.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Kind, Task
+
+Batch = Mapping[str, Tensor]
+
+DISPARITY = "disparity"
+"""Batch entry with relative inverse depth, the second source of depth labels."""
+NEAREST_DEPTH = 0.01
+"""Metres; predictions nearer than this are clamped before they are inverted."""
+LEAST_SPREAD = 0.01
+"""Floor of a prediction's mean absolute deviation, as a share of its median: bounds the gradient of a
+near-constant prediction in `scale_and_shift_invariant`."""
+
+LEAST_LENGTH = 1e-3
+"""Floor of the length by which a predicted normal is divided."""
+
+
+def task_losses(predictions: Mapping[str, Tensor], batch: Batch, tasks: Sequence[Task]) -> dict[str, Tensor]:
+    """The loss of every task, fp32 scalars.
+
+    Args:
+        predictions: by task name, head outputs at the size of the batch: ``labels`` [B,K,H,W] logits,
+            ``depth`` [B,1,H,W] metres (> 0), ``normals`` [B,3,H,W] of any length, ``probability`` [B,1,H,W]
+            logits.
+        batch: labels by task name, an absent entry is a missing label: ``labels`` int64 [B,H,W] (255
+            ignore), ``depth`` float [B,1,H,W] metres (0 invalid) and beside it ``disparity`` float [B,1,H,W]
+            relative inverse depth (0 invalid), ``normals`` float [B,3,H,W] ((0,0,0) invalid),
+            ``probability`` float [B,1,H,W] in 0..1 (-1 ignore).
+        tasks: the tasks to compute, each of which must be in ``predictions``.
+    """
+    losses = {}
+    for task in tasks:
+        prediction = predictions[task.name]
+        with torch.autocast(prediction.device.type, enabled=False):
+            losses[task.name] = LOSSES[task.kind](prediction.float(), batch, task)
+    return losses
+
+
+def supervised(batch: Batch, tasks: Sequence[Task]) -> dict[str, bool]:
+    """Whether ``batch`` carries a label for at least one pixel, by task name."""
+    return {
+        task.name: any(
+            bool(VALID[task.kind](batch[source]).any())
+            for source in _sources(task)
+            if batch.get(source) is not None
+        )
+        for task in tasks
+    }
+
+
+def cross_entropy(logits: Tensor, batch: Batch, task: Task) -> Tensor:
+    """Cross-entropy of [B,K,H,W] logits over the pixels of known class (MT-CP section 4)."""
+    target = batch.get(task.name)
+    if target is None:
+        return _zero(logits)
+    valid = VALID[task.kind](target)
+    labelled = valid.flatten(1).any(dim=1)
+    if not bool(labelled.all()):  # in a mixture of data sets most images may lack this label
+        logits, target = logits[labelled], target[labelled]
+    total = F.cross_entropy(logits, target, ignore_index=IGNORE_LABEL, reduction="sum")
+    return total / valid.sum().clamp_min(1)
+
+
+def depth_loss(depth: Tensor, batch: Batch, task: Task) -> Tensor:
+    """L1 in metres where metres are known, invariant to scale and shift where only disparity is.
+
+    The two means are averaged by the number of images that each rests on; an image with both counts twice.
+    """
+    total = _zero(depth)
+    images = total.new_zeros(())
+    target = batch.get(task.name)
+    if target is not None:
+        valid = VALID[task.kind](target)
+        labelled = valid.flatten(1).any(dim=1).sum()
+        total = total + labelled * _masked_mean((depth - target).abs(), valid)
+        images = images + labelled
+    disparity = batch.get(DISPARITY)
+    if disparity is not None:
+        inverse = depth.clamp_min(NEAREST_DEPTH).reciprocal()
+        per_image, informative = scale_and_shift_invariant(inverse, disparity, VALID[task.kind](disparity))
+        total = total + per_image.sum()
+        images = images + informative.sum()
+    return total / images.clamp_min(1)
+
+
+def scale_and_shift_invariant(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 between two maps after each lost its median and was divided by its mean absolute deviation.
+
+    Ranftl et al., "Towards Robust Monocular Depth Estimation" (MiDaS, arXiv 1907.01341), equations 5 to 7,
+    without the factor 1/2 and without trimming.
+
+    Args:
+        prediction: [B,1,H,W] inverse depth, any unit.
+        target: [B,1,H,W] inverse depth up to a positive scale and a shift.
+        valid: bool [B,1,H,W].
+
+    Returns:
+        The mean error of each image [B] and whether its label says anything at all [B]: an image without
+        valid pixels, or whose valid pixels all have one disparity, is left out with an exact zero.
+    """
+    prediction, target, valid = prediction.flatten(1), target.flatten(1), valid.flatten(1)
+    weight = valid / valid.sum(dim=1, keepdim=True).clamp_min(1)
+    target_centred, target_spread = _centre(target, valid, weight)
+    centred, spread = _centre(prediction, valid, weight)
+    floor = LEAST_SPREAD * _masked_median(prediction.detach(), valid).abs()
+    tiny = torch.finfo(prediction.dtype).tiny
+    error = centred / spread.maximum(floor).clamp_min(tiny) - target_centred / target_spread.clamp_min(tiny)
+    informative = target_spread.squeeze(1) > 0
+    return (error.abs() * weight).sum(dim=1) * informative, informative
+
+
+def normals_loss(normals: Tensor, batch: Batch, task: Task) -> Tensor:
+    """L1 between the L2-normalised prediction [B,3,H,W] and the label, over valid pixels and channels.
+
+    Vectors shorter than `LEAST_LENGTH` are divided by that instead, which bounds their gradient.
+    """
+    target = batch.get(task.name)
+    if target is None:
+        return _zero(normals)
+    inverse_length = (normals * normals).sum(dim=1, keepdim=True).clamp_min(LEAST_LENGTH**2).rsqrt()
+    error = (normals * inverse_length - target).abs().mean(dim=1, keepdim=True)
+    return _masked_mean(error, VALID[task.kind](target))
+
+
+def balanced_bce(logits: Tensor, batch: Batch, task: Task) -> Tensor:
+    """Class-balanced binary cross-entropy of [B,1,H,W] logits on soft targets.
+
+    Foreground is weighted by the share of background among the batch's valid pixels and background by the
+    share of foreground (Xie and Tu, HED, equation 2); a target between 0 and 1 counts for both by its value.
+    """
+    target = batch.get(task.name)
+    if target is None:
+        return _zero(logits)
+    valid = VALID[task.kind](target)
+    target = target.clamp(0, 1)
+    background = _masked_mean(1 - target, valid)
+    # -log sigmoid(x) = softplus(-x) and -log(1 - sigmoid(x)) = softplus(-x) + x
+    positive, negative = background * target, (1 - background) * (1 - target)
+    error = (positive + negative) * F.softplus(-logits) + negative * logits
+    return _masked_mean(error, valid)
+
+
+LOSSES: dict[Kind, Callable[[Tensor, Batch, Task], Tensor]] = {
+    "labels": cross_entropy,
+    "depth": depth_loss,
+    "normals": normals_loss,
+    "probability": balanced_bce,
+}
+"""Loss of each kind of task; a new kind is one function and one entry here and in `VALID`."""
+
+VALID: dict[Kind, Callable[[Tensor], Tensor]] = {
+    "labels": lambda target: target != IGNORE_LABEL,
+    "depth": lambda target: target > INVALID_DEPTH,
+    "normals": lambda target: target.abs().amax(dim=1, keepdim=True) > 0,
+    "probability": lambda target: target > IGNORE_PROBABILITY,
+}
+"""Where a label map of each kind holds a label: bool, the map's shape with one channel."""
+
+
+def _sources(task: Task) -> tuple[str, ...]:
+    return (task.name, DISPARITY) if task.kind == "depth" else (task.name,)
+
+
+def _zero(prediction: Tensor) -> Tensor:
+    """Exact zero connected to ``prediction``, even where that is not finite."""
+    return prediction.flatten()[:0].sum()
+
+
+def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    return values.masked_fill(~valid, 0).sum() / valid.sum().clamp_min(1)
+
+
+def _masked_median(values: Tensor, valid: Tensor) -> Tensor:
+    """Median of each row's valid entries, [B,1]; 0 where a row has none."""
+    return values.masked_fill(~valid, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0)
+
+
+def _centre(values: Tensor, valid: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows minus their median, 0 where invalid, and their mean absolute deviation [B,1]."""
+    centred = (values - _masked_median(values, valid)).masked_fill(~valid, 0)
+    return centred, (centred.abs() * weight).sum(dim=1, keepdim=True)
