@@ -1,0 +1,78 @@
+"""Settings of the training data: one :class:`SourceConfig` a source, one :class:`AugmentConfig` for all."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(_Config):
+    """One source of samples of the training mixture."""
+
+    kind: str
+    """Name in the registry of sources: ``folder`` or ``scenes``."""
+    root: str = ""
+    """``folder``: directory with ``images/``, one folder a task, and ``splits/``."""
+    split: str = "train"
+    """``folder``: the ids are the lines of ``splits/<split>.txt``; ``scenes``: splits share no scene."""
+    name: str = ""
+    """Label used in reports; empty: the last part of ``root``, or the kind."""
+    tasks: dict[str, str] = Field(default_factory=dict)
+    """Label space of each ``labels`` task of this source, e.g. ``{"semseg": "voc"}``.
+
+    A task of the network with another label space is not read from this source.
+    """
+    read: tuple[str, ...] | None = None
+    """Maps to read, by folder name (``depth`` and ``disparity`` are two); None: all the network can use."""
+    weight: NonNegativeFloat = 1.0
+    """Times its length: this source's share of the samples of an epoch."""
+    count: PositiveInt = 256
+    """``scenes``: number of scenes."""
+    repeat: tuple[tuple[str, NonNegativeFloat], ...] = ()
+    """Sampling factor by id prefix, e.g. ``(("kitchen_", 0.5),)``; the first prefix that fits counts."""
+    balance: Literal["semseg", "parsing"] | None = None
+    """Draw photos with rare classes of this task more often (see :mod:`training.data.balance`)."""
+    balance_power: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Exponent of the inverse class frequency: 0 uniform, 0.5 square root, 1 full."""
+
+    @property
+    def label(self) -> str:
+        """The name reports and messages use."""
+        return self.name or self.root.rstrip("/").rpartition("/")[2] or self.kind
+
+
+class AugmentConfig(_Config):
+    """Strengths of the random changes of a training sample; the size is given separately."""
+
+    flip: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Probability of a horizontal flip."""
+    scale: tuple[float, float] = (0.5, 1.0)
+    """Range of the side of the crop as a share of the photo's side."""
+    aspect: float = Field(default=0.15, ge=0.0)
+    """Largest change of the crop's aspect ratio against the photo's own, as |ln|."""
+    whole: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Probability of taking the whole photo, as the server does, instead of a crop."""
+    rotate: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Probability of an in-plane rotation."""
+    degrees: float = Field(default=10.0, ge=0.0, le=45.0)
+    """Largest rotation."""
+    brightness: float = Field(default=0.3, ge=0.0, lt=1.0)
+    """Brightness is multiplied by up to 1 -+ this."""
+    contrast: float = Field(default=0.3, ge=0.0, lt=1.0)
+    """Distance from the mean grey is multiplied by up to 1 -+ this."""
+    saturation: float = Field(default=0.4, ge=0.0, le=1.0)
+    """Distance from grey is multiplied by up to 1 -+ this."""
+    hue: float = Field(default=0.03, ge=0.0, le=0.5)
+    """Largest turn of the hue, in full circles."""
+    grey: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Probability of taking all colour away."""
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 < value[0] <= value[1] <= 1.0:
+            raise ValueError(f"scale must be a range (low, high) with 0 < low <= high <= 1, got {value}")
+        return value

@@ -1,0 +1,118 @@
+"""Label files of the partial-label folder: bytes on disk to maps, with every deviation an error."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+
+from training.data.errors import LabelError
+from training.data.maps import DepthMap, DisparityMap, LabelMap, NormalsMap, PixelMap, SaliencyMap
+from training.tasks import IGNORE_LABEL
+
+_MODES = {
+    LabelMap: ("L", "P"),
+    SaliencyMap: ("L",),
+    DisparityMap: ("L",),
+    DepthMap: ("I;16",),
+    NormalsMap: ("RGB",),
+}
+_MODE_WORDS = {
+    "1": "1-bit",
+    "L": "8-bit grey",
+    "P": "8-bit palette",
+    "I;16": "16-bit grey",
+    "RGB": "8-bit RGB",
+    "RGBA": "8-bit RGBA",
+    "LA": "8-bit grey with alpha",
+}
+
+
+def read_photo(path: Path) -> Tensor:
+    """The photo at ``path`` as a uint8 RGB ``tv_tensors.Image`` [3, H, W].
+
+    Raises:
+        LabelError: the file cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise LabelError(path, f"not a readable image ({error})") from error
+    photo: Tensor = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+    return photo
+
+
+def _read_pixels(path: Path, kind: type[PixelMap]) -> NDArray[np.generic]:
+    try:
+        with Image.open(path) as image:
+            mode, pixels = image.mode, np.array(image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise LabelError(path, f"not a readable image ({error})") from error
+    modes = _MODES[kind]
+    if mode not in modes:
+        wanted = " or ".join(_MODE_WORDS[name] for name in modes)
+        raise LabelError(path, f"is {_MODE_WORDS.get(mode, mode)}, a {kind.__name__} file must be {wanted}")
+    return pixels
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """One label file: where it is, what it holds and, for class ids, how many classes there are."""
+
+    path: Path
+    kind: type[PixelMap]
+    classes: int | None = None
+
+    def read(self) -> PixelMap:
+        """The map at the file's own resolution.
+
+        Raises:
+            LabelError: the file cannot be decoded, has the wrong mode or bit depth, or holds a class id that
+                its label space does not have.
+        """
+        pixels = _read_pixels(self.path, self.kind)
+        if self.classes is not None:
+            self._check_ids(pixels)
+        return self.kind.of(_DECODERS[self.kind](torch.from_numpy(pixels)))
+
+    def _check_ids(self, ids: NDArray[np.generic]) -> None:
+        wrong = (ids >= self.classes) & (ids != IGNORE_LABEL)
+        if wrong.any():
+            worst = ", ".join(str(value) for value in np.unique(ids[wrong])[:5])
+            raise LabelError(
+                self.path,
+                f"class ids {worst}: its label space has 0..{(self.classes or 0) - 1} and 255 (ignore)",
+            )
+
+
+def _labels(pixels: Tensor) -> Tensor:
+    return pixels
+
+
+def _share(pixels: Tensor) -> Tensor:
+    return pixels[None].float() / 255
+
+
+def _metres(pixels: Tensor) -> Tensor:
+    return pixels[None].float() / 1000
+
+
+def _vectors(pixels: Tensor) -> Tensor:
+    missing = (pixels == 0).all(-1)
+    vectors = torch.nn.functional.normalize(pixels.float().permute(2, 0, 1) / 127.5 - 1, dim=0)
+    return vectors.masked_fill_(missing, 0.0)
+
+
+_DECODERS: dict[type[PixelMap], Callable[[Tensor], Tensor]] = {
+    LabelMap: _labels,
+    SaliencyMap: _share,
+    DisparityMap: _share,
+    DepthMap: _metres,
+    NormalsMap: _vectors,
+}

@@ -1,0 +1,122 @@
+"""The partial-label folder: ``images/ID.jpg``, ``<task>/ID.png`` where the label exists, ``splits/NAME.txt``.
+
+============================  =========================================================================
+``semseg``, ``parsing``       8-bit class ids, 255 ignore
+``saliency``                  8-bit, 255 p
+``depth``                     16-bit millimetres along the optical axis, 0 invalid
+``disparity``                 8-bit relative inverse depth, 1..255, larger is nearer, 0 invalid
+``normals``                   8-bit RGB, n = v / 127.5 - 1, (0, 0, 0) invalid; x right, y up, z towards
+                              the camera
+============================  =========================================================================
+
+Maps may be smaller than the photo. A missing file is a missing label.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.data.config import SourceConfig
+from training.data.encodings import LabelFile, read_photo
+from training.data.errors import SourceError
+from training.data.maps import map_types
+from training.data.sample import Record
+from training.tasks import LABEL_SPACES, Task
+
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class FolderReader:
+    """Reads one split of a partial-label folder for a network with ``tasks``.
+
+    Raises:
+        SourceError: the folder, its split file or a photo is missing, or ``config`` does not fit the folder.
+    """
+
+    def __init__(self, config: SourceConfig, tasks: Sequence[Task], size: tuple[int, int]) -> None:
+        del size  # photos come at their own size
+        self._name = config.label
+        self._root = _existing_root(config)
+        self.ids = _split_ids(self._root, config)
+        self.photos = self._find_photos()
+        self.labels: list[dict[str, LabelFile]] = [{} for _ in self.ids]
+        for name in self._maps_to_read(config, tasks):
+            self._find_labels(name, tasks)
+
+    def read(self, index: int) -> Record:
+        """Record ``index``: the photo and the maps it has, each at its file's resolution."""
+        record: Record = {"id": self.ids[index], "image": read_photo(self.photos[index])}
+        for name, file in self.labels[index].items():
+            record[name] = file.read()
+        return record
+
+    def _find_photos(self) -> list[Path]:
+        folder = self._root / "images"
+        if not folder.is_dir():
+            raise SourceError(f"source {self._name!r}: {folder} does not exist; photos go there as ID.jpg")
+        found = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in _PHOTO_SUFFIXES}
+        absent = [name for name in self.ids if name not in found]
+        if absent:
+            raise SourceError(
+                f"source {self._name!r}: {len(absent)} id(s) of the split have no photo, the first is "
+                f"{folder / absent[0]}.jpg; add the photo or take the id out of the split file"
+            )
+        return [found[name] for name in self.ids]
+
+    def _maps_to_read(self, config: SourceConfig, tasks: Sequence[Task]) -> list[str]:
+        known = map_types(tasks)
+        wanted = list(known) if config.read is None else [name for name in config.read if name in known]
+        for name in wanted if config.read is not None else ():
+            if not (self._root / name).is_dir():
+                raise SourceError(
+                    f"source {self._name!r} is told to read {name!r}, but {self._root / name} does not exist"
+                )
+        spaces = {task.name: task.space.name for task in tasks if task.space is not None}
+        for name in set(wanted) & set(spaces) - set(config.tasks):
+            if (self._root / name).is_dir():
+                raise SourceError(
+                    f"source {self._name!r}: {self._root / name} holds class ids of an unknown label space; "
+                    f"set tasks: {{{name}: NAME}} with one of {', '.join(LABEL_SPACES)}, or leave it out of read"
+                )
+        return [name for name in wanted if name not in spaces or config.tasks.get(name) == spaces[name]]
+
+    def _find_labels(self, name: str, tasks: Sequence[Task]) -> None:
+        folder = self._root / name
+        if not folder.is_dir():
+            return
+        kind = map_types(tasks)[name]
+        classes = {task.name: task.channels for task in tasks if task.kind == "labels"}.get(name)
+        present = {path.stem for path in folder.iterdir() if path.suffix == ".png"}
+        for sample_id, files in zip(self.ids, self.labels, strict=True):
+            if sample_id in present:
+                files[name] = LabelFile(folder / f"{sample_id}.png", kind, classes)
+
+
+def _existing_root(config: SourceConfig) -> Path:
+    if not config.root:
+        raise SourceError(
+            f"source {config.label!r} has no root; set root to a folder with images/ and splits/"
+        )
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise SourceError(
+            f"source {config.label!r}: {root} is not a folder; set root to one with images/ and splits/"
+        )
+    return root
+
+
+def _split_ids(root: Path, config: SourceConfig) -> list[str]:
+    path = root / "splits" / f"{config.split}.txt"
+    if not path.is_file():
+        others = sorted(other.stem for other in path.parent.glob("*.txt"))
+        there = f"the folder has {', '.join(others)}" if others else "write one id a line into it"
+        raise SourceError(f"source {config.label!r}: {path} does not exist; {there}")
+    ids = path.read_text(encoding="utf-8").split()
+    if not ids:
+        raise SourceError(f"source {config.label!r}: {path} lists no ids; write one id a line into it")
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise SourceError(
+            f"source {config.label!r}: {path} lists {twice[0]!r} twice; to draw photos more often use repeat"
+        )
+    return ids

@@ -1,0 +1,174 @@
+"""Label maps as torchvision tv_tensors that know how they move: any v2 transform treats each kind correctly.
+
+Each class says what marks a missing value, how it is resampled, and what a flip, a rotation or a zoom does to its
+values, not only to their places. The kernels at the end hand torchvision's functionals over to the classes.
+"""
+
+import math
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+from torchvision.tv_tensors import TVTensor
+
+from training.data import resample
+from training.data.resample import Box
+from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Task
+
+
+class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
+    """A map [C, H, W] (labels: [H, W]) of one task; ``ignore`` marks pixels without a label."""
+
+    ignore: ClassVar[float]
+    dtype_out: ClassVar[torch.dtype] = torch.float32
+    channels: ClassVar[tuple[int, ...]] = (1,)
+
+    @classmethod
+    def of(cls, values: Tensor) -> Self:
+        """``values`` as a map of this kind, without a copy."""
+        wrapped: Self = values.as_subclass(cls)
+        return wrapped
+
+    @classmethod
+    def missing(cls, size: tuple[int, int]) -> Tensor:
+        """The plain tensor of a map of ``size`` (H, W) without any label."""
+        return torch.full((*cls.channels, *size), cls.ignore, dtype=cls.dtype_out)
+
+    def plain(self) -> Tensor:
+        """The values as a plain tensor of the dtype samples carry."""
+        return self.as_subclass(Tensor).to(self.dtype_out)
+
+    def valid(self) -> Tensor:
+        """Bool [1, H, W]: pixels that carry a label."""
+        return self.as_subclass(Tensor) != self.ignore
+
+    def sampled(self, box: Box, size: tuple[int, int]) -> Self:
+        """The region ``box`` stretched to ``size``; the values keep their meaning."""
+        values, valid = resample.masked_bilinear(self.as_subclass(Tensor), self.valid(), box, size)
+        return self.of(values.masked_fill_(~valid, self.ignore))
+
+    def zoomed(self, factor: float) -> Self:
+        """The values after the camera went ``factor`` times closer."""
+        return self
+
+    def flipped(self) -> Self:
+        """The map of the mirror image."""
+        return self.of(self.as_subclass(Tensor).flip(-1))
+
+    def rotated(self, degrees: float) -> Self:
+        """The map of the photo turned counter-clockwise; what comes in from outside is missing."""
+        return self.of(resample.rotated(self.as_subclass(Tensor), degrees, self.ignore))
+
+
+class LabelMap(PixelMap):
+    """Class ids, uint8 [H, W] in transforms, int64 in samples; 255 is missing."""
+
+    ignore = IGNORE_LABEL
+    dtype_out = torch.int64
+    channels = ()
+
+    def sampled(self, box: Box, size: tuple[int, int]) -> Self:
+        """The region ``box`` at the nearest pixels: class ids have no averages."""
+        return self.of(resample.nearest(self.as_subclass(Tensor), box, size))
+
+
+class SaliencyMap(PixelMap):
+    """Probability of the salient object, float32 [1, H, W] in 0..1; -1 is missing."""
+
+    ignore = IGNORE_PROBABILITY
+
+
+class DisparityMap(PixelMap):
+    """Inverse depth up to scale and shift, float32 [1, H, W], larger is nearer; 0 is missing.
+
+    A zoom leaves it as it is: its scale means nothing.
+    """
+
+    ignore = INVALID_DEPTH
+
+
+class DepthMap(PixelMap):
+    """Distance along the optical axis in metres, float32 [1, H, W]; 0 is missing."""
+
+    ignore = INVALID_DEPTH
+
+    def zoomed(self, factor: float) -> Self:
+        """Metres after a zoom: things that look ``factor`` times larger are that much nearer."""
+        return self.of(self.as_subclass(Tensor) / factor)
+
+
+class NormalsMap(PixelMap):
+    """Unit surface normals, float32 [3, H, W], x right, y up, z towards the camera; (0, 0, 0) is missing.
+
+    A zoom leaves them as they are: it stands for a camera that comes closer, not for another lens.
+    """
+
+    ignore = 0.0
+    channels = (3,)
+
+    def valid(self) -> Tensor:
+        """Bool [1, H, W]: pixels whose normal is not zero."""
+        return (self.as_subclass(Tensor) != 0).any(0, keepdim=True)
+
+    def sampled(self, box: Box, size: tuple[int, int]) -> Self:
+        """The region ``box``, bilinearly and back at unit length."""
+        return self.of(torch.nn.functional.normalize(super().sampled(box, size).as_subclass(Tensor), dim=0))
+
+    def flipped(self) -> Self:
+        """The mirror image: places and the x component change sides."""
+        values = self.as_subclass(Tensor).flip(-1)
+        values[0].neg_()
+        return self.of(values)
+
+    def rotated(self, degrees: float) -> Self:
+        """The rotated map with each vector turned about the optical axis."""
+        x, y, z = resample.rotated(self.as_subclass(Tensor), degrees, self.ignore)
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        return self.of(torch.stack((cos * x - sin * y, sin * x + cos * y, z)))
+
+
+_BY_KIND: dict[str, type[PixelMap]] = {
+    "labels": LabelMap,
+    "depth": DepthMap,
+    "normals": NormalsMap,
+    "probability": SaliencyMap,
+}
+
+
+def map_types(tasks: list[Task] | tuple[Task, ...]) -> dict[str, type[PixelMap]]:
+    """The maps of a sample by name, for a network with these tasks.
+
+    One map a task under the task's name; ``depth`` (metres) brings ``disparity`` (relative inverse depth) along.
+    """
+    types = {}
+    for task in tasks:
+        types[task.name] = _BY_KIND[task.kind]
+        if task.kind == "depth":
+            types["disparity"] = DisparityMap
+    return types
+
+
+@functional.register_kernel(functional.resize, PixelMap)  # type: ignore[untyped-decorator]
+def _resize(values: PixelMap, size: list[int], **_: Any) -> PixelMap:
+    height, width = values.shape[-2:]
+    return values.sampled(Box(0, 0, height, width), (size[0], size[1]))
+
+
+@functional.register_kernel(functional.resized_crop, PixelMap)  # type: ignore[untyped-decorator]
+def _resized_crop(
+    values: PixelMap, top: float, left: float, height: float, width: float, size: list[int], **_: Any
+) -> PixelMap:
+    full_height, full_width = values.shape[-2:]
+    zoom = math.sqrt(full_height * full_width / (height * width))
+    return values.sampled(Box(top, left, height, width), (size[0], size[1])).zoomed(zoom)
+
+
+@functional.register_kernel(functional.horizontal_flip, PixelMap)  # type: ignore[untyped-decorator]
+def _horizontal_flip(values: PixelMap) -> PixelMap:
+    return values.flipped()
+
+
+@functional.register_kernel(functional.rotate, PixelMap)  # type: ignore[untyped-decorator]
+def _rotate(values: PixelMap, angle: float, **_: Any) -> PixelMap:
+    return values.rotated(angle)

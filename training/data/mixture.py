@@ -1,0 +1,109 @@
+"""Several sources as one data set, drawn in fixed shares by a sampler that can resume anywhere."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from training.data.balance import sampling_factors
+from training.data.errors import SourceError
+from training.data.sample import Sample, SampleKey
+from training.data.sources import Source
+
+
+class Mixture(Dataset[Sample]):
+    """The sources of a training run; a :class:`SampleKey` names a sample, so any worker makes the same one.
+
+    Attributes:
+        masses: for each source, how often to draw each photo relative to the others of the whole mixture:
+            float arrays of the sources' lengths.
+
+    Raises:
+        SourceError: no source, or no weight on any.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = tuple(sources)
+        self.masses = [source.config.weight * sampling_factors(source) for source in self.sources]
+        if not sum(mass.sum() for mass in self.masses) > 0:
+            raise SourceError("the mixture is empty: give it a source with a weight above 0")
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        return self.sources[key.source].sample(key.index, key.seed)
+
+    def __len__(self) -> int:
+        return sum(len(source) for source in self.sources)
+
+
+class MixtureSampler(Sampler[SampleKey]):
+    """The order of an epoch: keys that depend on (``seed``, epoch) only, from any batch on.
+
+    Shares are kept in every stretch of the epoch, not only in its total: draws of one source are spread evenly,
+    and within a source a photo is drawn its expected number of times, rounded up or down.
+
+    Args:
+        mixture: what to draw from.
+        seed: start of all randomness.
+        batch_size: samples a batch, the unit of ``start``.
+        samples_per_epoch: None: as many as draw a photo of weight and factor 1 once.
+    """
+
+    def __init__(
+        self, mixture: Mixture, seed: int, batch_size: int, samples_per_epoch: int | None = None
+    ) -> None:
+        self._masses = mixture.masses
+        self._seed = seed
+        self._batch_size = batch_size
+        total = sum(mass.sum() for mass in self._masses)
+        self._samples = max(1, round(total)) if samples_per_epoch is None else samples_per_epoch
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Iterate over ``epoch`` from batch ``start`` on: the tail of the full epoch."""
+        self._epoch = epoch
+        self._first = start * self._batch_size
+
+    def __len__(self) -> int:
+        return max(0, self._samples - self._first)
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        yield from self._order()[self._first :]
+
+    def _order(self) -> list[SampleKey]:
+        rng = np.random.default_rng((self._seed, self._epoch))
+        totals = np.array([mass.sum() for mass in self._masses])
+        counts = _shares(totals, self._samples, rng)
+        drawn = [_systematic(mass, count, rng) for mass, count in zip(self._masses, counts, strict=True)]
+        position = np.concatenate([_spread(count, rng) for count in counts])
+        source = np.repeat(np.arange(len(counts)), counts)
+        index = np.concatenate(drawn)
+        seeds = rng.integers(2**63, size=len(index))
+        order = np.argsort(position, kind="stable")
+        return [
+            SampleKey(*key)
+            for key in zip(source[order].tolist(), index[order].tolist(), seeds.tolist(), strict=True)
+        ]
+
+
+def _shares(totals: NDArray[np.float64], samples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """``samples`` divided in proportion to ``totals``, fractions rounded up or down at random."""
+    edges = np.cumsum(totals) / totals.sum() * samples
+    edges[-1] = samples
+    return np.diff(np.floor(edges + rng.random() * (edges < samples)), prepend=0).astype(np.int64)
+
+
+def _systematic(mass: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """``count`` indices in random order, each drawn its expected number of times rounded up or down."""
+    if count == 0:
+        return np.empty(0, np.int64)
+    shuffled = rng.permutation(len(mass))
+    edges = np.cumsum(mass[shuffled])
+    points = (np.arange(count) + rng.random()) * (edges[-1] / count)
+    picked = np.searchsorted(edges, points, side="right").clip(max=len(mass) - 1)
+    return rng.permutation(shuffled[picked])
+
+
+def _spread(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """``count`` positions in 0..1, one in each of as many equal stretches."""
+    return (np.arange(count) + rng.random(count)) / max(1, count)

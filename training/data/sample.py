@@ -1,0 +1,54 @@
+"""What the data side hands over: keys that name samples, samples, and batches of them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.data.maps import PixelMap
+
+Sample = dict[str, Any]
+"""``id`` (str), ``image`` (uint8 RGB [3, H, W]) and one tensor a map of the network:
+
+========================  =====================  ==============================================
+``semseg``, ``parsing``   int64 [H, W]           class id, 255 missing
+``saliency``              float32 [1, H, W]      0..1, -1 missing
+``depth``                 float32 [1, H, W]      metres along the optical axis, 0 missing
+``disparity``             float32 [1, H, W]      inverse depth up to scale and shift, 0 missing
+``normals``               float32 [3, H, W]      unit vectors, x right, y up, z towards the camera,
+                                                 (0, 0, 0) missing
+========================  =====================  ==============================================
+"""
+
+Batch = dict[str, Any]
+"""A :data:`Sample` with a leading batch dimension; ``id`` is a list of str."""
+
+Record = dict[str, Any]
+"""What a reader returns: ``id``, ``image`` (``tv_tensors.Image``) and the maps it has, as
+:class:`~training.data.maps.PixelMap`, each at its own resolution."""
+
+
+class SampleKey(NamedTuple):
+    """Names one sample of a mixture completely: equal keys give bit-identical samples in any process."""
+
+    source: int
+    index: int
+    seed: int
+
+
+def finish(record: Record, types: dict[str, type[PixelMap]], size: tuple[int, int]) -> Sample:
+    """The sample of a record whose image and maps have ``size`` (H, W); maps it lacks are all missing."""
+    sample: Sample = {"id": record["id"], "image": record["image"].as_subclass(Tensor).contiguous()}
+    for name, kind in types.items():
+        sample[name] = record[name].plain() if name in record else kind.missing(size)
+    return sample
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """One batch of samples of the same network and size: tensors stacked, ids in a list."""
+    batch: Batch = {}
+    for name, value in samples[0].items():
+        values = [sample[name] for sample in samples]
+        batch[name] = torch.stack(values) if isinstance(value, Tensor) else values
+    return batch

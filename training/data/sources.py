@@ -1,0 +1,78 @@
+"""Sources by name, and the data set each makes out of its reader and the transforms."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.utils.data import Dataset
+
+from training.data.config import AugmentConfig, SourceConfig
+from training.data.errors import SourceError
+from training.data.folder import FolderReader
+from training.data.maps import map_types
+from training.data.reader import Reader
+from training.data.sample import Sample, finish
+from training.data.transforms import plain_transform, training_transform
+from training.tasks import LABEL_SPACES, Task
+
+READERS: dict[str, Callable[[SourceConfig, Sequence[Task], tuple[int, int]], Reader]] = {
+    "folder": FolderReader,
+}
+"""Kinds of sources; a new one is a file with a :class:`~training.data.reader.Reader` and a line here."""
+
+
+class Source(Dataset[Sample]):
+    """Samples of one reader at the network's size; see :func:`build_source`."""
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        reader: Reader,
+        tasks: Sequence[Task],
+        size: tuple[int, int],
+        augment: AugmentConfig | None,
+    ) -> None:
+        self.config = config
+        self.reader = reader
+        self.size = size
+        self._types = map_types(tasks)
+        self._transform = plain_transform(size) if augment is None else training_transform(size, augment)
+
+    def __len__(self) -> int:
+        return len(self.reader.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample(index, seed=index)
+
+    def sample(self, index: int, seed: int) -> Sample:
+        """Sample ``index`` with all random choices made by ``seed``; torch's generator is left as it was.
+
+        Raises:
+            LabelError: a file of the sample cannot be used.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return finish(self._transform(self.reader.read(index)), self._types, self.size)
+
+
+def build_source(
+    config: SourceConfig, tasks: Sequence[Task], size: tuple[int, int], augment: AugmentConfig | None
+) -> Source:
+    """The data set of one source for a network with ``tasks`` and input ``size`` (H, W).
+
+    Args:
+        config: which source.
+        tasks: tasks of the network; every sample carries the maps of all of them.
+        size: (H, W) of samples.
+        augment: random changes for training; None stretches and nothing else, so ``source[i]`` is fixed.
+
+    Raises:
+        SourceError: an unknown kind, task or label space, or a source that cannot be read.
+    """
+    if config.kind not in READERS:
+        raise SourceError(f"unknown kind of source {config.kind!r}; known kinds: {', '.join(READERS)}")
+    unknown = sorted(set(config.tasks.values()) - set(LABEL_SPACES))
+    if unknown:
+        raise SourceError(
+            f"source {config.label!r}: unknown label space {unknown[0]!r}; known: {', '.join(LABEL_SPACES)}"
+        )
+    return Source(config, READERS[config.kind](config, tasks, size), tasks, size, augment)
