@@ -22,8 +22,8 @@ def _classes_present(file: LabelFile) -> NDArray[np.int64]:
 def class_balanced(files: Sequence[LabelFile | None], power: float) -> NDArray[np.float64]:
     """Sampling factors [len(files)] with mean 1 from the label files of a source (None: no label).
 
-    A class found in a share f of the labelled photos has the factor (1 / f) ** ``power``; a photo takes the largest
-    factor among its classes, and a photo without a label 1, before all are divided by their mean.
+    A class found in a share f of the labelled photos has the factor (1 / f) ** ``power``; a photo takes the
+    largest factor among its classes, and a photo without a label 1, before all are divided by their mean.
 
     Raises:
         LabelError: a label file cannot be used.
@@ -33,7 +33,8 @@ def class_balanced(files: Sequence[LabelFile | None], power: float) -> NDArray[n
     labelled = max(1, sum(file is not None for file in files))
     factors = (labelled / np.maximum(photos, 1)) ** power
     chosen = np.array([factors[classes].max() if classes.size else 1.0 for classes in present])
-    return chosen / chosen.mean()
+    balanced: NDArray[np.float64] = chosen / chosen.mean()
+    return balanced
 
 
 def sampling_factors(source: Source) -> NDArray[np.float64]:
@@ -49,7 +50,7 @@ def sampling_factors(source: Source) -> NDArray[np.float64]:
         files = [labels.get(config.balance) for labels in source.reader.labels]
         if not any(files):
             raise SourceError(
-                f"source {config.label!r} cannot be balanced by {config.balance!r}: it has no such label files"
+                f"source {config.label!r} cannot be balanced by {config.balance!r}: no such label is read"
             )
         factors = class_balanced(files, config.balance_power)
     for prefix, _ in config.repeat:

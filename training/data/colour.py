@@ -1,7 +1,7 @@
 """Photometric augmentation as one matrix product a photo.
 
-Brightness, contrast, saturation and hue are all affine in RGB, so their product is one 3x4 matrix: about twenty
-times cheaper than four passes with a conversion to HSV.
+Brightness, contrast, saturation and hue are all affine in RGB, so their product is one 3x4 matrix: about
+twenty times cheaper than four passes with a conversion to HSV.
 """
 
 import math
@@ -50,7 +50,8 @@ class ColourJitter(v2.Transform):  # type: ignore[misc]  # torchvision is untype
         mixing = mixing + (luma_gain - params["brightness"]) * _LUMA.expand(3, 3)
         offset = (params["brightness"] - luma_gain) * mean
         changed = (mixing @ pixels).add_(offset + 0.5).clamp_(0, 255).to(torch.uint8)
-        return tv_tensors.wrap(changed.view(inpt.shape), like=inpt)
+        image: Tensor = tv_tensors.wrap(changed.view(inpt.shape), like=inpt)
+        return image
 
 
 def colour_matrix(chroma: float, turn: float) -> Tensor:

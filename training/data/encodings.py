@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from training.data.errors import LabelError
-from training.data.maps import DepthMap, DisparityMap, LabelMap, NormalsMap, PixelMap, SaliencyMap
+from training.data.maps import DepthMap, DisparityMap, LabelMap, NormalsMap, PixelMap, SaliencyMap, unit
 from training.tasks import IGNORE_LABEL
 
 _MODES = {
@@ -48,7 +48,7 @@ def read_photo(path: Path) -> Tensor:
     return photo
 
 
-def _read_pixels(path: Path, kind: type[PixelMap]) -> NDArray[np.generic]:
+def _read_pixels(path: Path, kind: type[PixelMap]) -> NDArray[np.integer]:
     try:
         with Image.open(path) as image:
             mode, pixels = image.mode, np.array(image)
@@ -78,16 +78,16 @@ class LabelFile:
         """
         pixels = _read_pixels(self.path, self.kind)
         if self.classes is not None:
-            self._check_ids(pixels)
+            self._check_ids(pixels, self.classes)
         return self.kind.of(_DECODERS[self.kind](torch.from_numpy(pixels)))
 
-    def _check_ids(self, ids: NDArray[np.generic]) -> None:
-        wrong = (ids >= self.classes) & (ids != IGNORE_LABEL)
+    def _check_ids(self, ids: NDArray[np.integer], classes: int) -> None:
+        wrong = (ids >= classes) & (ids != IGNORE_LABEL)
         if wrong.any():
             worst = ", ".join(str(value) for value in np.unique(ids[wrong])[:5])
             raise LabelError(
                 self.path,
-                f"class ids {worst}: its label space has 0..{(self.classes or 0) - 1} and 255 (ignore)",
+                f"class ids {worst}: its label space has 0..{classes - 1} and 255 (ignore)",
             )
 
 
@@ -105,8 +105,8 @@ def _metres(pixels: Tensor) -> Tensor:
 
 def _vectors(pixels: Tensor) -> Tensor:
     missing = (pixels == 0).all(-1)
-    vectors = torch.nn.functional.normalize(pixels.float().permute(2, 0, 1) / 127.5 - 1, dim=0)
-    return vectors.masked_fill_(missing, 0.0)
+    vectors = pixels.permute(2, 0, 1).contiguous().float() / 127.5 - 1
+    return unit(vectors).masked_fill_(missing, 0.0)
 
 
 _DECODERS: dict[type[PixelMap], Callable[[Tensor], Tensor]] = {

@@ -76,7 +76,7 @@ class FolderReader:
             if (self._root / name).is_dir():
                 raise SourceError(
                     f"source {self._name!r}: {self._root / name} holds class ids of an unknown label space; "
-                    f"set tasks: {{{name}: NAME}} with one of {', '.join(LABEL_SPACES)}, or leave it out of read"
+                    f"set tasks: {{{name}: one of {', '.join(LABEL_SPACES)}}}, or leave it out of read"
                 )
         return [name for name in wanted if name not in spaces or config.tasks.get(name) == spaces[name]]
 

@@ -1,10 +1,11 @@
 """Label maps as torchvision tv_tensors that know how they move: any v2 transform treats each kind correctly.
 
-Each class says what marks a missing value, how it is resampled, and what a flip, a rotation or a zoom does to its
-values, not only to their places. The kernels at the end hand torchvision's functionals over to the classes.
+Each class says what marks a missing value, how it is resampled, and what a flip, a rotation or a zoom does to
+its values, not only to their places. The kernels at the end connect the classes to torchvision's functionals.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -35,17 +36,21 @@ class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
         """The plain tensor of a map of ``size`` (H, W) without any label."""
         return torch.full((*cls.channels, *size), cls.ignore, dtype=cls.dtype_out)
 
+    def _values(self) -> Tensor:
+        values: Tensor = self.as_subclass(Tensor)
+        return values
+
     def plain(self) -> Tensor:
         """The values as a plain tensor of the dtype samples carry."""
-        return self.as_subclass(Tensor).to(self.dtype_out)
+        return self._values().to(self.dtype_out)
 
     def valid(self) -> Tensor:
         """Bool [1, H, W]: pixels that carry a label."""
-        return self.as_subclass(Tensor) != self.ignore
+        return self._values() != self.ignore
 
     def sampled(self, box: Box, size: tuple[int, int]) -> Self:
         """The region ``box`` stretched to ``size``; the values keep their meaning."""
-        values, valid = resample.masked_bilinear(self.as_subclass(Tensor), self.valid(), box, size)
+        values, valid = resample.masked_bilinear(self._values(), self.valid(), box, size)
         return self.of(values.masked_fill_(~valid, self.ignore))
 
     def zoomed(self, factor: float) -> Self:
@@ -54,11 +59,11 @@ class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
 
     def flipped(self) -> Self:
         """The map of the mirror image."""
-        return self.of(self.as_subclass(Tensor).flip(-1))
+        return self.of(self._values().flip(-1))
 
     def rotated(self, degrees: float) -> Self:
         """The map of the photo turned counter-clockwise; what comes in from outside is missing."""
-        return self.of(resample.rotated(self.as_subclass(Tensor), degrees, self.ignore))
+        return self.of(resample.rotated(self._values(), degrees, self.ignore))
 
 
 class LabelMap(PixelMap):
@@ -70,7 +75,7 @@ class LabelMap(PixelMap):
 
     def sampled(self, box: Box, size: tuple[int, int]) -> Self:
         """The region ``box`` at the nearest pixels: class ids have no averages."""
-        return self.of(resample.nearest(self.as_subclass(Tensor), box, size))
+        return self.of(resample.nearest(self._values(), box, size))
 
 
 class SaliencyMap(PixelMap):
@@ -95,7 +100,7 @@ class DepthMap(PixelMap):
 
     def zoomed(self, factor: float) -> Self:
         """Metres after a zoom: things that look ``factor`` times larger are that much nearer."""
-        return self.of(self.as_subclass(Tensor) / factor)
+        return self.of(self._values() / factor)
 
 
 class NormalsMap(PixelMap):
@@ -109,23 +114,29 @@ class NormalsMap(PixelMap):
 
     def valid(self) -> Tensor:
         """Bool [1, H, W]: pixels whose normal is not zero."""
-        return (self.as_subclass(Tensor) != 0).any(0, keepdim=True)
+        return (self._values() != 0).any(0, keepdim=True)
 
     def sampled(self, box: Box, size: tuple[int, int]) -> Self:
         """The region ``box``, bilinearly and back at unit length."""
-        return self.of(torch.nn.functional.normalize(super().sampled(box, size).as_subclass(Tensor), dim=0))
+        kept = resample.nearest(self.valid(), box, size)
+        return self.of(unit(resample.bilinear(self._values(), box, size)).mul_(kept))
 
     def flipped(self) -> Self:
         """The mirror image: places and the x component change sides."""
-        values = self.as_subclass(Tensor).flip(-1)
+        values = self._values().flip(-1)
         values[0].neg_()
         return self.of(values)
 
     def rotated(self, degrees: float) -> Self:
         """The rotated map with each vector turned about the optical axis."""
-        x, y, z = resample.rotated(self.as_subclass(Tensor), degrees, self.ignore)
+        x, y, z = resample.rotated(self._values(), degrees, self.ignore)
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         return self.of(torch.stack((cos * x - sin * y, sin * x + cos * y, z)))
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """``vectors`` [3, ...] at unit length; zero stays zero."""
+    return vectors / vectors.square().sum(0, keepdim=True).sqrt_().clamp_min_(1e-6)
 
 
 _BY_KIND: dict[str, type[PixelMap]] = {
@@ -136,10 +147,11 @@ _BY_KIND: dict[str, type[PixelMap]] = {
 }
 
 
-def map_types(tasks: list[Task] | tuple[Task, ...]) -> dict[str, type[PixelMap]]:
+def map_types(tasks: Sequence[Task]) -> dict[str, type[PixelMap]]:
     """The maps of a sample by name, for a network with these tasks.
 
-    One map a task under the task's name; ``depth`` (metres) brings ``disparity`` (relative inverse depth) along.
+    One map a task under the task's name; ``depth`` (metres) brings ``disparity`` (relative inverse depth)
+    along.
     """
     types = {}
     for task in tasks:

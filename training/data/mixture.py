@@ -39,8 +39,8 @@ class Mixture(Dataset[Sample]):
 class MixtureSampler(Sampler[SampleKey]):
     """The order of an epoch: keys that depend on (``seed``, epoch) only, from any batch on.
 
-    Shares are kept in every stretch of the epoch, not only in its total: draws of one source are spread evenly,
-    and within a source a photo is drawn its expected number of times, rounded up or down.
+    Shares are kept in every stretch of the epoch, not only in its total: draws of one source are spread
+    evenly, and within a source a photo is drawn its expected number of times, rounded up or down.
 
     Args:
         mixture: what to draw from.
@@ -90,7 +90,10 @@ def _shares(totals: NDArray[np.float64], samples: int, rng: np.random.Generator)
     """``samples`` divided in proportion to ``totals``, fractions rounded up or down at random."""
     edges = np.cumsum(totals) / totals.sum() * samples
     edges[-1] = samples
-    return np.diff(np.floor(edges + rng.random() * (edges < samples)), prepend=0).astype(np.int64)
+    counts: NDArray[np.int64] = np.diff(np.floor(edges + rng.random() * (edges < samples)), prepend=0).astype(
+        int
+    )
+    return counts
 
 
 def _systematic(mass: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -101,9 +104,11 @@ def _systematic(mass: NDArray[np.float64], count: int, rng: np.random.Generator)
     edges = np.cumsum(mass[shuffled])
     points = (np.arange(count) + rng.random()) * (edges[-1] / count)
     picked = np.searchsorted(edges, points, side="right").clip(max=len(mass) - 1)
-    return rng.permutation(shuffled[picked])
+    drawn: NDArray[np.int64] = rng.permutation(shuffled[picked])
+    return drawn
 
 
 def _spread(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """``count`` positions in 0..1, one in each of as many equal stretches."""
-    return (np.arange(count) + rng.random(count)) / max(1, count)
+    positions: NDArray[np.float64] = (np.arange(count) + rng.random(count)) / max(1, count)
+    return positions

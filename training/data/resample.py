@@ -66,7 +66,7 @@ def masked_bilinear(values: Tensor, valid: Tensor, box: Box, size: tuple[int, in
         return bilinear(values, box, size), valid.new_ones((1, *size))
     weight = bilinear(valid.to(values.dtype), box, size)
     blended = bilinear(values * valid, box, size)
-    return blended / weight.clamp_min(1e-6), nearest(valid, box, size)
+    return blended.div_(weight.clamp_min_(1e-6)), nearest(valid, box, size)
 
 
 def rotated(values: Tensor, degrees: float, fill: float) -> Tensor:
@@ -79,5 +79,5 @@ def rotated(values: Tensor, degrees: float, fill: float) -> Tensor:
     row = (sin * x + cos * y + (height - 1) / 2).round_().long()
     outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
     index = row.clamp_(0, height - 1) * width + column.clamp_(0, width - 1)
-    turned = values.flatten(-2)[..., index.flatten()].unflatten(-1, (height, width))
-    return turned.masked_fill_(outside, fill)
+    turned = values.flatten(-2).index_select(-1, index.flatten())
+    return turned.view(values.shape).masked_fill_(outside, fill)

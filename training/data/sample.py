@@ -1,7 +1,8 @@
 """What the data side hands over: keys that name samples, samples, and batches of them."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ Record = dict[str, Any]
 :class:`~training.data.maps.PixelMap`, each at its own resolution."""
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SampleKey:
     """Names one sample of a mixture completely: equal keys give bit-identical samples in any process."""
 
     source: int

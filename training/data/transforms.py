@@ -24,8 +24,8 @@ class RandomStretchCrop(v2.Transform):  # type: ignore[misc]  # torchvision is u
     """Cuts out a random region and stretches it to ``size`` (H, W).
 
     The region's sides are a random share of the photo's, so that its aspect ratio is the photo's up to a mild
-    jitter. Metric depth is divided by the zoom against the stretched whole photo, the geometric mean of the two
-    axes' zooms.
+    jitter. Metric depth is divided by the zoom against the stretched whole photo, the geometric mean of the
+    two axes' zooms.
 
     Args:
         size: (H, W) of the result.
