@@ -61,7 +61,7 @@ def supervised(batch: Batch, tasks: Sequence[Task]) -> dict[str, bool]:
 
 
 def cross_entropy(logits: Tensor, batch: Batch, task: Task) -> Tensor:
-    """Cross-entropy of [B,K,H,W] logits over the pixels of known class (MT-CP section 4)."""
+    """Cross-entropy of [B,K,H,W] logits over the pixels of known class."""
     target = batch.get(task.name)
     if target is None:
         return _zero(logits)
@@ -98,8 +98,8 @@ def depth_loss(depth: Tensor, batch: Batch, task: Task) -> Tensor:
 def scale_and_shift_invariant(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """L1 between two maps after each lost its median and was divided by its mean absolute deviation.
 
-    Ranftl et al., "Towards Robust Monocular Depth Estimation" (MiDaS, arXiv 1907.01341), equations 5 to 7,
-    without the factor 1/2 and without trimming.
+    Ranftl et al., "Towards Robust Monocular Depth Estimation" (MiDaS, arXiv 1907.01341), the robust L_ssimae
+    of section 5, without its factor 1/2.
 
     Args:
         prediction: [B,1,H,W] inverse depth, any unit.

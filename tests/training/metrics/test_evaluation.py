@@ -1,0 +1,129 @@
+"""All tasks over a split: batches, ranks, missing labels."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.deploy import deployment_maps
+from training.metrics import Evaluation, delta_mtl
+from training.metrics.evaluation import METRICS
+from training.tasks import TASK_NAMES, Task, make_task
+
+SPACES = {"semseg": "voc", "parsing": "fashion"}
+TASKS = [make_task(name, SPACES.get(name)) for name in TASK_NAMES]
+IMAGES, H, W = 5, 6, 8
+
+
+def split() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Maps and labels of a split of `IMAGES` images; the third has no label at all."""
+    generator = torch.Generator().manual_seed(0)
+    final = {task.name: torch.randn(IMAGES, task.channels, H, W, generator=generator) for task in TASKS}
+    labels = {
+        "semseg": torch.randint(0, 21, (IMAGES, H, W), generator=generator),
+        "parsing": torch.randint(0, 8, (IMAGES, H, W), generator=generator),
+        "depth": 9 * torch.rand(IMAGES, 1, H, W, generator=generator),
+        "normals": torch.randn(IMAGES, 3, H, W, generator=generator),
+        "saliency": torch.rand(IMAGES, 1, H, W, generator=generator),
+    }
+    for name, missing in (("semseg", 255), ("parsing", 255), ("depth", 0), ("normals", 0), ("saliency", -1)):
+        labels[name][2] = missing
+    return deployment_maps(final, TASKS, (H, W)), labels
+
+
+def batches(size: int, start: int = 0, stop: int = IMAGES) -> Iterator[tuple[dict[str, Tensor], ...]]:
+    sides = split()
+    for first in range(start, stop, size):
+        last = min(first + size, stop)
+        yield tuple({name: value[first:last] for name, value in side.items()} for side in sides)
+
+
+def figures(size: int, start: int = 0, stop: int = IMAGES) -> dict[str, float]:
+    evaluation = Evaluation(TASKS)
+    for outputs, labels in batches(size, start, stop):
+        evaluation.update(outputs, labels)
+    return flat(evaluation.compute())
+
+
+def flat(nested: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"{task}/{name}": value for task, values in nested.items() for name, value in values.items()}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_batch_size_changes_nothing(size: int) -> None:
+    assert figures(size) == pytest.approx(figures(IMAGES), rel=1e-9)
+
+
+def test_the_last_image_counts() -> None:
+    whole, without_last = figures(2), figures(2, stop=IMAGES - 1)
+    assert [name for name in whole if whole[name] == without_last[name]] == []
+
+
+@pytest.mark.parametrize("task", TASKS, ids=TASK_NAMES)
+def test_states_sum_over_ranks(task: Task) -> None:
+    ranks = [METRICS[task.kind](task), METRICS[task.kind](task)]
+    for rank, (start, stop) in zip(ranks, ((0, 3), (3, IMAGES)), strict=True):
+        for outputs, labels in batches(2, start, stop):
+            rank.update(outputs[task.name], labels[task.name])
+    ranks[0].merge_state(ranks[1])  # the reduction that `compute` applies over a process group
+    alone = {name: value for name, value in figures(IMAGES).items() if name.startswith(f"{task.name}/")}
+    assert flat({task.name: ranks[0].compute()}) == pytest.approx(alone, rel=1e-9)
+
+
+def test_every_task_reports_its_protocols_by_name() -> None:
+    assert set(figures(2)) == {
+        "semseg/mIoU",
+        "semseg/pixel_accuracy",
+        "parsing/mIoU",
+        "parsing/pixel_accuracy",
+        "depth/rmse/mtcp",
+        "depth/rmse/invpt",
+        "depth/absrel",
+        "depth/delta<1.25",
+        "depth/rmse/aligned",
+        "depth/absrel/aligned",
+        "depth/delta<1.25/aligned",
+        "normals/mErr/mtcp",
+        "normals/mErr/invpt",
+        "normals/median",
+        "normals/within_11.25",
+        "normals/within_22.5",
+        "normals/within_30",
+        "saliency/maxF/mtcp",
+        "saliency/maxF/invpt",
+        "saliency/maxF/averaged",
+        "saliency/MAE",
+    }
+
+
+def test_tasks_without_labels_are_absent() -> None:
+    evaluation = Evaluation(TASKS)
+    outputs, labels = next(batches(3))
+    evaluation.update(outputs, {"depth": labels["depth"], "semseg": torch.full_like(labels["semseg"], 255)})
+    assert set(evaluation.compute()) == {"depth"}
+    assert Evaluation(TASKS).compute() == {}
+
+
+def test_reset_forgets() -> None:
+    evaluation = Evaluation(TASKS)
+    evaluation.update(*next(batches(3)))
+    evaluation.compute()
+    evaluation.reset()
+    assert evaluation.compute() == {}
+
+
+def test_a_map_of_another_size_is_refused() -> None:
+    outputs, labels = split()
+    with pytest.raises(ValueError, match=r"depth: the map has \[B,H,W\] \[5, 6, 7\], its label \[5, 6, 8\]"):
+        Evaluation(TASKS).update(outputs | {"depth": outputs["depth"][..., :-1]}, labels)
+
+
+def test_delta_mtl_is_the_mean_relative_gain() -> None:
+    single = {"semseg": {"mIoU": 0.5}, "depth": {"rmse/mtcp": 0.5, "rmse/invpt": 1.0}}
+    multi = {"semseg": {"mIoU": 0.6}, "depth": {"rmse/mtcp": 0.4, "rmse/invpt": 1.1}}
+    tasks = [make_task("semseg", "voc"), make_task("depth")]
+    assert delta_mtl(multi, single, tasks, "mtcp") == pytest.approx(20)
+    assert delta_mtl(multi, single, tasks, "invpt") == pytest.approx(5)
+    with pytest.raises(KeyError):
+        delta_mtl(multi, {"semseg": {"mIoU": 0.5}}, tasks, "mtcp")

@@ -1,0 +1,49 @@
+"""How much a multi-task network gains on networks of one task each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from training.tasks import Kind, Task
+
+Protocol = Literal["mtcp", "invpt"]
+
+HEADLINE: dict[Kind, tuple[str, bool]] = {
+    "labels": ("mIoU", True),
+    "depth": ("rmse", False),
+    "normals": ("mErr", False),
+    "probability": ("maxF", True),
+}
+"""The figure that stands for a kind of task, and whether more of it is better."""
+
+
+def headline(figures: Mapping[str, float], task: Task, protocol: Protocol) -> float:
+    """The figure of ``task`` that tables print, out of its entry of `Evaluation.compute`."""
+    name, _ = HEADLINE[task.kind]
+    return figures[name] if name in figures else figures[f"{name}/{protocol}"]
+
+
+def delta_mtl(
+    multi: Mapping[str, Mapping[str, float]],
+    single: Mapping[str, Mapping[str, float]],
+    tasks: Sequence[Task],
+    protocol: Protocol,
+) -> float:
+    """Mean relative gain over single-task networks, in per cent; positive is better.
+
+    Maninis et al., "Attentive Single-Tasking of Multiple Tasks" (arXiv 1904.08918).
+
+    Args:
+        multi: `Evaluation.compute` of the multi-task network.
+        single: the same of the single-task networks, merged by task name.
+        tasks: the tasks to average over.
+        protocol: whose depth, normals and saliency figures to compare.
+
+    Raises:
+        KeyError: one of the two has no figures for a task.
+    """
+    gains = []
+    for task in tasks:
+        base = headline(single[task.name], task, protocol)
+        gain = (headline(multi[task.name], task, protocol) - base) / base
+        gains.append(gain if HEADLINE[task.kind][1] else -gain)
+    return 100 * sum(gains) / len(gains)
