@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.io import ImageReadMode, decode_image, read_file
 
 from training.data.errors import LabelError
-from training.data.maps import DepthMap, DisparityMap, LabelMap, NormalsMap, PixelMap, SaliencyMap, unit
+from training.data.maps import DepthMap, DisparityMap, LabelMap, NormalsMap, PixelMap, SaliencyMap
 from training.tasks import IGNORE_LABEL
 
 _MODES = {
@@ -40,11 +41,12 @@ def read_photo(path: Path) -> Tensor:
         LabelError: the file cannot be decoded.
     """
     try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise LabelError(path, f"not a readable image ({error})") from error
-    photo: Tensor = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+        pixels = decode_image(read_file(str(path)), ImageReadMode.RGB)
+    except RuntimeError as error:
+        raise LabelError(path, f"not a readable image ({str(error).splitlines()[0]})") from error
+    if pixels.dtype != torch.uint8:
+        raise LabelError(path, "has more than 8 bits a channel, a photo must have 8")
+    photo: Tensor = tv_tensors.Image(pixels)
     return photo
 
 
@@ -104,9 +106,9 @@ def _metres(pixels: Tensor) -> Tensor:
 
 
 def _vectors(pixels: Tensor) -> Tensor:
-    missing = (pixels == 0).all(-1)
-    vectors = pixels.permute(2, 0, 1).contiguous().float() / 127.5 - 1
-    return unit(vectors).masked_fill_(missing, 0.0)
+    planes = pixels.permute(2, 0, 1).contiguous()
+    missing = (planes[0] | planes[1] | planes[2]) == 0
+    return (planes.float() / 127.5 - 1).masked_fill_(missing, 0.0)
 
 
 _DECODERS: dict[type[PixelMap], Callable[[Tensor], Tensor]] = {

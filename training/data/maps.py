@@ -1,7 +1,7 @@
-"""Label maps as torchvision tv_tensors that know how they move: any v2 transform treats each kind correctly.
+"""Label maps as torchvision tv_tensors that know how they move.
 
 Each class says what marks a missing value, how it is resampled, and what a flip, a rotation or a zoom does to
-its values, not only to their places. The kernels at the end connect the classes to torchvision's functionals.
+its values, not only to their places. Torchvision's functionals are connected to the classes at the end.
 """
 
 import math
@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import TVTensor
 
 from training.data import resample
-from training.data.resample import Box
+from training.data.resample import Box, Turn
 from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Task
 
 
@@ -61,9 +61,9 @@ class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
         """The map of the mirror image."""
         return self.of(self._values().flip(-1))
 
-    def rotated(self, degrees: float) -> Self:
-        """The map of the photo turned counter-clockwise; what comes in from outside is missing."""
-        return self.of(resample.rotated(self._values(), degrees, self.ignore))
+    def turned(self, turn: Turn) -> Self:
+        """The map of the rotated photo; what comes in from outside is missing."""
+        return self.of(turn.nearest(self._values(), self.ignore))
 
 
 class LabelMap(PixelMap):
@@ -127,11 +127,10 @@ class NormalsMap(PixelMap):
         values[0].neg_()
         return self.of(values)
 
-    def rotated(self, degrees: float) -> Self:
+    def turned(self, turn: Turn) -> Self:
         """The rotated map with each vector turned about the optical axis."""
-        x, y, z = resample.rotated(self._values(), degrees, self.ignore)
-        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        return self.of(torch.stack((cos * x - sin * y, sin * x + cos * y, z)))
+        x, y, z = turn.nearest(self._values(), self.ignore)
+        return self.of(torch.stack((turn.cos * x - turn.sin * y, turn.sin * x + turn.cos * y, z)))
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -179,8 +178,3 @@ def _resized_crop(
 @functional.register_kernel(functional.horizontal_flip, PixelMap)  # type: ignore[untyped-decorator]
 def _horizontal_flip(values: PixelMap) -> PixelMap:
     return values.flipped()
-
-
-@functional.register_kernel(functional.rotate, PixelMap)  # type: ignore[untyped-decorator]
-def _rotate(values: PixelMap, angle: float, **_: Any) -> PixelMap:
-    return values.rotated(angle)

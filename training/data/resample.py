@@ -69,15 +69,37 @@ def masked_bilinear(values: Tensor, valid: Tensor, box: Box, size: tuple[int, in
     return blended.div_(weight.clamp_min_(1e-6)), nearest(valid, box, size)
 
 
-def rotated(values: Tensor, degrees: float, fill: float) -> Tensor:
-    """``values`` [..., h, w] turned counter-clockwise about the centre, nearest pixel, ``fill`` outside."""
-    height, width = values.shape[-2:]
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    x = torch.arange(width, dtype=torch.float32) - (width - 1) / 2
-    y = (torch.arange(height, dtype=torch.float32) - (height - 1) / 2)[:, None]
-    column = (cos * x - sin * y + (width - 1) / 2).round_().long()
-    row = (sin * x + cos * y + (height - 1) / 2).round_().long()
-    outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
-    index = row.clamp_(0, height - 1) * width + column.clamp_(0, width - 1)
-    turned = values.flatten(-2).index_select(-1, index.flatten())
-    return turned.view(values.shape).masked_fill_(outside, fill)
+class Turn:
+    """A counter-clockwise in-plane rotation about the centre of maps that all have one size.
+
+    Args:
+        degrees: angle in the photo, where pixels are square.
+        size: (H, W) of the maps.
+        pixel_aspect: width of a map's pixel over its height, both measured in the photo: the rotation of a
+            photo that has been stretched is not a rotation of the stretched grid.
+    """
+
+    def __init__(self, degrees: float, size: tuple[int, int], pixel_aspect: float) -> None:
+        self.cos, self.sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        height, width = size
+        x = torch.arange(width, dtype=torch.float32) - (width - 1) / 2
+        y = (torch.arange(height, dtype=torch.float32) - (height - 1) / 2)[:, None]
+        self._column = self.cos * x - self.sin / pixel_aspect * y + (width - 1) / 2
+        self._row = self.sin * pixel_aspect * x + self.cos * y + (height - 1) / 2
+        column, row = self._column.round().long(), self._row.round().long()
+        self._outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
+        self._index = (row.clamp_(0, height - 1) * width + column.clamp_(0, width - 1)).flatten()
+
+    def nearest(self, values: Tensor, fill: float) -> Tensor:
+        """``values`` [..., H, W] rotated, each pixel from its nearest one, ``fill`` from outside."""
+        turned = values.flatten(-2).index_select(-1, self._index).view(values.shape)
+        return turned.masked_fill_(self._outside, fill)
+
+    def colours(self, image: Tensor, fill: Tensor) -> Tensor:
+        """The uint8 ``image`` [3, H, W] rotated bilinearly, colour ``fill`` [3] from outside."""
+        height, width = image.shape[-2:]
+        grid = torch.stack((self._column / (width - 1), self._row / (height - 1)), dim=-1) * 2 - 1
+        turned = torch.nn.functional.grid_sample(
+            image[None].float(), grid[None], padding_mode="border", align_corners=True
+        )[0]
+        return torch.where(self._outside, fill[:, None, None], turned.round_().to(torch.uint8))

@@ -9,75 +9,75 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from training.data.colour import ColourJitter
 from training.data.config import AugmentConfig
-from training.data.resample import Box
+from training.data.maps import PixelMap
+from training.data.resample import Box, Turn
 
-_MEAN_COLOUR = [124, 116, 104]
-"""Colour of image borders that come in by rotation: the mean of ImageNet, 0..255 RGB."""
+_BORDER = torch.tensor([124, 116, 104], dtype=torch.uint8)
+"""Colour of image borders that come in by rotation: the mean of ImageNet, RGB."""
 
 
-class RandomStretchCrop(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
-    """Cuts out a random region and stretches it to ``size`` (H, W).
+class RandomView(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
+    """Cuts out a random region, stretches it to ``size`` (H, W) and sometimes rotates it a little.
 
     The region's sides are a random share of the photo's, so that its aspect ratio is the photo's up to a mild
     jitter. Metric depth is divided by the zoom against the stretched whole photo, the geometric mean of the
-    two axes' zooms.
-
-    Args:
-        size: (H, W) of the result.
-        scale: range of the share of the sides.
-        aspect: largest |ln| of the aspect jitter.
-        whole: probability of taking the whole photo.
+    two axes' zooms. Rotation comes last, where there are the fewest pixels, by its angle in the photo.
     """
 
-    def __init__(
-        self, size: tuple[int, int], scale: tuple[float, float], aspect: float, whole: float
-    ) -> None:
+    def __init__(self, size: tuple[int, int], augment: AugmentConfig) -> None:
         super().__init__()
         self.size = size
-        self.scale = scale
-        self.aspect = aspect
-        self.whole = whole
+        self.augment = augment
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The region as shares of the photo, on whole pixels of the photo."""
+        """The region as shares of the photo, on whole pixels of the photo, and the rotation or None."""
         image = next(value for value in flat_inputs if isinstance(value, tv_tensors.Image))
         height, width = image.shape[-2:]
+        region = self._region(height, width)
+        rotate, angle = torch.rand(2).tolist()
+        turn = None
+        if rotate < self.augment.rotate:
+            aspect = (region.width * width / self.size[1]) / (region.height * height / self.size[0])
+            turn = Turn((2 * angle - 1) * self.augment.degrees, self.size, aspect)
+        return {"region": region, "turn": turn}
+
+    def _region(self, height: int, width: int) -> Box:
         whole, scale, aspect, top, left = torch.rand(5).tolist()
-        if whole < self.whole:
-            return {"region": Box(0.0, 0.0, 1.0, 1.0)}
-        side = self.scale[0] + scale * (self.scale[1] - self.scale[0])
-        stretch = math.exp((aspect - 0.5) * self.aspect)
-        rows = max(1, round(height * min(1.0, side / stretch)))
-        columns = max(1, round(width * min(1.0, side * stretch)))
+        if whole < self.augment.whole:
+            return Box(0.0, 0.0, 1.0, 1.0)
+        low, high = self.augment.scale
+        side = low + scale * (high - low)
+        jitter = math.exp((aspect - 0.5) * self.augment.aspect)
+        rows = max(1, round(height * min(1.0, side / jitter)))
+        columns = max(1, round(width * min(1.0, side * jitter)))
         first_row, first_column = round(top * (height - rows)), round(left * (width - columns))
-        return {"region": Box(first_row / height, first_column / width, rows / height, columns / width)}
+        return Box(first_row / height, first_column / width, rows / height, columns / width)
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """The region of an image (antialiased) or a map, stretched to the size."""
+        """The view of an image (antialiased) or of a map."""
         height, width = inpt.shape[-2:]
         region: Box = params["region"]
+        turn: Turn | None = params["turn"]
         box = Box(region.top * height, region.left * width, region.height * height, region.width * width)
-        if isinstance(inpt, tv_tensors.Image):
-            box = Box(*(round(side) for side in box))
-        result: Tensor = functional.resized_crop(inpt, *box, size=list(self.size), antialias=True)
-        return result
+        if isinstance(inpt, PixelMap):
+            seen: PixelMap = functional.resized_crop(inpt, *box, size=list(self.size))
+            return seen.turned(turn) if turn else seen
+        pixels = (round(side) for side in box)
+        image: Tensor = functional.resized_crop(inpt, *pixels, size=list(self.size), antialias=True)
+        if turn:
+            image = tv_tensors.wrap(turn.colours(image.as_subclass(Tensor), _BORDER), like=inpt)
+        return image
 
 
 def training_transform(size: tuple[int, int], augment: AugmentConfig) -> v2.Transform:
-    """Random rotation, crop, flip and colours; draws from torch's global generator."""
-    rotation = v2.RandomRotation(augment.degrees, InterpolationMode.BILINEAR, fill=_MEAN_COLOUR)
+    """Random view, flip and colours; draws from torch's global generator."""
     return v2.Compose(
-        [
-            v2.RandomApply([rotation], augment.rotate),
-            RandomStretchCrop(size, augment.scale, augment.aspect, augment.whole),
-            v2.RandomHorizontalFlip(augment.flip),
-            ColourJitter(augment),
-        ]
+        [RandomView(size, augment), v2.RandomHorizontalFlip(augment.flip), ColourJitter(augment)]
     )
 
 
