@@ -1,1 +1,39 @@
-"""One photo, one request, five maps: serves multi-task dense prediction bundles over HTTP."""
+"""One photo, one request, five maps: serves multi-task dense prediction bundles over HTTP.
+
+This level holds what code outside the server needs, and imports quickly: the bundle contract, the settings
+and the errors. The application is ``mtcp_serve.app:create_app``, the way from photo to maps without HTTP is
+`mtcp_serve.pipeline.Pipeline`.
+"""
+
+from importlib.metadata import version
+
+from mtcp_serve.errors import BundleError, MtcpServeError, RequestError
+from mtcp_serve.manifest import (
+    SCHEMA_VERSION,
+    DepthTask,
+    FileEntry,
+    InputSpec,
+    LabelsTask,
+    Manifest,
+    NormalsTask,
+    ProbabilityTask,
+)
+from mtcp_serve.settings import Settings
+
+__version__ = version("mtcp-serve")
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "BundleError",
+    "DepthTask",
+    "FileEntry",
+    "InputSpec",
+    "LabelsTask",
+    "Manifest",
+    "MtcpServeError",
+    "NormalsTask",
+    "ProbabilityTask",
+    "RequestError",
+    "Settings",
+    "__version__",
+]

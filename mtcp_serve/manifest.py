@@ -19,8 +19,6 @@ kind           shape                        values
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Protocol, Self
@@ -28,6 +26,7 @@ from typing import Annotated, ClassVar, Final, Literal, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtcp_serve.errors import BundleMismatchError, ManifestError
+from mtcp_serve.files import write_atomic
 
 SCHEMA_VERSION: Final = 1
 """The only manifest schema that this package reads and writes."""
@@ -35,6 +34,8 @@ MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 IMAGE_TENSOR = "image"
 """Name of the graph's only input."""
+RESERVED_TASK_NAMES = ("metadata", "overview")
+"""Names that responses and output folders use beside the maps."""
 
 TensorType = Literal["uint8", "float32", "float16"]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -184,6 +185,9 @@ class Manifest(_Model):
         ):
             if len(set(values)) != len(values):
                 raise ValueError(f"{what} must differ from one another; got {', '.join(values)}")
+        for task in self.tasks:
+            if task.name in RESERVED_TASK_NAMES:
+                raise ValueError(f"no task may be called {task.name!r}, the responses use that name")
         return self
 
     @classmethod
@@ -224,17 +228,7 @@ class Manifest(_Model):
         """
         path = Path(folder) / MANIFEST_FILE
         text = self.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".manifest-", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomic(path, text.encode())
         return path
 
     def check_files(self, folder: str | Path) -> None:

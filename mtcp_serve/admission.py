@@ -1,0 +1,58 @@
+"""Which requests are worked on, which wait, and which are turned away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from mtcp_serve.errors import DeadlineError, OverloadedError
+
+T = TypeVar("T")
+
+
+class Admission:
+    """``concurrency`` jobs run, at most ``queue`` wait, and none is waited for beyond ``deadline_s``."""
+
+    def __init__(self, concurrency: int, queue: int, deadline_s: float) -> None:
+        self._slots = asyncio.Semaphore(concurrency)
+        self._limit = concurrency + queue
+        self._deadline_s = deadline_s
+        self._jobs: set[asyncio.Task[object]] = set()
+
+    def check(self) -> None:
+        """Tell early, before a body is read, that `run` would refuse.
+
+        Raises:
+            OverloadedError: every slot is taken and the queue is full.
+        """
+        if len(self._jobs) >= self._limit:
+            raise OverloadedError(f"{self._limit} requests are running or waiting, the most that may")
+
+    async def run(self, job: Callable[[], Awaitable[T]]) -> T:
+        """Wait for a slot, then run ``job``; a cancelled or late job is cancelled, and leaves the queue.
+
+        Raises:
+            OverloadedError: every slot is taken and the queue is full.
+            DeadlineError: the job was not done ``deadline_s`` seconds after this call. It keeps its slot
+                until the thread it is in has ended.
+        """
+        self.check()
+        task = asyncio.create_task(self._in_slot(job))
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._deadline_s)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            raise DeadlineError(f"the answer was not ready within {self._deadline_s:g} s")
+        return task.result()
+
+    async def drain(self) -> None:
+        """Wait until no job is running or waiting."""
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    async def _in_slot(self, job: Callable[[], Awaitable[T]]) -> T:
+        async with self._slots:
+            return await job()

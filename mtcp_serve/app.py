@@ -1,0 +1,66 @@
+"""The ASGI application: ``uvicorn --factory mtcp_serve.app:create_app``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from mtcp_serve import __version__
+from mtcp_serve.engine import Engine
+from mtcp_serve.errors import RequestError
+from mtcp_serve.middleware import (
+    RequestContext,
+    on_http_exception,
+    on_request_error,
+    on_validation_error,
+)
+from mtcp_serve.onnx_engine import OnnxEngine
+from mtcp_serve.routes import router
+from mtcp_serve.service import Service
+from mtcp_serve.settings import Settings
+
+_DESCRIPTION = r"""One photo, one request, several dense maps: class labels, depth, surface normals, saliency.
+
+```
+curl -F image=@photo.jpg 'http://127.0.0.1:8000/predict?tasks=depth' -o maps.json
+curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' \
+    'http://127.0.0.1:8000/predict?format=npz' -o maps.npz
+```
+
+Every error has the body `{"error": {"code", "message", "hint"}}`."""
+
+
+def create_app(settings: Settings | None = None, engine: Engine | None = None) -> FastAPI:
+    """The application for ``settings`` (by default, those of the environment).
+
+    It serves ``engine``, or loads the bundle that the settings name when it starts; a bundle that cannot be
+    served stops the start with a `BundleError`.
+    """
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loaded = engine or OnnxEngine.load(settings.bundle, settings.provider, settings.threads)
+        async with Service(settings, [loaded]) as service:
+            app.state.service = service
+            yield
+            app.state.service = None
+
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="mtcp-serve",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+    app.state.service = None
+    app.include_router(router)
+    app.add_middleware(RequestContext)
+    app.add_exception_handler(RequestError, on_request_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    return app
