@@ -1,5 +1,6 @@
 """Label files of the partial-label folder: bytes on disk to maps, with every deviation an error."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ _MODE_WORDS = {
     "LA": "8-bit grey with alpha",
 }
 
+_SOURCE_LINE = re.compile(r"^.*\.cpp:\d+, ")
+"""What torchvision puts before its own words."""
+
 
 def read_photo(path: Path) -> Tensor:
     """The photo at ``path`` as a uint8 RGB ``tv_tensors.Image`` [3, H, W].
@@ -43,7 +47,7 @@ def read_photo(path: Path) -> Tensor:
     try:
         pixels = decode_image(read_file(str(path)), ImageReadMode.RGB)
     except RuntimeError as error:
-        raise LabelError(path, f"not a readable image ({str(error).splitlines()[0]})") from error
+        raise LabelError(path, f"not a readable image ({_SOURCE_LINE.sub('', str(error))})") from error
     if pixels.dtype != torch.uint8:
         raise LabelError(path, "has more than 8 bits a channel, a photo must have 8")
     photo: Tensor = tv_tensors.Image(pixels)
@@ -54,7 +58,7 @@ def _read_pixels(path: Path, kind: type[PixelMap]) -> NDArray[np.integer]:
     try:
         with Image.open(path) as image:
             mode, pixels = image.mode, np.array(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise LabelError(path, f"not a readable image ({error})") from error
     modes = _MODES[kind]
     if mode not in modes:

@@ -12,18 +12,23 @@
 Maps may be smaller than the photo. A missing file is a missing label.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from training.data.config import SourceConfig
 from training.data.encodings import LabelFile, read_photo
-from training.data.errors import SourceError
-from training.data.maps import map_types
+from training.data.errors import LabelError, SourceError
+from training.data.maps import PixelMap, map_types
 from training.data.sample import Record
 from training.tasks import LABEL_SPACES, Task
 
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+_ASPECT_TOLERANCE = 0.05
+"""Largest |ln| between the aspect ratios of a map and its photo: sizes are rounded to whole pixels."""
 
 
 class FolderReader:
@@ -38,17 +43,31 @@ class FolderReader:
         self._name = config.label
         self._root = _existing_root(config)
         self.ids = _split_ids(self._root, config)
-        self.photos = self._find_photos()
+        self._photos = self._find_photos()
         self.labels: list[dict[str, LabelFile]] = [{} for _ in self.ids]
         for name in self._maps_to_read(config, tasks):
             self._find_labels(name, tasks)
 
     def read(self, index: int) -> Record:
         """Record ``index``: the photo and the maps it has, each at its file's resolution."""
-        record: Record = {"id": self.ids[index], "image": read_photo(self.photos[index])}
+        record: Record = {"id": self.ids[index], "image": read_photo(self._photos[index])}
         for name, file in self.labels[index].items():
-            record[name] = file.read()
+            record[name] = _read_fitting(file, record["image"])
         return record
+
+    def problems(self, index: int) -> list[LabelError]:
+        """The photo, or the label files of the photo, that cannot be used."""
+        try:
+            photo = read_photo(self._photos[index])
+        except LabelError as error:
+            return [error]
+        found = []
+        for file in self.labels[index].values():
+            try:
+                _read_fitting(file, photo)
+            except LabelError as error:
+                found.append(error)
+        return found
 
     def _find_photos(self) -> list[Path]:
         folder = self._root / "images"
@@ -90,6 +109,18 @@ class FolderReader:
         for sample_id, files in zip(self.ids, self.labels, strict=True):
             if sample_id in present:
                 files[name] = LabelFile(folder / f"{sample_id}.png", kind, classes)
+
+
+def _read_fitting(file: LabelFile, photo: Tensor) -> PixelMap:
+    """The map in ``file``, checked to have the photo's proportions."""
+    labels = file.read()
+    height, width = labels.shape[-2:]
+    if abs(math.log(width / height * photo.shape[-2] / photo.shape[-1])) > _ASPECT_TOLERANCE:
+        raise LabelError(
+            file.path,
+            f"is {width}x{height}, its photo {photo.shape[-1]}x{photo.shape[-2]}: other proportions",
+        )
+    return labels
 
 
 def _existing_root(config: SourceConfig) -> Path:

@@ -1,10 +1,10 @@
-"""What every kind of source provides: records by index, and the files behind them."""
+"""What every kind of source provides: records by index, and what is wrong with their files."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from training.data.encodings import LabelFile
+from training.data.errors import LabelError
 from training.data.sample import Record
 
 
@@ -14,11 +14,6 @@ class Reader(Protocol):
     @property
     def ids(self) -> Sequence[str]:
         """Name of each record."""
-        ...
-
-    @property
-    def photos(self) -> Sequence[Path]:
-        """The photo files behind the records; empty when they are computed."""
         ...
 
     @property
@@ -32,4 +27,8 @@ class Reader(Protocol):
         Raises:
             LabelError: a file of the record cannot be used.
         """
+        ...
+
+    def problems(self, index: int) -> list[LabelError]:
+        """Every file of record ``index`` that cannot be used."""
         ...

@@ -2,22 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
-from training.data.encodings import read_photo
 from training.data.errors import BrokenLabelsError, LabelError
 from training.data.sources import Source
 
 Progress = Callable[[int, int], None]
-"""Called with (files done, files in all)."""
-
-
-def _problem(read: Callable[[], object]) -> LabelError | None:
-    try:
-        read()
-    except LabelError as error:
-        return error
-    return None
+"""Called with (records done, records in all)."""
 
 
 def find_broken_labels(
@@ -28,19 +18,16 @@ def find_broken_labels(
     Args:
         sources: what to check; files they do not read are not opened.
         workers: threads; decoding leaves Python's lock, so they run in parallel.
-        progress: called after each file.
+        progress: called after each record.
     """
-    checks: list[Callable[[], object]] = []
-    for source in sources:
-        checks += [partial(read_photo, path) for path in source.reader.photos]
-        checks += [file.read for files in source.reader.labels for file in files.values()]
-    broken = []
+    records = [(source, index) for source in sources for index in range(len(source))]
+    broken: list[LabelError] = []
     with ThreadPoolExecutor(workers) as pool:
-        for done, problem in enumerate(pool.map(_problem, checks), start=1):
-            if problem is not None:
-                broken.append(problem)
+        found = pool.map(lambda record: record[0].reader.problems(record[1]), records)
+        for done, problems in enumerate(found, start=1):
+            broken += problems
             if progress is not None:
-                progress(done, len(checks))
+                progress(done, len(records))
     return broken
 
 
