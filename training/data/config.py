@@ -25,14 +25,14 @@ class SourceConfig(_Config):
 
     A task of the network with another label space is not read from this source.
     """
-    read: tuple[str, ...] | None = None
+    read: list[str] | None = None
     """Maps to read, by folder name (``depth`` and ``disparity`` are two); None: all the network can use."""
     weight: NonNegativeFloat = 1.0
     """Times its length: this source's share of the samples of an epoch."""
     count: PositiveInt = 256
     """``scenes``: number of scenes."""
-    repeat: tuple[tuple[str, NonNegativeFloat], ...] = ()
-    """Sampling factor by id prefix, e.g. ``(("kitchen_", 0.5),)``; the first prefix that fits counts."""
+    repeat: list[tuple[str, NonNegativeFloat]] = Field(default_factory=list)
+    """Sampling factor by id prefix, e.g. ``[("kitchen_", 0.5)]``; the first prefix that fits counts."""
     balance: Literal["semseg", "parsing"] | None = None
     """Draw photos with rare classes of this task more often (see :mod:`training.data.balance`)."""
     balance_power: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -27,6 +27,8 @@ from training.data.sample import Record
 from training.tasks import LABEL_SPACES, Task
 
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+_CLOSEST_CROP = 2
+"""A crop takes at least half of each side (by default): pixels it can use, per pixel of the network."""
 _ASPECT_TOLERANCE = 0.05
 """Largest |ln| between the aspect ratios of a map and its photo: sizes are rounded to whole pixels."""
 
@@ -39,7 +41,7 @@ class FolderReader:
     """
 
     def __init__(self, config: SourceConfig, tasks: Sequence[Task], size: tuple[int, int]) -> None:
-        del size  # photos come at their own size
+        self._enough = (_CLOSEST_CROP * size[0], _CLOSEST_CROP * size[1])
         self._name = config.label
         self._root = _existing_root(config)
         self.ids = _split_ids(self._root, config)
@@ -50,7 +52,7 @@ class FolderReader:
 
     def read(self, index: int) -> Record:
         """Record ``index``: the photo and the maps it has, each at its file's resolution."""
-        record: Record = {"id": self.ids[index], "image": read_photo(self._photos[index])}
+        record: Record = {"id": self.ids[index], "image": read_photo(self._photos[index], self._enough)}
         for name, file in self.labels[index].items():
             record[name] = _read_fitting(file, record["image"])
         return record
@@ -58,7 +60,7 @@ class FolderReader:
     def problems(self, index: int) -> list[LabelError]:
         """The photo, or the label files of the photo, that cannot be used."""
         try:
-            photo = read_photo(self._photos[index])
+            photo = read_photo(self._photos[index], self._enough)
         except LabelError as error:
             return [error]
         found = []

@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import tv_tensors
+
+from tests.training.data.trees import SIZE, TASKS, all_maps, folder, photo, write_record, write_split
+from training.data import AugmentConfig, Sample, Source, build_source
+from training.data.colour import ColourJitter, colour_matrix
+from training.data.maps import DepthMap, LabelMap
+from training.data.transforms import training_transform
+
+STILL = AugmentConfig(brightness=0, contrast=0, saturation=0, hue=0, grey=0)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    write_record(tmp_path, "a", all_maps())
+    write_split(tmp_path, ["a"])
+    return build_source(folder(tmp_path), TASKS, SIZE, AugmentConfig(rotate=0.5))
+
+
+def same(first: Sample, second: Sample) -> bool:
+    return all(
+        torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name]
+        for name, value in first.items()
+    )
+
+
+def test_a_seed_makes_one_sample_and_leaves_torchs_generator_alone(source: Source) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = source.sample(0, 11)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    assert same(first, source.sample(0, 11))
+    assert not same(first, source.sample(0, 12))
+
+
+def test_samples_hold_plain_contiguous_tensors(source: Source) -> None:
+    for seed in range(8):
+        for name, value in source.sample(0, seed).items():
+            if name != "id":
+                assert type(value) is torch.Tensor
+                assert value.is_contiguous()
+                assert value.shape[-2:] == SIZE
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**63 - 1), height=st.integers(20, 90), width=st.integers(20, 90))
+def test_image_and_maps_move_together(seed: int, height: int, width: int) -> None:
+    """Red says the column: a label map and a depth map that say it too must agree with it after any view."""
+    size = (48, 64)
+    pixels = torch.from_numpy(photo(height, width)).permute(2, 0, 1)
+    small = (max(8, height // 2), max(8, width // 2))
+    shares = (torch.arange(small[1]) + 0.5) / small[1]
+    record = {
+        "image": tv_tensors.Image(pixels),
+        "ids": LabelMap.of((pixels[0] // 2).contiguous()),
+        "depth": DepthMap.of(1 + shares.expand(1, *small)),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        seen = training_transform(size, STILL.model_copy(update={"rotate": 0.5}))(record)
+    labelled = seen["ids"] != 255
+    # Half a grey level a class, and up to a source pixel of rounding.
+    slack = 2 + 2 * 255 / width
+    difference = (seen["image"][0].float() - 2 * seen["ids"].float()).abs()[labelled]
+    assert (difference < slack).float().mean() > 0.95
+    # Depth is (1 + share) / zoom with one zoom for all pixels.
+    zoom = (1 + seen["image"][0].float() / 255) / seen["depth"][0].clamp_min(0.01)
+    zoom = zoom[labelled & (seen["depth"][0] > 0)]
+    assert zoom.median() > 0.97
+    assert zoom.median() < 2.2
+    assert ((zoom / zoom.median() - 1).abs() < 0.02 + 2 / width).float().mean() > 0.9
+
+
+def test_without_augmentation_a_photo_is_stretched_whole(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", {}, photo(60, 20))
+    write_split(tmp_path, ["a"])
+    image = build_source(folder(tmp_path), TASKS, (24, 32), None)[0]["image"].float()
+    assert torch.allclose(image[0, 5], torch.linspace(0, 255, 32), atol=8)
+    assert torch.allclose(image[1, :, 5], torch.linspace(0, 255, 24), atol=8)
+
+
+def test_the_whole_photo_is_seen_as_often_as_asked(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", {})
+    write_split(tmp_path, ["a"])
+    augment = STILL.model_copy(update={"whole": 0.3, "rotate": 0.0, "flip": 0.0, "scale": (0.5, 0.8)})
+    source = build_source(folder(tmp_path), TASKS, SIZE, augment)
+    spans = [source.sample(0, seed)["image"][0].float() for seed in range(150)]
+    whole = np.mean([float(span.max() - span.min()) > 235 for span in spans])
+    assert abs(whole - 0.3) < 0.12
+
+
+def test_borders_of_a_rotation_teach_nothing(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", all_maps())
+    write_split(tmp_path, ["a"])
+    augment = STILL.model_copy(update={"rotate": 1.0, "degrees": 30.0, "whole": 1.0, "flip": 0.0})
+    source = build_source(folder(tmp_path), TASKS, SIZE, augment)
+    sample = next(s for s in (source.sample(0, seed) for seed in range(50)) if s["semseg"][-1, -1] == 255)
+    assert sample["saliency"][0, -1, -1] == -1
+    assert sample["depth"][0, -1, -1] == 0
+    assert sample["normals"][:, -1, -1].tolist() == [0, 0, 0]
+    assert sample["image"][:, -1, -1].tolist() == [124, 116, 104]
+
+
+def test_no_strength_leaves_colours_as_they_are() -> None:
+    image = tv_tensors.Image(torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8))
+    assert torch.equal(ColourJitter(STILL)(image), image)
+
+
+def test_colours_change_within_their_strength() -> None:
+    grey = tv_tensors.Image(torch.full((3, 4, 4), 100, dtype=torch.uint8))
+    jitter = ColourJitter(STILL.model_copy(update={"brightness": 0.3, "hue": 0.5, "saturation": 0.5}))
+    seen = torch.stack([jitter(grey).as_subclass(torch.Tensor) for _ in range(200)]).float()
+    assert 69 <= seen.min() < 75
+    assert 125 < seen.max() <= 131
+    # Grey has no hue: it stays grey.
+    assert (seen.amax(1) - seen.amin(1)).max() <= 1
+
+
+def test_taking_colour_away_keeps_luma() -> None:
+    image = tv_tensors.Image(torch.randint(60, 200, (3, 8, 8), dtype=torch.uint8))
+    grey = ColourJitter(STILL.model_copy(update={"grey": 1.0}))(image).float()
+    luma = torch.einsum("c,chw->hw", torch.tensor([0.299, 0.587, 0.114]), image.float())
+    assert (grey - luma).abs().max() <= 1
+
+
+def test_contrast_keeps_the_mean() -> None:
+    image = tv_tensors.Image(torch.randint(60, 200, (3, 32, 32), dtype=torch.uint8))
+    jitter = ColourJitter(STILL.model_copy(update={"contrast": 0.5}))
+    changed = jitter.transform(image, {"brightness": 1.0, "contrast": 0.5, "saturation": 1.0, "hue": 0.0})
+    assert abs(float(changed.float().std() / image.float().std()) - 0.5) < 0.02
+    assert abs(float(changed.float().mean() - image.float().mean())) < 1.5
+
+
+def test_a_full_turn_of_hue_is_no_turn() -> None:
+    assert torch.allclose(colour_matrix(1.0, 1.0), torch.eye(3), atol=1e-5)
+    third = colour_matrix(1.0, 1 / 3)
+    assert torch.allclose(third @ third @ third, torch.eye(3), atol=0.2)
+
+
+def test_a_scale_range_must_be_one() -> None:
+    for scale in ((0.0, 1.0), (0.8, 0.5), (0.5, 1.5)):
+        with pytest.raises(ValueError, match="scale must be a range"):
+            AugmentConfig(scale=scale)
