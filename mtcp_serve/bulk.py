@@ -7,7 +7,6 @@ from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
-from mtcp_serve.describe import describe
 from mtcp_serve.encoding import encode_npz, encode_pngs
 from mtcp_serve.errors import RequestError
 from mtcp_serve.files import write_atomic
@@ -51,7 +50,7 @@ async def predict_files(
 
 def _write(pipeline: Pipeline, prediction: Prediction, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, png in encode_pngs(prediction, describe(prediction), pipeline.pool).items():
+    for name, (_, png) in encode_pngs(prediction, pipeline.pool).items():
         write_atomic(folder / f"{name}.png", png)
     write_atomic(folder / "maps.npz", encode_npz(prediction, pipeline.pool))
     sheet = BytesIO()

@@ -5,6 +5,7 @@ option, setting or bundle.
 """
 
 import asyncio
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -52,6 +53,8 @@ ThreadsOption = Annotated[int | None, _option("threads", "--threads")]
 
 def main() -> None:
     """Entry point of ``mtcp-serve``."""
+    # Pillow warns of odd metadata in photos: that is the sender's affair, and would fill the operator's log.
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     cli()
 
 

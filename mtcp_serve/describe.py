@@ -4,10 +4,13 @@ from dataclasses import asdict
 from typing import Any, assert_never
 
 import numpy as np
+from PIL import Image
 
 from mtcp_serve.engine import Engine
 from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask
 from mtcp_serve.pipeline import DenseMap, Prediction
+from mtcp_serve.png import depth_scale
+from mtcp_serve.resample import Map
 from mtcp_serve.schemas import (
     DepthOut,
     ImageOut,
@@ -21,32 +24,19 @@ from mtcp_serve.schemas import (
     ProbabilityOut,
 )
 
-MILLIMETRE = 0.001
-"""Metres a step of a metric depth PNG."""
 
-
-def depth_scale(task: DepthTask) -> tuple[float, float]:
-    """``scale, offset`` of a depth PNG: value = offset + scale * pixel, for pixels 1 to 65535."""
-    if task.metric:
-        return MILLIMETRE, 0.0
-    low, high = task.range
-    scale = (high - low) / 65534
-    return scale, low - scale
-
-
-def describe_map(model: str, dense: DenseMap) -> MapOut:
-    """The metadata of one map, without its pixels."""
-    height, width = dense.values.shape[:2]
+def describe_map(model: str, dense: DenseMap, values: Map) -> MapOut:
+    """The metadata of one map, given its ``values()``; the PNG is left to whoever encodes it."""
     common: dict[str, Any] = {
         "model": model,
-        "width": width,
-        "height": height,
+        "width": dense.width,
+        "height": dense.height,
         "resampled": dense.resampled,
     }
     task = dense.task
     match task:
         case LabelsTask():
-            counts = np.bincount(dense.values.ravel().astype(np.uint8), minlength=256)
+            counts = Image.fromarray(values).histogram()
             return LabelsOut(
                 **common,
                 dataset=task.dataset,
@@ -54,11 +44,11 @@ def describe_map(model: str, dense: DenseMap) -> MapOut:
                     Label(id=index, name=name, color=colour)
                     for index, (name, colour) in enumerate(zip(task.labels, task.palette, strict=True))
                 ],
-                present=[int(i) for i in np.flatnonzero(counts) if i != task.ignore_index],
+                present=[i for i, count in enumerate(counts) if count and i != task.ignore_index],
                 ignore_index=task.ignore_index,
             )
         case DepthTask():
-            valid = dense.values[dense.values > 0]
+            valid = values[values > 0]
             scale, offset = depth_scale(task)
             return DepthOut(
                 **common,
@@ -78,8 +68,8 @@ def describe_map(model: str, dense: DenseMap) -> MapOut:
             assert_never(unreachable)
 
 
-def describe(prediction: Prediction) -> PredictOut:
-    """The metadata of all maps, without their pixels; timings as far as they are known now."""
+def describe(prediction: Prediction, maps: dict[str, MapOut]) -> PredictOut:
+    """The answer that holds ``maps``; timings are those known by now."""
     manifest = prediction.manifest
     return PredictOut(
         models=[
@@ -90,8 +80,8 @@ def describe(prediction: Prediction) -> PredictOut:
                 height=manifest.input.height,
             )
         ],
-        image=ImageOut(**asdict(prediction.image)),
-        maps={dense.task.name: describe_map(manifest.name, dense) for dense in prediction.maps},
+        image=ImageOut(**asdict(prediction.photo.info)),
+        maps=maps,
         timings_ms=dict(prediction.timings.ms),
     )
 

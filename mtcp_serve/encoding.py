@@ -1,19 +1,26 @@
-"""Response formats: a prediction to the bytes that are sent. A new format is one function and one line."""
+"""Response formats: a prediction to the bytes that are sent. A new format is one function and one line.
+
+Encoders resize and encode map by map, one a thread at most, and let go of each array when it is encoded: at
+the size of a large photo all of them together are hundreds of megabytes.
+"""
 
 from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
+from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.lib.format import write_array
+from numpy.typing import NDArray
 
-from mtcp_serve.describe import describe
-from mtcp_serve.pipeline import Prediction
+from mtcp_serve.describe import describe, describe_map
+from mtcp_serve.pipeline import DenseMap, Prediction
 from mtcp_serve.png import to_png
-from mtcp_serve.schemas import PredictOut
+from mtcp_serve.schemas import MapOut
 
 
 @dataclass(frozen=True)
@@ -24,37 +31,45 @@ class Format:
     encode: Callable[[Prediction, Executor], bytes]
 
 
-def encode_pngs(prediction: Prediction, metadata: PredictOut, pool: Executor) -> dict[str, bytes]:
-    """A PNG file a map, by task name, compressed in parallel."""
+def encode_pngs(prediction: Prediction, pool: Executor) -> dict[str, tuple[MapOut, bytes]]:
+    """The metadata and the PNG file of each map, by task name, made in parallel."""
     names = [dense.task.name for dense in prediction.maps]
-    infos = [metadata.maps[name] for name in names]
-    return dict(zip(names, pool.map(to_png, prediction.maps, infos), strict=True))
+    made = pool.map(partial(_encode_png, prediction.manifest.name), prediction.maps)
+    return dict(zip(names, made, strict=True))
+
+
+def _encode_png(model: str, dense: DenseMap) -> tuple[MapOut, bytes]:
+    values = dense.values()
+    metadata = describe_map(model, dense, values)
+    return metadata, to_png(dense.task, values, metadata)
 
 
 def encode_json(prediction: Prediction, pool: Executor) -> bytes:
     """Metadata as JSON, each map in it as a base64 PNG."""
     with prediction.timings.measure("encode"):
-        answer = describe(prediction)
-        for name, png in encode_pngs(prediction, answer, pool).items():
-            answer.maps[name].png = b64encode(png).decode("ascii")
-    answer.timings_ms = prediction.timings.ms
-    return answer.model_dump_json(exclude_none=True).encode()
+        maps = {}
+        for name, (metadata, png) in encode_pngs(prediction, pool).items():
+            metadata.png = b64encode(png).decode("ascii")
+            maps[name] = metadata
+    return describe(prediction, maps).model_dump_json(exclude_none=True).encode()
 
 
-def encode_npz(prediction: Prediction, pool: Executor) -> bytes:
+def encode_npz(prediction: Prediction, _: Executor) -> bytes:
     """The arrays as they are, uncompressed, by task name; member ``metadata`` is the JSON as a string."""
     buffer = BytesIO()
     with ZipFile(buffer, "w", ZIP_STORED) as archive:
         with prediction.timings.measure("encode"):
-            answer = describe(prediction)
+            maps = {}
             for dense in prediction.maps:
-                _write_member(archive, dense.task.name, dense.values)
-        answer.timings_ms = prediction.timings.ms
-        _write_member(archive, "metadata", np.array(answer.model_dump_json(exclude_none=True)))
+                values = dense.values()
+                maps[dense.task.name] = describe_map(prediction.manifest.name, dense, values)
+                _write_member(archive, dense.task.name, values)
+        metadata = describe(prediction, maps).model_dump_json(exclude_none=True)
+        _write_member(archive, "metadata", np.array(metadata))
     return buffer.getvalue()
 
 
-def _write_member(archive: ZipFile, name: str, array: np.ndarray) -> None:
+def _write_member(archive: ZipFile, name: str, array: NDArray[Any]) -> None:
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         write_array(member, array, allow_pickle=False)
 

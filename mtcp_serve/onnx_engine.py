@@ -87,7 +87,9 @@ def _open(model: Path, device: str, threads: int) -> ort.InferenceSession:
     options.log_severity_level = _ERRORS_ONLY
     wanted = _PROVIDERS[device]
     try:
-        session = ort.InferenceSession(model, options, providers=[wanted, _PROVIDERS["cpu"]])
+        session = ort.InferenceSession(
+            model, options, providers=list(dict.fromkeys((wanted, _PROVIDERS["cpu"])))
+        )
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise BundleError(f"ONNX Runtime cannot open {model}: {error}") from error
     if wanted not in session.get_providers():

@@ -1,6 +1,5 @@
 """From the bytes of a photo to its maps: the one way, for HTTP and the command line alike."""
 
-import asyncio
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +11,9 @@ import numpy as np
 
 from mtcp_serve.engine import Engine
 from mtcp_serve.errors import InternalError, UnknownTaskError
-from mtcp_serve.images import ImageInfo, ImageLimits, Photo, decode
+from mtcp_serve.images import ImageLimits, Photo, decode
 from mtcp_serve.manifest import LabelsTask, Manifest, TaskSpec
-from mtcp_serve.resample import Map, Rule, resize_map
+from mtcp_serve.resample import Map, Rule, resize_map, rule
 from mtcp_serve.threads import in_thread
 from mtcp_serve.timings import Timings
 
@@ -24,11 +23,24 @@ Size = Literal["input", "model"]
 
 @dataclass(frozen=True)
 class DenseMap:
-    """One task's answer: ``values`` is uint8 or float32 ``[height, width]``, for normals ``[..., 3]``."""
+    """One task's answer: ``raw`` as the model gave it, and the size (pixels) that was asked for.
+
+    Arrays are uint8 (labels) or float32 ``[height, width]``; normals have a last axis of 3.
+    """
 
     task: TaskSpec
-    values: Map
-    resampled: Rule
+    raw: Map
+    height: int
+    width: int
+
+    @property
+    def resampled(self) -> Rule:
+        """How `values` are brought to their size."""
+        return rule(self.task, self.raw, self.height, self.width)
+
+    def values(self) -> Map:
+        """The map at its size: made anew at each call, so that nobody keeps what may be very large."""
+        return resize_map(self.task, self.raw, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -36,14 +48,13 @@ class Prediction:
     """The maps of one photo and what is known about how they came about."""
 
     manifest: Manifest
-    image: ImageInfo
     photo: Photo
     maps: tuple[DenseMap, ...]
     timings: Timings
 
 
 class Pipeline:
-    """Decodes, infers and resizes; ``pool`` is for work that goes map by map."""
+    """Decodes and infers; ``pool`` is for encoders, which work map by map."""
 
     def __init__(self, engine: Engine, limits: ImageLimits) -> None:
         self.engine = engine
@@ -96,18 +107,8 @@ class Pipeline:
             check_values(task, values)
         if size == "input":
             height, width = photo.info.height, photo.info.width
-        with timings.measure("encode"):
-            loop = asyncio.get_running_loop()
-            resized = await asyncio.gather(
-                *(
-                    loop.run_in_executor(self.pool, resize_map, task, values, height, width)
-                    for task, values in zip(tasks, raw, strict=True)
-                )
-            )
-        maps = tuple(
-            DenseMap(task, values, rule) for task, (values, rule) in zip(tasks, resized, strict=True)
-        )
-        return Prediction(manifest, photo.info, photo, maps, timings)
+        maps = tuple(DenseMap(task, values, height, width) for task, values in zip(tasks, raw, strict=True))
+        return Prediction(manifest, photo, maps, timings)
 
     def _read(self, data: bytes, height: int, width: int) -> tuple[Photo, np.ndarray]:
         photo = decode(data, self.limits, enough=2 * max(height, width))

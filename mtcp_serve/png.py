@@ -1,17 +1,20 @@
 """A map as a PNG file that stays meaningful on its own: values in the pixels, metadata in a text chunk."""
 
+from collections.abc import Callable
 from io import BytesIO
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mtcp_serve.describe import depth_scale
-from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask
-from mtcp_serve.pipeline import DenseMap
+from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
+from mtcp_serve.resample import Map, bands
 from mtcp_serve.schemas import MapOut
 
+MILLIMETRE = 0.001
+"""Metres a step of a metric depth PNG."""
 COMPRESS_LEVEL = 1
 """Level 6 takes 4 to 7 times as long for a few per cent."""
 TEXT_KEY = "mtcp"
@@ -19,40 +22,61 @@ TEXT_KEY = "mtcp"
 _WHITE = (255, 255, 255)
 
 
-def rgb(colour: str) -> tuple[int, int, int]:
+def depth_scale(task: DepthTask) -> tuple[float, float]:
+    """``scale, offset`` of a depth PNG: value = offset + scale * pixel, for pixels 1 to 65535."""
+    if task.metric:
+        return MILLIMETRE, 0.0
+    low, high = task.range
+    scale = (high - low) / 65534
+    return scale, low - scale
+
+
+def to_image(task: TaskSpec, values: Map) -> Image.Image:
+    """The map in its PNG form (see the classes of `mtcp_serve.schemas`), values rounded and clamped."""
+    match task:
+        case LabelsTask():
+            image = Image.fromarray(values)
+            palette = [_WHITE] * 256
+            palette[: len(task.palette)] = map(_rgb, task.palette)
+            image.putpalette([channel for colour in palette for channel in colour])
+            return image
+        case DepthTask():
+            scale, offset = depth_scale(task)
+            return _quantise(
+                values,
+                np.uint16,
+                lambda v: np.where(v > 0, np.rint((v - offset) * (1 / scale)).clip(1, 65535), 0),
+            )
+        case NormalsTask():
+            return _quantise(values, np.uint8, lambda v: np.rint((v + 1) * 127.5).clip(0, 255))
+        case ProbabilityTask():
+            return _quantise(values, np.uint8, lambda v: np.rint(v * 255).clip(0, 255))
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def to_png(task: TaskSpec, values: Map, metadata: MapOut) -> bytes:
+    """The map as a PNG file with ``metadata`` in its text chunk `TEXT_KEY`."""
+    text = PngInfo()
+    text.add_text("Software", "mtcp-serve")
+    text.add_text("Title", task.name)
+    text.add_text(TEXT_KEY, metadata.model_dump_json(exclude_none=True, ensure_ascii=True))
+    buffer = BytesIO()
+    to_image(task, values).save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=text)
+    return buffer.getvalue()
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
     """``#rrggbb`` as three numbers."""
     red, green, blue = bytes.fromhex(colour[1:])
     return red, green, blue
 
 
-def to_image(dense: DenseMap) -> Image.Image:
-    """The map in its PNG form (see the classes of `mtcp_serve.schemas`), values rounded and clamped."""
-    task, values = dense.task, dense.values
-    match task:
-        case LabelsTask():
-            image = Image.fromarray(values).convert("P")
-            palette = [_WHITE] * 256
-            palette[: len(task.palette)] = map(rgb, task.palette)
-            image.putpalette([channel for colour in palette for channel in colour])
-            return image
-        case DepthTask():
-            scale, offset = depth_scale(task)
-            steps = np.rint((values.astype(np.float64) - offset) / scale).clip(1, 65535)
-            return Image.fromarray(np.where(values > 0, steps, 0).astype(np.uint16))
-        case NormalsTask():
-            return Image.fromarray(np.rint((values + 1) * 127.5).clip(0, 255).astype(np.uint8))
-        case ProbabilityTask():
-            return Image.fromarray(np.rint(values * 255).clip(0, 255).astype(np.uint8))
-        case _ as unreachable:
-            assert_never(unreachable)
-
-
-def to_png(dense: DenseMap, metadata: MapOut) -> bytes:
-    """The map as a PNG file with ``metadata`` in its text chunk `TEXT_KEY`."""
-    text = PngInfo()
-    text.add_text("Software", "mtcp-serve")
-    text.add_text("Title", dense.task.name)
-    text.add_text(TEXT_KEY, metadata.model_dump_json(exclude_none=True, ensure_ascii=True))
-    buffer = BytesIO()
-    to_image(dense).save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=text)
-    return buffer.getvalue()
+def _quantise(
+    values: Map, dtype: type[np.uint8 | np.uint16], convert: Callable[[Map], NDArray[Any]]
+) -> Image.Image:
+    """An image of ``convert(values)``, which must be in the range of ``dtype``; done band by band."""
+    pixels = np.empty(values.shape, dtype)
+    for rows in bands(*values.shape[:2]):
+        pixels[rows] = convert(values[rows])
+    return Image.fromarray(pixels)

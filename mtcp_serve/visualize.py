@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask
-from mtcp_serve.pipeline import DenseMap, Prediction
+from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
+from mtcp_serve.pipeline import Prediction
 from mtcp_serve.png import to_image
+from mtcp_serve.resample import Map
 
 _INVALID_GREY: Final = 128
 _ANCHORS: Final = np.array(  # dark and cold to bright and warm, lightness rising evenly
@@ -38,18 +39,18 @@ _FONT_SIZE: Final = 15
 _COLUMNS: Final = 3
 
 
-def colourise(dense: DenseMap) -> Image.Image:
+def colourise(task: TaskSpec, values: Map) -> Image.Image:
     """An RGB picture of a map: palette colours, near = warm, ``(n + 1) * 127.5``, or grey."""
-    match dense.task:
+    match task:
         case LabelsTask() | NormalsTask() | ProbabilityTask():
-            return to_image(dense).convert("RGB")
+            return to_image(task, values).convert("RGB")
         case DepthTask():
-            return Image.fromarray(_heat(dense.values))
+            return Image.fromarray(_heat(values))
         case _ as unreachable:
             assert_never(unreachable)
 
 
-def _heat(depth: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
+def _heat(depth: Map) -> NDArray[np.uint8]:
     """Colours between the 2nd and 98th percentile of the valid depths; invalid pixels are grey."""
     valid = depth > 0
     picture = np.full((*depth.shape, 3), _INVALID_GREY, np.uint8)
@@ -60,12 +61,11 @@ def _heat(depth: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
     return picture
 
 
-def caption(dense: DenseMap) -> str:
+def caption(task: TaskSpec, values: Map) -> str:
     """The task and what the map shows: the largest classes, or the range of depths."""
-    task, values = dense.task, dense.values
     match task:
         case LabelsTask():
-            counts = np.bincount(values.ravel().astype(np.uint8), minlength=256)[: len(task.labels)]
+            counts = np.array(Image.fromarray(values).histogram()[: len(task.labels)])
             largest = [int(index) for index in np.argsort(-counts, kind="stable")[:4] if counts[index]]
             return f"{task.name}: {', '.join(task.labels[index] for index in largest)}"
         case DepthTask():
@@ -84,14 +84,14 @@ def caption(dense: DenseMap) -> str:
 
 def overview(prediction: Prediction) -> Image.Image:
     """One sheet: the photo and a picture of every map, three in a row, each with a caption."""
-    info = prediction.image
+    info = prediction.photo.info
     scale = _CELL / max(info.width, info.height)
     size = (max(round(info.width * scale), 1), max(round(info.height * scale), 1))
     photo = Image.fromarray(prediction.photo.resized(size[1], size[0]))
     pictures = [(f"photo: {info.width} x {info.height}", photo)]
     for dense in prediction.maps:
         rule = Image.Resampling.NEAREST if dense.task.kind == "labels" else Image.Resampling.BILINEAR
-        pictures.append((caption(dense), colourise(dense).resize(size, rule)))
+        pictures.append((caption(dense.task, dense.raw), colourise(dense.task, dense.raw).resize(size, rule)))
     return _sheet(pictures, size)
 
 

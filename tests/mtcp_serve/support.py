@@ -1,0 +1,132 @@
+"""A tiny bundle whose maps are simple functions of the photo, so that answers can be checked exactly.
+
+``semseg`` is the mean of the channels in three steps, ``depth`` the mean / 25.5 (metres), ``normals`` the
+direction of ``rgb / 127.5 - 1``, ``saliency`` red / 255, ``parsing`` 1 where blue is at least 128. A photo
+whose first pixel is pure green (0, 255, 0) keeps the model busy until it is stopped.
+"""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+from numpy.typing import NDArray
+from PIL import Image
+
+from mtcp_serve.manifest import (
+    DepthTask,
+    FileEntry,
+    InputSpec,
+    LabelsTask,
+    Manifest,
+    NormalsTask,
+    ProbabilityTask,
+    TaskSpec,
+)
+
+HEIGHT, WIDTH = 24, 32
+
+GRAPH = f"""
+<ir_version: 10, opset_import: ["": 18]>
+tiny (uint8[batch, {HEIGHT}, {WIDTH}, 3] image) => (
+    uint8[batch, {HEIGHT}, {WIDTH}] semseg, float[batch, {HEIGHT}, {WIDTH}] depth_metres,
+    float[batch, {HEIGHT}, {WIDTH}, 3] normals, float[batch, {HEIGHT}, {WIDTH}] saliency,
+    uint8[batch, {HEIGHT}, {WIDTH}] parsing)
+<int64[1] last = {{3}}, int64[3] one_each = {{1, 1, 1}}, float low = {{85}}, float high = {{170}},
+ float per_metre = {{25.5}}, float half = {{127.5}}, float one = {{1}}, float whole = {{255}},
+ float middle = {{128}}, float tiny_length = {{0.001}}, int64 forever = {{1000000000}},
+ int64[4] first_pixel = {{0, 0, 0, 0}}, int64[4] first_pixel_end = {{1, 1, 1, 3}},
+ float[3] green = {{0, 255, 0}}, int64[2] square = {{64, 64}}>
+{{
+    pixels = Cast <to = 1> (image)
+    mean = ReduceMean <keepdims = 0> (pixels, last)
+    red3, green3, blue3 = Split <axis = 3> (pixels, one_each)
+    red = Squeeze (red3, last)
+    blue = Squeeze (blue3, last)
+
+    above_low = GreaterOrEqual (mean, low)
+    above_high = GreaterOrEqual (mean, high)
+    low_step = Cast <to = 2> (above_low)
+    high_step = Cast <to = 2> (above_high)
+    semseg = Add (low_step, high_step)
+
+    saliency = Div (red, whole)
+    is_blue = GreaterOrEqual (blue, middle)
+    parsing = Cast <to = 2> (is_blue)
+
+    scaled = Div (pixels, half)
+    direction = Sub (scaled, one)
+    length = ReduceL2 <keepdims = 1> (direction, last)
+    safe_length = Max (length, tiny_length)
+    normals = Div (direction, safe_length)
+
+    corner = Slice (pixels, first_pixel, first_pixel_end)
+    same = Equal (corner, green)
+    same_float = Cast <to = 1> (same)
+    all_same = ReduceMin <keepdims = 0> (same_float)
+    stuck = Cast <to = 7> (all_same)
+    rounds = Mul (stuck, forever)
+    yes = Cast <to = 9> (one)
+    ones = ConstantOfShape <value = float[1] {{1}}> (square)
+    work = Loop (rounds, yes, ones) <body = spin (int64 i, bool go, float[64, 64] state) => (
+        bool go_on, float[64, 64] next) {{
+            go_on = Identity (go)
+            product = MatMul (state, state)
+            next = Clip (product, one, one)
+        }}>
+    used = ReduceMax <keepdims = 0> (work)
+    metres = Div (mean, per_metre)
+    depth_metres = Mul (metres, used)
+}}
+"""
+
+TASKS: tuple[TaskSpec, ...] = (
+    LabelsTask(
+        name="semseg",
+        dataset="steps",
+        labels=("dark", "medium", "bright"),
+        palette=("#102030", "#808080", "#f0e0d0"),
+    ),
+    DepthTask(name="depth", output="depth_metres", range=(0.1, 10.0), trained_on="grey levels"),
+    NormalsTask(name="normals", frame="x right, y up, z towards the camera"),
+    ProbabilityTask(name="saliency"),
+    LabelsTask(name="parsing", dataset="blueness", labels=("other", "blue"), palette=("#000000", "#0000ff")),
+)
+
+
+def make_bundle(folder: Path, graph: str = GRAPH, tasks: tuple[TaskSpec, ...] = TASKS) -> Path:
+    """Write a bundle of ``graph`` and a manifest of ``tasks`` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = onnx.parser.parse_model(graph)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, folder / "model.onnx")
+    Manifest(
+        name="tiny",
+        version="7",
+        input=InputSpec(height=HEIGHT, width=WIDTH),
+        tasks=tasks,
+        files={"model.onnx": FileEntry.of(folder / "model.onnx", opset=18)},
+        parameters=4096,
+        license="Apache-2.0",
+    ).save(folder)
+    return folder
+
+
+def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A reproducible random photo."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encode(pixels: NDArray[np.uint8] | Image.Image, format: str = "PNG", **options: object) -> bytes:
+    """``pixels`` as an image file."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+STUCK = encode(np.broadcast_to(np.array([0, 255, 0], np.uint8), (HEIGHT, WIDTH, 3)).copy())
+"""A photo for which the model never ends by itself."""
+GOOD = encode(noise(HEIGHT, WIDTH))
+"""A photo of the model's own size, so that no resizing stands between it and its maps."""
