@@ -163,6 +163,8 @@ def map_types(tasks: Sequence[Task]) -> dict[str, type[PixelMap]]:
 @functional.register_kernel(functional.resize, PixelMap)  # type: ignore[untyped-decorator]
 def _resize(values: PixelMap, size: list[int], **_: Any) -> PixelMap:
     height, width = values.shape[-2:]
+    if (height, width) == tuple(size):
+        return values
     return values.sampled(Box(0, 0, height, width), (size[0], size[1]))
 
 

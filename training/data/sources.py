@@ -11,11 +11,13 @@ from training.data.folder import FolderReader
 from training.data.maps import map_types
 from training.data.reader import Reader
 from training.data.sample import Sample, finish
+from training.data.scenes.reader import SceneReader
 from training.data.transforms import plain_transform, training_transform
 from training.tasks import LABEL_SPACES, Task
 
 READERS: dict[str, Callable[[SourceConfig, Sequence[Task], tuple[int, int]], Reader]] = {
     "folder": FolderReader,
+    "scenes": SceneReader,
 }
 """Kinds of sources; a new one is a file with a :class:`~training.data.reader.Reader` and a line here."""
 

@@ -1,0 +1,97 @@
+"""Procedural scenes as a source: computed photos, each pixel of each task labelled exactly."""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision import tv_tensors
+
+from training.data.config import SourceConfig
+from training.data.encodings import LabelFile
+from training.data.errors import LabelError, SourceError
+from training.data.maps import map_types
+from training.data.sample import Record
+from training.data.scenes.camera import Array
+from training.data.scenes.layout import random_scene
+from training.data.scenes.render import Drawing, draw, salient_thing
+from training.data.scenes.things import Scene
+from training.tasks import IGNORE_LABEL, LabelSpace, Task
+
+_BACKGROUND = "background"
+
+
+def class_id(space: LabelSpace, names: Sequence[str]) -> int:
+    """Id of the first of ``names`` that ``space`` has, else of its background, else 255."""
+    for name in (*names, _BACKGROUND):
+        if name in space.labels:
+            return space.labels.index(name)
+    return IGNORE_LABEL
+
+
+class SceneReader:
+    """``config.count`` scenes drawn at ``size`` (H, W); scene i of a split is always the same.
+
+    Class names of the scenes are mapped to ids of the network's label spaces by name; a ``labels`` task for
+    which ``config.tasks`` names another space is not read. Disparity is the exact inverse of depth, 1 at the
+    nearest pixel.
+
+    Raises:
+        SourceError: ``config.read`` names a map that the network does not have.
+    """
+
+    def __init__(self, config: SourceConfig, tasks: Sequence[Task], size: tuple[int, int]) -> None:
+        self._size = size
+        self._types = map_types(tasks)
+        self._split = zlib.crc32(config.split.encode())
+        self._spaces = {task.name: task.space for task in tasks if task.space is not None}
+        others = [
+            name for name, space in self._spaces.items() if config.tasks.get(name, space.name) != space.name
+        ]
+        wanted = self._types if config.read is None else config.read
+        unknown = sorted(set(wanted) - set(self._types))
+        if unknown:
+            raise SourceError(
+                f"source {config.label!r} is told to read {unknown[0]!r}, "
+                f"the network has {', '.join(self._types)}"
+            )
+        self._maps = [name for name in wanted if name not in others]
+        self.ids = [f"scene_{config.split}_{index:05d}" for index in range(config.count)]
+        self.labels: list[dict[str, LabelFile]] = [{} for _ in self.ids]
+
+    def read(self, index: int) -> Record:
+        """Scene ``index``, all maps at the size of the photo."""
+        rng = np.random.default_rng((self._split, index))
+        scene = random_scene(rng, self._size)
+        drawing = draw(scene, rng)
+        record: Record = {"id": self.ids[index], "image": tv_tensors.Image(torch.from_numpy(drawing.image))}
+        for name in self._maps:
+            values = torch.from_numpy(self._values(name, scene, drawing))
+            record[name] = self._types[name].of(values)
+        return record
+
+    def problems(self, index: int) -> list[LabelError]:
+        """None: there are no files."""
+        del index
+        return []
+
+    def _values(self, name: str, scene: Scene, drawing: Drawing) -> NDArray[np.generic]:
+        if name == "depth":
+            return drawing.depth[None]
+        if name == "disparity":
+            nearest: Array = drawing.depth.min() / drawing.depth[None]
+            return nearest
+        if name == "normals":
+            return drawing.normals
+        if name == "saliency":
+            return (drawing.thing == salient_thing(scene, drawing)).astype(np.float32)[None]
+        space = self._spaces[name]
+        if name == "parsing":
+            return _painted([class_id(space, (part,)) for part in drawing.parts], drawing.part)
+        return _painted([class_id(space, thing.names) for thing in scene.things], drawing.thing)
+
+
+def _painted(ids: list[int], index: NDArray[np.intp]) -> NDArray[np.uint8]:
+    painted: NDArray[np.uint8] = np.array(ids, np.uint8)[index]
+    return painted
