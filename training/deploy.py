@@ -9,6 +9,8 @@ from training.tasks import Kind, Task
 
 DEPTH_RANGE = (0.1, 10.0)
 """Metres; predictions are clamped to this, and the manifest states it."""
+NORMALS_FRAME = "x right, y up, z towards the camera"
+"""Axes of predicted normals: a wall faced squarely is (0, 0, 1)."""
 
 
 def deployment_maps(

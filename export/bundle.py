@@ -1,0 +1,144 @@
+"""Writing a bundle: all of it or nothing."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+from pydantic import TypeAdapter, ValidationError
+
+from export.convert import OPSET, convert
+from export.errors import ExportError
+from export.graph import DeploymentGraph
+from export.half import store_weights_as_half
+from export.parity import check_parity
+from export.photos import Photo
+from mtcp_serve.manifest import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    DepthTask,
+    FileEntry,
+    InputSpec,
+    LabelsTask,
+    Manifest,
+    Name,
+    NormalsTask,
+    ProbabilityTask,
+    TaskSpec,
+)
+from training.deploy import DEPTH_RANGE, NORMALS_FRAME
+from training.tasks import IGNORE_LABEL, Kind, Task
+
+PARITY_FILE = "parity.json"
+CARD_FILE = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class BundleOptions:
+    """What a bundle says of itself, and how its weights are stored."""
+
+    name: str
+    version: str
+    card: Path | None = None
+    """Text that becomes the bundle's ``MODEL_CARD.md``."""
+    trained_on: str | None = None
+    """Data sets, for the tasks whose manifest entry names them."""
+    half_weights: bool = False
+    """Store large weights in half precision (`export.half`)."""
+
+
+def write_bundle(
+    graph: DeploymentGraph, photos: Mapping[str, Photo], out: Path, options: BundleOptions
+) -> Manifest:
+    """Convert, compare with PyTorch, and write the folder ``out``; return its manifest.
+
+    The bundle is built beside ``out`` and renamed when it is complete. A bundle that was there is replaced.
+
+    Raises:
+        ExportError: ``out`` holds something that is no bundle, the name, version or card cannot be used, or
+            the network cannot be exported.
+        ParityError: the graph does not reproduce PyTorch. In every case ``out`` is as it was before.
+    """
+    if out.exists() and not (out / MANIFEST_FILE).is_file() and (out.is_file() or any(out.iterdir())):
+        raise ExportError(f"{out} exists and is no bundle; choose another folder")
+    for value in (options.name, options.version):
+        try:
+            TypeAdapter(Name).validate_python(value)
+        except ValidationError as error:
+            raise ExportError(
+                f"{value!r} is no name or version for a bundle: {error.errors()[0]['msg']}"
+            ) from error
+    if options.card and not options.card.is_file():
+        raise ExportError(f"there is no model card at {options.card}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as workshop:
+        bundle = Path(workshop) / "bundle"
+        bundle.mkdir()
+        manifest = _build(graph, photos, bundle, options)
+        _put_in_place(bundle, out, Path(workshop) / "replaced")
+    return manifest
+
+
+def _put_in_place(bundle: Path, out: Path, replaced: Path) -> None:
+    if not out.exists():
+        bundle.rename(out)
+        return
+    out.rename(replaced)
+    try:
+        bundle.rename(out)
+    except OSError:
+        replaced.rename(out)
+        raise
+
+
+def _build(
+    graph: DeploymentGraph, photos: Mapping[str, Photo], bundle: Path, options: BundleOptions
+) -> Manifest:
+    converted = convert(graph)
+    if options.half_weights:
+        store_weights_as_half(converted.model)
+    model = bundle / MODEL_FILE
+    onnx.save_model(converted.model, model)
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    parity = bundle / PARITY_FILE
+    parity.write_text(json.dumps(check_parity(session, graph, photos), indent=2) + "\n", encoding="utf-8")
+    if options.card:
+        shutil.copyfile(options.card, bundle / CARD_FILE)
+    manifest = Manifest(
+        name=options.name,
+        version=options.version,
+        input=InputSpec(height=graph.size[0], width=graph.size[1]),
+        tasks=tuple(SPECS[task.kind](task, options.trained_on) for task in graph.tasks),
+        files={MODEL_FILE: FileEntry.of(model, OPSET), PARITY_FILE: FileEntry.of(parity)},
+        parameters=sum(converted.parameters.values()),
+        gmacs=round(graph.gmacs(), 3),
+    )
+    manifest.check_graph(session.get_inputs(), session.get_outputs())
+    manifest.save(bundle)
+    return manifest
+
+
+def _labels_spec(task: Task, _trained_on: str | None) -> TaskSpec:
+    assert task.space is not None
+    return LabelsTask(
+        name=task.name,
+        dataset=task.space.name,
+        labels=task.space.labels,
+        palette=task.space.palette,
+        ignore_index=IGNORE_LABEL,
+    )
+
+
+SPECS: dict[Kind, Callable[[Task, str | None], TaskSpec]] = {
+    "labels": _labels_spec,
+    "depth": lambda task, trained_on: DepthTask(name=task.name, range=DEPTH_RANGE, trained_on=trained_on),
+    "normals": lambda task, trained_on: NormalsTask(
+        name=task.name, frame=NORMALS_FRAME, trained_on=trained_on
+    ),
+    "probability": lambda task, trained_on: ProbabilityTask(name=task.name, trained_on=trained_on),
+}
+"""What the manifest says of a task and what it was trained on, for each kind."""

@@ -1,0 +1,115 @@
+"""From PyTorch to an ONNX graph that every runtime in use reads correctly."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import onnx
+import torch
+from torch.export import Dim, ExportedProgram
+
+from export.errors import ExportError
+from export.graph import DeploymentGraph
+from mtcp_serve.manifest import IMAGE_TENSOR
+
+OPSET = 18
+"""From opset 20 on GridSample's mode is spelled ``linear``, which TensorRT's parser takes for nearest
+(NVIDIA/TensorRT issue 4646)."""
+TRAINING_ONLY = "auxiliary"
+"""Part of the names of parameters that must not be deployed."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """An ONNX model and the number of weights behind each of the network's parameters that it uses."""
+
+    model: onnx.ModelProto
+    parameters: dict[str, int]
+
+
+def convert(graph: DeploymentGraph) -> Converted:
+    """Convert with a dynamic batch, fixed height and width, and outputs named as the tasks.
+
+    Raises:
+        ExportError: PyTorch cannot export the network, or `check_structure` refuses the result.
+    """
+    try:
+        with _quiet_optimizer():
+            program = torch.onnx.export(
+                graph,
+                (graph.example(2),),  # a batch of 1 would be taken for a constant
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[IMAGE_TENSOR],
+                output_names=[task.name for task in graph.tasks],
+                dynamic_shapes={IMAGE_TENSOR: {0: Dim("batch")}},
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"PyTorch cannot export this network to ONNX: {error}") from error
+    assert isinstance(program, torch.onnx.ONNXProgram)
+    assert program.exported_program is not None
+    converted = Converted(program.model_proto, _used_parameters(program.exported_program))
+    _strip_notes(converted.model)
+    check_structure(converted)
+    return converted
+
+
+def check_structure(converted: Converted) -> None:
+    """Refuse what runtimes read differently and what only training needs.
+
+    Raises:
+        ExportError: the model is not valid ONNX, has another opset than `OPSET` or operators from elsewhere,
+            GridSample with mode ``linear``, CumSum (miscompiled by TensorRT, issue 4551; position encodings
+            should be constants), or parameters of auxiliary heads.
+    """
+    model = converted.model
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != {"": OPSET}:
+        raise ExportError(f"the exported graph has the operator sets {opsets}, wanted is opset {OPSET} alone")
+    for node in model.graph.node:
+        if node.op_type == "CumSum":
+            raise ExportError(f"the exported graph computes CumSum ({node.name}); make it a constant")
+        if node.op_type == "GridSample" and any(entry.s == b"linear" for entry in node.attribute):
+            raise ExportError(f"the exported graph has GridSample with mode linear ({node.name})")
+    stray = sorted(name for name in converted.parameters if TRAINING_ONLY in name.split("."))
+    if stray:
+        raise ExportError(f"the exported graph uses parameters of training only: {', '.join(stray)}")
+
+
+def _used_parameters(program: ExportedProgram) -> dict[str, int]:
+    used = {node.name for node in program.graph.find_nodes(op="placeholder") if node.users}
+    return {
+        name: program.state_dict[name].numel()
+        for node, name in program.graph_signature.inputs_to_parameters.items()
+        if node in used
+    }
+
+
+def _strip_notes(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: source paths of the machine, and about a third of a small model's file."""
+    graph = model.graph
+    for entries in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+        for entry in entries:
+            entry.ClearField("metadata_props")
+            entry.ClearField("doc_string")
+    for whole in (model, graph):
+        whole.ClearField("metadata_props")
+        whole.ClearField("doc_string")
+
+
+@contextmanager
+def _quiet_optimizer() -> Iterator[None]:
+    """Hide what onnxscript's constant folding reports as a warning each time it leaves a Split alone."""
+    logger = logging.getLogger("onnxscript.optimizer._constant_folding")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,64 @@
+"""``python -m export.onnx CHECKPOINT -o FOLDER``: a trained checkpoint becomes a bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.bundle import BundleOptions, write_bundle
+from export.errors import ExportError
+from export.graph import DeploymentGraph
+from export.photos import load_photos
+from mtcp_serve.manifest import MODEL_FILE, Manifest
+from training.checkpoint import CheckpointError, load_network
+from training.config import ConfigError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    checkpoint: Annotated[Path, typer.Argument(help="What training wrote.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the bundle; one there is replaced.")],
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photos to judge parity on.", exists=True, file_okay=False),
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Model card to put into the bundle.")] = None,
+    name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's unless given.")] = None,
+    version: Annotated[str, typer.Option(help="Model version.")] = "1",
+    half_weights: Annotated[
+        bool, typer.Option("--half-weights", help="Store weights in half precision: half the size.")
+    ] = False,
+) -> None:
+    """Write a bundle: manifest, ONNX graph with pre- and post-processing, parity with PyTorch on photos.
+
+    Exit status 1: the network cannot be exported, or a task's maps differ from PyTorch's; then no bundle is
+    written.
+    """
+    try:
+        network, config = load_network(checkpoint)
+        height, width = config.data.height, config.data.width
+        graph = DeploymentGraph(network, config.tasks, height, width)
+        trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
+        options = BundleOptions(name or config.name, version, card, trained_on, half_weights)
+        manifest = write_bundle(graph, load_photos(photos, height, width), out, options)
+    except (ExportError, CheckpointError, ConfigError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(describe(manifest, out))
+
+
+def describe(manifest: Manifest, folder: Path) -> str:
+    """One line for people: where the bundle is and how large."""
+    megabytes = (folder / MODEL_FILE).stat().st_size / 1e6
+    parameters = (manifest.parameters or 0) / 1e6
+    return (
+        f"{folder}: {manifest.name} {manifest.version}, {manifest.input.height}x{manifest.input.width}, "
+        f"{', '.join(task.name for task in manifest.tasks)}; "
+        f"{megabytes:.1f} MB, {parameters:.2f} M parameters, {manifest.gmacs:.1f} GMACs"
+    )
+
+
+if __name__ == "__main__":
+    app()

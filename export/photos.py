@@ -1,0 +1,68 @@
+"""Photos to compare a graph with PyTorch on."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from export.errors import ExportError
+from training.data import SourceConfig, build_source
+
+Photo = NDArray[np.uint8]
+
+MOST = 20
+"""Photos taken from a folder, evenly over its sorted names."""
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+
+def load_photos(folder: Path | None, height: int, width: int) -> dict[str, Photo]:
+    """Up to `MOST` photos by file name, RGB uint8 [height,width,3], stretched.
+
+    Without a folder: the astronaut, the cup of coffee and the cat that scikit-image carries, or where that is
+    not installed three procedural scenes.
+
+    Raises:
+        ExportError: the folder has no photo, or a photo cannot be read.
+    """
+    if folder is not None:
+        images = _folder_photos(folder)
+    elif find_spec("skimage"):
+        images = _standard_photos()
+    else:
+        return _scenes(height, width)
+    return {
+        name: np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+        for name, image in images.items()
+    }
+
+
+def _folder_photos(folder: Path) -> dict[str, Image.Image]:
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ExportError(f"no photo ({', '.join(sorted(SUFFIXES))}) in {folder}")
+    count = min(len(paths), MOST)
+    images = {}
+    for index in range(count):
+        path = paths[index * len(paths) // count]
+        try:
+            with Image.open(path) as image:
+                images[path.name] = ImageOps.exif_transpose(image)
+        except (OSError, UnidentifiedImageError) as error:
+            raise ExportError(f"{path} cannot be read: {error}") from error
+    return images
+
+
+def _standard_photos() -> dict[str, Image.Image]:
+    from skimage import data
+
+    return {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea")}
+
+
+def _scenes(height: int, width: int) -> dict[str, Photo]:
+    config = SourceConfig(kind="scenes", split="parity", count=3, read=[])
+    source = build_source(config, (), (height, width), None)
+    return {
+        sample["id"]: sample["image"].permute(1, 2, 0).numpy() for sample in map(source.__getitem__, range(3))
+    }

@@ -1,0 +1,49 @@
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.bundle import BundleOptions, write_bundle
+from export.convert import Converted, convert
+from export.graph import DeploymentGraph
+from export.photos import Photo
+from tests.export.networks import HEIGHT, WIDTH, tiny_graph
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, Photo]:
+    """Four smooth coloured pictures: not a multiple of three."""
+    rows, columns = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j]
+    return {
+        f"wave{index}": np.stack(
+            [127 + 127 * np.sin(index + 9 * rows * phase + 7 * columns) for phase in (1, 2, 3)], axis=-1
+        ).astype(np.uint8)
+        for index in range(4)
+    }
+
+
+@pytest.fixture(scope="session")
+def graph() -> DeploymentGraph:
+    return tiny_graph()
+
+
+@pytest.fixture(scope="session")
+def _converted(graph: DeploymentGraph) -> Converted:
+    return convert(graph)
+
+
+@pytest.fixture
+def converted(_converted: Converted) -> Converted:
+    """The tiny network as ONNX, a copy that a test may spoil."""
+    return copy.deepcopy(_converted)
+
+
+@pytest.fixture(scope="session")
+def bundle(
+    graph: DeploymentGraph, photos: dict[str, Photo], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A bundle of the tiny network."""
+    folder = tmp_path_factory.mktemp("export") / "tiny"
+    write_bundle(graph, photos, folder, BundleOptions("tiny", "1"))
+    return folder

@@ -1,0 +1,55 @@
+"""The real network's modules in the exported graph."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper
+
+from export.convert import Converted, convert
+from export.graph import DeploymentGraph
+from export.parity import check_parity
+from export.photos import Photo
+from tests.export.networks import mtcp_graph
+
+
+@pytest.fixture(scope="module")
+def mtcp() -> DeploymentGraph:
+    return mtcp_graph()
+
+
+@pytest.fixture(scope="module")
+def deployed(mtcp: DeploymentGraph) -> Converted:
+    return convert(mtcp)
+
+
+def test_it_agrees_with_pytorch_at_every_batch_size(
+    mtcp: DeploymentGraph, deployed: Converted, photos: dict[str, Photo]
+) -> None:
+    check_parity(ort.InferenceSession(deployed.model.SerializeToString()), mtcp, photos)
+
+
+def test_only_what_inference_needs_is_in_it(mtcp: DeploymentGraph, deployed: Converted) -> None:
+    left_out = {name for name, _ in mtcp.named_parameters()} - set(deployed.parameters)
+    assert any(".auxiliary." in name for name in left_out)
+    assert any(".cfm.project." in name for name in left_out)
+    for task in mtcp.tasks:
+        for module in ("decoder", "dfpn", "cfm", "srms.0", "srms.1", "srms.2", "head"):
+            prefix = f"network.branches.{task.name}.{module}."
+            assert any(name.startswith(prefix) for name in deployed.parameters), prefix
+
+
+@pytest.mark.parametrize("module", ["cfm", "srms.0", "srms.2", "dfpn"])
+def test_its_modules_decide_the_maps(module: str, deployed: Converted, photos: dict[str, Photo]) -> None:
+    image = {"image": next(iter(photos.values()))[None]}
+    model = deployed.model
+    before = ort.InferenceSession(model.SerializeToString()).run(["depth"], image)[0]
+    kept = type(model).FromString(model.SerializeToString())
+    touched = 0
+    for tensor in kept.graph.initializer:
+        if tensor.name.startswith(f"network.branches.depth.{module}.") and tensor.dims:
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array((values * 1.5).astype(values.dtype), tensor.name))
+            touched += 1
+    after = ort.InferenceSession(kept.SerializeToString()).run(["depth"], image)[0]
+    assert touched
+    assert np.abs(after - before).max() > 1e-3

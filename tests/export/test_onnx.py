@@ -1,0 +1,71 @@
+"""The command line from a checkpoint to a bundle."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import export.bundle
+import export.onnx
+from export.convert import Converted
+from export.photos import Photo
+from mtcp_serve.manifest import DepthTask, Manifest
+from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
+from training.data import SourceConfig
+
+
+@pytest.fixture
+def arguments(
+    converted: Converted, photos: dict[str, Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Arguments for a checkpoint of the tiny network, whose conversion is at hand."""
+    sources = (SourceConfig(kind="scenes"), SourceConfig(kind="folder", root="data/nyuv2"))
+    config = SimpleNamespace(
+        name="tiny", tasks=TASKS, data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=sources)
+    )
+    monkeypatch.setattr(export.onnx, "load_network", lambda path: (TinyNetwork(), config))
+    monkeypatch.setattr(export.bundle, "convert", lambda graph: converted)
+    (tmp_path / "ckpt.pt").touch()
+    (tmp_path / "photos").mkdir()
+    for name, photo in photos.items():
+        Image.fromarray(photo).save(tmp_path / "photos" / f"{name}.png")
+    return [
+        str(tmp_path / "ckpt.pt"),
+        "-o",
+        str(tmp_path / "bundle"),
+        "--photos",
+        str(tmp_path / "photos"),
+    ]
+
+
+def test_it_writes_a_bundle(arguments: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(export.onnx.app, [*arguments, "--version", "7"])
+    assert result.exit_code == 0, result.output
+    manifest = Manifest.load(tmp_path / "bundle")
+    assert (manifest.name, manifest.version) == ("tiny", "7")
+    depth = manifest.tasks[1]
+    assert isinstance(depth, DepthTask)
+    assert depth.trained_on == "scenes, nyuv2"
+    assert "tiny 7, 64x96, semseg, depth, normals, saliency, parsing" in result.output
+
+
+def test_failed_parity_ends_with_status_1_and_the_task(
+    arguments: list[str], converted: Converted, tmp_path: Path
+) -> None:
+    for tensor in converted.model.graph.initializer:
+        if tensor.name == "network.heads.normals.bias":
+            tensor.raw_data = np.ones(3, np.float32).tobytes()
+    result = CliRunner().invoke(export.onnx.app, arguments)
+    assert result.exit_code == 1
+    assert "task 'normals'" in result.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ckpt.pt").write_text("no checkpoint")
+    result = CliRunner().invoke(export.onnx.app, [str(tmp_path / "ckpt.pt"), "-o", str(tmp_path / "bundle")])
+    assert result.exit_code == 1
+    assert "not a readable checkpoint" in result.stderr
