@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from training.data.errors import LabelError
-from training.data.maps import DepthMap, DisparityMap, LabelMap, NormalsMap, PixelMap, SaliencyMap
+from training.data.maps import DepthMap, DisparityMap, LabelMap, NormalsMap, PixelMap, SaliencyMap, unit
 from training.tasks import IGNORE_LABEL
 
 _MODES = {
@@ -117,7 +117,7 @@ def _metres(pixels: Tensor) -> Tensor:
 def _vectors(pixels: Tensor) -> Tensor:
     planes = pixels.permute(2, 0, 1).contiguous()
     missing = (planes[0] | planes[1] | planes[2]) == 0
-    return (planes.float() / 127.5 - 1).masked_fill_(missing, 0.0)
+    return unit(planes.float() / 127.5 - 1).masked_fill_(missing, 0.0)
 
 
 _DECODERS: dict[type[PixelMap], Callable[[Tensor], Tensor]] = {

@@ -85,7 +85,8 @@ class SceneReader:
         if name == "normals":
             return drawing.normals
         if name == "saliency":
-            return (drawing.thing == salient_thing(scene, drawing)).astype(np.float32)[None]
+            chosen = drawing.thing == salient_thing(scene, drawing)
+            return np.asarray(chosen[None], np.float32)
         space = self._spaces[name]
         if name == "parsing":
             return _painted([class_id(space, (part,)) for part in drawing.parts], drawing.part)

@@ -106,7 +106,8 @@ def _expose(light: Array, rng: np.random.Generator, size: tuple[int, int]) -> ND
     noise = rng.standard_normal(levels.shape, np.float32)
     noise *= rng.uniform(0.5, 5)
     levels += noise
-    return levels.clip(0, 255, out=levels).astype(np.uint8).reshape(3, *size)
+    pixels: NDArray[np.uint8] = levels.clip(0, 255, out=levels).astype(np.uint8)
+    return pixels.reshape(3, *size)
 
 
 def salient_thing(scene: Scene, drawing: Drawing) -> int | None:

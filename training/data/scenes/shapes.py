@@ -33,13 +33,11 @@ class Shape(Protocol):
 def dot(first: Array, second: Array) -> Array:
     """Dot products [...] of vectors [3] or [3, ...] with vectors [3, ...]."""
     (x, y, z), (u, v, w) = first, second
-    product: Array = x * u + y * v + z * w
-    return product
+    return np.asarray(x * u + y * v + z * w, np.float32)
 
 
 def _unit(vectors: Array) -> Array:
-    scaled: Array = vectors / np.sqrt(dot(vectors, vectors))
-    return scaled
+    return np.asarray(vectors / np.sqrt(dot(vectors, vectors)), np.float32)
 
 
 def _column(vector: Array, like: Array) -> Array:
@@ -158,7 +156,7 @@ class Capsule:
     def bounds(self) -> tuple[Array, float]:
         """A sphere around both ends."""
         half = float(np.linalg.norm(self.end - self.start)) / 2
-        return (self.start + self.end) / 2, half + self.radius
+        return (self.start + self.end) * np.float32(0.5), half + self.radius
 
     def hit(self, origin: Array, rays: Array) -> Array:
         """The side, or the ball at the end that the side's hit lies beyond."""
