@@ -9,7 +9,6 @@ from importlib.metadata import version
 
 from mtcp_serve.errors import BundleError, MtcpServeError, RequestError
 from mtcp_serve.manifest import (
-    SCHEMA_VERSION,
     DepthTask,
     FileEntry,
     InputSpec,
@@ -23,7 +22,6 @@ from mtcp_serve.settings import Settings
 __version__ = version("mtcp-serve")
 
 __all__ = [
-    "SCHEMA_VERSION",
     "BundleError",
     "DepthTask",
     "FileEntry",

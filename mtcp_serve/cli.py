@@ -40,7 +40,7 @@ def _option(name: str, *flags: str) -> Any:
     """A command line option for the setting ``name``, with its description and default."""
     field = Settings.model_fields[name]
     default = "the one in the package" if name == "bundle" else field.default
-    return typer.Option(*flags, help=f"{field.description} [default: {default}]", show_default=False)
+    return typer.Option(*flags, help=f"{field.description} Default: {default}.", show_default=False)
 
 
 BundleArgument = Annotated[

@@ -54,13 +54,15 @@ class BundleMismatchError(BundleError):
 class RequestError(MtcpServeError):
     """A request cannot be answered: ``status`` (HTTP), ``code`` (for programs), ``hint`` (what to do).
 
-    ``retry_after`` (whole seconds) is sent as the ``Retry-After`` header where it is not ``None``.
+    ``retry_after`` (whole seconds) is sent as the ``Retry-After`` header unless ``None``; ``close`` ends
+    the connection, where the rest of the request is not worth reading.
     """
 
     status: ClassVar[int]
     code: ClassVar[str]
     default_hint: ClassVar[str]
     retry_after: ClassVar[int | None] = None
+    close: ClassVar[bool] = False
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -140,6 +142,7 @@ class PayloadTooLargeError(RequestError):
 
     status = 413
     code = "payload_too_large"
+    close = True
     default_hint = "send a smaller file, or raise MTCP_MAX_BYTES on the server"
 
 

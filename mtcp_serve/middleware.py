@@ -63,6 +63,8 @@ class RequestContext:
 def error_response(error: RequestError) -> JSONResponse:
     """The answer for ``error``."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if error.close:
+        headers["Connection"] = "close"
     return JSONResponse(error.body(), error.status, headers)
 
 

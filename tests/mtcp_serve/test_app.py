@@ -1,0 +1,160 @@
+"""The application around ``/predict``: models, health, reference, request ids, and unexpected errors."""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.testclient import TestClient
+
+from mtcp_serve import errors
+from mtcp_serve.app import create_app
+from mtcp_serve.errors import BundleNotFoundError, RequestError
+from mtcp_serve.manifest import Manifest, TaskSpec
+from mtcp_serve.settings import Settings
+from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH
+from tests.mtcp_serve.test_bad_input import PNG, check_error
+
+
+class BrokenEngine:
+    """An engine whose network gives nonsense."""
+
+    device = "cpu"
+
+    def __init__(self, bundle: Path, value: float) -> None:
+        self.manifest = Manifest.load(bundle)
+        self.value = value
+
+    async def infer(self, images: Any, tasks: Sequence[TaskSpec]) -> list[Any]:
+        if self.value == 0 and images.any():
+            raise ZeroDivisionError("secret detail")
+        kind = np.uint8 if np.isfinite(self.value) else np.float32
+        return [np.full((1, HEIGHT, WIDTH), self.value, kind) for _ in tasks]
+
+
+def test_models(client: TestClient) -> None:
+    (model,) = client.get("/models").json()["models"]
+    assert {key: model[key] for key in ("name", "version", "default", "device", "parameters", "license")} == {
+        "name": "tiny",
+        "version": "7",
+        "default": True,
+        "device": "cpu",
+        "parameters": 4096,
+        "license": "Apache-2.0",
+    }
+    assert model["input"] == {"height": HEIGHT, "width": WIDTH, "resize": "stretch"}
+    assert [task["name"] for task in model["tasks"]] == ["semseg", "depth", "normals", "saliency", "parsing"]
+    assert model["tasks"][0]["labels"] == ["dark", "medium", "bright"]
+    assert "gmacs" not in model
+
+
+def test_health(client: TestClient) -> None:
+    assert client.get("/health/live").json() == {"status": "live"}
+    assert client.get("/health/ready").json() == {"status": "ready"}
+
+
+def test_not_ready_before_the_start_and_after_the_end(settings: Settings) -> None:
+    app = create_app(settings)
+    for _ in range(2):
+        idle = TestClient(app)
+        assert idle.get("/health/live").status_code == 200
+        for response in (idle.get("/health/ready"), idle.post("/predict", content=GOOD, headers=PNG)):
+            check_error(response, 503, "not_ready")
+            assert response.headers["retry-after"] == "1"
+        with TestClient(app) as running:
+            assert running.get("/health/ready").status_code == 200
+
+
+def test_a_missing_bundle_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFoundError), TestClient(create_app(Settings(bundle=tmp_path))):
+        pass
+
+
+def test_request_ids(client: TestClient) -> None:
+    given = client.get("/health/live", headers={"X-Request-ID": "order-66"})
+    assert given.headers["x-request-id"] == "order-66"
+    for odd in ("", "a b", "x" * 65):
+        response = client.get("/health/live", headers={"X-Request-ID": odd})
+        assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+def test_an_unexpected_error_is_logged_and_hidden(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with TestClient(create_app(Settings(bundle=bundle), BrokenEngine(bundle, 0))) as client:
+        response = client.post("/predict?tasks=semseg", content=GOOD, headers=PNG)
+    check_error(response, 500, "internal_error")
+    assert "secret" not in response.text
+    assert "secret detail" in caplog.text
+    assert response.headers["x-request-id"] in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "task", "message"), [(99, "semseg", "class ids"), (np.nan, "saliency", "not finite")]
+)
+def test_nonsense_from_the_network_is_never_sent(bundle: Path, value: float, task: str, message: str) -> None:
+    with TestClient(create_app(Settings(bundle=bundle), BrokenEngine(bundle, value))) as client:
+        response = client.post(f"/predict?tasks={task}", content=GOOD, headers=PNG)
+    assert message in check_error(response, 500, "internal_error")["message"]
+
+
+def test_other_errors_have_the_shape_too(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    app: FastAPI = create_app(settings)
+
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(418, "short and stout", {"X-Handle": "yes"})
+
+    @app.get("/gone")
+    async def gone() -> None:
+        raise ClientDisconnect
+
+    client = TestClient(app)
+    response = client.get("/teapot")
+    assert check_error(response, 418, "http_error")["message"] == "short and stout"
+    assert response.headers["x-handle"] == "yes"
+    with caplog.at_level(logging.INFO, "mtcp_serve"), pytest.raises(AssertionError):
+        client.get("/gone")
+    assert "the client hung up" in caplog.text
+
+
+def test_reference_needs_no_network(client: TestClient) -> None:
+    page = client.get("/", follow_redirects=True)
+    assert page.url.path == "/docs"
+    links = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
+    assert len(links) >= 3
+    for link in links:
+        assert link.startswith("/")
+        assert client.get(link).status_code == 200
+    assert '"validatorUrl": null' in page.text
+
+
+def test_openapi_describes_predict(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    predict = document["paths"]["/predict"]["post"]
+    assert set(predict["requestBody"]["content"]) == {
+        "multipart/form-data", "image/*", "application/octet-stream",
+    }  # fmt: skip
+    assert {parameter["name"] for parameter in predict["parameters"]} == {"tasks", "format", "size", "model"}
+    assert all(parameter["description"] for parameter in predict["parameters"])
+    assert set(predict["responses"]["200"]["content"]) == {"application/json", "application/x-npz"}
+    documented = {int(status) for status in predict["responses"]}
+    assert documented == {200, 400, 404, 406, 413, 415, 422, 429, 500, 503, 504}
+    reference = predict["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
+    assert reference == "#/components/schemas/ErrorOut"
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_the_tree_of_errors_is_drawn_completely() -> None:
+    found = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, Exception)]
+    for cls in found:
+        assert f" {cls.__name__}" in (errors.__doc__ or "") or cls is errors.MtcpServeError
+        if issubclass(cls, RequestError) and cls is not RequestError:
+            assert f"{cls.__name__} " in (errors.__doc__ or "")
+            assert f"{cls.status} {cls.code}" in (errors.__doc__ or "")
+            assert cls("what happened").body()["error"]["hint"]
+    assert len(found) >= 20

@@ -1,0 +1,140 @@
+"""The command line: files, exit codes and messages."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from mtcp_serve import __version__
+from mtcp_serve.cli import cli
+from mtcp_serve.settings import BUNDLES, Settings
+from tests.mtcp_serve.support import GOOD, HEIGHT, TASKS, WIDTH, encode, make_bundle, noise
+
+FILES = sorted([*(f"{task.name}.png" for task in TASKS), "maps.npz", "overview.png"])
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo one.png"
+    path.write_bytes(GOOD)
+    return path
+
+
+def test_predict_writes_every_map(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    result = run("predict", photo, "-o", tmp_path / "out", "--bundle", bundle)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "out" / "photo one"
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    mean = noise(HEIGHT, WIDTH).astype(np.float64).mean(-1)
+    assert np.abs(np.asarray(opened(folder / "depth.png")) / 1000 - mean / 25.5).max() <= 0.00051
+    with np.load(folder / "maps.npz") as archive:
+        assert np.allclose(archive["depth"], mean / 25.5, rtol=1e-5)
+    assert opened(folder / "overview.png").width > 3 * 480
+    metadata = json.loads(opened(folder / "semseg.png").info["mtcp"])
+    assert [label["name"] for label in metadata["labels"]] == ["dark", "medium", "bright"]
+
+
+def test_predict_several_with_a_bad_one(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    bad, large = tmp_path / "bad[1].jpg", tmp_path / "large.jpg"
+    bad.write_bytes(b"no photo")
+    large.write_bytes(encode(noise(100, 200), "JPEG"))
+    out = tmp_path / "out"
+    result = run(
+        "predict", bad, photo, large, "-o", out, "-b", bundle, "--tasks", "depth, semseg", "--size", "model"
+    )
+    assert result.exit_code == 1
+    assert "bad[1].jpg: the bytes are not an image" in result.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["large", "photo one"]
+    assert opened(out / "large" / "depth.png").size == (WIDTH, HEIGHT)
+    assert sorted(path.name for path in (out / "large").glob("*.png")) == [
+        "depth.png",
+        "overview.png",
+        "semseg.png",
+    ]
+
+
+def test_predict_reports_a_folder_that_cannot_be_written(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    result = run("predict", photo, "-o", tmp_path / "out", "-b", bundle)
+    assert result.exit_code == 1
+    assert "Not a directory" in result.stderr
+
+
+def test_predict_refuses_what_it_cannot_do(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "photo one.jpg"
+    twin.write_bytes(GOOD)
+    for arguments, message in (
+        ([photo, twin, "-b", bundle], "overwrite each other"),
+        ([photo, "-b", bundle, "--tasks", "depht"], "no task 'depht'; it has semseg, depth"),
+        ([photo, "-b", tmp_path], "no bundle in"),
+        ([photo, "-b", bundle, "--threads", "-1"], "threads: Input should be greater"),
+        ([photo, "-b", bundle, "--size", "huge"], "huge"),
+        ([tmp_path / "missing.jpg", "-b", bundle], "does not exist"),
+    ):
+        result = run("predict", *arguments, "-o", tmp_path / "out")
+        assert result.exit_code == 2, result.output
+        assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_serve_without_a_bundle_says_what_to_pass(tmp_path: Path) -> None:
+    result = run("serve", tmp_path)
+    assert result.exit_code == 2
+    assert "no bundle in" in result.stderr
+    assert "MTCP_BUNDLE" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_serve_help_shows_every_setting_and_default() -> None:
+    text = " ".join(CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "300"}).output.split())
+    for name, field in Settings.model_fields.items():
+        assert (field.description or "?") in text or name == "bundle"
+        assert f"Default: {field.default}." in text or name == "bundle"
+
+
+def test_models(bundle: Path, tmp_path: Path) -> None:
+    result = run("models", bundle, make_bundle(tmp_path / "second"))
+    assert result.exit_code == 0
+    assert result.stdout.count("tiny") == 2
+    for name in ("semseg", "parsing", "Apache-2.0", "4,096", f"{WIDTH} x {HEIGHT}"):
+        assert name in result.stdout
+    result = run("models", tmp_path)
+    assert result.exit_code == 2
+    assert "manifest.json" in result.stderr
+
+
+def test_models_of_the_package() -> None:
+    result = run("models")
+    shipped = list(BUNDLES.glob("*/manifest.json"))
+    assert result.exit_code == (0 if shipped else 2)
+
+
+def test_version() -> None:
+    assert run("--version").stdout.strip() == f"mtcp-serve {__version__}"
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTCP_MAX_BYTES", "123")
+    monkeypatch.setenv("MTCP_HOST", "::1")
+    assert (Settings().max_bytes, Settings().host, Settings(host="h").host) == (123, "::1", "h")
+    monkeypatch.setenv("MTCP_PORT", "many")
+    result = run("serve")
+    assert result.exit_code == 2
+    assert "port: Input should be a valid integer" in result.stderr
+
+
+def test_loopback_by_default() -> None:
+    assert Settings().host == "127.0.0.1"

@@ -1,0 +1,180 @@
+"""A real server process on a loopback port: overload, deadlines, bodies cut off, and a clean end."""
+
+import base64
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, noise
+from tests.mtcp_serve.test_bad_input import PNG, check_error
+
+DEADLINE_S = 2.0
+CLEAN = (0, -signal.SIGTERM)
+"""Exit codes of a server that ended in order; uvicorn passes the signal on when it has cleaned up."""
+
+
+class Server:
+    """A ``mtcp-serve serve`` process and a client for it."""
+
+    def __init__(self, bundle: Path) -> None:
+        command = [sys.executable, "-m", "mtcp_serve", "serve", str(bundle), "--port", "0", "--threads", "1"]
+        limits = [
+            "--concurrency",
+            "1",
+            "--queue",
+            "1",
+            "--deadline",
+            str(DEADLINE_S),
+            "--max-bytes",
+            "200000",
+        ]
+        self.process = subprocess.Popen([*command, *limits], stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.log: list[str] = []
+        for line in self.process.stderr:
+            self.log.append(line)
+            found = re.search(r"running on (http://127\.0\.0\.1:\d+)", line)
+            if found:
+                self.url = found[1]
+                break
+        else:
+            raise AssertionError("".join(self.log))
+        self.client = httpx.Client(base_url=self.url, timeout=30)
+
+    def predict(self, photo: bytes = GOOD, query: str = "tasks=depth") -> httpx.Response:
+        return self.client.post(f"/predict?{query}", content=photo, headers=PNG)
+
+    def connect(self, headers: str) -> socket.socket:
+        """A connection on which the head of a ``POST /predict`` has been sent, but no body."""
+        connection = socket.create_connection(("127.0.0.1", self.client.base_url.port or 0), timeout=10)
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{headers}\r\n\r\n"
+        connection.sendall(head.encode())
+        return connection
+
+    def stop(self) -> int:
+        self.client.close()
+        self.process.send_signal(signal.SIGTERM)
+        _, rest = self.process.communicate(timeout=30)
+        self.log.append(rest)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[Server]:
+    server = Server(bundle)
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+
+
+def test_start_says_what_is_served(server: Server) -> None:
+    assert "tiny 7 on cpu: semseg, depth, normals, saliency, parsing" in "".join(server.log)
+    assert server.client.get("/health/ready").json() == {"status": "ready"}
+
+
+def test_the_maps_are_exact(server: Server) -> None:
+    answer = server.predict(query="").json()
+    depth = Image.open(BytesIO(base64.b64decode(answer["maps"]["depth"]["png"])))
+    want = noise(HEIGHT, WIDTH).astype(np.float64).mean(-1) / 25.5
+    assert np.abs(np.asarray(depth) / 1000 - want).max() <= 0.00051
+    with np.load(BytesIO(server.predict(query="format=npz").content)) as archive:
+        assert np.allclose(archive["depth"], want, rtol=1e-5)
+        assert json.loads(archive["metadata"].item())["maps"].keys() == answer["maps"].keys()
+
+
+def test_a_late_answer_is_504_and_the_next_one_is_good(server: Server) -> None:
+    response = server.predict(STUCK)
+    check_error(response, 504, "deadline_exceeded")
+    assert response.elapsed.total_seconds() < DEADLINE_S + 5
+    assert server.predict().status_code == 200
+
+
+def test_a_full_queue_is_429_and_the_next_one_is_good(server: Server) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        responses = list(pool.map(server.predict, [STUCK] * 6))
+    statuses = sorted(response.status_code for response in responses)
+    assert statuses == [429, 429, 429, 429, 504, 504]
+    for response in responses:
+        if response.status_code == 429:
+            check_error(response, 429, "overloaded")
+            assert response.headers["retry-after"] == "1"
+    assert server.predict().status_code == 200
+
+
+def test_an_oversize_body_is_refused_before_it_is_read(server: Server) -> None:
+    with server.connect("Content-Length: 9000000000") as connection:
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert server.predict().status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_too_much_reads_why(server: Server, chunked: bool) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 100_000
+
+    content = chunks() if chunked else b"x" * 10_000_000
+    check_error(server.client.post("/predict", content=content, headers=PNG), 413, "payload_too_large")
+
+
+def test_an_endless_body_is_cut_off(server: Server) -> None:
+    sent = 0
+    with server.connect("Transfer-Encoding: chunked") as connection:
+        while sent < 2**30:
+            try:
+                connection.sendall(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+            except OSError:
+                break
+            sent += 0x10000
+    assert sent < 2**26
+    assert server.predict().status_code == 200
+
+
+def test_a_client_that_hangs_up_harms_nobody(server: Server) -> None:
+    for _ in range(3):
+        with server.connect("Content-Length: 5000") as connection:
+            connection.sendall(b"half")
+    assert server.predict().status_code == 200
+
+
+def test_sigterm_finishes_what_was_accepted(bundle: Path) -> None:
+    server = Server(bundle)
+    with ThreadPoolExecutor(2) as pool:
+        stuck = pool.submit(server.predict, STUCK)
+        time.sleep(DEADLINE_S / 2)
+        waiting = pool.submit(server.predict, GOOD)
+        time.sleep(DEADLINE_S / 4)
+        server.process.send_signal(signal.SIGTERM)
+        assert stuck.result().status_code == 504
+        assert waiting.result().status_code == 200
+    assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
+
+
+def test_memory_stays_bounded(server: Server) -> None:
+    status = Path(f"/proc/{server.process.pid}/status")
+    if not status.exists():
+        pytest.skip("needs /proc")
+    for _ in range(20):
+        assert server.predict().status_code == 200
+    kilobytes = int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1])  # type: ignore[index]
+    assert kilobytes < 300_000
+
+
+def test_stopping_leaves_no_traceback(server: Server) -> None:
+    assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
