@@ -11,6 +11,8 @@ from training.data.errors import SourceError
 from training.data.sample import Sample, SampleKey
 from training.data.sources import Source
 
+_GOLDEN = (5**0.5 - 1) / 2
+
 
 class Mixture(Dataset[Sample]):
     """The sources of a training run; a :class:`SampleKey` names a sample, so any worker makes the same one.
@@ -40,7 +42,8 @@ class MixtureSampler(Sampler[SampleKey]):
     """The order of an epoch: keys that depend on (``seed``, epoch) only, from any batch on.
 
     Shares are kept in every stretch of the epoch, not only in its total: draws of one source are spread
-    evenly, and within a source a photo is drawn its expected number of times, rounded up or down.
+    evenly, and within a source a photo is drawn its expected number of times, rounded up or down. Photos that
+    one epoch leaves out are next in the following ones, so that short epochs cover a source evenly too.
 
     Args:
         mixture: what to draw from.
@@ -74,10 +77,10 @@ class MixtureSampler(Sampler[SampleKey]):
         rng = np.random.default_rng((self._seed, self._epoch))
         totals = np.array([mass.sum() for mass in self._masses])
         counts = _shares(totals, self._samples, rng)
-        drawn = [_systematic(mass, count, rng) for mass, count in zip(self._masses, counts, strict=True)]
+        drawn = [self._draw(source, count) for source, count in enumerate(counts)]
         position = np.concatenate([_spread(count, rng) for count in counts])
         source = np.repeat(np.arange(len(counts)), counts)
-        index = np.concatenate(drawn)
+        index = np.concatenate([rng.permutation(indices) for indices in drawn])
         seeds = rng.integers(2**63, size=len(index))
         order = np.argsort(position, kind="stable")
         return [
@@ -85,27 +88,30 @@ class MixtureSampler(Sampler[SampleKey]):
             for key in zip(source[order].tolist(), index[order].tolist(), seeds.tolist(), strict=True)
         ]
 
+    def _draw(self, source: int, count: int) -> NDArray[np.int64]:
+        """``count`` indices of a source, each its expected number of times rounded up or down.
+
+        Systematic sampling: equidistant points on the line of all masses, in an order that the seed sets.
+        From one epoch to the next the points move by the golden ratio, whose multiples never bunch.
+        """
+        mass = self._masses[source]
+        rng = np.random.default_rng((self._seed, source, 1))
+        shuffled = rng.permutation(len(mass))
+        edges = np.cumsum(mass[shuffled])
+        offset = (rng.random() + self._epoch * _GOLDEN) % 1
+        points = (np.arange(count) + offset) * (edges[-1] / max(1, count))
+        picked = np.searchsorted(edges, points, side="right").clip(max=len(mass) - 1)
+        drawn: NDArray[np.int64] = shuffled[picked]
+        return drawn
+
 
 def _shares(totals: NDArray[np.float64], samples: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """``samples`` divided in proportion to ``totals``, fractions rounded up or down at random."""
     edges = np.cumsum(totals) / totals.sum() * samples
     edges[-1] = samples
-    counts: NDArray[np.int64] = np.diff(np.floor(edges + rng.random() * (edges < samples)), prepend=0).astype(
-        int
-    )
+    rounded = np.floor(edges + rng.random() * (edges < samples)).astype(np.int64)
+    counts: NDArray[np.int64] = np.diff(rounded, prepend=0)
     return counts
-
-
-def _systematic(mass: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """``count`` indices in random order, each drawn its expected number of times rounded up or down."""
-    if count == 0:
-        return np.empty(0, np.int64)
-    shuffled = rng.permutation(len(mass))
-    edges = np.cumsum(mass[shuffled])
-    points = (np.arange(count) + rng.random()) * (edges[-1] / count)
-    picked = np.searchsorted(edges, points, side="right").clip(max=len(mass) - 1)
-    drawn: NDArray[np.int64] = rng.permutation(shuffled[picked])
-    return drawn
 
 
 def _spread(count: int, rng: np.random.Generator) -> NDArray[np.float64]:

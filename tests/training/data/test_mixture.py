@@ -98,6 +98,16 @@ def test_shares_are_kept_in_every_stretch_of_an_epoch(sources: tuple[Source, Sou
     assert np.abs((drawn == 0).sum(1) - 60).max() <= 3
 
 
+def test_short_epochs_cover_a_source_evenly(sources: tuple[Source, Source]) -> None:
+    sampler = MixtureSampler(Mixture(sources[:1]), seed=3, batch_size=1, samples_per_epoch=5)
+    drawn: Counter[int] = Counter()
+    for epoch in range(24):
+        sampler.set_epoch(epoch)
+        drawn.update(key.index for key in sampler)
+        expected = (epoch + 1) * 5 / 12
+        assert all(abs(drawn[index] - expected) < 2 for index in range(12))
+
+
 def test_repeat_factors_count_by_prefix(tmp_path: Path) -> None:
     source = make_source(tmp_path / "one", ["a1", "a2", "b1", "c1"], repeat=[("a", 3.0), ("b", 0.0)])
     drawn = Counter(key.index for key in MixtureSampler(Mixture([source]), seed=0, batch_size=1))
