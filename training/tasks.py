@@ -44,8 +44,8 @@ LABEL_SPACES = {
     for space in (
         _space(
             "voc",
-            "background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, "
-            "horse, motorbike, person, pottedplant, sheep, sofa, train, tvmonitor",
+            "background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, "
+            "dog, horse, motorbike, person, pottedplant, sheep, sofa, train, tvmonitor",
         ),
         _space(
             "fashion",
@@ -53,8 +53,8 @@ LABEL_SPACES = {
         ),
         _space(
             "nyu40",
-            "wall, floor, cabinet, bed, chair, sofa, table, door, window, bookshelf, picture, counter, blinds, "
-            "desk, shelves, curtain, dresser, pillow, mirror, floor mat, clothes, ceiling, books, "
+            "wall, floor, cabinet, bed, chair, sofa, table, door, window, bookshelf, picture, counter, "
+            "blinds, desk, shelves, curtain, dresser, pillow, mirror, floor mat, clothes, ceiling, books, "
             "refridgerator, television, paper, towel, shower curtain, box, whiteboard, person, night stand, "
             "toilet, sink, lamp, bathtub, bag, otherstructure, otherfurniture, otherprop",
         ),

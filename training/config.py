@@ -1,0 +1,171 @@
+"""A training run as one typed value, read from YAML with ``key=value`` overrides."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from training.data import AugmentConfig, SourceConfig
+from training.model import ModelConfig
+from training.tasks import TASK_NAMES, Task
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key and says what to do."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SizeStep(_Strict):
+    """From epoch ``epoch`` on, train at ``height`` x ``width``."""
+
+    epoch: int = Field(ge=0)
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+
+
+class DataConfig(_Strict):
+    """What the network sees."""
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    """Size of the network's input, in training (unless ``progressive``), validation and export."""
+    train: tuple[SourceConfig, ...]
+    val: tuple[SourceConfig, ...]
+    batch_size: int = Field(2, gt=0)
+    samples_per_epoch: int | None = Field(None, gt=0)
+    """None: every photo of weight 1 about once."""
+    workers: int = Field(2, ge=0)
+    augment: AugmentConfig = AugmentConfig()
+    progressive: tuple[SizeStep, ...] = ()
+    """Training sizes by epoch, for cheap early epochs. Paper: none."""
+
+    def size_at(self, epoch: int) -> tuple[int, int]:
+        """Training size (height, width) of an epoch."""
+        size = (self.height, self.width)
+        for step in sorted(self.progressive, key=lambda step: step.epoch):
+            if step.epoch <= epoch:
+                size = (step.height, step.width)
+        return size
+
+
+class LossConfig(_Strict):
+    """The objective (Eq. 7) around the task losses."""
+
+    final_stride: int = Field(1, ge=1)
+    intermediate_stride: int = Field(1, ge=1)
+    """Losses are taken at 1/stride of the input size. Paper: 1."""
+    lambda_cos: float = Field(1.0, ge=0)
+    """Weight of the cosine term, which the paper names without a number."""
+    scale: dict[str, float] = Field(default_factory=dict)
+    """Constant factor by task, before balancing. Paper: 1 each."""
+
+    @model_validator(mode="after")
+    def _known_tasks(self) -> "LossConfig":
+        if unknown := set(self.scale) - set(TASK_NAMES):
+            raise ValueError(f"loss.scale names unknown tasks {sorted(unknown)}")
+        return self
+
+
+class OptimConfig(_Strict):
+    """AdamW with a polynomial schedule (Sec. 4.2)."""
+
+    lr: float = Field(5e-5, gt=0)
+    encoder_lr: float | None = Field(None, gt=0)
+    """Learning rate of the image encoder; None: ``lr``, as in the paper."""
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    power: float = Field(0.9, ge=0)
+    per_step: bool = False
+    """Decay at each step. Paper: each epoch."""
+    clip_norm: float | None = Field(None, gt=0)
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of the weight average that is validated and exported; None: the weights themselves."""
+
+
+class BalancerConfig(_Strict):
+    """The balancing method and its options."""
+
+    name: str = "lps"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunConfig(_Strict):
+    """Everything a run depends on. It travels in the checkpoint."""
+
+    name: str
+    model: ModelConfig
+    data: DataConfig
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    balancer: BalancerConfig = BalancerConfig()
+    epochs: int = Field(gt=0)
+    seed: int = 0
+    init: str | None = None
+    """Starting weights: a name in `training.model.pretrained`, a checkpoint, or null for random ones."""
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    validate_every: int = Field(1, gt=0)
+    """Epochs between validations; the last epoch is always validated."""
+    checkpoint_every: int = Field(200, gt=0)
+    """Steps between checkpoints within an epoch."""
+    max_bad_steps: int = Field(20, gt=0)
+    """Consecutive steps with a non-finite loss after which the run stops."""
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of the network, in head order."""
+        return self.model.task_list()
+
+
+def find_config(name: str) -> Path:
+    """The YAML file ``name``: a path, or the name of a config that ships with the package.
+
+    Raises:
+        ConfigError: neither exists; lists the shipped ones.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = Path(str(resources.files("training") / "configs"))
+    candidate = shipped / f"{path.name.removesuffix('.yaml')}.yaml"
+    if candidate.is_file():
+        return candidate
+    known = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+    raise ConfigError(f"no config {name!r}; give a YAML file or one of: {known}")
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config and apply ``key=value`` overrides (dotted keys).
+
+    Raises:
+        ConfigError: an unknown key, a wrong value, or a mandatory value left at ``???``.
+    """
+    path = find_config(name)
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path.name}: {error}") from error
+    assert isinstance(plain, dict)
+    plain.pop("root", None)  # only there to be interpolated
+    return parse_config(plain, path.name)
+
+
+def parse_config(plain: dict[Any, Any], where: str) -> RunConfig:
+    """Validate a plain mapping.
+
+    Raises:
+        ConfigError: names every key that is wrong.
+    """
+    try:
+        return RunConfig.model_validate(plain)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from error

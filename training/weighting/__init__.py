@@ -1,0 +1,26 @@
+"""Balancing methods by name; a new method is one file and one line here."""
+
+from collections.abc import Callable, Mapping
+
+from training.weighting.base import Balancer, Observation, TaskWeights
+from training.weighting.lps import LPS
+from training.weighting.manual import Manual
+
+BALANCERS: dict[str, Callable[..., Balancer]] = {"equal": Manual, "lps": LPS, "manual": Manual}
+
+
+def build_balancer(name: str, tasks: int, options: Mapping[str, object]) -> Balancer:
+    """The balancer called ``name`` for ``tasks`` tasks.
+
+    Raises:
+        ValueError: an unknown name, or options the method does not have.
+    """
+    if name not in BALANCERS:
+        raise ValueError(f"unknown balancer {name!r}; known: {', '.join(sorted(BALANCERS))}")
+    try:
+        return BALANCERS[name](tasks, **options)
+    except TypeError as error:
+        raise ValueError(f"balancer {name!r}: {error}") from error
+
+
+__all__ = ["BALANCERS", "LPS", "Balancer", "Manual", "Observation", "TaskWeights", "build_balancer"]

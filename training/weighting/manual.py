@@ -1,0 +1,29 @@
+"""Constant weights: equal, or chosen by hand (Eq. 2)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from training.weighting.base import Balancer, Observation, TaskWeights
+
+
+class Manual(Balancer):
+    """Fixed weights, one a task in task order; all 1 by default.
+
+    Raises:
+        ValueError: a wrong number of weights.
+    """
+
+    weights: Tensor
+
+    def __init__(self, tasks: int, weights: Sequence[float] | None = None) -> None:
+        super().__init__(tasks)
+        chosen = [1.0] * tasks if weights is None else list(weights)
+        if len(chosen) != tasks:
+            raise ValueError(f"manual weighting needs {tasks} weights, one a task; got {len(chosen)}")
+        self.register_buffer("weights", torch.tensor(chosen))
+
+    def forward(self, seen: Observation) -> TaskWeights:
+        """The constant weights."""
+        return TaskWeights(self.weights)
