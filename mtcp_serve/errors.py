@@ -159,7 +159,7 @@ class UnsupportedMediaTypeError(RequestError):
 
     status = 415
     code = "unsupported_media_type"
-    default_hint = "use multipart/form-data with field 'image', image/*, or application/octet-stream"
+    default_hint = "send multipart field 'image' (curl -F image=@x.jpg), or set Content-Type: image/jpeg"
 
 
 class InvalidParameterError(RequestError):

@@ -11,7 +11,6 @@ from mtcp_serve.app import create_app
 from mtcp_serve.settings import Settings
 from tests.mtcp_serve.support import make_bundle
 
-
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("untimed")
 
