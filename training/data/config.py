@@ -1,8 +1,11 @@
 """Settings of the training data: one :class:`SourceConfig` a source, one :class:`AugmentConfig` for all."""
 
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
+
+from training.tasks import LABEL_SPACES, TASK_NAMES
 
 
 class _Config(BaseModel):
@@ -38,10 +41,29 @@ class SourceConfig(_Config):
     balance_power: float = Field(default=0.5, ge=0.0, le=1.0)
     """Exponent of the inverse class frequency: 0 uniform, 0.5 square root, 1 full."""
 
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_have_known_spaces(cls, value: dict[str, str]) -> dict[str, str]:
+        _check_known("task", value, TASK_NAMES)
+        _check_known("label space", value.values(), LABEL_SPACES)
+        return value
+
+    @field_validator("read")
+    @classmethod
+    def _read_names_maps(cls, value: list[str] | None) -> list[str] | None:
+        _check_known("map", value or (), (*TASK_NAMES, "disparity"))
+        return value
+
     @property
     def label(self) -> str:
         """The name reports and messages use."""
         return self.name or self.root.rstrip("/").rpartition("/")[2] or self.kind
+
+
+def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
 
 
 class AugmentConfig(_Config):

@@ -23,6 +23,7 @@ from training.data.config import SourceConfig
 from training.data.encodings import LabelFile, read_photo
 from training.data.errors import LabelError, SourceError
 from training.data.maps import PixelMap, map_types
+from training.data.reader import maps_to_read
 from training.data.sample import Record
 from training.tasks import LABEL_SPACES, Task
 
@@ -47,7 +48,8 @@ class FolderReader:
         self.ids = _split_ids(self._root, config)
         self._photos = self._find_photos()
         self.labels: list[dict[str, LabelFile]] = [{} for _ in self.ids]
-        for name in self._maps_to_read(config, tasks):
+        self._check_folders(config, tasks)
+        for name in maps_to_read(config, tasks):
             self._find_labels(name, tasks)
 
     def read(self, index: int) -> Record:
@@ -84,22 +86,20 @@ class FolderReader:
             )
         return [found[name] for name in self.ids]
 
-    def _maps_to_read(self, config: SourceConfig, tasks: Sequence[Task]) -> list[str]:
-        known = map_types(tasks)
-        wanted = list(known) if config.read is None else [name for name in config.read if name in known]
-        for name in wanted if config.read is not None else ():
+    def _check_folders(self, config: SourceConfig, tasks: Sequence[Task]) -> None:
+        for name in config.read or ():
             if not (self._root / name).is_dir():
                 raise SourceError(
                     f"source {self._name!r} is told to read {name!r}, but {self._root / name} does not exist"
                 )
-        spaces = {task.name: task.space.name for task in tasks if task.space is not None}
-        for name in set(wanted) & set(spaces) - set(config.tasks):
-            if (self._root / name).is_dir():
+        for task in tasks:
+            folder = self._root / task.name
+            unread = config.read is not None and task.name not in config.read
+            if task.space is not None and task.name not in config.tasks and not unread and folder.is_dir():
                 raise SourceError(
-                    f"source {self._name!r}: {self._root / name} holds class ids of an unknown label space; "
-                    f"set tasks: {{{name}: one of {', '.join(LABEL_SPACES)}}}, or leave it out of read"
+                    f"source {self._name!r}: {folder} holds class ids of an unknown label space; "
+                    f"set tasks: {{{task.name}: one of {', '.join(LABEL_SPACES)}}}, or leave it out of read"
                 )
-        return [name for name in wanted if name not in spaces or config.tasks.get(name) == spaces[name]]
 
     def _find_labels(self, name: str, tasks: Sequence[Task]) -> None:
         folder = self._root / name

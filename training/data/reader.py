@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from training.data.config import SourceConfig
 from training.data.encodings import LabelFile
 from training.data.errors import LabelError
+from training.data.maps import map_types
 from training.data.sample import Record
+from training.tasks import Task
 
 
 class Reader(Protocol):
@@ -32,3 +35,14 @@ class Reader(Protocol):
     def problems(self, index: int) -> list[LabelError]:
         """Every file of record ``index`` that cannot be used."""
         ...
+
+
+def maps_to_read(config: SourceConfig, tasks: Sequence[Task]) -> list[str]:
+    """The maps of the network that a source may have: chosen by ``read`` and not in another label space."""
+    other_space = {
+        task.name
+        for task in tasks
+        if task.space is not None and config.tasks.get(task.name, task.space.name) != task.space.name
+    }
+    chosen = map_types(tasks) if config.read is None else config.read
+    return [name for name in map_types(tasks) if name in chosen and name not in other_space]

@@ -13,7 +13,7 @@ from training.data.reader import Reader
 from training.data.sample import Sample, finish
 from training.data.scenes.reader import SceneReader
 from training.data.transforms import plain_transform, training_transform
-from training.tasks import LABEL_SPACES, Task
+from training.tasks import Task
 
 READERS: dict[str, Callable[[SourceConfig, Sequence[Task], tuple[int, int]], Reader]] = {
     "folder": FolderReader,
@@ -68,13 +68,8 @@ def build_source(
         augment: random changes for training; None stretches and nothing else, so ``source[i]`` is fixed.
 
     Raises:
-        SourceError: an unknown kind, task or label space, or a source that cannot be read.
+        SourceError: an unknown kind, or a source that cannot be read.
     """
     if config.kind not in READERS:
         raise SourceError(f"unknown kind of source {config.kind!r}; known kinds: {', '.join(READERS)}")
-    unknown = sorted(set(config.tasks.values()) - set(LABEL_SPACES))
-    if unknown:
-        raise SourceError(
-            f"source {config.label!r}: unknown label space {unknown[0]!r}; known: {', '.join(LABEL_SPACES)}"
-        )
     return Source(config, READERS[config.kind](config, tasks, size), tasks, size, augment)

@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from tests.training.data.trees import (
     SIZE,
@@ -16,6 +18,7 @@ from tests.training.data.trees import (
     write_split,
 )
 from training.data import LabelError, SourceConfig, SourceError, build_source
+from training.data.encodings import read_photo
 from training.tasks import make_task
 
 FULL = (24, 32)
@@ -119,7 +122,6 @@ def test_palette_images_hold_class_ids(tmp_path: Path) -> None:
         ({"tasks": {}}, ["{root}/semseg", "label space", "voc"]),
         ({"read": ["depth"]}, ["told to read 'depth'", "{root}/depth"]),
         ({"kind": "tar"}, ["'tar'", "folder"]),
-        ({"tasks": {"semseg": "coco"}}, ["'coco'", "voc"]),
     ],
 )
 def test_settings_that_do_not_fit_are_named(
@@ -136,6 +138,35 @@ def test_settings_that_do_not_fit_are_named(
         build_source(config, TASKS, SIZE, None)
     for word in words:
         assert word.format(root=tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tasks": {"semseg": "coco"}}, "unknown label space 'coco'; known: voc"),
+        ({"tasks": {"edges": "voc"}}, "unknown task 'edges'; known: semseg"),
+        ({"read": ["depht"]}, "unknown map 'depht'; known: .*depth.*disparity"),
+        ({"splits": "train"}, "splits"),
+        ({"weight": -1.0}, "weight"),
+    ],
+)
+def test_misspelt_settings_are_named(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        SourceConfig.model_validate({"kind": "folder", **settings})
+
+
+def test_maps_that_the_network_does_not_have_may_be_named(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", all_maps())
+    write_split(tmp_path, ["a"])
+    config = folder(tmp_path, read=["depth", "saliency"])
+    assert build_source(config, [make_task("saliency")], SIZE, None).reader.labels[0].keys() == {"saliency"}
+
+
+def test_a_large_photo_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:
+    write_png(tmp_path / "images" / "a.jpg", photo(480, 640))
+    enough = read_photo(tmp_path / "images" / "a.jpg", (48, 64))
+    assert enough.shape == (3, 60, 80)
+    assert read_photo(tmp_path / "images" / "a.jpg", (300, 400)).shape == (3, 480, 640)
 
 
 def test_a_folder_without_images_or_splits_is_named(tmp_path: Path) -> None:

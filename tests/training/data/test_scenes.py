@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.training.data.trees import TASKS
-from training.data import AugmentConfig, Mixture, SourceConfig, SourceError, build_source, validate
+from training.data import AugmentConfig, Mixture, SourceConfig, build_source, validate
 from training.data.scenes.camera import Array, Camera
 from training.data.scenes.layout import Room, random_scene
-from training.data.scenes.reader import SceneReader, class_id
+from training.data.scenes.reader import class_id
 from training.data.scenes.render import Drawing, draw, salient_thing
 from training.data.scenes.shapes import Plane
 from training.data.scenes.things import Scene
@@ -166,11 +166,6 @@ def test_another_label_space_is_not_read() -> None:
     assert (sample["semseg"] == 255).all()
     assert (sample["depth"] > 0).all()
     assert (sample["normals"] == 0).all()
-
-
-def test_reading_what_the_network_does_not_have_is_refused() -> None:
-    with pytest.raises(SourceError, match="told to read 'edges', the network has semseg, depth"):
-        SceneReader(SourceConfig(kind="scenes", read=["edges"]), TASKS, SIZE)
 
 
 def test_the_salient_thing_is_a_person_where_there_is_a_large_one() -> None:

@@ -113,7 +113,7 @@ def random_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
             min(rng.uniform(0.8, 1.8), room.height - 0.4),
             room.length / 2 - rng.uniform(0.3, 1.2),
         ),
-        pitch=float(np.clip(rng.normal(-0.12, 0.15), -0.7, 0.3)),
+        pitch=float(np.clip(rng.normal(-0.18, 0.15), -0.7, 0.3)),
         yaw=float(rng.normal(0, 0.35)),
         field=math.radians(rng.uniform(50, 75)),
         size=size,

@@ -10,8 +10,9 @@ from torchvision import tv_tensors
 
 from training.data.config import SourceConfig
 from training.data.encodings import LabelFile
-from training.data.errors import LabelError, SourceError
+from training.data.errors import LabelError
 from training.data.maps import map_types
+from training.data.reader import maps_to_read
 from training.data.sample import Record
 from training.data.scenes.camera import Array
 from training.data.scenes.layout import random_scene
@@ -36,9 +37,6 @@ class SceneReader:
     Class names of the scenes are mapped to ids of the network's label spaces by name; a ``labels`` task for
     which ``config.tasks`` names another space is not read. Disparity is the exact inverse of depth, 1 at the
     nearest pixel.
-
-    Raises:
-        SourceError: ``config.read`` names a map that the network does not have.
     """
 
     def __init__(self, config: SourceConfig, tasks: Sequence[Task], size: tuple[int, int]) -> None:
@@ -46,17 +44,7 @@ class SceneReader:
         self._types = map_types(tasks)
         self._split = zlib.crc32(config.split.encode())
         self._spaces = {task.name: task.space for task in tasks if task.space is not None}
-        others = [
-            name for name, space in self._spaces.items() if config.tasks.get(name, space.name) != space.name
-        ]
-        wanted = self._types if config.read is None else config.read
-        unknown = sorted(set(wanted) - set(self._types))
-        if unknown:
-            raise SourceError(
-                f"source {config.label!r} is told to read {unknown[0]!r}, "
-                f"the network has {', '.join(self._types)}"
-            )
-        self._maps = [name for name in wanted if name not in others]
+        self._maps = maps_to_read(config, tasks)
         self.ids = [f"scene_{config.split}_{index:05d}" for index in range(config.count)]
         self.labels: list[dict[str, LabelFile]] = [{} for _ in self.ids]
 

@@ -234,7 +234,8 @@ class Frustum:
         slope = self._slope
         flat = 1 / np.sqrt(1 + slope * slope)
         normals = np.stack((x / spread * flat, np.full_like(x, -slope * flat), z / spread * flat))
-        miss = np.abs(spread - (self.bottom + slope * y)) * flat
-        for distance, up in ((np.abs(y), -1.0), (np.abs(y - self.height), 1.0)):
-            normals[:, distance < miss] = np.array([[0], [up], [0]], np.float32)
+        side = np.abs(spread - (self.bottom + slope * y)) * flat
+        closest = np.argmin(np.stack((side, np.abs(y), np.abs(y - self.height))), axis=0)
+        for lid, up in ((1, -1.0), (2, 1.0)):
+            normals[:, closest == lid] = np.array([[0], [up], [0]], np.float32)
         return normals
