@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import onnx
 import torch
+from onnxscript.optimizer import optimize
 from torch.export import Dim, ExportedProgram
 
 from export.errors import ExportError
 from export.graph import DeploymentGraph
+from export.half import store_exact_halves
 from mtcp_serve.manifest import IMAGE_TENSOR
 
 OPSET = 18
@@ -35,22 +37,26 @@ def convert(graph: DeploymentGraph) -> Converted:
         ExportError: PyTorch cannot export the network, or `check_structure` refuses the result.
     """
     try:
-        with _quiet_optimizer():
-            program = torch.onnx.export(
-                graph,
-                (graph.example(2),),  # a batch of 1 would be taken for a constant
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[IMAGE_TENSOR],
-                output_names=[task.name for task in graph.tasks],
-                dynamic_shapes={IMAGE_TENSOR: {0: Dim("batch")}},
-                verbose=False,
-            )
+        program = torch.onnx.export(
+            graph,
+            (graph.example(2),),  # a batch of 1 would be taken for a constant
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[IMAGE_TENSOR],
+            output_names=[task.name for task in graph.tasks],
+            dynamic_shapes={IMAGE_TENSOR: {0: Dim("batch")}},
+            optimize=False,
+            verbose=False,
+        )
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(f"PyTorch cannot export this network to ONNX: {error}") from error
     assert isinstance(program, torch.onnx.ONNXProgram)
     assert program.exported_program is not None
-    converted = Converted(program.model_proto, _used_parameters(program.exported_program))
+    model = program.model_proto
+    store_exact_halves(model)
+    with _quiet_optimizer():
+        model = optimize(model)
+    converted = Converted(model, _used_parameters(program.exported_program))
     _strip_notes(converted.model)
     check_structure(converted)
     return converted

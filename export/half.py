@@ -1,30 +1,45 @@
-"""Weights stored in half precision, for a file of half the size."""
+"""Weights stored in half precision without any loss, for a file of half the size."""
 
-import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
-SMALLEST = 1024
+SMALLEST = 4096
 """Elements; tensors with fewer (biases, scales, shape constants) stay float32, they weigh nothing."""
 
 
-def store_weights_as_half(model: onnx.ModelProto) -> None:
-    """Replace each large float32 initializer, in place, by a float16 one and a Cast back.
+@torch.no_grad()
+def round_to_half(network: nn.Module) -> None:
+    """Round each large parameter, in place, to numbers that float16 holds: 11 significant bits.
 
-    The graph still computes in float32: a runtime folds the casts when it loads the model. Only the weights
-    are rounded, to 11 significant bits, so parity must be checked afterwards. A tensor with values beyond the
-    range of float16 is left alone.
+    The rounded network is then what is deployed and what parity is judged against. A parameter with values
+    beyond the range of float16 is left alone.
+    """
+    for parameter in network.parameters():
+        rounded = parameter.half().to(parameter.dtype)
+        if parameter.numel() >= SMALLEST and rounded.isfinite().all():
+            parameter.copy_(rounded)
+
+
+def store_exact_halves(model: onnx.ModelProto) -> None:
+    """Replace each large float32 initializer that float16 holds exactly by that and a Cast back, in place.
+
+    Nothing changes in value, and the graph still computes in float32: a runtime folds the casts when it loads
+    the model. Call it before an optimizer merges batch normalisation into the weights, which makes them
+    anything but halves.
     """
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST:
+        if tensor.data_type != TensorProto.FLOAT:
             continue
-        values = numpy_helper.to_array(tensor)
-        if np.abs(values).max() > np.finfo(np.float16).max:
+        values = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        halves = values.half()
+        if values.numel() < SMALLEST or not torch.equal(halves.float(), values):
             continue
-        name, half = tensor.name, f"{tensor.name}.half"
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
-        casts.append(helper.make_node("Cast", [half], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
+        name, stored = tensor.name, f"{tensor.name}.half"
+        tensor.CopyFrom(numpy_helper.from_array(halves.numpy(), stored))
+        casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

@@ -1,12 +1,10 @@
 """Checkpoints: written atomically, read without executing anything, and enough to rebuild the network."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from training.config import RunConfig, parse_config
 from training.model import MTCP
@@ -74,13 +72,3 @@ def slim(path: Path, destination: Path) -> None:
         for name, value in network.state_dict().items()
     }
     save(destination, {"config": config.model_dump(mode="json"), "model": weights})
-
-
-def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """``config`` with ``key=value`` settings on top, e.g. other validation folders."""
-    merged = OmegaConf.merge(
-        OmegaConf.create(config.model_dump(mode="json")), OmegaConf.from_dotlist(list(overrides))
-    )
-    plain = OmegaConf.to_container(merged, resolve=True)
-    assert isinstance(plain, dict)
-    return parse_config(plain, "overrides")

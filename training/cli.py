@@ -12,7 +12,7 @@ from rich.table import Table
 
 from training import checkpoint
 from training.checkpoint import CheckpointError
-from training.config import ConfigError, load_config
+from training.config import ConfigError, load_config, override
 from training.data import DataError
 from training.evaluation import Report, evaluate, validation_sources
 from training.model.pretrained import WeightsError
@@ -60,7 +60,7 @@ def evaluate_command(
     try:
         network, config = checkpoint.load_network(path)
         if overrides:
-            config = checkpoint.override(config, overrides)
+            config = override(config, overrides)
         sources = validation_sources(config.data, config.tasks)
         figures = evaluate(network.to(config.device), sources, config.data.batch_size, config.device)
     except (ConfigError, DataError, CheckpointError) as error:

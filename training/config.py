@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -149,13 +149,27 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     path = find_config(name)
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        plain = _overridden(OmegaConf.load(path), overrides)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path.name}: {error}") from error
-    assert isinstance(plain, dict)
     plain.pop("root", None)  # only there to be interpolated
     return parse_config(plain, path.name)
+
+
+def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """``config`` with ``key=value`` settings on top, e.g. ``data.val.0.root=other/photos``.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    return parse_config(_overridden(OmegaConf.create(config.model_dump(mode="json")), overrides), "overrides")
+
+
+def _overridden(settings: DictConfig | ListConfig, overrides: Sequence[str]) -> dict[Any, Any]:
+    settings.merge_with_dotlist(list(overrides))
+    plain = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return plain
 
 
 def parse_config(plain: dict[Any, Any], where: str) -> RunConfig:

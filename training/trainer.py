@@ -27,6 +27,14 @@ log = logging.getLogger(__name__)
 LAST = "last.pt"
 
 
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``history.csv``, one an epoch; none if there is no file yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 class TrainingError(RuntimeError):
     """A run that cannot go on; the last good checkpoint is kept."""
 
@@ -262,7 +270,7 @@ class Trainer:
     def _record(self, row: dict[str, Any]) -> None:
         """Append to ``history.csv``; columns that first appear now are added to the file."""
         path = self.run / "history.csv"
-        rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+        rows = read_history(path)
         rows = [old for old in rows if int(old["epoch"]) < row["epoch"]] + [row]
         columns = list(dict.fromkeys(key for entry in rows for key in entry))
         temporary = path.with_suffix(".tmp")

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from tests.training.tiny import tiny_model
+from training.config import ConfigError, load_config
+from training.model import MTCP
+from training.model.pretrained import WeightsError, initialise
+
+
+@pytest.mark.parametrize("name", ["mtcp_lite", "mtcp_swin_small"])
+def test_shipped_configs_are_valid(name: str) -> None:
+    config = load_config(name, ["root=some/where"])
+    assert config.data.train[0].root.startswith("some/where/")
+
+
+def test_the_papers_settings_are_the_defaults() -> None:
+    config = load_config("mtcp_swin_small", ["root=x"])
+    assert (config.optim.lr, config.optim.weight_decay, config.optim.power) == (5e-5, 1e-4, 0.9)
+    assert config.balancer.options == {"kappa": 2.5, "history": 3}
+    assert config.data.batch_size == 2
+    assert config.model.backbone.mask_aggregation == "sum_logits"
+    assert config.loss.scale == {}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["epoch=3"], "epoch: Extra inputs are not permitted"),
+        (["epochs=many"], "epochs: Input should be a valid integer"),
+        (["model.decoder.fusion=magic"], "model.decoder.fusion: Input should be 'sum' or 'dynamic'"),
+        (["loss.scale.smell=1"], "unknown tasks"),
+    ],
+)
+def test_wrong_settings_are_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("scenes", overrides)
+
+
+def test_a_mandatory_root_and_an_unknown_config_are_named() -> None:
+    with pytest.raises(ConfigError, match="root"):
+        load_config("mtcp_lite")
+    with pytest.raises(ConfigError, match="one of: mtcp_lite, mtcp_swin_small, scenes"):
+        load_config("mtcp_huge")
+
+
+def test_sizes_follow_the_epoch() -> None:
+    data = load_config("mtcp_lite", ["root=x"]).data
+    assert data.size_at(0) == (192, 256)
+    assert data.size_at(100) == (240, 320)
+
+
+def test_starting_weights_that_cannot_be_had_are_named(tmp_path: Path) -> None:
+    network = MTCP(tiny_model())
+    with pytest.raises(WeightsError, match="neither a checkpoint, a local folder nor a hub id"):
+        initialise(network, str(tmp_path / "nothing"))
+    assert initialise(network, None) == 0

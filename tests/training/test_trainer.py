@@ -1,0 +1,160 @@
+"""A run: resumable to the bit, honest about labels, hard to lose."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.training.tiny import tiny_run
+from training import checkpoint
+from training.checkpoint import CheckpointError
+from training.config import RunConfig
+from training.data import Batch, DataError, collate
+from training.objective import Terms
+from training.trainer import LAST, Trainer, TrainingError, read_history
+
+
+def final_state(trainer: Trainer) -> dict[str, Any]:
+    return {key: value for key, value in trainer.state().items() if key != "config"}
+
+
+def assert_same(first: Any, second: Any, where: str = "state") -> None:
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for index, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_same(a, b, f"{where}[{index}]")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second.to(first.dtype)) or (first.isnan() == second.isnan()).all(), where
+    else:
+        assert first == second, where
+
+
+class Stopped(Exception):  # noqa: N818  # the test's stand-in for a power cut
+    pass
+
+
+def stop_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the run die in ``step``, after what it saved before."""
+    original = trainer._train_step
+
+    def dying(batch: Batch) -> Terms:
+        if trainer.step == step:
+            raise Stopped
+        return original(batch)
+
+    monkeypatch.setattr(trainer, "_train_step", dying)
+    with pytest.raises(Stopped):
+        trainer.train()
+
+
+@pytest.mark.parametrize("dies_at", [2, 5], ids=["within the first epoch", "within the second epoch"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    dies_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run("checkpoint_every=1", "optim.ema=0.9", "model.backbone.drop_path=0.2")
+    whole = Trainer(config, tmp_path / "whole")
+    whole.train()
+    stop_at(Trainer(config, tmp_path / "cut"), dies_at, monkeypatch)
+    resumed = Trainer(config, tmp_path / "cut")
+    assert resumed.resume()
+    assert resumed.step == dies_at
+    resumed.train()
+    assert_same(final_state(whole), final_state(resumed))
+    histories = [read_history(tmp_path / name / "history.csv") for name in ("whole", "cut")]
+    for one, other in zip(*histories, strict=True):
+        assert one.pop("seconds") is not None
+        assert other.pop("seconds") is not None
+        assert one == other
+
+
+def test_training_on_scenes_lowers_the_losses(tmp_path: Path) -> None:
+    Trainer(tiny_run("epochs=3", "data.samples_per_epoch=24"), tmp_path).train()
+    rows = read_history(tmp_path / "history.csv")
+    assert len(rows) == 3
+    for task in ("semseg", "normals", "depth"):
+        assert float(rows[-1][f"loss/{task}"]) < float(rows[0][f"loss/{task}"])
+    assert "semseg/mIoU" in rows[-1]
+
+
+def test_another_configuration_does_not_resume(tmp_path: Path) -> None:
+    Trainer(tiny_run(), tmp_path).save()
+    with pytest.raises(CheckpointError, match="another configuration"):
+        Trainer(tiny_run("seed=7"), tmp_path).resume()
+
+
+def test_an_unlabelled_task_teaches_nothing(tmp_path: Path) -> None:
+    trainer = Trainer(tiny_run("loss.lambda_cos=0"), tmp_path)
+    batch = next(
+        iter(torch.utils.data.DataLoader(trainer.mixture, 2, sampler=trainer.sampler, collate_fn=collate))
+    )
+    batch["parsing"] = torch.full_like(batch["parsing"], 255)
+    trainer.network.train()
+    terms = trainer.objective(trainer.network(batch["image"]), batch)
+    assert terms.supervised.tolist() == [True, True, True, True, False]
+    assert terms.losses[-1].item() == 0
+    (terms.losses.sum() + terms.extra).backward()  # type: ignore[no-untyped-call]
+    head = trainer.network.branches["parsing"].head  # type: ignore[union-attr]
+    assert all(p.grad is not None and not p.grad.any() for p in head.parameters())  # type: ignore[union-attr, operator]
+
+
+def test_non_finite_steps_are_skipped_named_and_limited(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(tiny_run("max_bad_steps=2", "data.samples_per_epoch=4"), tmp_path)
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    objective = trainer.objective
+
+    def broken(*args: Any) -> Terms:
+        terms = objective(*args)
+        losses = terms.losses.clone()
+        losses[1] = torch.nan
+        return Terms(losses, terms.extra, terms.supervised)
+
+    trainer.objective = broken  # type: ignore[assignment]
+    with caplog.at_level(logging.WARNING), pytest.raises(TrainingError, match="2 steps in a row"):
+        trainer.train()
+    assert "depth" in caplog.text
+    assert "images ['scene" in caplog.text
+    assert all(torch.equal(before[name], value) for name, value in trainer.network.named_parameters())
+
+
+def test_a_broken_label_stops_before_the_first_step(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for folder in ("images", "semseg", "splits"):
+        (root / folder).mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(root / "images" / "a.jpg")
+    (root / "semseg" / "a.png").write_bytes(b"not a picture")
+    (root / "splits" / "train.txt").write_text("a\n")
+    source = {"kind": "folder", "root": str(root), "tasks": {"semseg": "voc"}}
+    plain = tiny_run().model_dump(mode="json")
+    plain["data"]["train"] = [source]
+    with pytest.raises(DataError, match=r"semseg/a\.png"):
+        Trainer(RunConfig.model_validate(plain), tmp_path / "run")
+    assert not (tmp_path / "run" / LAST).exists()
+
+
+def test_schedules_decay_by_step_or_by_epoch(tmp_path: Path) -> None:
+    by_epoch = Trainer(tiny_run("optim.per_step=false", "optim.warmup_steps=0"), tmp_path)
+    assert [by_epoch._rate(step) for step in range(4)] == [1.0] * 4
+    assert by_epoch._rate(4) == pytest.approx(0.5**0.9)
+    by_step = Trainer(tiny_run("optim.warmup_steps=2", "optim.power=1"), tmp_path)
+    assert [by_step._rate(step) for step in range(3)] == pytest.approx([0.5, 0.875, 0.75])
+
+
+def test_slim_checkpoints_hold_the_averaged_weights(tmp_path: Path) -> None:
+    trainer = Trainer(tiny_run("epochs=1", "optim.ema=0.5"), tmp_path)
+    trainer.train()
+    checkpoint.slim(tmp_path / LAST, tmp_path / "slim.pt")
+    assert (tmp_path / "slim.pt").stat().st_size < (tmp_path / LAST).stat().st_size / 4
+    network, config = checkpoint.load_network(tmp_path / "slim.pt")
+    assert config == trainer.config
+    assert trainer.ema is not None
+    for name, value in trainer.ema.module.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], value, rtol=1e-3, atol=1e-3)
