@@ -14,7 +14,6 @@ from pydantic import TypeAdapter, ValidationError
 from export.convert import OPSET, convert
 from export.errors import ExportError
 from export.graph import DeploymentGraph
-from export.half import store_weights_as_half
 from export.parity import check_parity
 from export.photos import Photo
 from mtcp_serve.manifest import (
@@ -39,7 +38,7 @@ CARD_FILE = "MODEL_CARD.md"
 
 @dataclass(frozen=True)
 class BundleOptions:
-    """What a bundle says of itself, and how its weights are stored."""
+    """What a bundle says of itself."""
 
     name: str
     version: str
@@ -47,8 +46,6 @@ class BundleOptions:
     """Text that becomes the bundle's ``MODEL_CARD.md``."""
     trained_on: str | None = None
     """Data sets, for the tasks whose manifest entry names them."""
-    half_weights: bool = False
-    """Store large weights in half precision (`export.half`)."""
 
 
 def write_bundle(
@@ -99,8 +96,6 @@ def _build(
     graph: DeploymentGraph, photos: Mapping[str, Photo], bundle: Path, options: BundleOptions
 ) -> Manifest:
     converted = convert(graph)
-    if options.half_weights:
-        store_weights_as_half(converted.model)
     model = bundle / MODEL_FILE
     onnx.save_model(converted.model, model)
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])

@@ -5,8 +5,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-SMALLEST = 4096
-"""Elements; tensors with fewer (biases, scales, shape constants) stay float32, they weigh nothing."""
+LARGE = 8192
+"""Elements; tensors with no more stay float32: they weigh little, and optimizers undo their casts."""
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def round_to_half(network: nn.Module) -> None:
     """
     for parameter in network.parameters():
         rounded = parameter.half().to(parameter.dtype)
-        if parameter.numel() >= SMALLEST and rounded.isfinite().all():
+        if parameter.numel() > LARGE and rounded.isfinite().all():
             parameter.copy_(rounded)
 
 
@@ -35,7 +35,7 @@ def store_exact_halves(model: onnx.ModelProto) -> None:
             continue
         values = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         halves = values.half()
-        if values.numel() < SMALLEST or not torch.equal(halves.float(), values):
+        if values.numel() <= LARGE or not torch.equal(halves.float(), values):
             continue
         name, stored = tensor.name, f"{tensor.name}.half"
         tensor.CopyFrom(numpy_helper.from_array(halves.numpy(), stored))

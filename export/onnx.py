@@ -8,6 +8,7 @@ import typer
 from export.bundle import BundleOptions, write_bundle
 from export.errors import ExportError
 from export.graph import DeploymentGraph
+from export.half import round_to_half
 from export.photos import load_photos
 from mtcp_serve.manifest import MODEL_FILE, Manifest
 from training.checkpoint import CheckpointError, load_network
@@ -28,7 +29,7 @@ def main(
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's unless given.")] = None,
     version: Annotated[str, typer.Option(help="Model version.")] = "1",
     half_weights: Annotated[
-        bool, typer.Option("--half-weights", help="Store weights in half precision: half the size.")
+        bool, typer.Option("--half-weights", help="Round weights to half precision: half the size.")
     ] = False,
 ) -> None:
     """Write a bundle: manifest, ONNX graph with pre- and post-processing, parity with PyTorch on photos.
@@ -38,10 +39,12 @@ def main(
     """
     try:
         network, config = load_network(checkpoint)
+        if half_weights:
+            round_to_half(network)
         height, width = config.data.height, config.data.width
         graph = DeploymentGraph(network, config.tasks, height, width)
         trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
-        options = BundleOptions(name or config.name, version, card, trained_on, half_weights)
+        options = BundleOptions(name or config.name, version, card, trained_on)
         manifest = write_bundle(graph, load_photos(photos, height, width), out, options)
     except (ExportError, CheckpointError, ConfigError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -23,18 +23,20 @@ class Final:
 
 
 class TinyNetwork(nn.Module):
-    """One convolution and one head a task, with the interface of the real network."""
+    """A convolution, a normalisation and one head a task, with the interface of the real network."""
 
     def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.stem = nn.Conv2d(3, 32, 7, stride=4, padding=3)
-            self.heads = nn.ModuleDict({task.name: nn.Conv2d(32, task.channels, 1) for task in TASKS})
+            self.stem = nn.Conv2d(3, 64, 7, stride=4, padding=3)
+            self.norm = nn.BatchNorm2d(64)
+            nn.init.uniform_(self.get_buffer("norm.running_var"), 0.5, 2)
+            self.heads = nn.ModuleDict({task.name: nn.Conv2d(64, task.channels, 1) for task in TASKS})
             nn.init.constant_(self.get_parameter("heads.depth.bias"), 2.5)  # metres
 
     def forward(self, images: Tensor) -> Final:
-        features = self.stem(images / 255).relu()
+        features = self.norm(self.stem(images / 255)).relu()
         return Final({name: head(features) for name, head in self.heads.items()})
 
 

@@ -153,12 +153,3 @@ def test_bad_options_are_refused_before_the_work(
     with pytest.raises(ExportError, match=message):
         write_bundle(graph, photos, tmp_path / "new", options)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_half_weights_are_judged_like_any_others(
-    ready: Converted, graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
-) -> None:
-    write_bundle(graph, photos, tmp_path / "new", BundleOptions("tiny", "1", half_weights=True))
-    assert "network.stem.weight.half" in [tensor.name for tensor in ready.model.graph.initializer]
-    report = json.loads((tmp_path / "new" / "parity.json").read_text())
-    assert 1e-5 < report["tasks"]["depth"]["batch_1"]["relative_error_p99"] < 1e-3

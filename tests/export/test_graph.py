@@ -25,5 +25,5 @@ def test_the_network_is_put_into_evaluation_mode() -> None:
 
 def test_multiply_accumulates_in_closed_form(graph: DeploymentGraph) -> None:
     positions = HEIGHT // 4 * WIDTH // 4
-    per_position = 32 * 3 * 7 * 7 + 32 * sum(task.channels for task in TASKS)
+    per_position = 64 * 3 * 7 * 7 + 64 * sum(task.channels for task in TASKS)
     assert graph.gmacs() == pytest.approx(positions * per_position / 1e9)

@@ -4,13 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 import export.bundle
 import export.onnx
-from export.convert import Converted
+from export.convert import Converted, convert
 from export.photos import Photo
 from mtcp_serve.manifest import DepthTask, Manifest
 from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
@@ -50,6 +51,16 @@ def test_it_writes_a_bundle(arguments: list[str], tmp_path: Path) -> None:
     assert isinstance(depth, DepthTask)
     assert depth.trained_on == "scenes, nyuv2"
     assert "tiny 7, 64x96, semseg, depth, normals, saliency, parsing" in result.output
+
+
+def test_half_weights_round_the_network(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export.bundle, "convert", convert)
+    result = CliRunner().invoke(export.onnx.app, [*arguments, "--half-weights"])
+    assert result.exit_code == 0, result.output
+    model = onnx.load(tmp_path / "bundle" / "model.onnx")
+    assert "network.stem.weight.half" in [tensor.name for tensor in model.graph.initializer]
 
 
 def test_failed_parity_ends_with_status_1_and_the_task(
