@@ -100,8 +100,8 @@ def test_an_unlabelled_task_teaches_nothing(tmp_path: Path) -> None:
     assert terms.supervised.tolist() == [True, True, True, True, False]
     assert terms.losses[-1].item() == 0
     (terms.losses.sum() + terms.extra).backward()  # type: ignore[no-untyped-call]
-    head = trainer.network.branches["parsing"].head  # type: ignore[union-attr]
-    assert all(p.grad is not None and not p.grad.any() for p in head.parameters())  # type: ignore[union-attr, operator]
+    head = trainer.network.branches["parsing"].head
+    assert all(p.grad is not None and not p.grad.any() for p in head.parameters())  # type: ignore[union-attr]
 
 
 def test_non_finite_steps_are_skipped_named_and_limited(

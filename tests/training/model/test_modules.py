@@ -70,7 +70,7 @@ def test_coherence_fusion_is_the_papers_matrix_product() -> None:
     cfm = CFM(8, 2, CoherenceConfig()).eval()
     main, others = torch.randn(2, 8, 4, 5), [torch.randn(2, 8, 4, 5) for _ in range(2)]
     assert cfm.gates is not None
-    gated = [x * gate.conv(x).sigmoid() for x, gate in zip(others, cfm.gates, strict=True)]  # type: ignore[operator, union-attr]
+    gated = [x * gate.conv(x).sigmoid() for x, gate in zip(others, cfm.gates, strict=True)]  # type: ignore[operator]
     mixed = cfm.mix(torch.cat(gated, 1))
     a1, a2, m = cfm.query(mixed).flatten(2), cfm.key(mixed).flatten(2), cfm.main(main).flatten(2)
     affinity = (a1.transpose(1, 2) @ a2).softmax(-1)  # rows: positions of a1
@@ -104,7 +104,7 @@ def test_residual_and_narrow_mix_are_flags() -> None:
     config = CoherenceConfig(residual=True, mixed_channels=4, shared_gates=True)
     cfm = CFM(8, 3, config).eval()
     assert cfm.gates is None
-    assert cfm.mix[0].out_channels == 4  # type: ignore[union-attr]
+    assert cfm.mix[0].out_channels == 4
     main, others = torch.randn(1, 8, 4, 4), [torch.randn(1, 8, 4, 4) for _ in range(3)]
     with torch.no_grad():
         for parameter in cfm.out[1].parameters():
@@ -124,8 +124,10 @@ def test_depth_heads_are_narrower_and_positive_only_with_softplus() -> None:
     features = 100 * torch.randn(2, 16, 8, 8)
     depth = make_task("depth")
     paper, soft = Head(16, depth, "none"), Head(16, depth, "softplus")
+    final = paper.layers[3]
+    assert isinstance(final, nn.Conv2d)
+    nn.init.normal_(final.weight, std=20)
     soft.load_state_dict(paper.state_dict())
     for head in (paper, soft):
-        assert head.layers[0].out_channels == 8  # type: ignore[union-attr]
-        head.layers[3].weight.data *= 20  # type: ignore[union-attr, operator]
+        assert head.layers[0].out_channels == 8
     assert paper(features).min() < 0 < soft(features).min()

@@ -108,12 +108,12 @@ def test_frozen_stages_and_norms_stay_as_they_are() -> None:
     backbone = tiny_model().backbone.model_copy(update={"freeze_stages": 2, "freeze_norm": True})
     net = network(backbone=backbone.model_dump()).train()
     encoder = net.backbone.encoder.encoder
-    frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}  # type: ignore[union-attr]
+    frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}
     assert {"conv_stem.weight", "blocks.0.0.conv_dw.weight", "blocks.6.0.bn1.weight"} <= frozen
     assert "blocks.6.0.conv_pw.weight" not in frozen
-    before = {k: v.clone() for k, v in encoder.state_dict().items() if "running" in k}  # type: ignore[union-attr]
+    before = {k: v.clone() for k, v in encoder.state_dict().items() if "running" in k}
     net(torch.rand(2, 3, 64, 96) * 255)
-    after = encoder.state_dict()  # type: ignore[union-attr]
+    after = encoder.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.weighting import LPS, Balancer, Observation, build_balancer
+from training.weighting import LPS, Balancer, Observation, TaskWeights, build_balancer
 from training.weighting.lps import relative_progress, spread
 
 
@@ -14,7 +14,8 @@ def see(losses: list[float]) -> Observation:
 def feed(balancer: Balancer, *epochs: list[float]) -> torch.Tensor:
     for losses in epochs:
         balancer.end_epoch(torch.tensor(losses))
-    return balancer(see(list(epochs[-1]))).heads
+    weights: TaskWeights = balancer(see(list(epochs[-1])))
+    return weights.heads
 
 
 TWO_TASKS = [[1.0, 2.0], [0.8, 1.9], [0.6, 1.7], [0.5, 1.6]]
@@ -63,7 +64,7 @@ def test_history_reaches_back_h_epochs_only() -> None:
 
 def test_log_loss_weights_have_the_gradient_of_the_log() -> None:
     losses = torch.tensor([0.3, 4.0], requires_grad=True)
-    torch.log1p(losses).sum().backward()
+    torch.log1p(losses).sum().backward()  # type: ignore[no-untyped-call]
     balancer = LPS(2, projection="log_loss", prioritise=False)
     feed(balancer, [1.0, 1.0], [0.5, 1.0])
     torch.testing.assert_close(balancer(see([0.3, 4.0])).heads, losses.grad)
