@@ -61,7 +61,10 @@ class CFM(nn.Module):
         height, width = query.shape[-2:]
         scale = 1.0 if self.config.affinity_scale == "one" else query.shape[1] ** -0.5
         q, k, v = (t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (query, key, value))
-        fused = functional.scaled_dot_product_attention(q, k, v, scale=scale)
+        wide, narrow = k.shape[-1], v.shape[-1]
+        if torch.is_grad_enabled() and v.device.type == "cpu" and narrow < wide:
+            v = functional.pad(v, (0, wide - narrow))  # the fused CPU kernel wants equal widths
+        fused = functional.scaled_dot_product_attention(q, k, v, scale=scale)[..., :narrow]
         return fused.squeeze(1).transpose(1, 2).reshape(*value.shape[:2], height, width)
 
     def forward(self, main: Tensor, others: list[Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.training.tiny import RUN, tiny_run
+from training.checkpoint import load_network
+from training.cli import app
+from training.trainer import LAST, Trainer
+
+runner = CliRunner()
+
+
+def test_train_evaluate_and_slim_work_together(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = runner.invoke(
+        app, ["train", "scenes", *RUN, "epochs=1", "data.samples_per_epoch=2", "--run", str(run)]
+    )
+    assert done.exit_code == 0, done.output
+    slim = tmp_path / "slim.pt"
+    assert runner.invoke(app, ["slim", str(run / LAST), "-o", str(slim)]).exit_code == 0
+    report = tmp_path / "report.json"
+    done = runner.invoke(app, ["evaluate", str(slim), "data.val.0.count=3", "--report", str(report)])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(report.read_text())
+    assert figures.keys() == {"semseg", "depth", "normals", "saliency", "parsing"}
+    assert "mErr" in done.output
+    assert load_network(slim)[1].data.val[0].count == 2  # the override was for the evaluation alone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "no_such_config"], "no config 'no_such_config'"),
+        (["train", "scenes", "epochs=zero"], "epochs: Input should be a valid integer"),
+        (["train", "mtcp_lite", "root=/nowhere"], "/nowhere"),
+        (["evaluate", "none.pt"], "no checkpoint at none.pt"),
+    ],
+)
+def test_what_is_wrong_is_said_without_a_traceback(arguments: list[str], message: str) -> None:
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 2
+    assert message in done.output.replace("\n", "")
+    assert "Traceback" not in done.output
+
+
+def test_a_damaged_checkpoint_does_not_resume(tmp_path: Path) -> None:
+    Trainer(tiny_run(), tmp_path).save()
+    (tmp_path / LAST).write_bytes((tmp_path / LAST).read_bytes()[:1000])
+    done = runner.invoke(app, ["train", "scenes", *RUN, "--run", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "not a readable checkpoint" in done.output.replace("\n", "")
