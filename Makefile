@@ -1,7 +1,9 @@
 # Two commands set everything up on a fresh machine with Python 3.11 or newer.
 PYTHON ?= python3
 
-.PHONY: serve test lint
+.PHONY: serve test lint weights
+
+BUNDLE = mtcp_serve/bundles/mtcp-lite
 
 serve: .venv-serve/installed  ## the server with the shipped weights, no torch
 	.venv-serve/bin/mtcp-serve serve
@@ -23,3 +25,8 @@ lint: .venv/installed
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet -c constraints.txt -e '.[test]'
 	touch $@
+
+weights: .venv/installed  ## train the shipped bundle again: make weights DATA=path/to/data
+	.venv/bin/python -m training train mtcp_lite root=$(DATA) --run runs/mtcp-lite
+	.venv/bin/python -m training slim runs/mtcp-lite/last.pt -o runs/mtcp-lite/slim.pt
+	.venv/bin/python -m export.onnx runs/mtcp-lite/slim.pt -o $(BUNDLE) --half-weights --card docs/mtcp-lite.md

@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -61,6 +61,16 @@ _MASK2FORMER_PARTS = {
 }
 
 
+def backbone_names(state: Mapping[str, Tensor]) -> State:
+    """The tensors of a ``Mask2FormerModel`` under the names of :class:`training.model.backbone.Backbone`."""
+    return {
+        mine + key.removeprefix(theirs): value
+        for key, value in state.items()
+        for theirs, mine in _MASK2FORMER_PARTS.items()
+        if key.startswith(theirs)
+    }
+
+
 def mask2former(network: MTCP, name: str) -> int:
     """A published Mask2Former: local folder or hub id, ``facebook/mask2former-swin-small-ade-semantic``.
 
@@ -75,11 +85,7 @@ def mask2former(network: MTCP, name: str) -> int:
         raise WeightsError(
             f"init={name}: neither a checkpoint, a local folder nor a hub id: {error}"
         ) from error
-    renamed = {}
-    for key, value in source.items():
-        for theirs, mine in _MASK2FORMER_PARTS.items():
-            if key.startswith(theirs):
-                renamed[mine + key.removeprefix(theirs)] = value
+    renamed = backbone_names(source)
     wanted = network.backbone.state_dict()
     missing = [k for k in wanted if k not in renamed or renamed[k].shape != wanted[k].shape]
     if missing:
