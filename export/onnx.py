@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from export.bundle import BundleOptions, write_bundle
 from export.errors import ExportError
@@ -45,7 +46,9 @@ def main(
         graph = DeploymentGraph(network, config.tasks, height, width)
         trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
         options = BundleOptions(name or config.name, version, card, trained_on)
-        manifest = write_bundle(graph, load_photos(photos, height, width), out, options)
+        judged_on = load_photos(photos, height, width)
+        with Console(stderr=True).status(f"exporting, then comparing {len(judged_on)} photos; some minutes"):
+            manifest = write_bundle(graph, judged_on, out, options)
     except (ExportError, CheckpointError, ConfigError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
