@@ -4,14 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 import export.bundle
 import export.onnx
-from export.convert import Converted, convert
+from export.convert import Converted
 from export.photos import Photo
 from mtcp_serve.manifest import DepthTask, Manifest
 from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
@@ -27,7 +27,8 @@ def arguments(
     config = SimpleNamespace(
         name="tiny", tasks=TASKS, data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=sources)
     )
-    monkeypatch.setattr(export.onnx, "load_network", lambda path: (TinyNetwork(), config))
+    network = TinyNetwork()
+    monkeypatch.setattr(export.onnx, "load_network", lambda path: (network, config))
     monkeypatch.setattr(export.bundle, "convert", lambda graph: converted)
     (tmp_path / "ckpt.pt").touch()
     (tmp_path / "photos").mkdir()
@@ -53,14 +54,13 @@ def test_it_writes_a_bundle(arguments: list[str], tmp_path: Path) -> None:
     assert "tiny 7, 64x96, semseg, depth, normals, saliency, parsing" in result.output
 
 
-def test_half_weights_round_the_network(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export.bundle, "convert", convert)
-    result = CliRunner().invoke(export.onnx.app, [*arguments, "--half-weights"])
+@pytest.mark.parametrize("half", [True, False])
+def test_half_weights_round_the_network(arguments: list[str], half: bool) -> None:
+    result = CliRunner().invoke(export.onnx.app, [*arguments, *["--half-weights"] * half])
     assert result.exit_code == 0, result.output
-    model = onnx.load(tmp_path / "bundle" / "model.onnx")
-    assert "network.stem.weight.half" in [tensor.name for tensor in model.graph.initializer]
+    network, _ = export.onnx.load_network(Path())
+    weights = network.get_parameter("stem.weight")
+    assert torch.equal(weights, weights.half().float()) == half
 
 
 def test_failed_parity_ends_with_status_1_and_the_task(
