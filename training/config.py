@@ -66,6 +66,9 @@ class LossConfig(_Strict):
     scale: dict[str, float] = Field(default_factory=dict)
     """Constant factor by task, before balancing. Paper: 1 each."""
 
+    class_weights: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """Weight of each class of a ``labels`` task in its cross-entropy. Paper: 1 each."""
+
     @model_validator(mode="after")
     def _known_tasks(self) -> "LossConfig":
         if unknown := set(self.scale) - set(TASK_NAMES):
@@ -117,6 +120,17 @@ class RunConfig(_Strict):
     """Steps between checkpoints within an epoch."""
     max_bad_steps: int = Field(20, gt=0)
     """Consecutive steps with a non-finite loss after which the run stops."""
+
+    @model_validator(mode="after")
+    def _a_weight_a_class(self) -> "RunConfig":
+        classes = {task.name: task.channels for task in self.tasks if task.kind == "labels"}
+        for name, weights in self.loss.class_weights.items():
+            if len(weights) != classes.get(name):
+                raise ValueError(
+                    f"loss.class_weights.{name} has {len(weights)} weights, the network's task has "
+                    f"{classes.get(name, 'no')} classes"
+                )
+        return self
 
     @property
     def tasks(self) -> list[Task]:

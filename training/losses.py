@@ -27,7 +27,12 @@ LEAST_LENGTH = 1e-3
 """Floor of the length by which a predicted normal is divided."""
 
 
-def task_losses(predictions: Mapping[str, Tensor], batch: Batch, tasks: Sequence[Task]) -> dict[str, Tensor]:
+def task_losses(
+    predictions: Mapping[str, Tensor],
+    batch: Batch,
+    tasks: Sequence[Task],
+    class_weights: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
     """The loss of every task, fp32 scalars.
 
     Args:
@@ -39,12 +44,17 @@ def task_losses(predictions: Mapping[str, Tensor], batch: Batch, tasks: Sequence
             relative inverse depth (0 invalid), ``normals`` float [B,3,H,W] ((0,0,0) invalid),
             ``probability`` float [B,1,H,W] in 0..1 (-1 ignore).
         tasks: the tasks to compute, each of which must be in ``predictions``.
+        class_weights: by name of a ``labels`` task, the weight of each of its K classes; 1 where absent.
     """
     losses = {}
     for task in tasks:
         prediction = predictions[task.name]
         with torch.autocast(prediction.device.type, enabled=False):
-            losses[task.name] = LOSSES[task.kind](prediction.float(), batch, task)
+            if class_weights is not None and task.name in class_weights:
+                loss = cross_entropy(prediction.float(), batch, task, class_weights[task.name])
+            else:
+                loss = LOSSES[task.kind](prediction.float(), batch, task)
+            losses[task.name] = loss
     return losses
 
 
@@ -60,8 +70,8 @@ def supervised(batch: Batch, tasks: Sequence[Task]) -> dict[str, bool]:
     }
 
 
-def cross_entropy(logits: Tensor, batch: Batch, task: Task) -> Tensor:
-    """Cross-entropy of [B,K,H,W] logits over the pixels of known class."""
+def cross_entropy(logits: Tensor, batch: Batch, task: Task, weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy of [B,K,H,W] logits over the pixels of known class; ``weight`` [K] weighs the classes."""
     target = batch.get(task.name)
     if target is None:
         return _zero(logits)
@@ -69,8 +79,11 @@ def cross_entropy(logits: Tensor, batch: Batch, task: Task) -> Tensor:
     labelled = valid.flatten(1).any(dim=1)
     if not bool(labelled.all()):  # in a mixture of data sets most images may lack this label
         logits, target = logits[labelled], target[labelled]
-    total = F.cross_entropy(logits, target, ignore_index=IGNORE_LABEL, reduction="sum")
-    return total / valid.sum().clamp_min(1)
+    total = F.cross_entropy(logits, target, weight, ignore_index=IGNORE_LABEL, reduction="sum")
+    if weight is None:
+        return total / valid.sum().clamp_min(1)
+    present = target.clamp_max(len(weight) - 1)
+    return total / weight[present].masked_fill(target == IGNORE_LABEL, 0).sum().clamp_min(1e-6)
 
 
 def depth_loss(depth: Tensor, batch: Batch, task: Task) -> Tensor:

@@ -29,6 +29,7 @@ class Objective:
     def __init__(self, tasks: Sequence[Task], config: LossConfig) -> None:
         self.tasks = list(tasks)
         self.config = config
+        self._class_weights = {name: torch.tensor(values) for name, values in config.class_weights.items()}
 
     def _losses(self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
         size = next(iter(labels.values())).shape[-2:]
@@ -36,7 +37,9 @@ class Objective:
             name: functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)
             for name, x in predictions.items()
         }
-        losses = task_losses(resized, labels, self.tasks)
+        device = next(iter(labels.values())).device
+        class_weights = {name: weights.to(device) for name, weights in self._class_weights.items()}
+        losses = task_losses(resized, labels, self.tasks, class_weights)
         scale = self.config.scale
         return torch.stack([losses[task.name] * scale.get(task.name, 1.0) for task in self.tasks])
 

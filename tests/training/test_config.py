@@ -30,6 +30,8 @@ def test_the_papers_settings_are_the_defaults() -> None:
         (["epochs=many"], "epochs: Input should be a valid integer"),
         (["model.decoder.fusion=magic"], "model.decoder.fusion: Input should be 'sum' or 'dynamic'"),
         (["loss.scale.smell=1"], "unknown tasks"),
+        (["loss.class_weights.parsing=[1,2]"], "has 2 weights, the network's task has 8 classes"),
+        (["loss.class_weights.depth=[1]"], "has 1 weights, the network's task has no classes"),
     ],
 )
 def test_wrong_settings_are_named(overrides: list[str], message: str) -> None:
