@@ -19,15 +19,23 @@ from training.data import SourceConfig
 
 
 @pytest.fixture
+def network() -> TinyNetwork:
+    return TinyNetwork()
+
+
+@pytest.fixture
 def arguments(
-    converted: Converted, photos: dict[str, Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: TinyNetwork,
+    converted: Converted,
+    photos: dict[str, Photo],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
     """Arguments for a checkpoint of the tiny network, whose conversion is at hand."""
     sources = (SourceConfig(kind="scenes"), SourceConfig(kind="folder", root="data/nyuv2"))
     config = SimpleNamespace(
         name="tiny", tasks=TASKS, data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=sources)
     )
-    network = TinyNetwork()
     monkeypatch.setattr(export.onnx, "load_network", lambda path: (network, config))
     monkeypatch.setattr(export.bundle, "convert", lambda graph: converted)
     (tmp_path / "ckpt.pt").touch()
@@ -55,11 +63,10 @@ def test_it_writes_a_bundle(arguments: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("half", [True, False])
-def test_half_weights_round_the_network(arguments: list[str], half: bool) -> None:
+def test_half_weights_round_the_network(arguments: list[str], network: TinyNetwork, half: bool) -> None:
     result = CliRunner().invoke(export.onnx.app, [*arguments, *["--half-weights"] * half])
     assert result.exit_code == 0, result.output
-    network, _ = export.onnx.load_network(Path())
-    weights = network.get_parameter("stem.weight")
+    weights = network.stem.weight
     assert torch.equal(weights, weights.half().float()) == half
 
 
