@@ -28,6 +28,11 @@ class SourceConfig(_Config):
 
     A task of the network with another label space is not read from this source.
     """
+    translate: bool = False
+    """Read class ids of another label space where a table says what they are in the network's
+    (see :mod:`training.data.translate`)."""
+    parts_from_people: bool = False
+    """Where a photo has semantics and no parsing, parsing is background wherever semantics know no person."""
     read: list[str] | None = None
     """Maps to read, by folder name (``depth`` and ``disparity`` are two); None: all the network can use."""
     weight: NonNegativeFloat = 1.0

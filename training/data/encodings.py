@@ -72,13 +72,15 @@ def _read_pixels(path: Path, kind: type[PixelMap]) -> NDArray[np.integer]:
     return pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelFile:
     """One label file: where it is, what it holds and, for class ids, how many classes there are."""
 
     path: Path
     kind: type[PixelMap]
     classes: int | None = None
+    table: Tensor | None = None
+    """The network's class id for each id in the file."""
 
     def read(self) -> PixelMap:
         """The map at the file's own resolution.
@@ -90,7 +92,10 @@ class LabelFile:
         pixels = _read_pixels(self.path, self.kind)
         if self.classes is not None:
             self._check_ids(pixels, self.classes)
-        return self.kind.of(_DECODERS[self.kind](torch.from_numpy(pixels)))
+        values = torch.from_numpy(pixels)
+        if self.table is not None:
+            values = self.table[values.long()]
+        return self.kind.of(_DECODERS[self.kind](values))
 
     def _check_ids(self, ids: NDArray[np.integer], classes: int) -> None:
         wrong = (ids >= classes) & (ids != IGNORE_LABEL)

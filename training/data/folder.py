@@ -25,6 +25,7 @@ from training.data.errors import LabelError, SourceError
 from training.data.maps import PixelMap, map_types
 from training.data.reader import maps_to_read
 from training.data.sample import Record
+from training.data.translate import parts_where_nobody_is, translation
 from training.tasks import LABEL_SPACES, Task
 
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -50,13 +51,19 @@ class FolderReader:
         self.labels: list[dict[str, LabelFile]] = [{} for _ in self.ids]
         self._check_folders(config, tasks)
         for name in maps_to_read(config, tasks):
-            self._find_labels(name, tasks)
+            self._find_labels(name, tasks, config)
+        spaces = {task.name: task.space for task in tasks}
+        semseg = spaces.get("semseg")
+        derives = config.parts_from_people and semseg is not None and "parsing" in spaces
+        self._person = semseg.labels.index("person") if derives and semseg is not None else None
 
     def read(self, index: int) -> Record:
         """Record ``index``: the photo and the maps it has, each at its file's resolution."""
         record: Record = {"id": self.ids[index], "image": read_photo(self._photos[index], self._enough)}
         for name, file in self.labels[index].items():
             record[name] = _read_fitting(file, record["image"])
+        if self._person is not None and "semseg" in record and "parsing" not in record:
+            record["parsing"] = parts_where_nobody_is(record["semseg"], self._person)
         return record
 
     def problems(self, index: int) -> list[LabelError]:
@@ -101,16 +108,20 @@ class FolderReader:
                     f"set tasks: {{{task.name}: one of {', '.join(LABEL_SPACES)}}}, or leave it out of read"
                 )
 
-    def _find_labels(self, name: str, tasks: Sequence[Task]) -> None:
+    def _find_labels(self, name: str, tasks: Sequence[Task], config: SourceConfig) -> None:
         folder = self._root / name
         if not folder.is_dir():
             return
         kind = map_types(tasks)[name]
-        classes = {task.name: task.channels for task in tasks if task.kind == "labels"}.get(name)
+        space = {task.name: task.space for task in tasks}.get(name)
+        classes, table = None, None
+        if space is not None:
+            theirs = config.tasks.get(name, space.name)
+            classes, table = len(LABEL_SPACES[theirs].labels), translation(theirs, space.name)
         present = {path.stem for path in folder.iterdir() if path.suffix == ".png"}
         for sample_id, files in zip(self.ids, self.labels, strict=True):
             if sample_id in present:
-                files[name] = LabelFile(folder / f"{sample_id}.png", kind, classes)
+                files[name] = LabelFile(folder / f"{sample_id}.png", kind, classes, table)
 
 
 def _read_fitting(file: LabelFile, photo: Tensor) -> PixelMap:

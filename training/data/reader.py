@@ -8,6 +8,7 @@ from training.data.encodings import LabelFile
 from training.data.errors import LabelError
 from training.data.maps import map_types
 from training.data.sample import Record
+from training.data.translate import translation
 from training.tasks import Task
 
 
@@ -42,7 +43,9 @@ def maps_to_read(config: SourceConfig, tasks: Sequence[Task]) -> list[str]:
     other_space = {
         task.name
         for task in tasks
-        if task.space is not None and config.tasks.get(task.name, task.space.name) != task.space.name
+        if task.space is not None
+        and (theirs := config.tasks.get(task.name, task.space.name)) != task.space.name
+        and not (config.translate and translation(theirs, task.space.name) is not None)
     }
     chosen = map_types(tasks) if config.read is None else config.read
     return [name for name in map_types(tasks) if name in chosen and name not in other_space]

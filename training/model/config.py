@@ -87,6 +87,9 @@ class ModelConfig(_Strict):
     depth_activation: Literal["none", "softplus"] = "none"
     """Paper: none. ``softplus`` keeps metres positive where inverse depth is supervised too."""
 
+    normals_facing: bool = False
+    """Take the absolute value of the normals' z: what is seen faces the camera. Paper: False."""
+
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
         if not self.tasks:

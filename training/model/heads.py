@@ -1,8 +1,10 @@
 """Prediction heads: conv1x1 - BN - ReLU - conv1x1, one shape a task kind."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.model.config import ModelConfig
 from training.tasks import Task
 
 TYPICAL_DEPTH = 2.5
@@ -12,7 +14,7 @@ TYPICAL_DEPTH = 2.5
 class Head(nn.Module):
     """Features [B, C, h, w] -> [B, task.channels, h, w]; depth heads are half as wide and emit metres."""
 
-    def __init__(self, channels: int, task: Task, depth_activation: str) -> None:
+    def __init__(self, channels: int, task: Task, config: ModelConfig) -> None:
         super().__init__()
         hidden = channels // 2 if task.kind == "depth" else channels
         self.layers = nn.Sequential(
@@ -21,7 +23,8 @@ class Head(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, task.channels, 1),
         )
-        self.softplus = task.kind == "depth" and depth_activation == "softplus"
+        self.softplus = task.kind == "depth" and config.depth_activation == "softplus"
+        self.facing = task.kind == "normals" and config.normals_facing
         if task.kind == "depth":
             bias = self.layers[-1].bias
             assert isinstance(bias, nn.Parameter)
@@ -30,4 +33,6 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Raw logits, metres or un-normalised normals."""
         x = self.layers(x)
+        if self.facing:
+            return torch.cat([x[:, :2], x[:, 2:].abs()], 1)
         return functional.softplus(x) if self.softplus else x

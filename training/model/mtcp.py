@@ -44,9 +44,9 @@ class _Branch(nn.Module):
             SRM(state, stage, width, last=index == len(stages) - 1)
             for index, (state, stage) in enumerate(zip(states, stages, strict=False))
         )
-        self.head = Head(width, task, config.depth_activation)
+        self.head = Head(width, task, config)
         auxiliary = max(len(stages) - 1, 0) + (config.predict_from_fused and config.srm)
-        self.auxiliary = nn.ModuleList(Head(width, task, config.depth_activation) for _ in range(auxiliary))
+        self.auxiliary = nn.ModuleList(Head(width, task, config) for _ in range(auxiliary))
         self._from_fused = config.predict_from_fused and config.srm
 
     def trace_back(self, fused: Tensor, stages: list[Tensor]) -> tuple[Tensor, list[Tensor]]:

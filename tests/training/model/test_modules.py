@@ -7,7 +7,7 @@ from torch import nn
 from training.model.backbone import aggregate_masks
 from training.model.cbam import CBAM
 from training.model.cfm import CFM, cosine_distance
-from training.model.config import CoherenceConfig, DecoderConfig
+from training.model.config import CoherenceConfig, DecoderConfig, ModelConfig
 from training.model.decoder import TaskDecoder
 from training.model.dfpn import DFPN
 from training.model.heads import Head
@@ -123,7 +123,9 @@ def test_refinement_resizes_to_the_stage_and_hands_its_channels_back() -> None:
 def test_depth_heads_are_narrower_and_positive_only_with_softplus() -> None:
     features = 100 * torch.randn(2, 16, 8, 8)
     depth = make_task("depth")
-    paper, soft = Head(16, depth, "none"), Head(16, depth, "softplus")
+    config = ModelConfig(tasks={"depth": None, "normals": None})
+    softplus = config.model_copy(update={"depth_activation": "softplus"})
+    paper, soft = Head(16, depth, config), Head(16, depth, softplus)
     final = paper.layers[3]
     assert isinstance(final, nn.Conv2d)
     nn.init.normal_(final.weight, std=20)
@@ -131,3 +133,17 @@ def test_depth_heads_are_narrower_and_positive_only_with_softplus() -> None:
     for head in (paper, soft):
         assert head.layers[0].out_channels == 8
     assert paper(features).min() < 0 < soft(features).min()
+
+
+def test_normals_face_the_camera_where_asked() -> None:
+    features, normals = torch.randn(2, 16, 8, 8), make_task("normals")
+    config = ModelConfig(tasks={"depth": None, "normals": None})
+    paper, facing = (
+        Head(16, normals, config),
+        Head(16, normals, config.model_copy(update={"normals_facing": True})),
+    )
+    facing.load_state_dict(paper.state_dict())
+    free, bound = paper(features), facing(features)
+    assert free[:, 2].min() < 0
+    torch.testing.assert_close(bound[:, 2], free[:, 2].abs())
+    assert torch.equal(bound[:, :2], free[:, :2])

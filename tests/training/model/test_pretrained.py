@@ -27,8 +27,8 @@ def test_imagenet_weights_reach_the_encoder(classifier_features: bool) -> None:
         features = encoder(torch.randn(1, 3, 64, 64))
     # activations of a trained batch-normalised network on unit-variance noise stay of order one
     assert all(0.05 < feature.std() < 20 for feature in features)
-    stem = encoder.encoder.bn1.running_var  # type: ignore[union-attr]
-    assert not torch.allclose(stem, torch.ones_like(stem))  # type: ignore[arg-type]
+    stem = encoder.encoder.bn1.running_var
+    assert not torch.allclose(stem, torch.ones_like(stem))
 
 
 def test_imagenet_weights_fit_their_encoder_only() -> None:
