@@ -26,6 +26,12 @@ def main(
         Path | None,
         typer.Option(help="Folder of photos to judge parity on.", exists=True, file_okay=False),
     ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the ids to take from --photos, e.g. a split.", exists=True, dir_okay=False
+        ),
+    ] = None,
     card: Annotated[Path | None, typer.Option(help="Model card to put into the bundle.")] = None,
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's unless given.")] = None,
     version: Annotated[str, typer.Option(help="Model version.")] = "1",
@@ -46,7 +52,7 @@ def main(
         graph = DeploymentGraph(network, config.tasks, height, width)
         trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
         options = BundleOptions(name or config.name, version, card, trained_on)
-        judged_on = load_photos(photos, height, width)
+        judged_on = load_photos(photos, height, width, ids)
         with Console(stderr=True).status(f"exporting, then comparing {len(judged_on)} photos; some minutes"):
             manifest = write_bundle(graph, judged_on, out, options)
     except (ExportError, CheckpointError, ConfigError) as error:

@@ -17,17 +17,18 @@ MOST = 20
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
-def load_photos(folder: Path | None, height: int, width: int) -> dict[str, Photo]:
+def load_photos(folder: Path | None, height: int, width: int, ids: Path | None = None) -> dict[str, Photo]:
     """Up to `MOST` photos by file name, RGB uint8 [height,width,3], stretched.
 
-    Without a folder: the astronaut, the cup of coffee and the cat that scikit-image carries, or where that is
+    ``ids`` is a file with one id (file name without suffix) a line, e.g. the validation split of the folder;
+    only those photos are taken. Without a folder: the astronaut, the cup of coffee and the cat that scikit-image carries, or where that is
     not installed three procedural scenes.
 
     Raises:
         ExportError: the folder has no photo, or a photo cannot be read.
     """
     if folder is not None:
-        images = _folder_photos(folder)
+        images = _folder_photos(folder, ids)
     elif find_spec("skimage"):
         images = _standard_photos()
     else:
@@ -38,10 +39,14 @@ def load_photos(folder: Path | None, height: int, width: int) -> dict[str, Photo
     }
 
 
-def _folder_photos(folder: Path) -> dict[str, Image.Image]:
+def _folder_photos(folder: Path, ids: Path | None) -> dict[str, Image.Image]:
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if ids is not None:
+        wanted = set(ids.read_text(encoding="utf-8").split())
+        paths = [path for path in paths if path.stem in wanted]
     if not paths:
-        raise ExportError(f"no photo ({', '.join(sorted(SUFFIXES))}) in {folder}")
+        listed = f" that {ids} lists" if ids is not None else ""
+        raise ExportError(f"no photo ({', '.join(sorted(SUFFIXES))}) in {folder}{listed}")
     count = min(len(paths), MOST)
     images = {}
     for index in range(count):

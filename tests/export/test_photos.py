@@ -53,3 +53,14 @@ def test_a_broken_photo_is_named(tmp_path: Path) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no photo"):
         load_photos(tmp_path, 4, 6)
+
+
+def test_a_split_chooses_the_photos(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    split = tmp_path / "val.txt"
+    split.write_text("c\na\nelsewhere\n")
+    assert list(load_photos(tmp_path, 4, 6, split)) == ["a.png", "c.png"]
+    split.write_text("elsewhere\n")
+    with pytest.raises(ExportError, match=r"that .*val\.txt lists"):
+        load_photos(tmp_path, 4, 6, split)
