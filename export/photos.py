@@ -21,8 +21,8 @@ def load_photos(folder: Path | None, height: int, width: int, ids: Path | None =
     """Up to `MOST` photos by file name, RGB uint8 [height,width,3], stretched.
 
     ``ids`` is a file with one id (file name without suffix) a line, e.g. the validation split of the folder;
-    only those photos are taken. Without a folder: the astronaut, the cup of coffee and the cat that scikit-image carries, or where that is
-    not installed three procedural scenes.
+    only those photos are taken. Without a folder: the astronaut, the cup of coffee and the cat that
+    scikit-image carries, or where that is not installed three procedural scenes.
 
     Raises:
         ExportError: the folder has no photo, or a photo cannot be read.

@@ -34,7 +34,8 @@ def spread(weights: Tensor, kappa: float, floor: float) -> Tensor:
     if reach <= TINY:
         return weights
     limit = ((mean - floor) / reach).clamp_min(0)
-    return mean + limit.clamp_max(kappa) * (weights - mean)
+    guarded = mean + limit.clamp_max(kappa) * (weights - mean)
+    return guarded.maximum(mean.clamp_max(floor))  # where rounding of huge weights would undercut the floor
 
 
 class LPS(Balancer):

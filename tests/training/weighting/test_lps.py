@@ -78,6 +78,11 @@ def test_a_task_without_labels_keeps_weight_one_and_disturbs_no_other() -> None:
     torch.testing.assert_close(with_gap[[0, 2]], two)
 
 
+def test_a_loss_that_was_zero_does_not_undercut_the_floor() -> None:
+    heads = feed(LPS(3, kappa=1.0, projection="none"), [0.0, 0.0, 1.0], [0.0, 0.0, 0.0])
+    assert heads.min().item() == pytest.approx(0.05)
+
+
 @given(
     st.lists(st.lists(st.floats(0, 1e6), min_size=3, max_size=3), min_size=2, max_size=6),
     st.floats(0.1, 100),
