@@ -54,7 +54,7 @@ def server(bundle: Path, threads: int) -> Iterator[tuple[httpx.Client, subproces
         str(threads),
     ]
     start = time.perf_counter()
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stderr)))
         with httpx.Client(base_url=found[0], timeout=60) as client:

@@ -1,6 +1,7 @@
 """Checkpoints: written atomically, read without executing anything, and enough to rebuild the network."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from training.config import RunConfig, parse_config
 from training.model import MTCP
+from training.model.heads import Head
 
 FORMAT = 1
 
@@ -64,9 +66,28 @@ def load_network(path: Path) -> tuple[MTCP, RunConfig]:
     return network.eval(), config
 
 
-def slim(path: Path, destination: Path) -> None:
-    """Write the weights that :func:`load_network` would use, in fp16, without the state of the run."""
+@torch.no_grad()
+def undo_class_weights(network: MTCP, class_weights: Mapping[str, Sequence[float]], strength: float) -> None:
+    """Subtract ``strength`` * log(weight) from the final logits of each class, in place.
+
+    Cross-entropy weighted by w is least at logits shifted by log w against the true posterior; ``strength`` 1
+    takes all of that back, 0 nothing.
+    """
+    for task, weights in class_weights.items():
+        head = network.branches[task].head
+        assert isinstance(head, Head)
+        bias = head.layers[-1].bias
+        assert isinstance(bias, torch.Tensor)
+        bias -= strength * torch.tensor(weights).log().to(bias)
+
+
+def slim(path: Path, destination: Path, undo: float = 0.0) -> None:
+    """Write the weights that :func:`load_network` would use, in fp16, without the state of the run.
+
+    ``undo`` is the strength of :func:`undo_class_weights` for the run's class weights.
+    """
     network, config = load_network(path)
+    undo_class_weights(network, config.loss.class_weights, undo)
     weights = {
         name: value.half() if value.is_floating_point() else value
         for name, value in network.state_dict().items()

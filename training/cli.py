@@ -74,10 +74,14 @@ def evaluate_command(
 def slim(
     path: Annotated[Path, typer.Argument(help="A checkpoint of a run.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")],
+    undo: Annotated[
+        float,
+        typer.Option("--undo-class-weights", help="How much of the class weights to take back, 0 to 1."),
+    ] = 0.0,
 ) -> None:
     """Keep only the weights to ship, in fp16."""
     try:
-        checkpoint.slim(path, output)
+        checkpoint.slim(path, output, undo)
     except (ConfigError, CheckpointError) as error:
         raise _fail(error) from error
 
