@@ -1,5 +1,7 @@
 """What the metrics of every kind of task share."""
 
+from abc import abstractmethod
+
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -13,10 +15,10 @@ class TaskMetric(Metric):  # type: ignore[misc]
 
     full_state_update = False
 
+    @abstractmethod
     def update(self, output: Tensor, target: Tensor) -> None:
         """Add a batch: a map in deployment form and its label (both documented by `Evaluation.update`)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def compute(self) -> dict[str, float]:
         """Metric name -> value; empty when no pixel had a label."""
-        raise NotImplementedError
