@@ -31,7 +31,7 @@ def assert_same(first: Any, second: Any, where: str = "state") -> None:
         for index, (a, b) in enumerate(zip(first, second, strict=True)):
             assert_same(a, b, f"{where}[{index}]")
     elif isinstance(first, torch.Tensor):
-        assert torch.equal(first, second.to(first.dtype)) or (first.isnan() == second.isnan()).all(), where
+        torch.testing.assert_close(second, first, rtol=0, atol=0, equal_nan=True, msg=where)
     else:
         assert first == second, where
 

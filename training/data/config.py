@@ -26,7 +26,8 @@ class SourceConfig(_Config):
     tasks: dict[str, str] = Field(default_factory=dict)
     """Label space of each ``labels`` task of this source, e.g. ``{"semseg": "voc"}``.
 
-    A task of the network with another label space is not read from this source.
+    A task of the network with another label space is not read from this source, unless ``translate`` is on
+    and a table exists.
     """
     translate: bool = False
     """Read class ids of another label space where a table says what they are in the network's
