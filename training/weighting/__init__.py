@@ -1,16 +1,17 @@
 """Balancing methods by name; a new method is one file and one line here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from training.weighting.base import Balancer, Observation, TaskWeights
+from training.weighting.engine import Balanced, Engine
 from training.weighting.lps import LPS
 from training.weighting.manual import Manual
 
 BALANCERS: dict[str, Callable[..., Balancer]] = {"equal": Manual, "lps": LPS, "manual": Manual}
 
 
-def build_balancer(name: str, tasks: int, options: Mapping[str, object]) -> Balancer:
-    """The balancer called ``name`` for ``tasks`` tasks.
+def build_balancer(name: str, tasks: int | Sequence[str], options: Mapping[str, object]) -> Balancer:
+    """The balancer called ``name`` for the ``tasks``: their names in head order, or their number.
 
     Raises:
         ValueError: an unknown name, or options the method does not have.
@@ -23,4 +24,14 @@ def build_balancer(name: str, tasks: int, options: Mapping[str, object]) -> Bala
         raise ValueError(f"balancer {name!r}: {error}") from error
 
 
-__all__ = ["BALANCERS", "LPS", "Balancer", "Manual", "Observation", "TaskWeights", "build_balancer"]
+__all__ = [
+    "BALANCERS",
+    "LPS",
+    "Balanced",
+    "Balancer",
+    "Engine",
+    "Manual",
+    "Observation",
+    "TaskWeights",
+    "build_balancer",
+]

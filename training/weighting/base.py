@@ -1,40 +1,105 @@
 """The one interface of all balancing methods: what a method sees, and what it answers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a balancer may look at, detached and in fp32.
+    """What a balancer may look at: detached, in fp32, averaged over the ranks.
 
-    ``losses`` is [T]; entries of tasks without a label in the batch are 0.
+    ``losses`` is [T]; entries of tasks without a label in the batch are 0. ``gramian`` is K [T, T], K_ij =
+    <g_i, g_j> with g_i = dL_i/dz, z the shared representation; rows of tasks without a gradient are 0. It is
+    there if the method's ``needs_gramian`` says so.
     """
 
     losses: Tensor
     epoch: int
     step: int
+    gramian: Tensor | None = None
+
+    @property
+    def gram(self) -> Tensor:
+        """The Gramian of a method that needs one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.gramian is None:
+            raise ValueError("this balancing method needs the Gramian of the task gradients; use the Engine")
+        return self.gramian
+
+    @property
+    def norms(self) -> Tensor:
+        """n [T]: the gradient norms |g_i|."""
+        return self.gram.diagonal().clamp_min(0).sqrt()
 
 
 @dataclass(frozen=True)
 class TaskWeights:
-    """Weights [T] by which the task losses are multiplied before the one backward pass."""
+    """What multiplies the task losses in the one backward pass.
+
+    ``heads`` [T] weighs each loss where it reaches decoders and heads; it may carry a gradient to the
+    method's parameters. ``encoder`` [T] weighs the gradients g_i of the shared representation, None: as
+    ``heads``. ``penalty`` is a scalar added to the objective, through which a method's parameters learn.
+    """
 
     heads: Tensor
+    encoder: Tensor | None = None
+    penalty: Tensor | float = 0.0
 
 
 class Balancer(nn.Module, ABC):
-    """A balancing method: never calls backward, keeps its state in buffers so that checkpoints resume."""
+    """A balancing method: never calls backward, keeps its state in buffers and parameters.
 
-    def __init__(self, tasks: int) -> None:
+    So it is tested without a network, and checkpoints resume exactly. ``tasks`` is T, or the task names in
+    head order where options name tasks.
+    """
+
+    needs_gramian: ClassVar[bool] = False
+    """Whether the method reads ``Observation.gramian``."""
+    splits: ClassVar[bool] = False
+    """Whether it may answer ``TaskWeights.encoder``."""
+    lr: float | None = None
+    """The learning rate its parameters ask for; None: the run's."""
+
+    def __init__(self, tasks: int | Sequence[str]) -> None:
         super().__init__()
-        self.tasks = tasks
+        self.names = [str(i) for i in range(tasks)] if isinstance(tasks, int) else list(tasks)
+        self.tasks = len(self.names)
+
+    def index(self, task: int | str) -> int:
+        """The position of a task given by name or position.
+
+        Raises:
+            ValueError: there is no such task.
+        """
+        if isinstance(task, int) and 0 <= task < self.tasks:
+            return task
+        if task in self.names:
+            return self.names.index(str(task))
+        raise ValueError(f"no task {task!r}; there are {self.tasks}: {', '.join(self.names)}")
 
     @abstractmethod
     def forward(self, seen: Observation) -> TaskWeights:
-        """The weights of this step."""
+        """The weights of this step; called once a step, for a method may keep averages."""
 
     def end_epoch(self, mean_losses: Tensor) -> None:
         """Learn from the epoch's mean losses [T]; NaN marks a task that had no label in the epoch."""
+
+
+def present(values: Tensor) -> Tensor:
+    """Which tasks [T] took part in the step: those with a positive finite loss or gradient norm."""
+    return (values > 0) & values.isfinite()
+
+
+def sum_to_count(weights: Tensor, among: Tensor) -> Tensor:
+    """``weights`` [T] scaled to sum to their number within the mask ``among``, and 1 elsewhere."""
+    total = torch.where(among, weights, 0).sum()
+    scaled = weights * (among.sum() / total)
+    return torch.where(among & (total > 0), scaled, torch.ones_like(weights))

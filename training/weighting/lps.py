@@ -1,5 +1,6 @@
 """The loss prioritisation scheme of MT-CP (Sec. 3.5)."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -42,7 +43,7 @@ class LPS(Balancer):
     """Slow tasks first, on a common scale; updated once an epoch.
 
     Args:
-        tasks: T.
+        tasks: T, or the task names.
         kappa: the spread; 1 is no amplification.
         history: H, epochs over which progress is measured.
         floor: smallest weight before projection.
@@ -56,7 +57,7 @@ class LPS(Balancer):
 
     def __init__(
         self,
-        tasks: int,
+        tasks: int | Sequence[str],
         kappa: float = 2.5,
         history: int = 3,
         floor: float = 0.05,
@@ -70,8 +71,8 @@ class LPS(Balancer):
             raise ValueError(f"projection must be one of {get_args(Projection)}, got {projection!r}")
         self.kappa, self.floor = kappa, floor
         self.projection, self.prioritise = projection, prioritise
-        self.register_buffer("past", torch.full((history + 1, tasks), torch.nan))
-        self.register_buffer("weights", torch.ones(tasks))
+        self.register_buffer("past", torch.full((history + 1, self.tasks), torch.nan))
+        self.register_buffer("weights", torch.ones(self.tasks))
 
     def forward(self, seen: Observation) -> TaskWeights:
         """The weights of the last :meth:`end_epoch`, projected."""

@@ -17,11 +17,11 @@ class Manual(Balancer):
 
     weights: Tensor
 
-    def __init__(self, tasks: int, weights: Sequence[float] | None = None) -> None:
+    def __init__(self, tasks: int | Sequence[str], weights: Sequence[float] | None = None) -> None:
         super().__init__(tasks)
-        chosen = [1.0] * tasks if weights is None else list(weights)
-        if len(chosen) != tasks:
-            raise ValueError(f"manual weighting needs {tasks} weights, one a task; got {len(chosen)}")
+        chosen = [1.0] * self.tasks if weights is None else list(weights)
+        if len(chosen) != self.tasks:
+            raise ValueError(f"manual weighting needs {self.tasks} weights, one a task; got {len(chosen)}")
         self.register_buffer("weights", torch.tensor(chosen))
 
     def forward(self, seen: Observation) -> TaskWeights:
