@@ -24,6 +24,8 @@ lint: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet -c constraints.txt -e '.[test]'
+	# A whole Triton for the tests, x86-64 Linux only. Its Python package pins numpy<2 and is never imported.
+	-.venv/bin/pip install --quiet -c constraints.txt --no-deps --upgrade --target .venv/triton-server nvidia-pytriton
 	touch $@
 
 weights: .venv/installed  ## train the shipped bundle again: make weights DATA=path/to/data
