@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import Mask2FormerConfig, SwinConfig
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoder,
@@ -33,8 +34,26 @@ def aggregate_masks(pixels: Tensor, masks: Tensor, how: str) -> Tensor:
         return pixels.float() * gate
 
 
+class Context(nn.Module):
+    """The encoder's deepest level at the size of R: what is in the picture, past the pixel decoder.
+
+    What an ImageNet classifier knows reaches the tasks through one linear map, so that classes with a handful
+    of labelled photos can be learned.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, channels, 1)
+        self.norm = nn.GroupNorm(32, channels)
+
+    def forward(self, deepest: Tensor, size: tuple[int, int]) -> Tensor:
+        """[B, C', H/32, W/32] -> [B, channels, *size], bilinear."""
+        context = self.norm(self.project(deepest))
+        return functional.interpolate(context, size=size, mode="bilinear", align_corners=False)
+
+
 class Backbone(nn.Module):
-    """Mask2Former without its class head: RGB -> R, [B, C, H/4, W/4]."""
+    """Mask2Former without its class head: RGB -> R, [B, channels, H/4, W/4]."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -55,14 +74,20 @@ class Backbone(nn.Module):
         self.pixel_decoder = Mask2FormerPixelDecoder(mask2former, feature_channels=self.encoder.channels)
         self.transformer = Mask2FormerTransformerModule(in_features=config.channels, config=mask2former)
         self.aggregation = config.mask_aggregation
-        self.channels = config.channels
+        deepest = self.encoder.channels[-1]
+        self.context = Context(deepest, config.context_channels) if config.context_channels else None
+        self.channels = config.channels + config.context_channels
         initialise = Mask2FormerPreTrainedModel(mask2former)._init_weights
         self.pixel_decoder.apply(initialise)
         self.transformer.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB [B, 3, H, W] in 0..255 -> R [B, C, H/4, W/4]."""
+        """RGB [B, 3, H, W] in 0..255 -> R [B, channels, H/4, W/4]."""
         features = self.encoder(self.normalise(images))
         decoded = self.pixel_decoder(features, output_hidden_states=False, return_dict=True)
         masks = self.transformer(decoded.multi_scale_features, decoded.mask_features).masks_queries_logits[-1]
-        return aggregate_masks(decoded.mask_features, masks, self.aggregation)
+        shared = aggregate_masks(decoded.mask_features, masks, self.aggregation)
+        if self.context is None:
+            return shared
+        height, width = shared.shape[-2:]
+        return torch.cat([shared, self.context(features[-1], (height, width)).to(shared.dtype)], 1)

@@ -34,6 +34,8 @@ class BackboneConfig(_Strict):
     """How the N masks become one gate on P. Paper's reading: ``sum_logits``; ``mean_sigmoid`` is bounded."""
     classifier_features: bool = False
     """timm encoders only: feed the encoder's widened pre-classifier features in place of its last stage."""
+    context_channels: int = Field(0, ge=0, multiple_of=32)
+    """Channels that carry the encoder's deepest level straight into R, beside P's. Paper: 0."""
     freeze_stages: int = Field(0, ge=0)
     """timm encoders only: the stem and this many stages keep their initial weights. Paper: 0, all trained."""
     freeze_norm: bool = False

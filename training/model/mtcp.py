@@ -32,10 +32,10 @@ class Predictions:
 class _Branch(nn.Module):
     """Everything that belongs to one task: decoder, DFPN, CFM, SRMs and heads."""
 
-    def __init__(self, config: ModelConfig, task: Task) -> None:
+    def __init__(self, config: ModelConfig, task: Task, shared_channels: int) -> None:
         super().__init__()
         width = config.decoder.channels
-        self.decoder = TaskDecoder(config.backbone.channels, config.decoder)
+        self.decoder = TaskDecoder(shared_channels, config.decoder)
         self.dfpn = DFPN(self.decoder.channels, width, config.decoder.fusion)
         self.cfm = CFM(width, len(config.tasks) - 1, config.coherence) if config.cfm else None
         stages = self.decoder.channels[::-1] if config.srm else []
@@ -73,7 +73,9 @@ class MTCP(nn.Module):
         self.config = config
         self.tasks = config.task_list()
         self.backbone = Backbone(config.backbone)
-        self.branches = nn.ModuleDict({task.name: _Branch(config, task) for task in self.tasks})
+        self.branches = nn.ModuleDict(
+            {task.name: _Branch(config, task, self.backbone.channels) for task in self.tasks}
+        )
         shared = config.cfm and config.coherence.shared_gates
         width = config.decoder.channels
         self.gates = nn.ModuleDict({task.name: Gate(width) for task in self.tasks}) if shared else None

@@ -55,8 +55,30 @@ def test_every_set_of_tasks_and_ablation_predicts_at_stride_4(
     assert (predictions.cosine is not None) == cfm
 
 
-def test_training_reaches_every_parameter() -> None:
-    net = network()
+def with_context(channels: int) -> MTCP:
+    backbone = tiny_model().backbone.model_dump() | {"context_channels": channels}
+    return network(backbone=backbone)
+
+
+def test_context_stands_beside_the_representation_of_the_paper() -> None:
+    plain, wide = network().eval(), with_context(32).eval()
+    result = wide.load_state_dict(
+        {k: v for k, v in plain.state_dict().items() if not k.endswith("decoder.project.weight")},
+        strict=False,
+    )
+    assert result.unexpected_keys == []
+    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    deepest = wide.backbone.encoder(wide.backbone.normalise(images))[-1]
+    assert wide.backbone.context is not None
+    shared, context = wide.encode(images).split([plain.backbone.channels, 32], dim=1)
+    torch.testing.assert_close(shared, plain.encode(images))
+    torch.testing.assert_close(context, wide.backbone.context(deepest, (16, 24)))
+    assert wide.backbone.channels == plain.backbone.channels + 32
+
+
+@pytest.mark.parametrize("context", [0, 32])
+def test_training_reaches_every_parameter(context: int) -> None:
+    net = with_context(context)
     predictions = net(torch.rand(2, 3, 64, 96) * 255)
     maps = [*predictions.final.values(), *(m for maps in predictions.intermediate.values() for m in maps)]
     assert predictions.cosine is not None
