@@ -21,11 +21,12 @@ lint: .venv/installed
 	.venv-serve/bin/pip install --quiet -c constraints.txt -e .
 	touch $@
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt export/triton/local-requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet -c constraints.txt -e '.[test]'
-	# A whole Triton for the tests, x86-64 Linux only. Its Python package pins numpy<2 and is never imported.
-	-.venv/bin/pip install --quiet -c constraints.txt --no-deps --upgrade --target .venv/triton-server nvidia-pytriton
+	# A whole Triton for the tests; x86-64 Linux only, elsewhere they are skipped.
+	$(PYTHON) -m venv --without-pip .venv/triton
+	-.venv/bin/pip --python .venv/triton install --quiet --no-deps -r export/triton/local-requirements.txt
 	touch $@
 
 weights: .venv/installed  ## train the shipped bundle again: make weights DATA=path/to/data

@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "mtcp_serve": {"mtcp_serve"},
     "training": {"training", "mtcp_serve.manifest"},
-    "export": {"export", "training", "mtcp_serve.manifest"},
+    "export": {"export", "training", "mtcp_serve.manifest", "mtcp_serve.errors"},
+    "clients": {"clients", "mtcp_serve.manifest"},
 }
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 

@@ -1,0 +1,217 @@
+"""``python -m export.triton.local REPOSITORY``: a Triton on this machine, without a container.
+
+The wheel ``nvidia-pytriton`` (x86-64 Linux) carries a whole Triton server with its Python backend. ``make
+test`` installs it into the environment `HOME`, with what ``local-requirements.txt`` says the model needs.
+"""
+
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Self
+
+import typer
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from export.errors import ExportError
+
+HOME = Path(sys.prefix) / "triton"
+"""The Python environment of the server and of the models in its Python backend."""
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_SERVER = HOME / "lib" / f"python{_PYTHON}" / "site-packages" / "pytriton" / "tritonserver"
+_STUB = "triton_python_backend_stub"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has it
+_POLL_S = 0.1
+_LOOPBACK = "127.0.0.1"
+
+
+def missing() -> str | None:
+    """Why Triton cannot be started here; None if it can."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        return f"the Triton server in nvidia-pytriton is for x86-64 Linux, not {platform.platform()}"
+    if not _SERVER.is_dir():
+        return f"there is no Triton server in {HOME}; make test installs it"
+    if not _stub().is_file():
+        there = ", ".join(sorted(path.name for path in _stub().parent.parent.iterdir()))
+        return f"nvidia-pytriton has its Python backend for Python {there}, not {_PYTHON}"
+    return None
+
+
+def _stub() -> Path:
+    return _SERVER / "python_backend_stubs" / _PYTHON / _STUB
+
+
+class LocalTriton:
+    """A Triton server process on loopback ports; its models are loaded when it is made.
+
+    Models can be loaded and unloaded later (explicit model control). Use it in a ``with`` statement.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        models: Sequence[str] = ("*",),
+        grpc_port: int = 0,
+        http_port: int = 0,
+        start_s: float = 180.0,
+    ) -> None:
+        """Start Triton on ``repository`` and wait until ``models`` (``*`` is all) are loaded.
+
+        A port of 0 takes a free one.
+
+        Raises:
+            ExportError: Triton cannot run here, or ended, or was not ready after ``start_s`` seconds; the end
+                of its log is in the message.
+        """
+        reason = missing()
+        if reason:
+            raise ExportError(reason)
+        self.repository = repository
+        self.grpc_port = grpc_port or _free_port()
+        self.http_port = http_port or _free_port()
+        self._scratch = tempfile.TemporaryDirectory(prefix="mtcp-triton-")
+        self._shared = f"mtcp-triton-{os.getpid()}-{self.grpc_port}-"
+        self._log = Path(self._scratch.name) / "log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - the wheel's own server
+                self._command(models),
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self._wait(start_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def grpc(self) -> str:
+        """Host and port for gRPC clients."""
+        return f"{_LOOPBACK}:{self.grpc_port}"
+
+    def log(self) -> str:
+        """What Triton and the model have printed."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def stop(self) -> None:
+        """Let requests in flight end, then end the process."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=10)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and its model processes at once, and remove what they leave behind."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for path in _SHARED_MEMORY.glob(f"{self._shared}*"):
+            path.unlink(missing_ok=True)
+        if self._log.exists():
+            self._scratch.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _command(self, models: Sequence[str]) -> list[str]:
+        backends = Path(self._scratch.name) / "backends"
+        python = backends / "python"
+        python.mkdir(parents=True)
+        for path in (*(_SERVER / "backends" / "python").iterdir(), _stub()):
+            if path.is_file():
+                (python / path.name).symlink_to(path)
+        return [
+            str(_SERVER / "bin" / "tritonserver"),
+            f"--model-repository={self.repository}",
+            f"--backend-directory={backends}",
+            f"--backend-config=python,shm-region-prefix-name={self._shared}",
+            "--model-control-mode=explicit",
+            *(f"--load-model={model}" for model in models),
+            f"--grpc-address={_LOOPBACK}",
+            f"--grpc-port={self.grpc_port}",
+            f"--http-address={_LOOPBACK}",
+            f"--http-port={self.http_port}",
+            "--disable-auto-complete-config",
+            "--allow-metrics=false",
+            "--exit-timeout-secs=5",
+        ]
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        with InferenceServerClient(self.grpc) as client:
+            while True:
+                if self.process.poll() is not None:
+                    raise ExportError(f"Triton ended with status {self.process.returncode}:\n{self._tail()}")
+                try:
+                    if client.is_server_ready(client_timeout=1):
+                        return
+                except InferenceServerException:
+                    pass  # not listening yet
+                if time.monotonic() > end:
+                    raise ExportError(f"Triton was not ready after {seconds:g} s:\n{self._tail()}")
+                time.sleep(_POLL_S)
+
+    def _tail(self) -> str:
+        return "\n".join(self.log().splitlines()[-20:])
+
+
+def _environment() -> dict[str, str]:
+    """The Python backend takes its packages from the first Python on PATH."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
+    return kept | {
+        "PATH": os.pathsep.join([str(HOME / "bin"), os.environ.get("PATH", os.defpath)]),
+        "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
+    }
+
+
+def _free_port() -> int:
+    with socket.create_server((_LOOPBACK, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def main(
+    repository: Annotated[
+        Path, typer.Argument(help="Model repository, for the python backend.", exists=True, file_okay=False)
+    ],
+    grpc_port: Annotated[int, typer.Option(help="Port for gRPC.")] = 8001,
+    http_port: Annotated[int, typer.Option(help="Port for HTTP.")] = 8000,
+) -> None:
+    """Serve a repository on loopback until interrupted. For trying out: production runs Triton's containers.
+
+    Exit status 1: Triton cannot run here, or could not load a model.
+    """
+    try:
+        with LocalTriton(repository, grpc_port=grpc_port, http_port=http_port) as triton:
+            typer.echo(f"gRPC on {triton.grpc}, HTTP on {_LOOPBACK}:{http_port}; Ctrl-C ends it")
+            try:
+                triton.process.wait()
+            except KeyboardInterrupt:
+                return
+            raise ExportError(f"Triton ended:\n{triton.log()}")
+    except ExportError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)

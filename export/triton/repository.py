@@ -1,0 +1,157 @@
+"""Writing a model repository: a version is there completely, or not at all."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from export.errors import ExportError
+from export.triton.config import (
+    CONFIG_FILE,
+    PYTHON_MODEL_FILE,
+    Backend,
+    Serving,
+    model_config,
+    read_config,
+)
+from mtcp_serve.errors import BundleError
+from mtcp_serve.manifest import MODEL_FILE, Manifest
+
+_PYTHON_MODEL = Path(__file__).with_name("python_model.py")
+_CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
+
+
+def write_repository(
+    bundle: Path,
+    out: Path,
+    *,
+    backend: Backend,
+    version: int | None = None,
+    serving: Serving | None = None,
+    plans: Mapping[str, Path] | None = None,
+    config_only: bool = False,
+) -> Path:
+    """Add ``bundle`` to the model repository ``out`` and return the model's folder, ``out/NAME``.
+
+    The folder gets ``config.pbtxt`` and ``VERSION/`` with the model and its manifest. Other versions and
+    other models stay; the same version is replaced; the config says what ``serving`` says now. ``version``
+    is the bundle's own unless given. TensorRT needs ``plans``: by compute capability, such as
+    ``{"8.9": path}``. ``config_only`` writes no version, only the config as it would be with it.
+
+    Raises:
+        ExportError: the bundle, a plan or the version cannot be used, the model is there with another backend
+            or other tensors, or a file cannot be written. Then ``out`` is as it was before.
+    """
+    try:
+        manifest = Manifest.load(bundle)
+        manifest.check_files(bundle)
+    except BundleError as error:
+        raise ExportError(f"{bundle} is no bundle that can be served: {error}") from error
+    number = _version(manifest, version)
+    plans = _checked(plans or {}, backend, config_only)
+    names = {capability: f"model_sm{capability.replace('.', '')}.plan" for capability in plans}
+    folder = out / manifest.name
+    manifests = _present(folder, backend) | {number: manifest}
+    text = model_config(manifests, backend, serving or Serving(), names)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # Beside the repository and not in it, where a polling Triton would take it for a model.
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as workshop:
+            model = Path(workshop) / "model"
+            model.mkdir()
+            (model / CONFIG_FILE).write_text(text, encoding="utf-8")
+            if not config_only:
+                files = {names[capability]: path for capability, path in plans.items()}
+                _fill(model / str(number), bundle, manifest, backend, files)
+            _put_in_place(model, folder, Path(workshop) / "replaced")
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error}") from error
+    return folder
+
+
+def _version(manifest: Manifest, version: int | None) -> int:
+    """Triton's versions are whole numbers from 1; a bundle's may be any word."""
+    if version is None:
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", manifest.version):
+            raise ExportError(
+                f"the bundle's version is {manifest.version!r}, Triton's are whole numbers: give --version"
+            )
+        return int(manifest.version)
+    if version < 1:
+        raise ExportError(f"version is {version}, Triton's begin at 1")
+    return version
+
+
+def _checked(plans: Mapping[str, Path], backend: Backend, config_only: bool) -> Mapping[str, Path]:
+    if plans and backend != "tensorrt":
+        raise ExportError(f"plans are for the tensorrt backend, not for {backend}")
+    if backend == "tensorrt" and not plans and not config_only:
+        raise ExportError("the tensorrt backend needs at least one plan; python -m export.trt builds them")
+    for capability, path in plans.items():
+        if not _CAPABILITY.fullmatch(capability):
+            raise ExportError(f"{capability!r} is no compute capability, such as 8.9")
+        if not path.is_file():
+            raise ExportError(f"there is no plan at {path}")
+    return plans
+
+
+def _present(folder: Path, backend: Backend) -> dict[int, Manifest]:
+    """The manifests of the versions that are in ``folder``."""
+    if (folder / CONFIG_FILE).is_file():
+        there = read_config((folder / CONFIG_FILE).read_text(encoding="utf-8")).backend
+        if there != backend:
+            raise ExportError(
+                f"{folder} is served by the {there} backend, not by {backend}; choose another repository"
+            )
+    elif folder.exists():
+        raise ExportError(f"{folder} exists and is no model of a Triton repository")
+    else:
+        return {}
+    try:
+        return {
+            int(path.name): Manifest.load(path)
+            for path in folder.iterdir()
+            if path.is_dir() and path.name.isdecimal()
+        }
+    except BundleError as error:
+        raise ExportError(f"a version that is there cannot be kept: {error}") from error
+
+
+def _fill(
+    folder: Path, bundle: Path, manifest: Manifest, backend: Backend, plans: Mapping[str, Path]
+) -> None:
+    """Write the files of one version."""
+    folder.mkdir()
+    manifest.save(folder)
+    if backend == "tensorrt":
+        for name, path in plans.items():
+            shutil.copyfile(path, folder / name)
+        return
+    for name in manifest.files:
+        if name.startswith(MODEL_FILE):  # the graph and, if they are apart, its weights
+            shutil.copyfile(bundle / name, folder / name)
+    if backend == "python":
+        shutil.copyfile(_PYTHON_MODEL, folder / PYTHON_MODEL_FILE)
+
+
+def _put_in_place(model: Path, folder: Path, replaced: Path) -> None:
+    """Move what is in ``model`` to ``folder``; if that fails, ``folder`` is as it was."""
+    if not folder.exists():
+        model.rename(folder)
+        return
+    replaced.mkdir()
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for new in sorted(model.iterdir()):  # versions first: their names sort before the config's
+            old = folder / new.name
+            if old.exists():
+                moved.append((replaced / new.name, old))
+                old.rename(replaced / new.name)
+            moved.append((old, new))
+            new.rename(old)
+    except OSError:
+        for here, there in reversed(moved):
+            if here.exists():
+                here.rename(there)
+        raise
