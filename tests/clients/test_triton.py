@@ -1,0 +1,320 @@
+"""The generated repositories in a real Triton, and the clients that talk to it."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tritonclient.grpc import InferenceServerClient
+
+from clients import (
+    AsyncTritonClient,
+    DeadlineError,
+    InvalidRequestError,
+    Maps,
+    NotFoundError,
+    Outcome,
+    OverloadedError,
+    TritonClient,
+    UnavailableError,
+    photos_in,
+)
+from export.triton import Serving, write_repository
+from export.triton.local import LocalTriton, missing
+from mtcp_serve.manifest import LabelsTask, Manifest
+from mtcp_serve.onnx_engine import OnnxEngine
+from mtcp_serve.settings import DEFAULT_BUNDLE
+from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+ASTRONAUT = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
+MODEL = "mtcp-lite"
+ONE_THREAD = Serving(threads=1)
+DOUBLED = GRAPH.replace("float per_metre = {25.5}", "float per_metre = {12.75}")
+NOISE = noise(HEIGHT, WIDTH)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped bundle, and a tiny model in two versions: the second one's depth is twice the first's."""
+    folder = tmp_path_factory.mktemp("triton")
+    out = folder / "repository"
+    write_repository(DEFAULT_BUNDLE, out, backend="python", serving=ONE_THREAD)
+    for version, graph in ((1, GRAPH), (2, DOUBLED)):
+        bundle = make_bundle(folder / f"tiny-{version}", graph)
+        write_repository(bundle, out, backend="python", version=version, serving=ONE_THREAD)
+    return out
+
+
+@pytest.fixture(scope="module")
+def triton(repository: Path) -> Iterator[LocalTriton]:
+    with LocalTriton(repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["grpc", "shared-memory"])
+def client(request: pytest.FixtureRequest, triton: LocalTriton) -> Iterator[TritonClient]:
+    with TritonClient(triton.grpc, MODEL, shared_memory=request.param) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def embedded() -> OnnxEngine:
+    return OnnxEngine.load(DEFAULT_BUNDLE, "cpu", threads=1)
+
+
+def expected(engine: OnnxEngine, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    tasks = engine.manifest.tasks
+    batches = asyncio.run(engine.infer(pixels[None], tasks))
+    return {task.name: batch[0] for task, batch in zip(tasks, batches, strict=True)}
+
+
+def pixels_of(client: TritonClient, seed: int) -> NDArray[np.uint8]:
+    size = client.manifest().input
+    return noise(size.height, size.width, seed)
+
+
+def check_close(maps: Maps, wanted: dict[str, NDArray[Any]]) -> None:
+    """Photos that ran in one batch: another blocking of the same sums, so the last bits may differ."""
+    for task in maps.manifest.tasks:
+        if isinstance(task, LabelsTask):
+            assert (maps[task.name] == wanted[task.name]).mean() > 0.999
+        else:
+            np.testing.assert_allclose(maps[task.name], wanted[task.name], atol=1e-4)
+
+
+def test_maps_equal_the_embedded_engines_exactly(client: TritonClient, embedded: OnnxEngine) -> None:
+    for seed in range(2):
+        pixels = pixels_of(client, seed)
+        (maps,) = client.infer(pixels[None])
+        wanted = expected(embedded, pixels)
+        assert list(maps) == list(wanted) == [task.name for task in embedded.manifest.tasks]
+        for name, values in wanted.items():
+            assert maps[name].dtype == values.dtype
+            np.testing.assert_array_equal(maps[name], values)
+
+
+def test_a_photo_is_read_as_the_gateway_reads_it(client: TritonClient, embedded: OnnxEngine) -> None:
+    from mtcp_serve.images import ImageLimits, decode
+    from mtcp_serve.settings import Settings
+
+    size = embedded.manifest.input
+    photo = decode(ASTRONAUT.read_bytes(), ImageLimits.of(Settings()), enough=2 * size.width)
+    wanted = expected(embedded, photo.resized(size.height, size.width))
+    for maps in (client.predict(ASTRONAUT), client.predict(ASTRONAUT.read_bytes(), ["depth"])):
+        np.testing.assert_array_equal(maps["depth"], wanted["depth"])
+    assert set(maps) == {"depth"}
+
+
+def test_the_manifest_comes_from_the_server(client: TritonClient) -> None:
+    assert client.manifest() == Manifest.load(DEFAULT_BUNDLE)
+    maps = client.infer(pixels_of(client, 0)[None], ["parsing"])[0]
+    task = maps.task("parsing")
+    assert isinstance(task, LabelsTask)
+    assert task.labels[2] == "skin"
+    assert (maps.version, maps.manifest.name) == ("1", MODEL)
+
+
+def test_batches_of_any_size_share_the_client(client: TritonClient, embedded: OnnxEngine) -> None:
+    for seeds in ([1, 2], [2]):
+        images = np.stack([pixels_of(client, seed) for seed in seeds])
+        for image, maps in zip(images, client.infer(images), strict=True):
+            check_close(maps, expected(embedded, image))
+
+
+def test_threads_share_a_client(client: TritonClient, embedded: OnnxEngine) -> None:
+    images = [pixels_of(client, seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda image: client.infer(image[None])[0], images))
+    for image, maps in zip(images, answers, strict=True):
+        check_close(maps, expected(embedded, image))
+
+
+def test_a_folder_streams_in_order_and_a_bad_photo_harms_nobody(triton: LocalTriton, tmp_path: Path) -> None:
+    for index in range(5):
+        (tmp_path / f"{index}.png").write_bytes(encode(noise(HEIGHT, WIDTH, index)))
+    (tmp_path / "2.png").write_bytes(b"no photo")
+    (tmp_path / "notes.txt").write_text("not read")
+    photos = photos_in(tmp_path)
+    assert len(photos) == 5
+
+    async def asyncio_stream() -> list[Outcome]:
+        async with AsyncTritonClient(triton.grpc, "tiny", version=1, shared_memory=True) as client:
+            return [outcome async for outcome in client.stream(photos, in_flight=3)]
+
+    with TritonClient(triton.grpc, "tiny", version=1) as client:
+        streams = [list(client.stream(photos, ["depth"], in_flight=3)), asyncio.run(asyncio_stream())]
+    for outcomes in streams:
+        assert [outcome.photo for outcome in outcomes] == photos
+        for index, outcome in enumerate(outcomes):
+            if index == 2:
+                assert isinstance(outcome.error, InvalidRequestError)
+                assert "2.png" in str(outcome.error)
+            else:
+                mean = noise(HEIGHT, WIDTH, index).astype(np.float64).mean(-1)
+                assert outcome.maps is not None
+                np.testing.assert_allclose(outcome.maps["depth"], mean / 25.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shared_memory", [False, True])
+def test_asyncio_gives_the_same_maps(triton: LocalTriton, client: TritonClient, shared_memory: bool) -> None:
+    async def predict() -> list[Maps]:
+        async with AsyncTritonClient(triton.grpc, MODEL, shared_memory=shared_memory) as other:
+            assert await other.manifest() == client.manifest()
+            return [await other.predict(ASTRONAUT), await other.predict(ASTRONAUT, ["depth"])]
+
+    whole, part = asyncio.run(predict())
+    wanted = client.predict(ASTRONAUT)
+    assert list(whole) == list(wanted)
+    for name in wanted:
+        np.testing.assert_array_equal(whole[name], wanted[name])
+    np.testing.assert_array_equal(part["depth"], wanted["depth"])
+
+
+def test_versions_are_told_apart(triton: LocalTriton) -> None:
+    mean = NOISE.astype(np.float64).mean(-1)
+    for version, answers, factor in ((1, "1", 1), (2, "2", 2), (None, "2", 2)):
+        with TritonClient(triton.grpc, "tiny", version=version) as client:
+            maps = client.predict(NOISE, ["depth"])
+            assert maps.version == answers
+            np.testing.assert_allclose(maps["depth"], factor * mean / 25.5, rtol=1e-5)
+    with (
+        TritonClient(triton.grpc, "tiny", version=3) as client,
+        pytest.raises(NotFoundError, match="version 3"),
+    ):
+        client.predict(NOISE)
+
+
+def test_a_new_version_is_used_when_it_is_loaded_and_the_model_can_go(
+    repository: Path, triton: LocalTriton, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "another")
+    with TritonClient(triton.grpc, "tiny") as client, InferenceServerClient(triton.grpc) as control:
+        assert client.predict(NOISE).version == "2"
+        write_repository(bundle, repository, backend="python", version=3, serving=ONE_THREAD)
+        control.load_model("tiny")
+        maps = client.predict(NOISE)
+        assert (maps.version, maps.manifest) == ("3", Manifest.load(bundle))
+        control.unload_model("tiny")
+        with pytest.raises(NotFoundError, match="tiny"):
+            client.predict(NOISE)
+        with TritonClient(triton.grpc) as alone:
+            assert alone.model == MODEL
+        control.load_model("tiny")
+        assert client.predict(NOISE).version == "3"
+        with TritonClient(triton.grpc) as several, pytest.raises(NotFoundError, match="mtcp-lite, tiny"):
+            several.predict(NOISE)
+
+
+def test_what_the_model_does_not_take_is_refused(triton: LocalTriton, client: TritonClient) -> None:
+    for images in (
+        np.zeros((1, 7, 9, 3), np.uint8),
+        np.zeros((240, 320, 3), np.uint8),
+        np.zeros((1, 240, 320, 3), np.float32),
+        np.zeros((0, 240, 320, 3), np.uint8),
+    ):
+        with pytest.raises(InvalidRequestError, match="takes uint8"):
+            client.infer(images)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="batch-size must be <= 8"):
+        client.infer(np.zeros((9, 240, 320, 3), np.uint8))
+    with pytest.raises(NotFoundError, match="no task 'depht'; it has semseg, depth"):
+        client.predict(ASTRONAUT, ["depht"])
+    for photo in (b"no photo", np.zeros((4, 4), np.uint8), ASTRONAUT / "missing.jpg"):
+        with pytest.raises(InvalidRequestError):
+            client.predict(photo)
+    with TritonClient(triton.grpc, "nobody") as other, pytest.raises(NotFoundError, match="nobody"):
+        other.predict(ASTRONAUT)
+
+
+def test_triton_itself_refuses_a_wrong_shape(triton: LocalTriton, client: TritonClient) -> None:
+    """What the client would not send."""
+    from tritonclient.grpc import InferInput
+    from tritonclient.utils import InferenceServerException
+
+    from clients.wire import translate
+
+    wrong = InferInput("image", [1, 7, 9, 3], "UINT8")
+    wrong.set_data_from_numpy(np.zeros((1, 7, 9, 3), np.uint8))
+    with InferenceServerClient(triton.grpc) as raw, pytest.raises(InferenceServerException) as caught:
+        raw.infer(MODEL, [wrong])
+    error = translate(caught.value)
+    assert isinstance(error, InvalidRequestError)
+    assert "Expected [-1,240,320,3], got [1,7,9,3]" in str(error)
+
+
+def test_a_damaged_model_is_not_loaded(repository: Path, triton: LocalTriton, tmp_path: Path) -> None:
+    write_repository(make_bundle(tmp_path / "tiny"), tmp_path / "other", backend="python", version=9)
+    model = tmp_path / "other" / "tiny" / "9" / "model.onnx"
+    model.write_bytes(model.read_bytes() + b"x")
+    with InferenceServerClient(triton.grpc) as control:
+        (tmp_path / "other" / "tiny" / "9").rename(repository / "tiny" / "9")
+        with pytest.raises(Exception, match=r"the manifest says model\.onnx has SHA-256"):
+            control.load_model("tiny")
+    (repository / "tiny" / "9").rename(tmp_path / "9")
+
+
+def test_overload_then_death_then_a_new_start(tmp_path: Path) -> None:
+    """The tiny model never ends on a green photo: it fills the server, whose queue holds one request."""
+    before = regions()
+    out = tmp_path / "repository"
+    serving = Serving(threads=1, max_batch=1, queue_size=1, queue_timeout_ms=60_000)
+    write_repository(make_bundle(tmp_path / "tiny"), out, backend="python", serving=serving)
+    first = LocalTriton(out)
+    try:
+        with (
+            TritonClient(first.grpc, shared_memory=True) as client,
+            TritonClient(first.grpc, "tiny", deadline_s=2) as hasty,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            wanted = client.predict(GOOD)["depth"]
+            hasty.manifest()
+            with pytest.raises(DeadlineError):
+                hasty.predict(STUCK)
+            late = [pool.submit(client.predict, GOOD) for _ in range(6)]
+            refused = [future for future in late if isinstance(error_within(8, future), OverloadedError)]
+            assert len(refused) == 5
+            first.kill()
+            (lost,) = (future for future in late if future not in refused)
+            assert type(lost.exception()) is UnavailableError
+            with pytest.raises(UnavailableError) as caught:
+                client.predict(GOOD)
+            assert caught.value.code == "UNAVAILABLE"
+            with LocalTriton(out, grpc_port=first.grpc_port):
+                np.testing.assert_array_equal(client.predict(GOOD)["depth"], wanted)
+    finally:
+        first.kill()
+    assert not regions() - before, "shared memory is left behind"
+
+
+def regions() -> set[str]:
+    """The client's shared memory regions on this machine that this process made."""
+    return {path.name for path in Path("/dev/shm").glob(f"mtcp-{os.getpid()}-*")}
+
+
+def error_within(seconds: float, future: Future[Maps]) -> BaseException | None:
+    """The error of a call, None if it has not ended by then."""
+    try:
+        return future.exception(seconds)
+    except TimeoutError:
+        return None
+
+
+def test_nobody_there() -> None:
+    with (
+        TritonClient("127.0.0.1:1", deadline_s=5) as client,
+        pytest.raises(UnavailableError, match=r"127\.0\.0\.1"),
+    ):
+        client.predict(NOISE)
+
+    async def predict() -> None:
+        async with AsyncTritonClient("127.0.0.1:1", deadline_s=5) as client:
+            await client.predict(NOISE)
+
+    with pytest.raises(UnavailableError):
+        asyncio.run(predict())
