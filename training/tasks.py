@@ -1,14 +1,16 @@
 """The dense tasks a network can predict, by name: what a head emits and what marks a missing label."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
+T = TypeVar("T")
 Kind = Literal["labels", "depth", "normals", "probability"]
 
 IGNORE_LABEL = 255
 """Class id of a pixel without a label (semseg, parsing)."""
 IGNORE_PROBABILITY = -1.0
-"""Value of a saliency pixel without a label."""
+"""Value of a saliency or edge pixel without a label."""
 INVALID_DEPTH = 0.0
 """Depth (metres) or disparity of a pixel without a measurement; an invalid normal is (0, 0, 0)."""
 
@@ -20,6 +22,8 @@ class LabelSpace:
     name: str
     labels: tuple[str, ...]
     palette: tuple[str, ...]
+    people_only: bool = False
+    """Parts of people: by the published protocols an image without any of them is not scored."""
 
 
 def bit_palette(count: int) -> tuple[str, ...]:
@@ -34,9 +38,9 @@ def bit_palette(count: int) -> tuple[str, ...]:
     return tuple(colours)
 
 
-def _space(name: str, labels: str) -> LabelSpace:
+def _space(name: str, labels: str, people_only: bool = False) -> LabelSpace:
     names = tuple(label.strip() for label in labels.split(","))
-    return LabelSpace(name, names, bit_palette(len(names)))
+    return LabelSpace(name, names, bit_palette(len(names)), people_only)
 
 
 LABEL_SPACES = {
@@ -50,6 +54,12 @@ LABEL_SPACES = {
         _space(
             "fashion",
             "background, hair and hat, skin, upper clothes, dress, lower clothes, footwear, accessories",
+            people_only=True,
+        ),
+        _space(
+            "pascal_parts",
+            "background, head, torso, upper arm, lower arm, upper leg, lower leg",
+            people_only=True,
         ),
         _space(
             "nyu40",
@@ -57,6 +67,19 @@ LABEL_SPACES = {
             "blinds, desk, shelves, curtain, dresser, pillow, mirror, floor mat, clothes, ceiling, books, "
             "refridgerator, television, paper, towel, shower curtain, box, whiteboard, person, night stand, "
             "toilet, sink, lamp, bathtub, bag, otherstructure, otherfurniture, otherprop",
+        ),
+        _space(
+            "nyu13",
+            "bed, books, ceiling, chair, floor, furniture, objects, picture, sofa, table, tv, wall, window",
+        ),
+        _space(
+            "cityscapes",
+            "road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, "
+            "sky, person, rider, car, truck, bus, train, motorcycle, bicycle",
+        ),
+        _space(
+            "cityscapes_parts",
+            "background, torso, head, arms, legs, windows, wheels, lights, license plate, chassis",
         ),
     )
 }
@@ -83,11 +106,17 @@ _KINDS: dict[str, Kind] = {
     "normals": "normals",
     "saliency": "probability",
     "parsing": "labels",
+    "edges": "probability",
 }
 _CHANNELS: dict[Kind, int] = {"depth": 1, "normals": 3, "probability": 1}
 
 TASK_NAMES = tuple(_KINDS)
 """Task names in the order used everywhere: heads, bundles, responses."""
+
+
+def entry(registry: Mapping[str, T], task: Task) -> T:
+    """What ``registry`` has for ``task``: under its name where it differs from its kind, or its kind."""
+    return registry[task.name] if task.name in registry else registry[task.kind]
 
 
 def make_task(name: str, space: str | None = None) -> Task:

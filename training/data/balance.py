@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.encodings import LabelFile
+from training.data.encodings import MapFile
 from training.data.errors import SourceError
 from training.data.sources import Source
 from training.tasks import IGNORE_LABEL
@@ -14,12 +14,12 @@ _PRESENT = 0.005
 """Share of a photo's labelled pixels from which a class counts as present: less is mostly label noise."""
 
 
-def _classes_present(file: LabelFile) -> NDArray[np.int64]:
-    counts = np.bincount(file.read().numpy().ravel(), minlength=256)[:IGNORE_LABEL]
+def _classes_present(file: MapFile) -> NDArray[np.int64]:
+    counts = np.bincount(file.read().plain().numpy().ravel(), minlength=256)[:IGNORE_LABEL]
     return np.flatnonzero(counts > _PRESENT * max(1, counts.sum()))
 
 
-def class_balanced(files: Sequence[LabelFile | None], power: float) -> NDArray[np.float64]:
+def class_balanced(files: Sequence[MapFile | None], power: float) -> NDArray[np.float64]:
     """Sampling factors [len(files)] with mean 1 from the label files of a source (None: no label).
 
     A class found in a share f of the labelled photos has the factor (1 / f) ** ``power``; a photo takes the

@@ -16,15 +16,16 @@ class SourceConfig(_Config):
     """One source of samples of the training mixture."""
 
     kind: str
-    """Name in the registry of sources: ``folder`` or ``scenes``."""
+    """Name in the registry of sources: ``folder``, ``nyud``, ``pascal``, ``cityscapes`` or ``scenes``."""
     root: str = ""
-    """``folder``: directory with ``images/``, one folder a task, and ``splits/``."""
+    """Directory of the data set, in the layout of its kind; ``scenes`` has none."""
     split: str = "train"
-    """``folder``: the ids are the lines of ``splits/<split>.txt``; ``scenes``: splits share no scene."""
+    """``folder``: the ids are the lines of ``splits/<split>.txt``; ``scenes``: splits share no scene; else a
+    split of the data set: ``train`` or ``val``."""
     name: str = ""
     """Label used in reports; empty: the last part of ``root``, or the kind."""
     tasks: dict[str, str] = Field(default_factory=dict)
-    """Label space of each ``labels`` task of this source, e.g. ``{"semseg": "voc"}``.
+    """Label space of each ``labels`` task of a ``folder``, e.g. ``{"semseg": "voc"}``; data sets know theirs.
 
     A task of the network with another label space is not read from this source, unless ``translate`` is on
     and a table exists.
@@ -36,6 +37,9 @@ class SourceConfig(_Config):
     """Where a photo has semantics and no parsing, parsing is background wherever semantics know no person."""
     read: list[str] | None = None
     """Maps to read, by folder name (``depth`` and ``disparity`` are two); None: all the network can use."""
+    normals_axes: Literal["auto", "right up", "left up", "right down", "left down"] = "auto"
+    """``nyud``, ``pascal``: where positive x and y of the files' normals point. ``auto``: ``nyud`` asks the
+    depth of the same photos; ``pascal`` says "left up" (see :mod:`training.data.pascal`)."""
     weight: NonNegativeFloat = 1.0
     """Times its length: this source's share of the samples of an epoch."""
     count: PositiveInt = 256
@@ -78,7 +82,8 @@ class AugmentConfig(_Config):
     flip: float = Field(default=0.5, ge=0.0, le=1.0)
     """Probability of a horizontal flip."""
     scale: tuple[float, float] = (0.5, 1.0)
-    """Range of the side of the crop as a share of the photo's side."""
+    """Range of the side of the crop as a share of the photo's side, at most 2: above 1 there are borders
+    without labels around the photo. The field's zoom of 0.5 to 2 is (0.5, 2.0)."""
     aspect: float = Field(default=0.15, ge=0.0)
     """Largest change of the crop's aspect ratio against the photo's own, as |ln|."""
     whole: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -101,6 +106,6 @@ class AugmentConfig(_Config):
     @field_validator("scale")
     @classmethod
     def _scale_is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0.0 < value[0] <= value[1] <= 1.0:
-            raise ValueError(f"scale must be a range (low, high) with 0 < low <= high <= 1, got {value}")
+        if not 0.0 < value[0] <= value[1] <= 2.0:
+            raise ValueError(f"scale must be a range (low, high) with 0 < low <= high <= 2, got {value}")
         return value

@@ -1,24 +1,35 @@
 """Label files of the partial-label folder: bytes on disk to maps, with every deviation an error."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import tv_tensors
 
 from training.data.errors import LabelError
-from training.data.maps import DepthMap, DisparityMap, LabelMap, NormalsMap, PixelMap, SaliencyMap, unit
-from training.tasks import IGNORE_LABEL
+from training.data.maps import (
+    DepthMap,
+    DisparityMap,
+    EdgeMap,
+    LabelMap,
+    NormalsMap,
+    PixelMap,
+    SaliencyMap,
+    unit,
+)
+from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY
 
 _MODES = {
     LabelMap: ("L", "P"),
-    SaliencyMap: ("L",),
+    SaliencyMap: ("L", "LA"),
+    EdgeMap: ("L", "LA"),
     DisparityMap: ("L",),
     DepthMap: ("I;16",),
     NormalsMap: ("RGB",),
@@ -35,7 +46,7 @@ _MODE_WORDS = {
 
 
 def read_photo(path: Path, enough: tuple[int, int]) -> Tensor:
-    """The photo at ``path`` as a uint8 RGB ``tv_tensors.Image`` [3, H, W].
+    """The photo at ``path``, upright by its EXIF orientation, as a uint8 RGB ``tv_tensors.Image`` [3, H, W].
 
     Args:
         path: the file.
@@ -45,15 +56,16 @@ def read_photo(path: Path, enough: tuple[int, int]) -> Tensor:
     Raises:
         LabelError: the file cannot be decoded.
     """
-    with _readable(path) as image:
+    with readable(path) as image:
         image.draft("RGB", (enough[1], enough[0]))
+        ImageOps.exif_transpose(image, in_place=True)
         pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     photo: Tensor = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
     return photo
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[Image.Image]:
+def readable(path: Path) -> Iterator[Image.Image]:
     """The opened image; whatever goes wrong with its bytes is a :class:`LabelError`."""
     try:
         with Image.open(path) as image:
@@ -62,19 +74,52 @@ def _readable(path: Path) -> Iterator[Image.Image]:
         raise LabelError(path, f"not a readable image ({error})") from error
 
 
-def _read_pixels(path: Path, kind: type[PixelMap]) -> NDArray[np.integer]:
-    with _readable(path) as image:
+def read_pixels(path: Path, modes: Sequence[str], what: str) -> NDArray[np.integer]:
+    """The pixels of an image file of one of Pillow's ``modes``, [H, W] or [H, W, channels].
+
+    Raises:
+        LabelError: the file cannot be decoded, or has another mode; ``what`` names it then.
+    """
+    with readable(path) as image:
         mode, pixels = image.mode, np.array(image)
-    modes = _MODES[kind]
     if mode not in modes:
-        wanted = " or ".join(_MODE_WORDS[name] for name in modes)
-        raise LabelError(path, f"is {_MODE_WORDS.get(mode, mode)}, a {kind.__name__} file must be {wanted}")
+        wanted = " or ".join(_MODE_WORDS.get(name, name) for name in modes)
+        raise LabelError(path, f"is {_MODE_WORDS.get(mode, mode)}, {what} file must be {wanted}")
     return pixels
+
+
+class MapFile(Protocol):
+    """A file that one map of one photo is read from."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        ...
+
+    def read(self) -> PixelMap:
+        """The map at the file's own resolution.
+
+        Raises:
+            LabelError: the file cannot be used.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedFile:
+    """A label file of a published data set and the function that reads it."""
+
+    path: Path
+    decode: Callable[[Path], PixelMap]
+
+    def read(self) -> PixelMap:
+        """See `MapFile.read`."""
+        return self.decode(self.path)
 
 
 @dataclass(frozen=True, eq=False)
 class LabelFile:
-    """One label file: where it is, what it holds and, for class ids, how many classes there are."""
+    """One label file of a partial-label folder: where it is, what it holds and, of class ids, how many."""
 
     path: Path
     kind: type[PixelMap]
@@ -89,22 +134,21 @@ class LabelFile:
             LabelError: the file cannot be decoded, has the wrong mode or bit depth, or holds a class id that
                 its label space does not have.
         """
-        pixels = _read_pixels(self.path, self.kind)
+        pixels = read_pixels(self.path, _MODES[self.kind], f"a {self.kind.__name__}")
         if self.classes is not None:
-            self._check_ids(pixels, self.classes)
+            check_ids(self.path, pixels, self.classes)
         values = torch.from_numpy(pixels)
         if self.table is not None:
             values = self.table[values.long()]
         return self.kind.of(_DECODERS[self.kind](values))
 
-    def _check_ids(self, ids: NDArray[np.integer], classes: int) -> None:
-        wrong = (ids >= classes) & (ids != IGNORE_LABEL)
-        if wrong.any():
-            worst = ", ".join(str(value) for value in np.unique(ids[wrong])[:5])
-            raise LabelError(
-                self.path,
-                f"class ids {worst}: its label space has 0..{classes - 1} and 255 (ignore)",
-            )
+
+def check_ids(path: Path, ids: NDArray[np.integer], classes: int) -> None:
+    """Raises `LabelError` if ``ids`` holds anything but class ids below ``classes`` and 255."""
+    wrong = (ids >= classes) & (ids != IGNORE_LABEL)
+    if wrong.any():
+        worst = ", ".join(str(value) for value in np.unique(ids[wrong])[:5])
+        raise LabelError(path, f"class ids {worst}: its label space has 0..{classes - 1} and 255 (ignore)")
 
 
 def _labels(pixels: Tensor) -> Tensor:
@@ -113,6 +157,13 @@ def _labels(pixels: Tensor) -> Tensor:
 
 def _share(pixels: Tensor) -> Tensor:
     return pixels[None].float() / 255
+
+
+def _probability(pixels: Tensor) -> Tensor:
+    """255 p, with an alpha channel that is 0 where there is no label."""
+    if pixels.ndim == 2:
+        return _share(pixels)
+    return _share(pixels[..., 0]).masked_fill_(pixels[None, ..., 1] == 0, IGNORE_PROBABILITY)
 
 
 def _metres(pixels: Tensor) -> Tensor:
@@ -127,7 +178,8 @@ def _vectors(pixels: Tensor) -> Tensor:
 
 _DECODERS: dict[type[PixelMap], Callable[[Tensor], Tensor]] = {
     LabelMap: _labels,
-    SaliencyMap: _share,
+    SaliencyMap: _probability,
+    EdgeMap: _probability,
     DisparityMap: _share,
     DepthMap: _metres,
     NormalsMap: _vectors,

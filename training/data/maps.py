@@ -15,7 +15,7 @@ from torchvision.tv_tensors import TVTensor
 
 from training.data import resample
 from training.data.resample import Box, Turn
-from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Task
+from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Task, entry
 
 
 class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
@@ -57,6 +57,10 @@ class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
         """The values after the camera went ``factor`` times closer."""
         return self
 
+    def without(self, pixels: Tensor) -> Self:
+        """The map with its labels at ``pixels`` (bool [H, W]) taken away."""
+        return self.of(self._values().masked_fill(pixels, self.ignore))
+
     def flipped(self) -> Self:
         """The map of the mirror image."""
         return self.of(self._values().flip(-1))
@@ -82,6 +86,14 @@ class SaliencyMap(PixelMap):
     """Probability of the salient object, float32 [1, H, W] in 0..1; -1 is missing."""
 
     ignore = IGNORE_PROBABILITY
+
+
+class EdgeMap(SaliencyMap):
+    """Whether a pixel lies on an edge, float32 [1, H, W], 0 or 1; -1 is missing."""
+
+    def sampled(self, box: Box, size: tuple[int, int]) -> Self:
+        """The region ``box`` at the nearest pixels, as the published readers do: averages are no edges."""
+        return self.of(resample.nearest(self._values(), box, size))
 
 
 class DisparityMap(PixelMap):
@@ -143,6 +155,7 @@ _BY_KIND: dict[str, type[PixelMap]] = {
     "depth": DepthMap,
     "normals": NormalsMap,
     "probability": SaliencyMap,
+    "edges": EdgeMap,
 }
 
 
@@ -154,7 +167,7 @@ def map_types(tasks: Sequence[Task]) -> dict[str, type[PixelMap]]:
     """
     types = {}
     for task in tasks:
-        types[task.name] = _BY_KIND[task.kind]
+        types[task.name] = entry(_BY_KIND, task)
         if task.kind == "depth":
             types["disparity"] = DisparityMap
     return types
@@ -174,7 +187,10 @@ def _resized_crop(
 ) -> PixelMap:
     full_height, full_width = values.shape[-2:]
     zoom = math.sqrt(full_height * full_width / (height * width))
-    return values.sampled(Box(top, left, height, width), (size[0], size[1])).zoomed(zoom)
+    box = Box(top, left, height, width)
+    seen = values.sampled(box, (size[0], size[1])).zoomed(zoom)
+    beyond = resample.outside(box, (size[0], size[1]), (full_height, full_width))
+    return seen if beyond is None else seen.without(beyond)
 
 
 @functional.register_kernel(functional.horizontal_flip, PixelMap)  # type: ignore[untyped-decorator]

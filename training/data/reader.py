@@ -1,11 +1,13 @@
 """What every kind of source provides: records by index, and what is wrong with their files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from torch import Tensor
+
 from training.data.config import SourceConfig
-from training.data.encodings import LabelFile
-from training.data.errors import LabelError
+from training.data.encodings import MapFile
+from training.data.errors import LabelError, SourceError
 from training.data.maps import map_types
 from training.data.sample import Record
 from training.data.translate import translation
@@ -21,7 +23,7 @@ class Reader(Protocol):
         ...
 
     @property
-    def labels(self) -> Sequence[dict[str, LabelFile]]:
+    def labels(self) -> Sequence[dict[str, MapFile]]:
         """The label files of each record by map name; empty when they are computed."""
         ...
 
@@ -49,3 +51,24 @@ def maps_to_read(config: SourceConfig, tasks: Sequence[Task]) -> list[str]:
     }
     chosen = map_types(tasks) if config.read is None else config.read
     return [name for name in map_types(tasks) if name in chosen and name not in other_space]
+
+
+def native(config: SourceConfig, spaces: Mapping[str, str]) -> SourceConfig:
+    """``config`` of a published data set, with its label spaces filled in.
+
+    Raises:
+        SourceError: ``tasks`` names another label space than the data set's.
+    """
+    for name, space in config.tasks.items():
+        if spaces.get(name) != space:
+            raise SourceError(
+                f"source {config.label!r} of kind {config.kind!r} has {name} in "
+                f"{spaces.get(name, 'no space')}, not in {space}; leave it out of tasks"
+            )
+    return config.model_copy(update={"tasks": dict(spaces)})
+
+
+def label_table(name: str, theirs: str, tasks: Sequence[Task]) -> Tensor | None:
+    """The network's class id for each of 256 ids of space ``theirs``; None where they are the same."""
+    space = next((task.space for task in tasks if task.name == name), None)
+    return None if space is None else translation(theirs, space.name)

@@ -32,6 +32,19 @@ def nearest(values: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     return values.index_select(-2, rows).index_select(-1, columns)
 
 
+def outside(box: Box, size: tuple[int, int], extent: tuple[int, int]) -> Tensor | None:
+    """Bool [H, W]: which of the ``size`` (H, W) pixels of ``box`` lie beyond a map of ``extent`` (h, w).
+
+    None where the box lies inside the map.
+    """
+    beyond = []
+    for start, length, cells, end in zip(box[:2], box[2:], size, extent, strict=True):
+        centres = _centres(start, length, cells)
+        beyond.append((centres < 0) | (centres >= end))
+    rows, columns = beyond
+    return rows[:, None] | columns if rows.any() or columns.any() else None
+
+
 def _lerp(values: Tensor, dim: int, start: float, length: float, size: int) -> Tensor:
     extent = values.shape[dim]
     position = (_centres(start, length, size) - 0.5).clamp_(0, extent - 1)

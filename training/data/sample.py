@@ -14,7 +14,7 @@ Sample = dict[str, Any]
 
 ========================  =====================  ==============================================
 ``semseg``, ``parsing``   int64 [H, W]           class id, 255 missing
-``saliency``              float32 [1, H, W]      0..1, -1 missing
+``saliency``, ``edges``   float32 [1, H, W]      0..1, -1 missing
 ``depth``                 float32 [1, H, W]      metres along the optical axis, 0 missing
 ``disparity``             float32 [1, H, W]      inverse depth up to scale and shift, 0 missing
 ``normals``               float32 [3, H, W]      unit vectors, x right, y up, z towards the camera,

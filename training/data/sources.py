@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.utils.data import Dataset
 
+from training.data.cityscapes import CityscapesReader
 from training.data.config import AugmentConfig, SourceConfig
 from training.data.errors import SourceError
 from training.data.folder import FolderReader
 from training.data.maps import map_types
+from training.data.nyud import NyudReader
+from training.data.pascal import PascalReader
 from training.data.reader import Reader
 from training.data.sample import Sample, finish
 from training.data.scenes.reader import SceneReader
@@ -17,6 +20,9 @@ from training.tasks import Task
 
 READERS: dict[str, Callable[[SourceConfig, Sequence[Task], tuple[int, int]], Reader]] = {
     "folder": FolderReader,
+    "nyud": NyudReader,
+    "pascal": PascalReader,
+    "cityscapes": CityscapesReader,
     "scenes": SceneReader,
 }
 """Kinds of sources; a new one is a file with a :class:`~training.data.reader.Reader` and a line here."""

@@ -24,9 +24,10 @@ _BORDER = torch.tensor([124, 116, 104], dtype=torch.uint8)
 class RandomView(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     """Cuts out a random region, stretches it to ``size`` (H, W) and sometimes rotates it a little.
 
-    The region's sides are a random share of the photo's, so that its aspect ratio is the photo's up to a mild
-    jitter. Metric depth is divided by the zoom against the stretched whole photo, the geometric mean of the
-    two axes' zooms. Rotation comes last, where there are the fewest pixels, by its angle in the photo.
+    The region's sides are a random share of the photo's (above 1: with borders that have no label), so that
+    its aspect ratio is the photo's up to a mild jitter. Metric depth is divided by the zoom against the
+    stretched whole photo, the geometric mean of the two axes' zooms. Rotation comes last, where there are the
+    fewest pixels, by its angle in the photo.
     """
 
     def __init__(self, size: tuple[int, int], augment: AugmentConfig) -> None:
@@ -53,8 +54,9 @@ class RandomView(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         low, high = self.augment.scale
         side = low + scale * (high - low)
         jitter = math.exp((aspect - 0.5) * self.augment.aspect)
-        rows = max(1, round(height * min(1.0, side / jitter)))
-        columns = max(1, round(width * min(1.0, side * jitter)))
+        most = max(1.0, side)
+        rows = max(1, round(height * min(most, side / jitter)))
+        columns = max(1, round(width * min(most, side * jitter)))
         first_row, first_column = round(top * (height - rows)), round(left * (width - columns))
         return Box(first_row / height, first_column / width, rows / height, columns / width)
 
@@ -67,11 +69,24 @@ class RandomView(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         if isinstance(inpt, PixelMap):
             seen: PixelMap = functional.resized_crop(inpt, *box, size=list(self.size))
             return seen.turned(turn) if turn else seen
-        pixels = (round(side) for side in box)
-        image: Tensor = functional.resized_crop(inpt, *pixels, size=list(self.size), antialias=True)
+        bordered = _with_borders(inpt, box)
+        pixels = (max(0, round(box.top)), max(0, round(box.left)), round(box.height), round(box.width))
+        image: Tensor = functional.resized_crop(bordered, *pixels, size=list(self.size), antialias=True)
         if turn:
             image = tv_tensors.wrap(turn.colours(image.as_subclass(Tensor), _BORDER), like=inpt)
         return image
+
+
+def _with_borders(image: Tensor, box: Box) -> Tensor:
+    """``image`` [3, h, w] with borders of one colour on the sides where ``box`` reaches beyond it."""
+    height, width = image.shape[-2:]
+    top, left = max(0, -round(box.top)), max(0, -round(box.left))
+    bottom = max(0, round(box.top + box.height) - height)
+    right = max(0, round(box.left + box.width) - width)
+    if not (top or left or bottom or right):
+        return image
+    padded: Tensor = functional.pad(image, [left, top, right, bottom], fill=_BORDER.tolist())
+    return padded
 
 
 def training_transform(size: tuple[int, int], augment: AugmentConfig) -> v2.Transform:

@@ -6,7 +6,7 @@ from torch import Tensor
 from training.data.maps import LabelMap
 from training.tasks import IGNORE_LABEL, LABEL_SPACES
 
-SAME_THING = {
+SAME_THING: dict[tuple[str, str], dict[str, str | None]] = {
     ("nyu40", "voc"): {
         "chair": "chair",
         "sofa": "sofa",
@@ -18,7 +18,50 @@ SAME_THING = {
         "otherstructure": None,
         "otherfurniture": None,
         "otherprop": None,
-    }
+    },
+    # the 13 classes of Couprie et al. (arXiv 1301.3572) as SceneNet maps the 40 to them
+    ("nyu40", "nyu13"): {
+        "wall": "wall",
+        "floor": "floor",
+        "cabinet": "furniture",
+        "bed": "bed",
+        "chair": "chair",
+        "sofa": "sofa",
+        "table": "table",
+        "door": "wall",
+        "window": "window",
+        "bookshelf": "furniture",
+        "picture": "picture",
+        "counter": "furniture",
+        "blinds": "window",
+        "desk": "table",
+        "shelves": "furniture",
+        "curtain": "window",
+        "dresser": "furniture",
+        "pillow": "objects",
+        "mirror": "objects",
+        "floor mat": "floor",
+        "clothes": "objects",
+        "ceiling": "ceiling",
+        "books": "books",
+        "refridgerator": "furniture",
+        "television": "tv",
+        "paper": "objects",
+        "towel": "objects",
+        "shower curtain": "objects",
+        "box": "objects",
+        "whiteboard": "objects",
+        "person": "objects",
+        "night stand": "furniture",
+        "toilet": "objects",
+        "sink": "objects",
+        "lamp": "objects",
+        "bathtub": "objects",
+        "bag": "objects",
+        "otherstructure": "objects",
+        "otherfurniture": "furniture",
+        "otherprop": "objects",
+    },
 }
 """By (from, to): what a class is called there, None where that cannot be said; every other is background."""
 

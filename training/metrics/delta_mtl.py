@@ -3,22 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from training.tasks import Kind, Task
+from training.tasks import Task, entry
 
 Protocol = Literal["mtcp", "invpt"]
 
-HEADLINE: dict[Kind, tuple[str, bool]] = {
+HEADLINE: dict[str, tuple[str, bool]] = {
     "labels": ("mIoU", True),
     "depth": ("rmse", False),
     "normals": ("mErr", False),
     "probability": ("maxF", True),
+    "edges": ("odsF/pascal", True),
 }
-"""The figure that stands for a kind of task, and whether more of it is better."""
+"""The figure that stands for a kind of task, or a task by name, and whether more of it is better."""
 
 
 def headline(figures: Mapping[str, float], task: Task, protocol: Protocol) -> float:
     """The figure of ``task`` that tables print, out of its entry of `Evaluation.compute`."""
-    name, _ = HEADLINE[task.kind]
+    name, _ = entry(HEADLINE, task)
     return figures[name] if name in figures else figures[f"{name}/{protocol}"]
 
 
@@ -45,5 +46,5 @@ def delta_mtl(
     for task in tasks:
         base = headline(single[task.name], task, protocol)
         gain = (headline(multi[task.name], task, protocol) - base) / base
-        gains.append(gain if HEADLINE[task.kind][1] else -gain)
+        gains.append(gain if entry(HEADLINE, task)[1] else -gain)
     return 100 * sum(gains) / len(gains)

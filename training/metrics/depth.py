@@ -57,6 +57,40 @@ class DepthMetric(TaskMetric):
         return figures
 
 
+class DisparityMetric(TaskMetric):
+    """Errors of inverse depth against labels known up to scale and shift, pooled over the split.
+
+    The reciprocal of the prediction is brought to the label of each image by the scale and shift of least
+    squares, in the units of the label:
+
+    - ``abs/aligned``: mean |d - g|. ``absrel/aligned``: mean |d - g| / g.
+    - ``delta<1.25/aligned``: share of pixels with max(d/g, g/d) < 1.25.
+    """
+
+    sums: Tensor
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        del task
+        self.add_state("sums", torch.zeros(4, dtype=torch.float64), "sum")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Add depth [B,H,W], metres or any unit, and disparity [B,1,H,W], larger is nearer (0 invalid)."""
+        truth = target.flatten(1).double()
+        valid = truth > INVALID_DEPTH
+        inverse = output.flatten(1).double().clamp_min(NEAREST).reciprocal()
+        found, truth = _align(inverse, truth, valid)[valid], truth[valid]
+        error = (found - truth).abs()
+        within = torch.maximum(found, truth) < 1.25 * torch.minimum(found, truth)
+        self.sums += torch.stack([valid.sum(), error.sum(), (error / truth).sum(), within.sum()])
+
+    def compute(self) -> dict[str, float]:
+        """The figures of the pixels seen so far."""
+        pixels, *sums = self.sums.tolist()
+        names = ("abs/aligned", "absrel/aligned", "delta<1.25/aligned")
+        return {name: value / pixels for name, value in zip(names, sums, strict=True)} if pixels else {}
+
+
 def _errors(depth: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """Sums of `_ERRORS` over the valid pixels."""
     depth, truth = depth[valid].clamp_min(NEAREST), truth[valid]

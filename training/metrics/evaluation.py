@@ -7,31 +7,42 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from training.losses import DISPARITY
 from training.metrics.base import TaskMetric
-from training.metrics.depth import DepthMetric
+from training.metrics.depth import DepthMetric, DisparityMetric
+from training.metrics.edges import EdgeMetric
 from training.metrics.labels import LabelMetric
 from training.metrics.normals import NormalsMetric
 from training.metrics.probability import ProbabilityMetric
-from training.tasks import Kind, Task
+from training.tasks import Task, entry
 
-METRICS: dict[Kind, Callable[[Task], TaskMetric]] = {
+METRICS: dict[str, Callable[[Task], TaskMetric]] = {
     "labels": LabelMetric,
     "depth": DepthMetric,
     "normals": NormalsMetric,
     "probability": ProbabilityMetric,
+    "edges": EdgeMetric,
 }
-"""Metric of each kind of task; a new kind is one file and one entry here."""
+"""Metric of each kind of task, or of a task by name; a new kind is one file and one entry here."""
 
 
 class Evaluation:
-    """Collects the metrics of ``tasks`` over a split.
+    """Collects the metrics of ``tasks`` over a split; relative depth labels are scored as ``disparity``.
 
     Under `torch.distributed` every rank updates its own and `compute`, which every rank must call, adds the
-    states of all. Maps and labels must be on the device of `to` (at first the CPU).
+    states of all, so every rank has the figures of the whole split. Give rank r of n the images
+    ``Subset(source, range(r, len(source), n))``: a ``DistributedSampler`` repeats images to make shares
+    equal, and a repeated image counts twice. A rank may have no image at all. Maps and labels must be on the
+    device of `to` (at first the CPU).
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self._metrics = {task.name: METRICS[task.kind](task) for task in tasks}
+        self._metrics = {task.name: entry(METRICS, task)(task) for task in tasks}
+        self._outputs = {task.name: task.name for task in tasks}
+        for task in tasks:
+            if task.kind == "depth":  # relative labels are scored beside metric ones
+                self._metrics[DISPARITY] = DisparityMetric(task)
+                self._outputs[DISPARITY] = task.name
 
     def to(self, device: torch.device | str) -> Self:
         """Move all states to ``device``."""
@@ -46,7 +57,7 @@ class Evaluation:
             outputs: by task name the maps that a bundle gives (`training.deploy.deployment_maps`): ``labels``
                 uint8 [B,H,W], ``depth`` [B,H,W] metres, ``normals`` [B,H,W,3], ``probability`` [B,H,W].
             batch: labels by task name as for `training.losses.task_losses`; an absent entry is a missing
-                label.
+                label. Beside depth also ``disparity``.
 
         Raises:
             ValueError: a map and its label differ in size.
@@ -55,7 +66,7 @@ class Evaluation:
             target = batch.get(name)
             if target is None:
                 continue
-            output = outputs[name]
+            output = outputs[self._outputs[name]]
             size = (target.shape[0], *target.shape[-2:])
             if output.shape[:3] != size:
                 raise ValueError(
@@ -64,7 +75,7 @@ class Evaluation:
             metric.update(output, target)
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Task name -> metric name -> value; a task without any label in the split is absent, never zero."""
+        """Task name (or ``disparity``) -> metric name -> value; what has no label in the split is absent."""
         with warnings.catch_warnings():  # a task without labels was never updated, and that is its answer
             warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
             figures = {name: metric.compute() for name, metric in self._metrics.items()}

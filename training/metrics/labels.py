@@ -12,8 +12,8 @@ class LabelMetric(TaskMetric):
     """``mIoU`` and ``pixel_accuracy``, 0 to 1.
 
     TP / (TP + FP + FN) is pooled over the split before the mean over classes; a class that is neither in the
-    labels nor in the predictions is left out of the mean. For ``parsing`` an image without people (nothing
-    but background) is skipped, as in the published protocols, which agree on all of this.
+    labels nor in the predictions is left out of the mean. In a label space of people's parts an image without
+    people (nothing but background) is skipped, as in the published protocols, which agree on all of this.
     """
 
     confusion: Tensor
@@ -21,7 +21,7 @@ class LabelMetric(TaskMetric):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.classes = task.channels
-        self.people_only = task.name == "parsing"
+        self.people_only = task.space is not None and task.space.people_only
         self.add_state("confusion", torch.zeros(task.channels, task.channels, dtype=torch.int64), "sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:

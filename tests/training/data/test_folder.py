@@ -144,7 +144,7 @@ def test_settings_that_do_not_fit_are_named(
     ("settings", "words"),
     [
         ({"tasks": {"semseg": "coco"}}, "unknown label space 'coco'; known: voc"),
-        ({"tasks": {"edges": "voc"}}, "unknown task 'edges'; known: semseg"),
+        ({"tasks": {"contours": "voc"}}, "unknown task 'contours'; known: semseg"),
         ({"read": ["depht"]}, "unknown map 'depht'; known: .*depth.*disparity"),
         ({"splits": "train"}, "splits"),
         ({"weight": -1.0}, "weight"),

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from tests.training.data.trees import SIZE, TASKS, all_maps, folder, photo, write_record, write_split
 from training.data import AugmentConfig, Sample, Source, build_source
 from training.data.colour import ColourJitter, colour_matrix
-from training.data.maps import DepthMap, LabelMap
+from training.data.maps import DepthMap, LabelMap, NormalsMap
 from training.data.transforms import RandomView, training_transform
 
 STILL = AugmentConfig(brightness=0, contrast=0, saturation=0, hue=0, grey=0)
@@ -157,6 +157,72 @@ def test_a_full_turn_of_hue_is_no_turn() -> None:
 
 
 def test_a_scale_range_must_be_one() -> None:
-    for scale in ((0.0, 1.0), (0.8, 0.5), (0.5, 1.5)):
+    for scale in ((0.0, 1.0), (0.8, 0.5), (0.5, 2.5)):
         with pytest.raises(ValueError, match="scale must be a range"):
             AugmentConfig(scale=scale)
+
+
+def test_a_zoom_out_has_borders_without_labels(tmp_path: Path) -> None:
+    """At twice the photo's sides a quarter of the view is the photo, its metres doubled."""
+    write_record(tmp_path, "a", all_maps())
+    write_split(tmp_path, ["a"])
+    augment = STILL.model_copy(
+        update={"scale": (2.0, 2.0), "aspect": 0.0, "whole": 0.0, "rotate": 0.0, "flip": 0.0}
+    )
+    source = build_source(folder(tmp_path), TASKS, (24, 32), augment)
+    for seed in range(5):
+        sample = source.sample(0, seed)
+        known = sample["saliency"][0] != -1
+        assert known.sum() == 12 * 16
+        rows, columns = (known.any(dim).nonzero()[:, 0] for dim in (1, 0))
+        assert (len(rows), len(columns)) == (12, 16)
+        near = torch.nn.functional.max_pool2d(known[None].float(), 5, 1, 2)[0] > 0  # resizing blends a little
+        assert (sample["image"][:, ~near] == torch.tensor([124, 116, 104])[:, None]).all()
+        for name, missing in (("semseg", 255), ("depth", 0), ("disparity", 0)):
+            assert (sample[name].squeeze()[~known] == missing).all()
+        metres = sample["depth"][sample["depth"] > 0]
+        assert set(metres.unique().tolist()) <= {3.0, 8.0}
+
+
+FOCAL, PHOTO = 60.0, (60, 80)
+
+
+def plane(normal: torch.Tensor, distance: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Depth [H, W] of the plane n.P = -distance seen by a pinhole camera, and its rays [3, H, W]."""
+    rows, columns = torch.meshgrid(torch.arange(PHOTO[0]), torch.arange(PHOTO[1]), indexing="ij")
+    x, y = (columns - (PHOTO[1] - 1) / 2) / FOCAL, -(rows - (PHOTO[0] - 1) / 2) / FOCAL
+    rays = torch.stack([x, y, -torch.ones_like(x)])
+    return -distance / torch.einsum("c,chw->hw", normal, rays), rays
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+@pytest.mark.parametrize("size", [(60, 80), (60, 60)])
+def test_a_turned_plane_keeps_the_normal_that_its_depth_says(size: tuple[int, int], flip: float) -> None:
+    """The plane through the depths of a turned and mirrored view has that view's mapped normal."""
+    normal = torch.tensor([0.36, 0.48, 0.8])
+    depth, _ = plane(normal, 2.0)
+    augment = STILL.model_copy(update={"whole": 1.0, "rotate": 1.0, "degrees": 20.0, "flip": flip})
+    transform = training_transform(size, augment)
+    angles = []
+    for seed in range(6):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            seen = transform(
+                {
+                    "image": tv_tensors.Image(torch.zeros(3, *PHOTO, dtype=torch.uint8)),
+                    "depth": DepthMap.of(depth[None]),
+                    "normals": NormalsMap.of(normal[:, None, None].repeat(1, *PHOTO)),
+                }
+            )
+        rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+        # where the pixel's centre lies in the photo, in pixels from its middle
+        x = ((columns + 0.5) / size[1] - 0.5) * PHOTO[1] / FOCAL
+        y = -((rows + 0.5) / size[0] - 0.5) * PHOTO[0] / FOCAL
+        metres = seen["depth"].plain()[0]
+        points = (metres * torch.stack([x, y, -torch.ones_like(x)]))[:, metres > 0].T.double()
+        fitted = torch.linalg.svd(points - points.mean(0), full_matrices=False).Vh[2].float()
+        fitted = fitted * fitted[2].sign()
+        mapped = seen["normals"].plain()[:, size[0] // 2, size[1] // 2]
+        assert torch.rad2deg(torch.acos((fitted * mapped).sum().clamp(-1, 1))) < 1
+        angles.append(torch.atan2(mapped[1], mapped[0]))
+    assert torch.stack(angles).std() > 0.05  # they were turned

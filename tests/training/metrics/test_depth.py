@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.metrics.depth import DepthMetric
+from training.metrics.depth import DepthMetric, DisparityMetric
 from training.tasks import make_task
 
 DEPTH = make_task("depth")
@@ -60,3 +60,27 @@ def test_a_constant_prediction_becomes_the_mean_of_the_truth() -> None:
 
 def test_no_label_gives_no_figure() -> None:
     assert metric_of([1.0, 2.0], [0.0, 0.0]) == {}
+
+
+def disparity_of(depth: list[list[float]], truth: list[list[float]]) -> dict[str, float]:
+    metric = DisparityMetric(DEPTH)
+    metric.update(torch.tensor(depth)[:, None], torch.tensor(truth)[:, None, None])
+    return metric.compute()
+
+
+def test_disparity_is_scored_after_scale_and_shift_of_each_image() -> None:
+    depth = [[1.0, 2.0, 4.0, 5.0], [1.0, 2.0, 4.0, 5.0]]
+    inverse = torch.tensor(depth[0]).reciprocal()
+    truth = [(3 * inverse + 0.5).tolist(), (0.1 * inverse + 2).tolist()]
+    truth[0][3] = 0.0
+    figures = disparity_of(depth, truth)
+    assert figures["abs/aligned"] < 1e-6
+    assert figures["delta<1.25/aligned"] == 1
+
+
+def test_disparity_errors_are_pooled() -> None:
+    # inverse depths 1, 2, 3 against 1, 3, 2: slope 1/2 through the means, residuals .5, 1, .5
+    figures = disparity_of([[1.0, 0.5, 1 / 3]], [[1.0, 3.0, 2.0]])
+    assert figures["abs/aligned"] == pytest.approx(2 / 3, rel=1e-5)
+    assert figures["absrel/aligned"] == pytest.approx((0.5 / 1 + 1 / 3 + 0.5 / 2) / 3, rel=1e-5)
+    assert disparity_of([[1.0, 2.0]], [[0.0, 0.0]]) == {}

@@ -1,19 +1,33 @@
 """All tasks over a split: batches, ranks, missing labels."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor
+from torch.utils.data import Subset
 
 from training.deploy import deployment_maps
 from training.metrics import Evaluation, delta_mtl
 from training.metrics.evaluation import METRICS
-from training.tasks import TASK_NAMES, Task, make_task
+from training.tasks import TASK_NAMES, Task, entry, make_task
 
 SPACES = {"semseg": "voc", "parsing": "fashion"}
 TASKS = [make_task(name, SPACES.get(name)) for name in TASK_NAMES]
-IMAGES, H, W = 5, 6, 8
+IMAGES, H, W = 5, 12, 16
+MISSING = {
+    "semseg": 255,
+    "parsing": 255,
+    "depth": 0,
+    "disparity": 0,
+    "normals": 0,
+    "saliency": -1,
+    "edges": -1,
+}
 
 
 def split() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -26,8 +40,10 @@ def split() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         "depth": 9 * torch.rand(IMAGES, 1, H, W, generator=generator),
         "normals": torch.randn(IMAGES, 3, H, W, generator=generator),
         "saliency": torch.rand(IMAGES, 1, H, W, generator=generator),
+        "edges": (torch.rand(IMAGES, 1, H, W, generator=generator) < 0.2).float(),
+        "disparity": torch.rand(IMAGES, 1, H, W, generator=generator),
     }
-    for name, missing in (("semseg", 255), ("parsing", 255), ("depth", 0), ("normals", 0), ("saliency", -1)):
+    for name, missing in MISSING.items():
         labels[name][2] = missing
     return deployment_maps(final, TASKS, (H, W)), labels
 
@@ -62,13 +78,40 @@ def test_the_last_image_counts() -> None:
 
 @pytest.mark.parametrize("task", TASKS, ids=TASK_NAMES)
 def test_states_sum_over_ranks(task: Task) -> None:
-    ranks = [METRICS[task.kind](task), METRICS[task.kind](task)]
+    ranks = [entry(METRICS, task)(task), entry(METRICS, task)(task)]
     for rank, (start, stop) in zip(ranks, ((0, 3), (3, IMAGES)), strict=True):
         for outputs, labels in batches(2, start, stop):
             rank.update(outputs[task.name], labels[task.name])
     ranks[0].merge_state(ranks[1])  # the reduction that `compute` applies over a process group
     alone = {name: value for name, value in figures(IMAGES).items() if name.startswith(f"{task.name}/")}
     assert flat({task.name: ranks[0].compute()}) == pytest.approx(alone, rel=1e-9)
+
+
+def rank_figures(rank: int, world: int, store: str, out: str) -> None:
+    """One process of a group: scores its share of the split and saves what `compute` gives it."""
+    dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
+    outputs, labels = split()
+    evaluation = Evaluation(TASKS)
+    for image in Subset(range(IMAGES), range(rank, IMAGES, world)):
+        evaluation.update(
+            *({name: value[image][None] for name, value in side.items()} for side in (outputs, labels))
+        )
+    Path(f"{out}{rank}").write_text(json.dumps(flat(evaluation.compute())))
+    dist.destroy_process_group()
+
+
+def test_a_process_group_computes_the_figures_of_the_whole_split(tmp_path: Path) -> None:
+    """Shares of three and two images, one of them without labels: none is dropped, none counts twice."""
+    world = 2
+    arguments = (world, str(tmp_path / "store"), str(tmp_path / "rank"))
+    other = mp.get_context("spawn").Process(target=rank_figures, args=(1, *arguments))
+    other.start()
+    rank_figures(0, *arguments)
+    other.join()
+    assert other.exitcode == 0
+    found = [json.loads((tmp_path / f"rank{rank}").read_text()) for rank in range(world)]
+    assert found[0] == pytest.approx(figures(IMAGES), rel=1e-9)
+    assert found[1] == found[0]
 
 
 def test_every_task_reports_its_protocols_by_name() -> None:
@@ -94,6 +137,11 @@ def test_every_task_reports_its_protocols_by_name() -> None:
         "saliency/maxF/invpt",
         "saliency/maxF/averaged",
         "saliency/MAE",
+        "edges/odsF/pascal",
+        "edges/odsF/nyud",
+        "disparity/abs/aligned",
+        "disparity/absrel/aligned",
+        "disparity/delta<1.25/aligned",
     }
 
 
@@ -115,7 +163,9 @@ def test_reset_forgets() -> None:
 
 def test_a_map_of_another_size_is_refused() -> None:
     outputs, labels = split()
-    with pytest.raises(ValueError, match=r"depth: the map has \[B,H,W\] \[5, 6, 7\], its label \[5, 6, 8\]"):
+    with pytest.raises(
+        ValueError, match=r"depth: the map has \[B,H,W\] \[5, 12, 15\], its label \[5, 12, 16\]"
+    ):
         Evaluation(TASKS).update(outputs | {"depth": outputs["depth"][..., :-1]}, labels)
 
 
@@ -125,5 +175,10 @@ def test_delta_mtl_is_the_mean_relative_gain() -> None:
     tasks = [make_task("semseg", "voc"), make_task("depth")]
     assert delta_mtl(multi, single, tasks, "mtcp") == pytest.approx(20)
     assert delta_mtl(multi, single, tasks, "invpt") == pytest.approx(5)
+    edges = make_task("edges")
+    found = {"edges": {"odsF/pascal": 0.6, "odsF/nyud": 0.7}}
+    assert delta_mtl(
+        found, {"edges": {"odsF/pascal": 0.5, "odsF/nyud": 0.1}}, [edges], "mtcp"
+    ) == pytest.approx(20)
     with pytest.raises(KeyError):
         delta_mtl(multi, {"semseg": {"mIoU": 0.5}}, tasks, "mtcp")

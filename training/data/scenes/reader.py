@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision import tv_tensors
 
+from training.data.boundaries import boundaries
 from training.data.config import SourceConfig
-from training.data.encodings import LabelFile
+from training.data.encodings import MapFile
 from training.data.errors import LabelError
 from training.data.maps import map_types
 from training.data.reader import maps_to_read
@@ -21,6 +22,7 @@ from training.data.scenes.things import Scene
 from training.tasks import IGNORE_LABEL, LabelSpace, Task
 
 _BACKGROUND = "background"
+_PARTS = "fashion"
 
 
 def class_id(space: LabelSpace, names: Sequence[str]) -> int:
@@ -35,8 +37,9 @@ class SceneReader:
     """``config.count`` scenes drawn at ``size`` (H, W); scene i of a split is always the same.
 
     Class names of the scenes are mapped to ids of the network's label spaces by name; a ``labels`` task for
-    which ``config.tasks`` names another space is not read. Disparity is the exact inverse of depth, 1 at the
-    nearest pixel.
+    which ``config.tasks`` names another space is not read, and parsing only in the space ``fashion``, which
+    names the parts of the scenes' people. Edges are the outlines of things. Disparity
+    is the exact inverse of depth, 1 at the nearest pixel.
     """
 
     def __init__(self, config: SourceConfig, tasks: Sequence[Task], size: tuple[int, int]) -> None:
@@ -45,8 +48,10 @@ class SceneReader:
         self._split = zlib.crc32(config.split.encode())
         self._spaces = {task.name: task.space for task in tasks if task.space is not None}
         self._maps = maps_to_read(config, tasks)
+        if "parsing" in self._maps and self._spaces["parsing"].name != _PARTS:
+            self._maps.remove("parsing")
         self.ids = [f"scene_{config.split}_{index:05d}" for index in range(config.count)]
-        self.labels: list[dict[str, LabelFile]] = [{} for _ in self.ids]
+        self.labels: list[dict[str, MapFile]] = [{} for _ in self.ids]
 
     def read(self, index: int) -> Record:
         """Scene ``index``, all maps at the size of the photo."""
@@ -75,6 +80,8 @@ class SceneReader:
         if name == "saliency":
             chosen = drawing.thing == salient_thing(scene, drawing)
             return np.asarray(chosen[None], np.float32)
+        if name == "edges":
+            return boundaries(drawing.thing)[None]
         space = self._spaces[name]
         if name == "parsing":
             return _painted([class_id(space, (part,)) for part in drawing.parts], drawing.part)
