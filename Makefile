@@ -1,7 +1,7 @@
 # Two commands set everything up on a fresh machine with Python 3.11 or newer.
 PYTHON ?= python3
 
-.PHONY: serve test lint weights
+.PHONY: serve test lint weights model_repository
 
 BUNDLE = mtcp_serve/bundles/mtcp-lite
 
@@ -34,3 +34,8 @@ weights: .venv/installed  ## train the shipped bundle again: make weights DATA=p
 	.venv/bin/python -m training slim runs/mtcp-lite/last.pt -o runs/mtcp-lite/slim.pt --undo-class-weights 0.5
 	.venv/bin/python -m export.onnx runs/mtcp-lite/slim.pt -o $(BUNDLE) --half-weights \
 		--card docs/mtcp-lite.md --photos $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt
+
+model_repository: .venv/installed  ## the committed config.pbtxt files, from the shipped bundle
+	for backend in onnxruntime tensorrt python; do \
+		.venv/bin/python -m export.triton $(BUNDLE) -o model_repository/$$backend --backend $$backend --config-only || exit; \
+	done
