@@ -22,7 +22,7 @@ def main(
 ) -> None:
     """Measure and print."""
     torch.manual_seed(0)
-    network = MTCP(load_config("mtcp_swin_small", ["root=unused"]).model).train()
+    network = MTCP(load_config("nyud_swin_small", ["root=unused"]).model).train()
     start = time.perf_counter()
     predictions = network(torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8))
     forward = time.perf_counter() - start

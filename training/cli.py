@@ -1,21 +1,23 @@
-"""Commands of ``python -m training``: train, evaluate, slim."""
+"""Commands of ``python -m training``: train, evaluate, slim, plot, sweep."""
 
-import json
 import logging
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
 
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, load_config, override
 from training.data import DataError
-from training.evaluation import Report, evaluate, validation_sources
+from training.evaluation import evaluate, validation_sources
 from training.model.pretrained import WeightsError
+from training.plot import PlotError, plot_run
+from training.report import ReportError, gains, markdown_table, read_single_tasks, terminal_table, write_json
+from training.sweep import load_sweep, run_sweep, write_results
 from training.trainer import Trainer, TrainingError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -55,19 +57,72 @@ def evaluate_command(
     path: Annotated[Path, typer.Argument(help="A checkpoint.")],
     overrides: Overrides = None,
     report: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
+    single_task: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK=REPORT.json of a single-task run; with one a task, Delta-MTL is given."),
+    ] = None,
 ) -> None:
-    """Score a checkpoint on its validation sources."""
+    """Score a checkpoint on its validation sources, beside the paper's figures where they compare."""
     try:
         network, config = checkpoint.load_network(path)
         if overrides:
             config = override(config, overrides)
         sources = validation_sources(config.data, config.tasks)
+        single = read_single_tasks(single_task, config.tasks) if single_task else None
         figures = evaluate(network.to(config.device), sources, config.data.batch_size, config.device)
-    except (ConfigError, DataError, CheckpointError) as error:
+        delta = None if single is None else gains(figures, single, config.tasks)
+    except (ConfigError, DataError, CheckpointError, ReportError) as error:
         raise _fail(error) from error
-    Console().print(_table(path.name, figures))
+    Console().print(terminal_table(path.name, figures, config.name, config.tasks, delta))
     if report is not None:
-        report.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(report, figures, config.name, delta)
+    if table is not None:
+        table.write_text(markdown_table(figures, config.name, config.tasks, delta))
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="PNG or SVG; by default history.svg in the run folder."),
+    ] = None,
+) -> None:
+    """Draw losses, task weights and metrics of a run over its epochs."""
+    try:
+        plot_run(run, output or run / "history.svg")
+    except PlotError as error:
+        raise _fail(error) from error
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="A YAML file or the name of a shipped sweep.")],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where runs and tables go; runs/sweeps/NAME.")
+    ] = None,
+    limit_minutes: Annotated[
+        float | None, typer.Option(help="Stop after this long; the same command goes on.")
+    ] = None,
+) -> None:
+    """Run an experiment of many runs, or what is left of it, and write its tables."""
+    until = float("inf") if limit_minutes is None else time.monotonic() + 60 * limit_minutes
+    try:
+        settings = load_sweep(name)
+        folder = output or Path("runs") / "sweeps" / settings.name
+        given = tuple(overrides or ())
+        tasks = settings.run_config(next(iter(settings.rows)), settings.seeds[0], given).tasks
+        done = run_sweep(settings, given, folder, until)
+        written = write_results(settings, tasks, folder)
+    except (ConfigError, DataError, WeightsError, CheckpointError, TrainingError) as error:
+        raise _fail(error) from error
+    console = Console()
+    if written is not None:
+        console.print(written.read_text(), highlight=False, soft_wrap=True)
+    if not done:
+        console.print("Not finished: the same command goes on.")
 
 
 @app.command()
@@ -84,11 +139,3 @@ def slim(
         checkpoint.slim(path, output, undo)
     except (ConfigError, CheckpointError) as error:
         raise _fail(error) from error
-
-
-def _table(title: str, figures: Report) -> Table:
-    table = Table("task", "metric", "value", title=title)
-    for task, values in figures.items():
-        for metric, value in values.items():
-            table.add_row(task, metric, f"{value:.4f}")
-    return table

@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -39,6 +39,7 @@ class DataConfig(_Strict):
     train: tuple[SourceConfig, ...]
     val: tuple[SourceConfig, ...]
     batch_size: int = Field(2, gt=0)
+    """Images a step, shared evenly among the devices of the run."""
     samples_per_epoch: int | None = Field(None, gt=0)
     """None: every photo of weight 1 about once."""
     workers: int = Field(2, ge=0)
@@ -88,6 +89,9 @@ class OptimConfig(_Strict):
     per_step: bool = False
     """Decay at each step. Paper: each epoch."""
     clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of all gradients together; None: no clipping."""
+    accumulate: int = Field(1, gt=0)
+    """Steps whose gradients are averaged into one update; an epoch's last update may rest on fewer."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of the weight average that is validated and exported; None: the weights themselves."""
 
@@ -97,6 +101,8 @@ class BalancerConfig(_Strict):
 
     name: str = "lps"
     options: dict[str, Any] = Field(default_factory=dict)
+    every: int = Field(1, gt=0)
+    """Steps between two looks at the task gradients, for the methods that look at them."""
 
 
 class RunConfig(_Strict):
@@ -113,7 +119,19 @@ class RunConfig(_Strict):
     init: str | None = None
     """Starting weights: a name in `training.model.pretrained`, a checkpoint, or null for random ones."""
     device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    devices: int = Field(1, gt=0)
+    """Processes, one a device, that share each batch (DDP); under torchrun its numbers count instead."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the network; losses, balancing and weights stay fp32. fp16 scales its gradients."""
+    activation_checkpointing: bool = False
+    """Compute activations of encoder and task decoders again in the backward pass: less memory, more time.
+    Batch norms that train count each batch twice in their running statistics."""
+    compile: str | None = None
+    """A backend of ``torch.compile``, e.g. inductor, for encoder and decoders; None: not compiled."""
+    log_every: int = Field(50, gt=0)
+    """Steps between two lines of a run that has no terminal, and between two points in TensorBoard."""
+    tensorboard: bool = True
+    """Write ``tensorboard/`` into the run folder, if the package is there."""
     validate_every: int = Field(1, gt=0)
     """Epochs between validations; the last epoch is always validated."""
     checkpoint_every: int = Field(200, gt=0)
@@ -138,7 +156,13 @@ class RunConfig(_Strict):
         return self.model.task_list()
 
 
-def find_config(name: str) -> Path:
+def shipped_configs(folder: str = "") -> dict[str, Path]:
+    """The configs that come with the package (``folder``: below ``configs/``) by name."""
+    files = (Path(str(resources.files("training"))) / "configs" / folder).glob("*.yaml")
+    return {file.stem: file for file in sorted(files)}
+
+
+def find_config(name: str, folder: str = "") -> Path:
     """The YAML file ``name``: a path, or the name of a config that ships with the package.
 
     Raises:
@@ -147,31 +171,49 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = Path(str(resources.files("training") / "configs"))
-    candidate = shipped / f"{path.name.removesuffix('.yaml')}.yaml"
-    if candidate.is_file():
-        return candidate
-    known = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
-    raise ConfigError(f"no config {name!r}; give a YAML file or one of: {known}")
+    known = shipped_configs(folder)
+    if path.name.removesuffix(".yaml") in known:
+        return known[path.name.removesuffix(".yaml")]
+    raise ConfigError(f"no config {name!r}; give a YAML file or one of: {', '.join(known)}")
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a config and apply ``key=value`` overrides (dotted keys).
+    """Read a config, on top of its ``base`` if it names one, and apply overrides.
+
+    Args:
+        name: see :func:`find_config`. In the file, ``base`` is another such name, or a path beside the file.
+        overrides: ``key=value`` with dotted keys, or ``~key`` to take an entry out.
 
     Raises:
         ConfigError: an unknown key, a wrong value, or a mandatory value left at ``???``.
     """
     path = find_config(name)
     try:
-        plain = _overridden(OmegaConf.load(path), overrides)
+        plain = _overridden(_layered(path), overrides)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path.name}: {error}") from error
     plain.pop("root", None)  # only there to be interpolated
     return parse_config(plain, path.name)
 
 
+def _layered(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
+    settings = OmegaConf.load(path)
+    if not isinstance(settings, DictConfig):
+        raise ConfigError(f"{path}: not a mapping of settings")
+    base = settings.pop("base", None)
+    if base is None:
+        return settings
+    beside = path.parent / base
+    below = beside if beside.is_file() else find_config(base)
+    if below in (path, *above):
+        raise ConfigError(f"{path}: its base leads back to itself")
+    merged = OmegaConf.merge(_layered(below, (path, *above)), settings)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
 def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """``config`` with ``key=value`` settings on top, e.g. ``data.val.0.root=other/photos``.
+    """``config`` with overrides as for :func:`load_config`, e.g. ``data.val.0.root=other/photos``.
 
     Raises:
         ConfigError: an unknown key or a wrong value.
@@ -179,8 +221,14 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     return parse_config(_overridden(OmegaConf.create(config.model_dump(mode="json")), overrides), "overrides")
 
 
-def _overridden(settings: DictConfig | ListConfig, overrides: Sequence[str]) -> dict[Any, Any]:
-    settings.merge_with_dotlist(list(overrides))
+def _overridden(settings: DictConfig, overrides: Sequence[str]) -> dict[Any, Any]:
+    for key in (entry[1:] for entry in overrides if entry.startswith("~")):
+        parent, _, name = key.rpartition(".")
+        holder = OmegaConf.select(settings, parent) if parent else settings
+        if not isinstance(holder, DictConfig) or name not in holder:
+            raise ConfigError(f"~{key}: there is no such entry to take out")
+        holder.pop(name)
+    settings.merge_with_dotlist([entry for entry in overrides if not entry.startswith("~")])
     plain = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return plain

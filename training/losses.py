@@ -58,16 +58,14 @@ def task_losses(
     return losses
 
 
-def supervised(batch: Batch, tasks: Sequence[Task]) -> dict[str, bool]:
-    """Whether ``batch`` carries a label for at least one pixel, by task name."""
-    return {
-        task.name: any(
-            bool(VALID[task.kind](batch[source]).any())
-            for source in _sources(task)
-            if batch.get(source) is not None
-        )
+def labelled_pixels(batch: Batch, tasks: Sequence[Task]) -> Tensor:
+    """How many pixels of ``batch`` carry a label of each task: float32 [T], on the device of the labels."""
+    none = torch.zeros((), device=next((labels.device for labels in batch.values()), None))
+    counts = [
+        sum((VALID[task.kind](batch[name]).sum() for name in _sources(task) if name in batch), none)
         for task in tasks
-    }
+    ]
+    return torch.stack(counts).float()
 
 
 def cross_entropy(logits: Tensor, batch: Batch, task: Task, weight: Tensor | None = None) -> Tensor:

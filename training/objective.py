@@ -1,6 +1,6 @@
-"""The training objective (Eq. 7): weighted task losses, intermediate losses, the coherence term."""
+"""The terms of the objective (Eq. 7): final losses, intermediate losses and the coherence term."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,42 +9,66 @@ from torch.nn import functional
 
 from training.config import LossConfig
 from training.data import Batch
-from training.losses import supervised, task_losses
+from training.losses import labelled_pixels, task_losses
 from training.model import Predictions
 from training.tasks import Task
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Terms of a step: ``losses`` [T] of the final predictions, the unweighted rest, who had labels [T]."""
+    """The terms of a step.
 
-    losses: Tensor
-    extra: Tensor
+    ``losses`` are the T losses of the final predictions and ``folded`` the T sums of the intermediate ones,
+    fp32 scalars; ``unweighted`` is the coherence term. ``supervised`` [T], bool, says which tasks have a
+    label in the batch, whichever rank holds it.
+    """
+
+    losses: list[Tensor]
+    folded: list[Tensor]
+    unweighted: Tensor
     supervised: Tensor
 
 
 class Objective:
-    """Losses of all predictions against a batch at the configured strides."""
+    """Losses of all predictions against a batch at the configured strides.
 
-    def __init__(self, tasks: Sequence[Task], config: LossConfig) -> None:
+    On several ranks a task's loss is its rank's mean times the rank's share of the labelled pixels over the
+    mean share, so that the average over ranks is the mean over the pixels of the joined batch.
+
+    Args:
+        tasks: in head order.
+        config: strides, constant scales and class weights.
+        reduce: averages a small fp32 tensor over the ranks.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        config: LossConfig,
+        reduce: Callable[[Tensor], Tensor] = lambda numbers: numbers,
+    ) -> None:
         self.tasks = list(tasks)
         self.config = config
+        self._reduce = reduce
         self._class_weights = {name: torch.tensor(values) for name, values in config.class_weights.items()}
 
-    def _losses(self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+    def _losses(
+        self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor], shares: Tensor
+    ) -> list[Tensor]:
         size = next(iter(labels.values())).shape[-2:]
         resized = {
             name: functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)
             for name, x in predictions.items()
         }
-        device = next(iter(labels.values())).device
-        class_weights = {name: weights.to(device) for name, weights in self._class_weights.items()}
+        class_weights = {name: weights.to(shares.device) for name, weights in self._class_weights.items()}
         losses = task_losses(resized, labels, self.tasks, class_weights)
-        scale = self.config.scale
-        return torch.stack([losses[task.name] * scale.get(task.name, 1.0) for task in self.tasks])
+        return [
+            losses[task.name] * self.config.scale.get(task.name, 1.0) * share
+            for task, share in zip(self.tasks, shares, strict=True)
+        ]
 
     def __call__(self, predictions: Predictions, batch: Batch) -> Terms:
-        """Losses of one step.
+        """The terms of one step.
 
         Args:
             predictions: the network's, in training mode.
@@ -52,15 +76,20 @@ class Objective:
         """
         final = labels_at(batch, self.config.final_stride)
         coarse = labels_at(batch, self.config.intermediate_stride)
-        losses = self._losses(predictions.final, final)
-        extra = losses.new_zeros(())
-        for level in range(max((len(maps) for maps in predictions.intermediate.values()), default=0)):
+        pixels = torch.stack([labelled_pixels(maps, self.tasks) for maps in (final, coarse)])
+        mean = self._reduce(pixels)
+        shares = torch.where(mean > 0, pixels / mean.clamp_min(torch.finfo(mean.dtype).tiny), 1)
+        losses = self._losses(predictions.final, final, shares[0])
+        levels = max((len(maps) for maps in predictions.intermediate.values()), default=0)
+        folded = [loss.new_zeros(()) for loss in losses]
+        for level in range(levels):
             at_level = {name: maps[level] for name, maps in predictions.intermediate.items()}
-            extra = extra + self._losses(at_level, coarse).sum()
+            added = self._losses(at_level, coarse, shares[1])
+            folded = [before + now for before, now in zip(folded, added, strict=True)]
+        unweighted = losses[0].new_zeros(())
         if predictions.cosine is not None:
-            extra = extra + self.config.lambda_cos * predictions.cosine.float()
-        flags = supervised(final, self.tasks)
-        return Terms(losses, extra, torch.tensor([flags[task.name] for task in self.tasks]))
+            unweighted = self.config.lambda_cos * predictions.cosine.float()
+        return Terms(losses, folded, unweighted, mean[0] > 0)
 
 
 def labels_at(batch: Batch, stride: int) -> dict[str, Tensor]:

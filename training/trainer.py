@@ -1,38 +1,37 @@
 """One training run: seeded, resumable to the bit on CPU, and hard to lose."""
 
-import csv
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from training import checkpoint
-from training.config import RunConfig
-from training.data import Batch, Mixture, MixtureSampler, build_source, collate, validate
-from training.evaluation import evaluate, validation_sources
+from training.config import ConfigError, RunConfig, parse_config
+from training.data import Batch
+from training.devices import launch, loss_scale, mean_over_ranks, seed_step, share_buffers
+from training.evaluation import Report, evaluate, validation_sources
+from training.feed import Feed
+from training.history import History
 from training.model import MTCP
 from training.model.pretrained import initialise
-from training.objective import Objective, Terms
-from training.weighting import Observation, build_balancer
+from training.objective import Objective
+from training.optim import build_optimizer, rate
+from training.progress import EpochProgress
+from training.step import Outcome, Step, checkpoint_activations
+from training.tally import Tally
+from training.weighting import Engine, build_balancer
+from training.weighting.meta import MetaBalancer
 
 log = logging.getLogger(__name__)
 
 LAST = "last.pt"
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``history.csv``, one an epoch; none if there is no file yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 class TrainingError(RuntimeError):
@@ -42,63 +41,55 @@ class TrainingError(RuntimeError):
 class Trainer:
     """Trains ``config`` in the folder ``run``; picks up ``last.pt`` there where it stopped.
 
+    With several devices every process has a Trainer; all see the same losses and weights, rank 0 writes.
+    ``check`` False trusts that every label file can be read.
+
     Raises:
         ConfigError, DataError, WeightsError: before the first step, whatever would lose it later.
     """
 
-    def __init__(self, config: RunConfig, run: Path) -> None:
+    def __init__(self, config: RunConfig, run: Path, check: bool = True) -> None:
         self.config, self.run = config, run
+        self.fabric = launch(config)
         torch.manual_seed(config.seed)
-        self.device = torch.device(config.device)
-        self._val = validation_sources(config.data, config.tasks)
-        self._mixture_size: tuple[int, int] | None = None
-        self._prepare_data(0)
-        network = MTCP(config.model)
-        initialise(network, config.init)
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.objective = Objective(config.tasks, config.loss)
-        self.balancer = build_balancer(config.balancer.name, len(config.tasks), config.balancer.options)
-        self.balancer.to(self.device)
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=config.optim.weight_decay)
-        self.schedule = LambdaLR(self.optimizer, self._rate)
+        self._val = validation_sources(config.data, config.tasks, check)
+        self.feed = Feed(config, self.fabric, check)
+        self.network = MTCP(config.model)
+        initialise(self.network, config.init)
+        self.network.to(self.fabric.device).to(memory_format=torch.channels_last)
         self.ema = self._average() if config.optim.ema else None
+        self.engine = self._build_engine()
+        self.optimizer = build_optimizer(self.network, self.engine.balancer, config.optim)
+        self.schedule = LambdaLR(self.optimizer, self._rate)
+        self.objective = Objective(config.tasks, config.loss, self._mean)
+        self.forward_step = Step(self.network, self.objective, self.engine)
+        if config.activation_checkpointing:
+            checkpoint_activations(self.network)
+        if config.compile:
+            self.forward_step.compile(config.compile)
+        self._model, self._stepper = self.fabric.setup(self.forward_step, self.optimizer)
         self.epoch = self.step = self.step_in_epoch = self.bad_steps = 0
-        self._sums = torch.zeros(2, len(config.tasks), dtype=torch.float64)
+        self._pending = 0
+        self._tally = Tally(len(config.tasks))
+        self._history: History | None = None
 
     # -- pieces --------------------------------------------------------------------------------------------
 
-    def _prepare_data(self, epoch: int) -> None:
-        data, size = self.config.data, self.config.data.size_at(epoch)
-        if size == self._mixture_size:
-            return
-        sources = [build_source(source, self.config.tasks, size, data.augment) for source in data.train]
-        if self._mixture_size is None:
-            validate(sources)
-        self._mixture_size = size
-        self.mixture = Mixture(sources)
-        self.sampler = MixtureSampler(self.mixture, self.config.seed, data.batch_size, data.samples_per_epoch)
-        self.steps_per_epoch = max(1, len(self.sampler) // data.batch_size)
+    def _mean(self, numbers: torch.Tensor) -> torch.Tensor:
+        return mean_over_ranks(self.fabric, numbers)
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        optim = self.config.optim
-        encoder = {id(p) for p in self.network.backbone.encoder.parameters()}
-        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-        for parameter in self.network.parameters():
-            if not parameter.requires_grad:
-                continue
-            rate = optim.encoder_lr or optim.lr if id(parameter) in encoder else optim.lr
-            decay = optim.weight_decay if parameter.ndim > 1 else 0.0  # no decay on norms and biases
-            groups.setdefault((rate, decay), []).append(parameter)
-        return [
-            {"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()
-        ]
+    def _build_engine(self) -> Engine:
+        chosen = self.config.balancer
+        try:
+            balancer = build_balancer(chosen.name, [task.name for task in self.config.tasks], chosen.options)
+        except ValueError as error:
+            raise ConfigError(f"balancer: {error}") from error
+        engine = Engine(balancer, every=chosen.every, reduce=self._mean, ranks=self.fabric.world_size)
+        return engine.to(self.fabric.device)
 
-    def _rate(self, step: int) -> float:
-        optim = self.config.optim
-        total = self.steps_per_epoch * self.config.epochs
-        done = step if optim.per_step else step // self.steps_per_epoch * self.steps_per_epoch
-        warm = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
-        return float(warm * max(0.0, 1 - done / total) ** optim.power)
+    def _rate(self, update: int) -> float:
+        updates_per_epoch = -(-self.feed.steps_per_epoch // self.config.optim.accumulate)
+        return rate(update, updates_per_epoch, self.config.epochs, self.config.optim)
 
     def _average(self) -> AveragedModel:
         decay = self.config.optim.ema
@@ -123,29 +114,36 @@ class Trainer:
             "averaged": None if self.ema is None else self.ema.n_averaged,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "balancer": self.balancer.state_dict(),
+            "engine": self.engine.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
             "progress": [self.epoch, self.step, self.step_in_epoch, self.bad_steps],
-            "sums": self._sums,
-            "rng": torch.get_rng_state(),
+            "tally": self._tally.state(),
         }
 
     def save(self) -> None:
-        """Write ``last.pt`` atomically."""
-        checkpoint.save(self.run / LAST, self.state())
+        """Write ``last.pt`` atomically; only between updates, for gradients are not kept."""
+        assert not self._pending
+        if self.fabric.is_global_zero:
+            checkpoint.save(self.run / LAST, self.state())
 
     def resume(self) -> bool:
-        """Continue from ``last.pt``; False if there is none.
+        """Continue from ``last.pt``, made on any kind and number of devices; False if there is none.
 
         Raises:
-            CheckpointError: it is damaged, or was made by another configuration.
+            CheckpointError: it is damaged, or was made by another configuration or an earlier version.
         """
         path = self.run / LAST
         if not path.exists():
             return False
         state = checkpoint.load(path)
-        if state["config"] != self.config.model_dump(mode="json"):
+        where = {"device": self.config.device, "devices": self.config.devices}
+        if parse_config(state["config"], path.name).model_copy(update=where) != self.config:
             raise checkpoint.CheckpointError(
                 f"{path} belongs to another configuration; choose another run folder or remove it"
+            )
+        if "engine" not in state:
+            raise checkpoint.CheckpointError(
+                f"{path} has no state to resume from; to start from its weights, set init to a copy of it"
             )
         self.network.load_state_dict(state["model"])
         if self.ema is not None:
@@ -153,130 +151,183 @@ class Trainer:
             self.ema.n_averaged.copy_(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.balancer.load_state_dict(state["balancer"])
+        self.engine.load_state_dict(state["engine"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.epoch, self.step, self.step_in_epoch, self.bad_steps = state["progress"]
-        self._sums = state["sums"]
-        torch.set_rng_state(state["rng"])
+        self._tally.load(**state["tally"])
         log.info("resumed %s at epoch %d, step %d", path, self.epoch, self.step)
         return True
 
     # -- running -------------------------------------------------------------------------------------------
 
-    def train(self) -> None:
-        """Run to the last epoch.
+    def train(self, until: float = float("inf")) -> bool:
+        """Run to the last epoch, or until ``time.monotonic()`` passes ``until``; whether all is done.
 
         Raises:
-            TrainingError: too many steps in a row had a non-finite loss.
+            TrainingError: too many steps in a row had a non-finite loss or gradient.
         """
-        while self.epoch < self.config.epochs:
-            self._train_epoch()
+        if self.fabric.is_global_zero:
+            self._history = History(self.run, self.config.tensorboard)
+        try:
+            while self.epoch < self.config.epochs:
+                if not self._train_epoch(until):
+                    return False
+        finally:
+            if self._history is not None:
+                self._history.close()
+        self.fabric.barrier()
+        return True
 
-    def _train_epoch(self) -> None:
-        data = self.config.data
-        self._prepare_data(self.epoch)
+    def _train_epoch(self, until: float) -> bool:
+        config = self.config
+        self.feed.prepare(self.epoch)
         self.network.train()
-        self.sampler.set_epoch(self.epoch, self.step_in_epoch)
-        loader = DataLoader(
-            self.mixture,
-            data.batch_size,
-            sampler=self.sampler,
-            num_workers=data.workers,
-            collate_fn=collate,
-            drop_last=self.steps_per_epoch > 1,
-            generator=torch.Generator().manual_seed(
-                0
-            ),  # keys carry the randomness; leave the global RNG alone
-        )
         started = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, transient=True) as progress:
-            bar = progress.add_task(
-                f"epoch {self.epoch}", total=self.steps_per_epoch, completed=self.step_in_epoch
-            )
-            for batch in loader:
-                terms = self._train_step(batch)
-                shown = " ".join(f"{loss:.2f}" for loss in terms.losses.tolist())
-                progress.update(bar, advance=1, description=f"epoch {self.epoch} losses {shown}")
-                if self.step_in_epoch % self.config.checkpoint_every == 0:
+        done, quiet = self.step_in_epoch, not self.fabric.is_global_zero
+        with EpochProgress(self.epoch, self.feed.steps_per_epoch, done, config.log_every, quiet) as progress:
+            for batch in self._batches():
+                outcome = self._train_step(batch)
+                progress.advance("losses " + " ".join(f"{loss:.3f}" for loss in outcome.losses.tolist()))
+                self._log_step(outcome)
+                late = time.monotonic() > until
+                if not self._pending and (late or self.step_in_epoch // config.checkpoint_every > done):
                     self.save()
+                    done = self.step_in_epoch // config.checkpoint_every
+                    if late:
+                        return False
         self._end_epoch(time.monotonic() - started)
+        return True
 
-    def _train_step(self, batch: Batch) -> Terms:
-        batch = {
-            k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()
-        }
+    def _batches(self) -> Iterator[Batch]:
+        """The rest of the epoch's batches, each after the meta step of a balancer that looks ahead."""
+        batches = self.feed.batches(self.epoch, self.step_in_epoch)
+        balancer = self.engine.balancer
+        if not isinstance(balancer, MetaBalancer):
+            yield from batches
+            return
+        for batch, second in zip(batches, self.feed.batches(self.epoch, self.step_in_epoch, 1), strict=True):
+            seed_step(self.config.seed, self.step, self.fabric.global_rank)
+            rate = self.optimizer.param_groups[0]["lr"]
+            closures = partial(self._plain_losses, batch), partial(self._plain_losses, second)
+            balancer.meta_step(self.network, *closures, rate, self._mean)
+            yield batch
+
+    def _plain_losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Final losses [T] and the sum of all unweighted terms, in fp32 and past all wrappers."""
         images = batch["image"].contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            predictions = self.network(images)
-        terms = self.objective(predictions, batch)
-        weights = self.balancer(Observation(terms.losses.detach(), self.epoch, self.step))
-        total = (weights.heads * terms.losses).sum() + terms.extra
-        if total.isfinite():
-            self._update(total)
-            self._sums += (
-                torch.stack([terms.losses.detach().cpu(), torch.ones(len(terms.losses))]) * terms.supervised
-            )
-            self.bad_steps = 0
+        terms = self.objective(self.network(images), batch)
+        return torch.stack(terms.losses), torch.stack([*terms.folded, terms.unweighted]).sum()
+
+    def _train_step(self, batch: Batch) -> Outcome:
+        start = self.step_in_epoch // self.config.optim.accumulate * self.config.optim.accumulate
+        group = min(self.config.optim.accumulate, self.feed.steps_per_epoch - start)
+        last = self.step_in_epoch == start + group - 1
+        seed_step(self.config.seed, self.step, self.fabric.global_rank)
+        several = self.fabric.world_size > 1
+        waits = self.fabric.no_backward_sync(self._model) if several and not last else nullcontext()
+        with waits:
+            outcome: Outcome = self._model(batch, self.epoch, self.step, loss_scale(self.fabric))
+            taught = outcome.finite and bool(outcome.supervised.any())
+            if taught:
+                self.fabric.backward(outcome.total / group)
+        if taught:
+            self._pending += 1
+            self._tally.add(outcome)
+        elif outcome.finite:
+            log.warning("step %d skipped, no image has a label: %s", self.step, batch["id"])
+            self._tally.empty += 1
         else:
-            self._skip(terms, batch["id"])
+            bad = self._named(outcome.losses)
+            self._skip(f"non-finite loss of {bad or 'an intermediate prediction'}", batch)
+        if last and self._pending:
+            self._update(batch, reduced=taught or not several)
         self.step += 1
         self.step_in_epoch += 1
-        return terms
+        return outcome
 
-    def _update(self, total: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        if self.config.optim.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optim.clip_norm)
-        self.optimizer.step()
+    def _update(self, batch: Batch, reduced: bool) -> None:
+        """One optimizer step on the gradients at hand; ``reduced`` says that they are averaged over ranks."""
+        parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
+        if not reduced:  # the step that would have averaged them was skipped
+            for parameter in parameters:
+                assert parameter.grad is not None
+                parameter.grad.copy_(self._mean(parameter.grad))
+        precision = self.fabric.strategy.precision
+        precision.unscale_gradients(self.optimizer)
+        limit = self.config.optim.clip_norm or float("inf")
+        finite = bool(torch.nn.utils.clip_grad_norm_(parameters, limit).isfinite())
+        if finite or loss_scale(self.fabric) != 1:  # fp16's scaler skips the step itself and lowers the scale
+            self._stepper.step()
+        self._stepper.zero_grad(set_to_none=True)
+        self._pending = 0
+        if not finite:
+            self._skip("non-finite gradient", batch)
+            return
+        self.bad_steps = 0
         self.schedule.step()
         if self.ema is not None:
             self.ema.update_parameters(self.network)
 
-    def _skip(self, terms: Terms, ids: list[str]) -> None:
-        names = [
-            task.name
-            for task, loss in zip(self.config.tasks, terms.losses, strict=True)
-            if not loss.isfinite()
-        ]
-        log.warning("step %d skipped, non-finite loss of %s; images %s", self.step, names or "the rest", ids)
+    def _named(self, losses: torch.Tensor) -> str:
+        pairs = zip(self.config.tasks, losses, strict=True)
+        return ", ".join(task.name for task, loss in pairs if not loss.isfinite())
+
+    def _skip(self, why: str, batch: Batch) -> None:
+        log.warning("step %d skipped, %s; images %s", self.step, why, batch["id"])
         self.bad_steps += 1
+        self._tally.skipped += 1
         if self.bad_steps >= self.config.max_bad_steps:
             raise TrainingError(
-                f"{self.bad_steps} steps in a row had a non-finite loss; the last good state is in "
-                f"{self.run / LAST}; lower optim.lr or set optim.clip_norm"
+                f"{self.bad_steps} steps in a row had a non-finite loss or gradient; the last good state is "
+                f"in {self.run / LAST}; lower optim.lr or set optim.clip_norm"
             )
 
+    # -- records -------------------------------------------------------------------------------------------
+
+    def _log_step(self, outcome: Outcome) -> None:
+        if self._history is None or self.step % self.config.log_every:
+            return
+        names = [task.name for task in self.config.tasks]
+        values = {f"loss/{name}": loss for name, loss in zip(names, outcome.losses.tolist(), strict=True)}
+        values |= {
+            f"weight/{name}": weight for name, weight in zip(names, outcome.heads.tolist(), strict=True)
+        }
+        self._history.step(self.step, values | {"lr": self.optimizer.param_groups[0]["lr"]})
+
     def _end_epoch(self, seconds: float) -> None:
-        means = torch.where(self._sums[1] > 0, self._sums[0] / self._sums[1], torch.nan)
-        weights = self.balancer(
-            Observation(means.float().nan_to_num(0).to(self.device), self.epoch, self.step)
-        ).heads
-        self.balancer.end_epoch(means.float().to(self.device))
-        finished = self.epoch
-        self._sums.zero_()
+        row = self._row(seconds)
+        self.engine.balancer.end_epoch(self._tally.losses.to(self.fabric.device))
+        self._tally = Tally(len(self.config.tasks))
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.save()
-        row = {"epoch": finished, "step": self.step, "seconds": round(seconds, 1)}
-        for task, loss, weight in zip(self.config.tasks, means.tolist(), weights.tolist(), strict=True):
-            row |= {f"loss/{task.name}": round(loss, 5), f"weight/{task.name}": round(weight, 5)}
         if self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs:
-            report = evaluate(self.best, self._val, self.config.data.batch_size, self.config.device)
+            report = self.validate()
             row |= {
                 f"{name}/{key}": value for name, values in report.items() for key, value in values.items()
             }
-        self._record(row)
+        if self._history is not None:
+            self._history.epoch(row)
+            shown = ", ".join(f"{key} {value}" for key, value in row.items() if key != "epoch")
+            log.info("epoch %d: %s", row["epoch"], shown)
 
-    def _record(self, row: dict[str, Any]) -> None:
-        """Append to ``history.csv``; columns that first appear now are added to the file."""
-        path = self.run / "history.csv"
-        rows = read_history(path)
-        rows = [old for old in rows if int(old["epoch"]) < row["epoch"]] + [row]
-        columns = list(dict.fromkeys(key for entry in rows for key in entry))
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(path)
-        log.info("epoch %d: %s", row["epoch"], ", ".join(f"{k} {v}" for k, v in row.items() if k != "epoch"))
+    def _row(self, seconds: float) -> dict[str, Any]:
+        tally = self._tally
+        row: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "seconds": round(seconds, 1)}
+        row |= {"skipped": tally.skipped, "empty": tally.empty}
+        columns = {"loss": tally.losses.tolist(), "weight": tally.heads.tolist()}
+        if self.engine.balancer.splits:
+            columns["encoder_weight"] = tally.encoder.tolist()
+        for index, task in enumerate(self.config.tasks):
+            if not tally.labelled[index]:
+                log.warning("epoch %d: no image had a label of %s", self.epoch, task.name)
+            row |= {f"{name}/{task.name}": round(values[index], 5) for name, values in columns.items()}
+            row[f"labelled/{task.name}"] = tally.labelled[index]
+        return row
+
+    def validate(self) -> Report:
+        """All metrics of the validation sources, which the ranks share; each rank must call this."""
+        share_buffers(self.fabric, self.best)
+        rank, ranks = self.fabric.global_rank, self.fabric.world_size
+        return evaluate(
+            self.best, self._val, self.config.data.batch_size, self.fabric.device, shard=(rank, ranks)
+        )

@@ -14,9 +14,9 @@ from training.losses import (
     balanced_bce,
     cross_entropy,
     depth_loss,
+    labelled_pixels,
     normals_loss,
     scale_and_shift_invariant,
-    supervised,
     task_losses,
 )
 from training.tasks import Task, make_task
@@ -63,20 +63,14 @@ def test_missing_labels_cost_exactly_nothing(batch: dict[str, Tensor], poison: f
     for value in maps.values():
         assert value.grad is not None
         assert value.grad.abs().max().item() == 0
-    assert supervised(batch, tasks) == {task.name: False for task in tasks}
+    assert labelled_pixels(batch, tasks).tolist() == [0] * len(tasks)
 
 
-def test_one_labelled_pixel_is_supervision() -> None:
+def test_labelled_pixels_are_counted() -> None:
     batch = unlabelled()
     batch["semseg"][1, 2, 3] = 4
     batch["disparity"][0, 0, 1, 1] = 0.5
-    assert supervised(batch, TASKS) == {
-        "semseg": True,
-        "depth": True,
-        "normals": False,
-        "saliency": False,
-        "parsing": False,
-    }
+    assert labelled_pixels(batch, TASKS).tolist() == [1, 1, 0, 0, 0]
 
 
 def test_only_labelled_pixels_have_a_gradient() -> None:

@@ -1,6 +1,7 @@
 """A run: resumable to the bit, honest about labels, hard to lose."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from tests.training.tiny import tiny_run
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import RunConfig
-from training.data import Batch, DataError, collate
-from training.objective import Terms
-from training.trainer import LAST, Trainer, TrainingError, read_history
+from training.data import Batch, DataError
+from training.history import read_history
+from training.model import Predictions
+from training.objective import Objective, Terms
+from training.step import Outcome
+from training.trainer import LAST, Trainer, TrainingError
 
 
 def final_state(trainer: Trainer) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def stop_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> Non
     """Let the run die in ``step``, after what it saved before."""
     original = trainer._train_step
 
-    def dying(batch: Batch) -> Terms:
+    def dying(batch: Batch) -> Outcome:
         if trainer.step == step:
             raise Stopped
         return original(batch)
@@ -91,33 +95,37 @@ def test_another_configuration_does_not_resume(tmp_path: Path) -> None:
 
 def test_an_unlabelled_task_teaches_nothing(tmp_path: Path) -> None:
     trainer = Trainer(tiny_run("loss.lambda_cos=0"), tmp_path)
-    batch = next(
-        iter(torch.utils.data.DataLoader(trainer.mixture, 2, sampler=trainer.sampler, collate_fn=collate))
-    )
+    batch = next(trainer.feed.batches(0, 0))
     batch["parsing"] = torch.full_like(batch["parsing"], 255)
     trainer.network.train()
     terms = trainer.objective(trainer.network(batch["image"]), batch)
     assert terms.supervised.tolist() == [True, True, True, True, False]
-    assert terms.losses[-1].item() == 0
-    (terms.losses.sum() + terms.extra).backward()  # type: ignore[no-untyped-call]
+    assert terms.losses[-1].item() == terms.folded[-1].item() == 0
+    torch.stack([*terms.losses, *terms.folded, terms.unweighted]).sum().backward()  # type: ignore[no-untyped-call]
     head = trainer.network.branches["parsing"].head
     assert all(p.grad is not None and not p.grad.any() for p in head.parameters())  # type: ignore[union-attr]
 
 
+def poison_depth(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, steps: range = range(1000)) -> None:
+    """Make the depth loss NaN in ``steps``."""
+    objective = Objective.__call__
+
+    def broken(self: Objective, predictions: Predictions, batch: Batch) -> Terms:
+        terms = objective(self, predictions, batch)
+        if trainer.step not in steps:
+            return terms
+        losses = [loss * torch.nan if index == 1 else loss for index, loss in enumerate(terms.losses)]
+        return replace(terms, losses=losses)
+
+    monkeypatch.setattr(Objective, "__call__", broken)
+
+
 def test_non_finite_steps_are_skipped_named_and_limited(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(tiny_run("max_bad_steps=2", "data.samples_per_epoch=4"), tmp_path)
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
-    objective = trainer.objective
-
-    def broken(*args: Any) -> Terms:
-        terms = objective(*args)
-        losses = terms.losses.clone()
-        losses[1] = torch.nan
-        return Terms(losses, terms.extra, terms.supervised)
-
-    trainer.objective = broken  # type: ignore[assignment]
+    poison_depth(trainer, monkeypatch)
     with caplog.at_level(logging.WARNING), pytest.raises(TrainingError, match="2 steps in a row"):
         trainer.train()
     assert "depth" in caplog.text

@@ -13,6 +13,7 @@ RUN = [
     "data.train.0.count=8",
     "data.val.0.count=2",
     "optim.warmup_steps=2",
+    "tensorboard=false",
 ]
 
 

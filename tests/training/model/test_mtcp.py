@@ -24,7 +24,7 @@ def count(module: torch.nn.Module) -> float:
 
 
 def test_the_papers_network_has_its_size() -> None:
-    config = load_config("mtcp_swin_small", ["root=nowhere"])
+    config = load_config("nyud_swin_small", ["root=nowhere"])
     with torch.device("meta"):
         paper = MTCP(config.model)
     assert count(paper) == pytest.approx(151, rel=0.02)

@@ -37,7 +37,7 @@ def test_imagenet_weights_fit_their_encoder_only() -> None:
 
 
 def test_published_mask2former_weights_have_a_place_for_every_tensor() -> None:
-    paper = load_config("mtcp_swin_small", ["root=x"]).model
+    paper = load_config("nyud_swin_small", ["root=x"]).model
     with torch.device("meta"):
         ours = MTCP(paper).backbone.state_dict()
         theirs = backbone_names(Mask2FormerModel(Mask2FormerConfig()).state_dict())

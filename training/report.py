@@ -1,0 +1,118 @@
+"""The figures of an evaluation as JSON and as a table, beside the paper's where they may be compared."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from training.evaluation import Report
+from training.metrics import delta_mtl
+from training.metrics.delta_mtl import HEADLINE, Protocol, headline
+from training.tasks import Task
+
+PROTOCOLS: tuple[Protocol, ...] = ("mtcp", "invpt")
+
+PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
+    "nyud-swin-small": {
+        "MT-CP (paper, Table 1)": {"semseg": 0.5625, "depth": 0.4316, "normals": 18.60},
+        "single-task (paper, Table 1)": {"semseg": 0.5320, "depth": 0.4923, "normals": 19.22},
+    },
+    "pascal-swin-small": {
+        "MT-CP (paper, Table 2)": {"semseg": 0.7996, "parsing": 0.6913, "saliency": 0.8420},
+        "single-task (paper, Table 2)": {"semseg": 0.7510, "parsing": 0.6829, "saliency": 0.8222},
+    },
+}
+"""Headline figures of arXiv 2412.03179 by name of the run; depth and saliency in the protocol ``mtcp``."""
+
+
+class ReportError(ValueError):
+    """A single-task report that does not fit; names it and what is missing."""
+
+
+def read_single_tasks(given: Sequence[str], tasks: Sequence[Task]) -> Report:
+    """The figures of single-task runs out of ``task=report.json`` pairs.
+
+    Raises:
+        ReportError: a pair whose file has no figures of its task, or a task of ``tasks`` without a pair.
+    """
+    single: Report = {}
+    for pair in given:
+        name, _, path = pair.partition("=")
+        try:
+            single[name] = json.loads(Path(path).read_text())[name]
+        except (OSError, ValueError, KeyError) as error:
+            raise ReportError(f"--single-task {pair}: no report with figures of {name!r} there") from error
+    if missing := [task.name for task in tasks if task.name not in single]:
+        raise ReportError(f"Delta-MTL needs a --single-task report of {', '.join(missing)} too")
+    return single
+
+
+def gains(figures: Report, single: Report, tasks: Sequence[Task]) -> dict[str, float]:
+    """Delta-MTL in per cent by protocol, over the tasks that have figures."""
+    scored = [task for task in tasks if task.name in figures]
+    return {protocol: delta_mtl(figures, single, scored, protocol) for protocol in PROTOCOLS}
+
+
+def write_json(path: Path, figures: Report, name: str, delta: Mapping[str, float] | None) -> None:
+    """By task name the figures; beside them ``delta_mtl`` and the paper's ``published`` rows, if any."""
+    content: dict[str, Any] = dict(figures)
+    if delta is not None:
+        content["delta_mtl"] = dict(delta)
+    if name in PUBLISHED:
+        content["published"] = PUBLISHED[name]
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def rows(figures: Report, delta: Mapping[str, float] | None) -> list[tuple[str, str, float]]:
+    """(task, metric, value) of every figure."""
+    listed = [(task, metric, value) for task, values in figures.items() for metric, value in values.items()]
+    return listed + [("all", f"Delta-MTL/{protocol} %", value) for protocol, value in (delta or {}).items()]
+
+
+def published_value(name: str, row: str, task: Task, metric: str) -> float | None:
+    """The paper's figure for ``metric`` of ``task``, if the run ``name`` has one in ``row``."""
+    headlined = HEADLINE[task.kind][0]
+    if metric not in (headlined, f"{headlined}/mtcp"):
+        return None
+    return PUBLISHED[name][row].get(task.name)
+
+
+def _cells(figures: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None) -> Any:
+    by_name = {task.name: task for task in tasks}
+    papers = list(PUBLISHED.get(name, ()))
+    for task, metric, value in rows(figures, delta):
+        beside = [
+            published_value(name, row, by_name[task], metric) if task in by_name else None for row in papers
+        ]
+        yield [task, metric, f"{value:.4f}", *("" if known is None else f"{known:.4f}" for known in beside)]
+
+
+def terminal_table(
+    title: str, figures: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None = None
+) -> Table:
+    """All figures for a terminal, with a column a published row."""
+    table = Table("task", "metric", "value", *PUBLISHED.get(name, ()), title=title)
+    for cells in _cells(figures, name, tasks, delta):
+        table.add_row(*cells)
+    return table
+
+
+def markdown_table(
+    figures: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None = None
+) -> str:
+    """The same as Markdown."""
+    header = ["task", "metric", "value", *PUBLISHED.get(name, ())]
+    return markdown(header, list(_cells(figures, name, tasks, delta)))
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    every = [header, ["---"] * len(header), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in every)
+
+
+def headlines(figures: Report, tasks: Sequence[Task], protocol: Protocol) -> dict[str, float]:
+    """The one figure of each task that tables print."""
+    return {task.name: headline(figures[task.name], task, protocol) for task in tasks if task.name in figures}
