@@ -47,6 +47,7 @@ def server(bundle: Path, threads: int) -> Iterator[tuple[httpx.Client, subproces
         "-m",
         "mtcp_serve",
         "serve",
+        "--bundle",
         str(bundle),
         "--port",
         "0",

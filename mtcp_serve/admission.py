@@ -1,10 +1,11 @@
-"""Which requests are worked on, which wait, and which are turned away."""
+"""Which requests are read, which are worked on, which wait, and which are turned away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from mtcp_serve.errors import DeadlineError, OverloadedError
+from mtcp_serve.errors import DeadlineError, OverloadedError, UploadTimeoutError
 
 T = TypeVar("T")
 
@@ -17,6 +18,13 @@ class Admission:
         self._limit = concurrency + queue
         self._deadline_s = deadline_s
         self._jobs: set[asyncio.Task[object]] = set()
+        self.running = 0
+        """Jobs that have a slot."""
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have none yet."""
+        return len(self._jobs) - self.running
 
     def check(self) -> None:
         """Tell early, before a body is read, that `run` would refuse.
@@ -55,4 +63,42 @@ class Admission:
 
     async def _in_slot(self, job: Callable[[], Awaitable[T]]) -> T:
         async with self._slots:
-            return await job()
+            self.running += 1
+            try:
+                return await job()
+            finally:
+                self.running -= 1
+
+
+class Uploads:
+    """At most ``limit`` request bodies are read at the same time, each for ``seconds`` at most.
+
+    Bodies wait in memory, and a slow client holds on to what it has sent: this is the bound on both.
+    """
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self.running = 0
+        """Bodies that are being read."""
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Read a body within the ``async with`` block.
+
+        Raises:
+            OverloadedError: ``limit`` others are being read.
+            UploadTimeoutError: the block took longer than ``seconds``.
+        """
+        if self.running >= self._limit:
+            raise OverloadedError(f"{self._limit} request bodies are being read, the most that may")
+        self.running += 1
+        try:
+            async with asyncio.timeout(self._seconds) as timeout:
+                yield
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise UploadTimeoutError(f"the body was not complete within {self._seconds:g} s") from error
+        finally:
+            self.running -= 1

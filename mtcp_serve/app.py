@@ -1,7 +1,8 @@
 """The ASGI application: ``uvicorn --factory mtcp_serve.app:create_app``."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -11,16 +12,17 @@ from starlette.exceptions import HTTPException
 from mtcp_serve import __version__
 from mtcp_serve.engine import Engine
 from mtcp_serve.errors import RequestError
-from mtcp_serve.middleware import (
-    RequestContext,
-    on_http_exception,
-    on_request_error,
-    on_validation_error,
-)
-from mtcp_serve.onnx_engine import OnnxEngine
+from mtcp_serve.failures import on_http_exception, on_request_error, on_validation_error
+from mtcp_serve.loading import load_engines
+from mtcp_serve.metrics import Metrics
+from mtcp_serve.middleware import RequestContext
 from mtcp_serve.routes import router
 from mtcp_serve.service import Service
 from mtcp_serve.settings import Settings
+from mtcp_serve.threads import in_thread
+
+if TYPE_CHECKING:
+    from mtcp_serve.tracing import Tracing
 
 _DESCRIPTION = r"""One photo, one request, several dense maps: class labels, depth, surface normals, saliency.
 
@@ -33,21 +35,28 @@ curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' \
 Every error has the body `{"error": {"code", "message", "hint"}}`."""
 
 
-def create_app(settings: Settings | None = None, engine: Engine | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, engines: Sequence[Engine] | None = None) -> FastAPI:
     """The application for ``settings`` (by default, those of the environment).
 
-    It serves ``engine``, or loads the bundle that the settings name when it starts; a bundle that cannot be
-    served stops the start with a `BundleError`.
+    It serves ``engines``, or loads the bundles that the settings name when it starts; a bundle that cannot
+    be served stops the start with a `BundleError`.
     """
     settings = settings or Settings()
+    metrics = Metrics()
+    tracing = _tracing() if settings.traces else None
+    telemetry: dict[str, Any] = {} if tracing is None else {"telemetry": tracing.config}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loaded = engine or OnnxEngine.load(settings.bundle, settings.provider, settings.threads)
-        async with Service(settings, [loaded]) as service:
+        loaded = load_engines(settings) if engines is None else engines
+        async with Service(settings, loaded, metrics) as service:
+            if tracing is not None:
+                service.observers.append(tracing.photo)
             app.state.service = service
             yield
             app.state.service = None
+        if tracing is not None:
+            await in_thread(tracing.close)
 
     app = FastAPIOffline(
         redoc_url=None,
@@ -56,11 +65,19 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         description=_DESCRIPTION,
         lifespan=lifespan,
         swagger_ui_parameters={"validatorUrl": None},
+        **telemetry,
     )
     app.state.service = None
+    app.state.metrics = metrics
     app.include_router(router)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, metrics=metrics)
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     return app
+
+
+def _tracing() -> "Tracing":
+    from mtcp_serve.tracing import Tracing
+
+    return Tracing()

@@ -1,6 +1,7 @@
-"""The photo in a request body: a multipart field or the raw body, never more of it than the limit."""
+"""The photos in a request body: multipart fields or the raw body, never more of it than the limits."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -10,12 +11,22 @@ from mtcp_serve.errors import (
     EmptyImageError,
     InvalidBodyError,
     PayloadTooLargeError,
+    TooManyPhotosError,
     UnsupportedMediaTypeError,
 )
 
 FIELD = "image"
 """Name of the multipart field."""
+_FORM = "multipart/form-data"
 _FRAMING = 64 * 1024  # bytes that multipart headers and boundaries may add
+
+
+@dataclass
+class Upload:
+    """A photo of a form: its file name, and its bytes, of which no more than one over the limit are kept."""
+
+    name: str | None
+    data: bytearray = field(default_factory=bytearray)
 
 
 async def read_image(request: Request, max_bytes: int) -> bytes:
@@ -27,18 +38,42 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
         InvalidBodyError: broken multipart, or not exactly one field ``image``.
         EmptyImageError: the body or the field has no bytes.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == "multipart/form-data":
-        data = await _read_form(request, max_bytes)
+    media_type = _media_type(request)
+    if media_type == _FORM:
+        form = await _read_form(request, max_bytes + _FRAMING, max_bytes, 1)
+        data = bytes(form.images[0].data)
+        if len(data) > max_bytes:
+            raise PayloadTooLargeError(f"the image has more than {max_bytes} bytes, which is the limit")
     elif media_type.startswith("image/") or media_type == "application/octet-stream":
         data = b"".join([chunk async for chunk in _limited(request, max_bytes)])
     else:
-        raise UnsupportedMediaTypeError(
-            f"cannot read Content-Type {media_type}" if media_type else "the request has no Content-Type"
-        )
+        raise _unsupported(media_type)
     if not data:
         raise EmptyImageError("the image has 0 bytes")
     return data
+
+
+async def read_images(request: Request, max_photos: int, max_body: int, max_bytes: int) -> list[Upload]:
+    """The photos of a form, in order; one of more than ``max_bytes`` bytes is kept one byte too long.
+
+    Raises:
+        UnsupportedMediaTypeError: the Content-Type is not multipart/form-data.
+        TooManyPhotosError: there are more than ``max_photos`` fields ``image``.
+        PayloadTooLargeError: the body has more than ``max_body`` bytes.
+        InvalidBodyError: broken multipart, or no field ``image``.
+    """
+    if _media_type(request) != _FORM:
+        raise _unsupported(_media_type(request), "send multipart/form-data with several fields 'image'")
+    return (await _read_form(request, max_body, max_bytes, max_photos)).images
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _unsupported(media_type: str, hint: str | None = None) -> UnsupportedMediaTypeError:
+    what = f"cannot read Content-Type {media_type}" if media_type else "the request has no Content-Type"
+    return UnsupportedMediaTypeError(what, hint)
 
 
 async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
@@ -54,8 +89,8 @@ async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def _read_form(request: Request, max_bytes: int) -> bytes:
-    form = _Form(request.headers["content-type"])
+async def _read_form(request: Request, max_body: int, max_bytes: int, max_photos: int) -> "_Form":
+    form = _Form(request.headers["content-type"], max_bytes)
     try:
         parser = MultipartParser(
             form.boundary,
@@ -68,37 +103,39 @@ async def _read_form(request: Request, max_bytes: int) -> bytes:
                 "on_end": form.on_end,
             },
         )
-        async for chunk in _limited(request, max_bytes + _FRAMING):
+        async for chunk in _limited(request, max_body):
             parser.write(chunk)
-            if len(form.image) > max_bytes:
-                raise PayloadTooLargeError(f"the image has more than {max_bytes} bytes, which is the limit")
+            if len(form.images) > max_photos:
+                raise (
+                    InvalidBodyError(f"the form has several fields {FIELD!r}; POST /predict takes one photo")
+                    if max_photos == 1
+                    else TooManyPhotosError(f"the form has more than {max_photos} fields {FIELD!r}")
+                )
     except FormParserError as error:
         raise InvalidBodyError(f"the multipart body cannot be read: {error}") from error
     if not form.complete:
         raise InvalidBodyError("the multipart body ends early, its last boundary is missing")
-    count = form.names.count(FIELD)
-    if count == 0:
+    if not form.images:
         fields = ", ".join(sorted(form.names)) or "none"
         raise InvalidBodyError(f"the form has no field {FIELD!r}; its fields: {fields}")
-    if count > 1:
-        raise InvalidBodyError(f"the form has {count} fields {FIELD!r}; send one photo a request")
-    return bytes(form.image)
+    return form
 
 
 class _Form:
-    """What a multipart body holds: the names of its parts and the bytes of those called ``image``.
+    """What a multipart body holds: the names of its parts, and those called ``image``.
 
     Everything stays in memory, where the byte limit bounds it; nothing is written to disk.
     """
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, max_bytes: int) -> None:
         _, parameters = parse_options_header(content_type)
         if not parameters.get(b"boundary"):
             raise InvalidBodyError("the Content-Type names no multipart boundary")
         self.boundary = parameters[b"boundary"]
         self.names: list[str] = []
-        self.image = bytearray()
+        self.images: list[Upload] = []
         self.complete = False
+        self._max_bytes = max_bytes
         self._header = bytearray()
         self._value = bytearray()
 
@@ -112,15 +149,19 @@ class _Form:
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
+        if self._header.lower() == b"content-disposition" and not self.names[-1]:
             _, parameters = parse_options_header(bytes(self._value))
             self.names[-1] = parameters.get(b"name", b"").decode("utf-8", "replace")
+            if self.names[-1] == FIELD:
+                name = parameters.get(b"filename", b"").decode("utf-8", "replace")
+                self.images.append(Upload(name or None))
         self._header.clear()
         self._value.clear()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self.names[-1] == FIELD:
-            self.image += data[start:end]
+            kept = self.images[-1].data
+            kept += data[start : min(end, start + self._max_bytes + 1 - len(kept))]
 
     def on_end(self) -> None:
         self.complete = True

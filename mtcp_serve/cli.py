@@ -22,7 +22,7 @@ from mtcp_serve.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
 from mtcp_serve.settings import BUNDLES, Settings
 
 if TYPE_CHECKING:
-    from mtcp_serve.onnx_engine import OnnxEngine
+    from mtcp_serve.engine import Engine
 
 SOME_FAILED = 1
 NOTHING_DONE = 2
@@ -40,13 +40,12 @@ def _option(name: str, *flags: str) -> Any:
     """A command line option for the setting ``name``, with its description and default."""
     field = Settings.model_fields[name]
     default = "the one in the package" if name == "bundle" else field.default
+    if isinstance(default, bool):
+        default = "on" if default else "off"
     return typer.Option(*flags, help=f"{field.description} Default: {default}.", show_default=False)
 
 
-BundleArgument = Annotated[
-    Path | None, typer.Argument(help="Folder of the bundle; by default the one in the package.")
-]
-BundleOption = Annotated[Path | None, _option("bundle", "--bundle", "-b")]
+BundleOption = Annotated[list[Path] | None, _option("bundle", "--bundle", "-b")]
 ProviderOption = Annotated[str | None, _option("provider", "--provider")]
 ThreadsOption = Annotated[int | None, _option("threads", "--threads")]
 
@@ -76,12 +75,12 @@ def _settings(**given: object) -> Settings:
         _fail(faults, NOTHING_DONE)
 
 
-def _load(settings: Settings) -> "OnnxEngine":
-    """The engine of the settings' bundle; the import waits for it, so that ``--help`` does not."""
-    from mtcp_serve.onnx_engine import OnnxEngine
+def _load(settings: Settings) -> "list[Engine]":
+    """The engines of the settings' bundles; the import waits for it, so that ``--help`` does not."""
+    from mtcp_serve.loading import load_engines
 
     try:
-        return OnnxEngine.load(settings.bundle, settings.provider, settings.threads)
+        return load_engines(settings)
     except BundleError as error:
         _fail(f"{error}\n{_BUNDLE_HINT}", NOTHING_DONE)
 
@@ -103,48 +102,45 @@ def _common(
 
 @cli.command()
 def serve(
-    bundle: BundleArgument = None,
+    bundle: BundleOption = None,
     host: Annotated[str | None, _option("host", "--host")] = None,
     port: Annotated[int | None, _option("port", "--port")] = None,
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
+    micro_batch: Annotated[int | None, _option("micro_batch", "--micro-batch")] = None,
+    micro_batch_delay_ms: Annotated[
+        float | None, _option("micro_batch_delay_ms", "--micro-batch-delay")
+    ] = None,
     concurrency: Annotated[int | None, _option("concurrency", "--concurrency")] = None,
     queue: Annotated[int | None, _option("queue", "--queue")] = None,
     deadline_s: Annotated[float | None, _option("deadline_s", "--deadline")] = None,
+    uploads: Annotated[int | None, _option("uploads", "--uploads")] = None,
+    upload_s: Annotated[float | None, _option("upload_s", "--upload-time")] = None,
     max_bytes: Annotated[int | None, _option("max_bytes", "--max-bytes")] = None,
     max_pixels: Annotated[int | None, _option("max_pixels", "--max-pixels")] = None,
     max_side: Annotated[int | None, _option("max_side", "--max-side")] = None,
+    batch_photos: Annotated[int | None, _option("batch_photos", "--batch-photos")] = None,
+    batch_bytes: Annotated[int | None, _option("batch_bytes", "--batch-bytes")] = None,
+    traces: Annotated[bool | None, _option("traces", "--traces/--no-traces")] = None,
     log_level: Annotated[str | None, _option("log_level", "--log-level")] = None,
+    log_format: Annotated[str | None, _option("log_format", "--log-format")] = None,
 ) -> None:
-    """Serve a bundle over HTTP until interrupted."""
-    import uvicorn
-
+    """Serve bundles over HTTP until interrupted. SIGTERM finishes what was accepted, SIGHUP reloads."""
+    settings = _settings(**locals())
+    engines = _load(settings)
     from mtcp_serve.app import create_app
+    from mtcp_serve.logs import configure_logging
+    from mtcp_serve.models import describe_engine
+    from mtcp_serve.server import Server
 
-    settings = _settings(
-        bundle=bundle,
-        host=host,
-        port=port,
-        provider=provider,
-        threads=threads,
-        concurrency=concurrency,
-        queue=queue,
-        deadline_s=deadline_s,
-        max_bytes=max_bytes,
-        max_pixels=max_pixels,
-        max_side=max_side,
-        log_level=log_level,
-    )
-    engine = _load(settings)
-    names = ", ".join(task.name for task in engine.manifest.tasks)
-    _errors.print(f"{engine.manifest.name} {engine.manifest.version} on {engine.device}: {names}")
-    uvicorn.run(
-        create_app(settings, engine),
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        timeout_graceful_shutdown=int(settings.deadline_s) + 1,
-    )
+    for engine in engines:
+        _errors.print(describe_engine(engine))
+    try:
+        app = create_app(settings, engines)
+    except ImportError as error:
+        _fail(f"{error}; pip install 'mtcp-serve[otel]' brings what --traces needs", NOTHING_DONE)
+    configure_logging(settings.log_level, settings.log_format)
+    Server(app, settings).run()
 
 
 @cli.command()
@@ -163,9 +159,10 @@ def predict(
     threads: ThreadsOption = None,
 ) -> None:
     """Write the maps of photos: OUT/NAME/TASK.png, maps.npz, and overview.png to look at."""
+    from mtcp_serve.batching import Batcher
     from mtcp_serve.bulk import predict_files
     from mtcp_serve.images import ImageLimits
-    from mtcp_serve.pipeline import Pipeline
+    from mtcp_serve.models import Models
 
     folders = {photo: out / photo.stem for photo in photos}
     if len(set(folders.values())) != len(photos):
@@ -174,10 +171,11 @@ def predict(
             NOTHING_DONE,
         )
     settings = _settings(bundle=bundle, provider=provider, threads=threads)
-    pipeline = Pipeline(_load(settings), ImageLimits.of(settings))
+    names = None if tasks is None else [name.strip() for name in tasks.split(",")]
+    engines = _load(settings)
     try:
-        selected = pipeline.select(None if tasks is None else [name.strip() for name in tasks.split(",")])
-    except UnknownTaskError as error:
+        choices = Models(Batcher(engine) for engine in engines).select(names)
+    except (BundleError, UnknownTaskError) as error:
         _fail(str(error), NOTHING_DONE)
     progress = Progress(
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
@@ -188,7 +186,7 @@ def predict(
     async def run() -> int:
         failed = 0
         bar = progress.add_task("photos", total=len(photos))
-        async for outcome in predict_files(pipeline, selected, size, folders):
+        async for outcome in predict_files(choices, size, ImageLimits.of(settings), folders):
             if outcome.error is None:
                 _errors.print(f"{_plain(outcome.photo)} -> {_plain(outcome.folder)}  {outcome.seconds:.2f} s")
             else:
@@ -199,7 +197,6 @@ def predict(
 
     with progress:
         failed = asyncio.run(run())
-    pipeline.close()
     if failed:
         raise typer.Exit(SOME_FAILED)
 

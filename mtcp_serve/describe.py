@@ -8,6 +8,7 @@ from PIL import Image
 
 from mtcp_serve.engine import Engine
 from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask
+from mtcp_serve.models import Models
 from mtcp_serve.pipeline import DenseMap, Prediction
 from mtcp_serve.png import depth_scale
 from mtcp_serve.resample import Map
@@ -19,16 +20,17 @@ from mtcp_serve.schemas import (
     MapOut,
     ModelOut,
     ModelRef,
+    ModelsOut,
     NormalsOut,
     PredictOut,
     ProbabilityOut,
 )
 
 
-def describe_map(model: str, dense: DenseMap, values: Map) -> MapOut:
+def describe_map(dense: DenseMap, values: Map) -> MapOut:
     """The metadata of one map, given its ``values()``; the PNG is left to whoever encodes it."""
     common: dict[str, Any] = {
-        "model": model,
+        "model": dense.model,
         "width": dense.width,
         "height": dense.height,
         "resampled": dense.resampled,
@@ -70,7 +72,6 @@ def describe_map(model: str, dense: DenseMap, values: Map) -> MapOut:
 
 def describe(prediction: Prediction, maps: dict[str, MapOut]) -> PredictOut:
     """The answer that holds ``maps``; timings are those known by now."""
-    manifest = prediction.manifest
     return PredictOut(
         models=[
             ModelRef(
@@ -79,15 +80,24 @@ def describe(prediction: Prediction, maps: dict[str, MapOut]) -> PredictOut:
                 width=manifest.input.width,
                 height=manifest.input.height,
             )
+            for manifest in prediction.models
         ],
-        image=ImageOut(**asdict(prediction.photo.info)),
+        image=ImageOut(**asdict(prediction.image)),
         maps=maps,
-        timings_ms=dict(prediction.timings.ms),
+        timings_ms=prediction.timings.ms,
     )
 
 
-def describe_model(engine: Engine, default: bool) -> ModelOut:
-    """A loaded model, for ``GET /models``."""
+def describe_models(models: Models) -> ModelsOut:
+    """The loaded models, for ``GET /models``."""
+    default = next(iter(models))
+    return ModelsOut(
+        models=[_describe_model(batcher.engine, batcher is default) for batcher in models],
+        tasks={name: choice.manifest.name for name, choice in models.choices().items()},
+    )
+
+
+def _describe_model(engine: Engine, default: bool) -> ModelOut:
     manifest = engine.manifest
     return ModelOut(
         name=manifest.name,

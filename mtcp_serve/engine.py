@@ -20,7 +20,12 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:
-        """Where the network runs, in a word: ``cpu``, ``cuda``, ``tensorrt``."""
+        """Where the network runs, in a word: ``cpu``, ``cuda``, ``tensorrt``, ``triton``."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """How many calls of `infer` at the same time make it faster; at least 1."""
         ...
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
@@ -28,5 +33,8 @@ class Engine(Protocol):
 
         Labels are uint8 ``[batch, height, width]``, every other map is float32 (normals with a last axis of
         3), whatever the graph's own types. Cancelling the call stops the inference.
+
+        Raises:
+            EngineLostError: whatever runs the network cannot be reached.
         """
         ...

@@ -16,13 +16,17 @@ Tree of classes, with the HTTP status and the ``code`` of the answer::
         │   └── UnknownTaskError         404 unknown_task
         ├── MethodNotAllowedError        405 method_not_allowed
         ├── NotAcceptableError           406 not_acceptable
+        ├── UploadTimeoutError           408 upload_timeout
         ├── PayloadTooLargeError         413 payload_too_large
+        │   └── TooManyPhotosError       413 too_many_photos
         ├── ImageTooLargeError           413 image_too_large
         ├── UnsupportedMediaTypeError    415 unsupported_media_type
         ├── InvalidParameterError        422 invalid_parameter
         ├── OverloadedError              429 overloaded, with Retry-After
         ├── InternalError                500 internal_error
         ├── NotReadyError                503 not_ready, with Retry-After
+        │   ├── DrainingError            503 draining, with Retry-After
+        │   └── EngineLostError          503 engine_lost, with Retry-After
         └── DeadlineError                504 deadline_exceeded
 
 The body of an error answer is ``{"error": {"code", "message", "hint"}}`` (`RequestError.body`).
@@ -137,6 +141,15 @@ class NotAcceptableError(RequestError):
     default_hint = "accept one of the listed types, or name one with ?format="
 
 
+class UploadTimeoutError(RequestError):
+    """The body was not complete in time."""
+
+    status = 408
+    code = "upload_timeout"
+    close = True
+    default_hint = "send the body faster, or raise MTCP_UPLOAD_S on the server"
+
+
 class PayloadTooLargeError(RequestError):
     """The body has more bytes than the server takes."""
 
@@ -144,6 +157,13 @@ class PayloadTooLargeError(RequestError):
     code = "payload_too_large"
     close = True
     default_hint = "send a smaller file, or raise MTCP_MAX_BYTES on the server"
+
+
+class TooManyPhotosError(PayloadTooLargeError):
+    """The batch has more photos than the server takes in one request."""
+
+    code = "too_many_photos"
+    default_hint = "send several requests, or raise MTCP_BATCH_PHOTOS on the server"
 
 
 class ImageTooLargeError(RequestError):
@@ -171,7 +191,7 @@ class InvalidParameterError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """The waiting queue is full."""
+    """As many requests are waiting as may wait."""
 
     status = 429
     code = "overloaded"
@@ -188,12 +208,26 @@ class InternalError(RequestError):
 
 
 class NotReadyError(RequestError):
-    """The server is still loading, or is shutting down."""
+    """The server cannot take requests at the moment."""
 
     status = 503
     code = "not_ready"
     default_hint = "wait until GET /health/ready answers 200"
     retry_after = 1
+
+
+class DrainingError(NotReadyError):
+    """The server is shutting down: it finishes what it accepted and takes nothing new."""
+
+    code = "draining"
+    default_hint = "send the request again; another server, or this one after its restart, will answer"
+
+
+class EngineLostError(NotReadyError):
+    """Whatever runs the model cannot be reached."""
+
+    code = "engine_lost"
+    default_hint = "wait as long as Retry-After says, then send the request again"
 
 
 class DeadlineError(RequestError):

@@ -89,6 +89,27 @@ def decode(data: bytes, limits: ImageLimits, enough: int | None = None) -> Photo
         ImageTooLargeError: the header announces more pixels or a longer side than the limits.
         InvalidImageError: not one of `FORMATS`, damaged, cut short, or of a colour space that is not known.
     """
+    with _open(data, limits) as image:
+        try:
+            return _load(image, enough)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise InvalidImageError(f"the {image.format} image is damaged or cut short") from error
+
+
+def measure(data: bytes, limits: ImageLimits) -> tuple[int, int]:
+    """Width and height (pixels) that the header of ``data`` announces, before EXIF orientation.
+
+    Raises:
+        RequestError: what `decode` raises before it decodes pixels.
+    """
+    with _open(data, limits) as image:
+        return image.size
+
+
+def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+    """The image with its header read and found within the limits."""
     if not data:
         raise EmptyImageError("the image has 0 bytes")
     if len(data) > limits.max_bytes:
@@ -105,14 +126,8 @@ def decode(data: bytes, limits: ImageLimits, enough: int | None = None) -> Photo
         raise
     except Exception as error:  # Pillow's readers raise a dozen types on damaged files
         raise InvalidImageError("the image header is damaged or cut short") from error
-    with image:
-        _check_size(image, limits)
-        try:
-            return _load(image, enough)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise InvalidImageError(f"the {image.format} image is damaged or cut short") from error
+    _check_size(image, limits)
+    return image
 
 
 def _check_size(image: Image.Image, limits: ImageLimits) -> None:

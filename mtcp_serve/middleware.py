@@ -1,101 +1,97 @@
-"""What wraps every request: an id, and an answer in the error shape whatever happens."""
+"""What wraps every request: an id, a log line, figures, and an answer in the error shape whatever happens."""
 
 import logging
 import re
+import time
 import uuid
+from dataclasses import dataclass
 
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mtcp_serve.errors import (
-    InternalError,
-    InvalidParameterError,
-    MethodNotAllowedError,
-    NotFoundError,
-    RequestError,
-)
+from mtcp_serve.errors import InternalError
+from mtcp_serve.failures import error_response
+from mtcp_serve.metrics import Metrics
 
 REQUEST_ID = "X-Request-ID"
 """Header of the request's id: the client's own where it is short and plain, else a new one."""
+HUNG_UP = 499
+"""Status that the log and the figures give a request whose client did not wait for the answer."""
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger("mtcp_serve")
 
 
-class RequestContext:
-    """Outermost ASGI middleware: adds the request id, and turns what nobody caught into a 500."""
+@dataclass
+class _Response:
+    """What is known of an answer by now."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    request_id: str
+    send: Send
+    status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message["headers"], (REQUEST_ID.lower().encode(), self.request_id.encode())]
+            message = {**message, "headers": headers}
+        await self.send(message)
+
+
+class RequestContext:
+    """Outermost ASGI middleware: see the module. What nobody caught becomes a 500."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given.decode("latin-1")
-        if not _PLAIN_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
-        started = False
+        start = time.perf_counter()
+        respond = _Response(_request_id(scope), send)
+        with structlog.contextvars.bound_contextvars(request_id=respond.request_id):
+            try:
+                await self.app(scope, receive, respond)
+            except ClientDisconnect:
+                respond.status = HUNG_UP
+                self.metrics.disconnects.inc()
+            except Exception:
+                _log.exception("request %s failed", respond.request_id)
+                if respond.status is not None:
+                    raise
+                await error_response(InternalError("the server met an error"), scope)(scope, receive, respond)
+            finally:
+                self._account(scope, respond.status or HUNG_UP, time.perf_counter() - start)
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                message["headers"] = [*message["headers"], (REQUEST_ID.lower().encode(), request_id.encode())]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            _log.info("request %s: the client hung up", request_id)
-        except Exception:
-            _log.exception("request %s failed", request_id)
-            if started:
-                raise
-            await error_response(InternalError("the server met an error"))(scope, receive, send_with_id)
-
-
-def error_response(error: RequestError) -> JSONResponse:
-    """The answer for ``error``."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    if error.close:
-        headers["Connection"] = "close"
-    return JSONResponse(error.body(), error.status, headers)
-
-
-async def on_request_error(_: Request, error: Exception) -> JSONResponse:
-    """Answer a `RequestError`; an internal one is logged as well."""
-    assert isinstance(error, RequestError)
-    if isinstance(error, InternalError):
-        _log.error("%s", error.message)
-    return error_response(error)
+    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+        path = getattr(scope.get("route"), "path", "other")
+        self.metrics.requests.labels(scope["method"], path, status).inc()
+        self.metrics.request_seconds.labels(path).observe(seconds)
+        state = scope.get("state", {})
+        facts = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+        }
+        if code := state.get("error_code"):
+            facts["code"] = code
+            self.metrics.errors.labels(code).inc()
+        if stages := state.get("stages"):
+            facts["stages"] = stages
+        level = logging.DEBUG if is_probe(scope["path"]) else logging.INFO
+        _log.log(level, "the client hung up" if status == HUNG_UP else "request", extra=facts)
 
 
-async def on_validation_error(_: Request, error: Exception) -> JSONResponse:
-    """Answer FastAPI's own parameter check in this package's shape."""
-    assert isinstance(error, RequestValidationError)
-    faults = "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc'][1:]) or fault['loc'][0]}: {fault['msg']}"
-        for fault in error.errors()
-    )
-    return error_response(InvalidParameterError(faults))
+def _request_id(scope: Scope) -> str:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    text: str = given.decode("latin-1")
+    return text if _PLAIN_ID.fullmatch(text) else uuid.uuid4().hex
 
 
-async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """Answer Starlette's own errors, such as an unknown path, in this package's shape."""
-    assert isinstance(error, HTTPException)
-    path = request.url.path
-    if error.status_code == NotFoundError.status:
-        response = error_response(NotFoundError(f"there is nothing at {path}"))
-    elif error.status_code == MethodNotAllowedError.status:
-        response = error_response(MethodNotAllowedError(f"{path} does not take {request.method}"))
-    else:
-        body = {"code": "http_error", "message": str(error.detail), "hint": "see /docs"}
-        response = JSONResponse({"error": body}, error.status_code)
-    response.headers.update(error.headers or {})
-    return response
+def is_probe(path: str) -> bool:
+    """Whether ``path`` is one that machines ask for every few seconds, which is no news."""
+    return path.startswith(("/health/", "/metrics"))

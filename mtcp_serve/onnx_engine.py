@@ -25,6 +25,9 @@ _ERRORS_ONLY = 3  # severity of ONNX Runtime's log
 class OnnxEngine:
     """One ONNX Runtime session; it may be used from several tasks at a time."""
 
+    parallel = 1
+    """A session spreads each call over its threads; a second one beside it would only get in the way."""
+
     def __init__(self, manifest: Manifest, session: ort.InferenceSession, device: str) -> None:
         self.manifest = manifest
         self.device = device

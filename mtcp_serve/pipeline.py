@@ -1,18 +1,19 @@
 """From the bytes of a photo to its maps: the one way, for HTTP and the command line alike."""
 
-import os
+import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mtcp_serve.engine import Engine
-from mtcp_serve.errors import InternalError, UnknownTaskError
-from mtcp_serve.images import ImageLimits, Photo, decode
+from mtcp_serve.errors import InternalError
+from mtcp_serve.images import ImageInfo, ImageLimits, decode
 from mtcp_serve.manifest import LabelsTask, Manifest, TaskSpec
+from mtcp_serve.models import Choice
 from mtcp_serve.resample import Map, Rule, resize_map, rule
 from mtcp_serve.threads import in_thread
 from mtcp_serve.timings import Timings
@@ -28,6 +29,7 @@ class DenseMap:
     Arrays are uint8 (labels) or float32 ``[height, width]``; normals have a last axis of 3.
     """
 
+    model: str
     task: TaskSpec
     raw: Map
     height: int
@@ -47,72 +49,62 @@ class DenseMap:
 class Prediction:
     """The maps of one photo and what is known about how they came about."""
 
-    manifest: Manifest
-    photo: Photo
+    models: tuple[Manifest, ...]
+    image: ImageInfo
     maps: tuple[DenseMap, ...]
     timings: Timings
 
 
-class Pipeline:
-    """Decodes and infers; ``pool`` is for encoders, which work map by map."""
+async def predict(
+    data: bytes,
+    choices: Sequence[Choice],
+    size: Size,
+    limits: ImageLimits,
+    timings: Timings,
+    decoding: AbstractAsyncContextManager[object] | None = None,
+) -> Prediction:
+    """The maps of ``choices`` for the photo in ``data``; stage times go into ``timings``.
 
-    def __init__(self, engine: Engine, limits: ImageLimits) -> None:
-        self.engine = engine
-        self.limits = limits
-        self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mtcp-map")
+    The photo is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
+    decoding.
 
-    async def warm_up(self) -> None:
-        """Infer one black image, so that the first request meets a model that has run."""
-        size = self.engine.manifest.input
-        black = np.zeros((1, size.height, size.width, 3), np.uint8)
-        await self.engine.infer(black, self.engine.manifest.tasks)
-
-    def close(self) -> None:
-        """End the threads."""
-        self.pool.shutdown()
-
-    def select(self, names: Sequence[str] | None) -> tuple[TaskSpec, ...]:
-        """The tasks called ``names``, in that order and each once; all the model has for ``None``.
-
-        Raises:
-            UnknownTaskError: the model has no task of that name; the message lists those it has.
-        """
-        tasks = {task.name: task for task in self.engine.manifest.tasks}
-        if names is None:
-            return tuple(tasks.values())
-        for name in names:
-            if name not in tasks:
-                raise UnknownTaskError(
-                    f"model {self.engine.manifest.name} has no task {name!r}; it has {', '.join(tasks)}"
-                )
-        return tuple(tasks[name] for name in dict.fromkeys(names))
-
-    async def predict(
-        self, data: bytes, tasks: Sequence[TaskSpec], size: Size, timings: Timings
-    ) -> Prediction:
-        """The maps of ``tasks`` for the photo in ``data``; stage times go into ``timings``.
-
-        Raises:
-            RequestError: what `mtcp_serve.images.decode` raises.
-            InternalError: the model gave values that the task cannot have.
-        """
-        manifest = self.engine.manifest
-        height, width = manifest.input.height, manifest.input.width
+    Raises:
+        RequestError: what `mtcp_serve.images.decode` raises.
+        InternalError: a model gave values that the task cannot have.
+    """
+    models = {choice.manifest.name: choice.batcher for choice in choices}
+    sizes = {(m.engine.manifest.input.height, m.engine.manifest.input.width) for m in models.values()}
+    async with decoding or nullcontext():
         with timings.measure("decode"):
-            photo, pixels = await in_thread(partial(self._read, data, height, width))
-        with timings.measure("infer"):
-            batches = await self.engine.infer(pixels[None], tasks)
-        raw = [batch[0] for batch in batches]
+            image, pixels = await in_thread(partial(_read, data, limits, sizes))
+
+    async def infer(model: str) -> list[DenseMap]:
+        batcher = models[model]
+        tasks = [choice.task for choice in choices if choice.batcher is batcher]
+        height, width = batcher.engine.manifest.input.height, batcher.engine.manifest.input.width
+        raw = await batcher.infer(pixels[height, width], tasks, timings)
         for task, values in zip(tasks, raw, strict=True):
             check_values(task, values)
         if size == "input":
-            height, width = photo.info.height, photo.info.width
-        maps = tuple(DenseMap(task, values, height, width) for task, values in zip(tasks, raw, strict=True))
-        return Prediction(manifest, photo, maps, timings)
+            height, width = image.height, image.width
+        return [DenseMap(model, task, values, height, width) for task, values in zip(tasks, raw, strict=True)]
 
-    def _read(self, data: bytes, height: int, width: int) -> tuple[Photo, np.ndarray]:
-        photo = decode(data, self.limits, enough=2 * max(height, width))
-        return photo, photo.resized(height, width)
+    answers = await asyncio.gather(*(infer(model) for model in models))
+    maps = {dense.task.name: dense for answer in answers for dense in answer}
+    return Prediction(
+        tuple(batcher.engine.manifest for batcher in models.values()),
+        image,
+        tuple(maps[choice.task.name] for choice in choices),
+        timings,
+    )
+
+
+def _read(
+    data: bytes, limits: ImageLimits, sizes: set[tuple[int, int]]
+) -> tuple[ImageInfo, dict[tuple[int, int], NDArray[np.uint8]]]:
+    """The photo at every size of ``sizes``; the decoded photo itself is let go of."""
+    photo = decode(data, limits, enough=2 * max(max(size) for size in sizes))
+    return photo.info, {size: photo.resized(*size) for size in sizes}
 
 
 def check_values(task: TaskSpec, values: Map) -> None:

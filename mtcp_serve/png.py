@@ -11,14 +11,16 @@ from PIL.PngImagePlugin import PngInfo
 
 from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
 from mtcp_serve.resample import Map, bands
-from mtcp_serve.schemas import MapOut
+from mtcp_serve.schemas import ImageOut, MapOut
 
 MILLIMETRE = 0.001
 """Metres a step of a metric depth PNG."""
 COMPRESS_LEVEL = 1
 """Level 6 takes 4 to 7 times as long for a few per cent."""
 TEXT_KEY = "mtcp"
-"""Keyword of the text chunk; its text is the map's metadata as JSON."""
+"""Keyword of the text chunk with the map's metadata as JSON (`mtcp_serve.schemas.MapOut`)."""
+IMAGE_KEY = "mtcp-image"
+"""Keyword of the text chunk with what is known of the photo (`mtcp_serve.schemas.ImageOut`)."""
 _WHITE = (255, 255, 255)
 
 
@@ -55,12 +57,18 @@ def to_image(task: TaskSpec, values: Map) -> Image.Image:
             assert_never(unreachable)
 
 
-def to_png(task: TaskSpec, values: Map, metadata: MapOut) -> bytes:
-    """The map as a PNG file with ``metadata`` in its text chunk `TEXT_KEY`."""
+def to_png(task: TaskSpec, values: Map, metadata: MapOut, version: str, image: ImageOut) -> bytes:
+    """The map as a PNG file.
+
+    Its text chunks: ``Title`` (the task), ``Source`` (the model and its ``version``), `TEXT_KEY`
+    (``metadata``) and `IMAGE_KEY` (the photo that the map belongs to).
+    """
     text = PngInfo()
     text.add_text("Software", "mtcp-serve")
     text.add_text("Title", task.name)
+    text.add_text("Source", f"{metadata.model} {version}")
     text.add_text(TEXT_KEY, metadata.model_dump_json(exclude_none=True, ensure_ascii=True))
+    text.add_text(IMAGE_KEY, image.model_dump_json(exclude_none=True, ensure_ascii=True))
     buffer = BytesIO()
     to_image(task, values).save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=text)
     return buffer.getvalue()

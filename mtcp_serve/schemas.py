@@ -45,7 +45,10 @@ class _MapOut(BaseModel):
     width: int
     height: int
     resampled: Rule = Field(description="How the map was brought from the model's size to this one.")
-    png: str | None = Field(default=None, description="The map as PNG, base64. Not in npz metadata.")
+    png: str | None = Field(default=None, description="The map as PNG, base64. Only in format json.")
+    visualization: str | None = Field(
+        default=None, description="A picture of the map, PNG, base64. Only in format json with visualize."
+    )
 
 
 class LabelsOut(_MapOut):
@@ -96,12 +99,28 @@ class PredictOut(BaseModel):
     timings_ms: dict[str, float] = Field(description="Milliseconds: queue, decode, infer, encode.")
 
 
+class PhotoResult(BaseModel):
+    """What became of one photo of a batch: an answer, or an error, as it would have been for it alone."""
+
+    index: int = Field(description="Place of the photo in the request, from 0.")
+    name: str | None = Field(default=None, description="File name in the request.")
+    status: int = Field(description="HTTP status that the photo alone would have been answered with.")
+    answer: PredictOut | None = None
+    error: "ErrorDetail | None" = None
+
+
+class BatchOut(BaseModel):
+    """The answer of ``POST /predict/batch``, in the order of the photos."""
+
+    results: list[PhotoResult]
+
+
 class ModelOut(BaseModel):
     """A loaded model."""
 
     name: str
     version: str
-    default: bool
+    default: bool = Field(description="The model given first, which goes before the others.")
     device: str
     input: InputSpec
     tasks: list[TaskSpec]
@@ -115,6 +134,9 @@ class ModelsOut(BaseModel):
     """The answer of ``GET /models``."""
 
     models: list[ModelOut]
+    tasks: dict[str, str] = Field(
+        description="Every task there is, and the model that answers it when a request names none."
+    )
 
 
 class HealthOut(BaseModel):

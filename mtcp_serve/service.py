@@ -1,45 +1,99 @@
 """What a running server holds: the loaded models and the door to them."""
 
-from collections.abc import Sequence
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
-from mtcp_serve.admission import Admission
+from starlette.types import Scope
+
+from mtcp_serve.admission import Admission, Uploads
+from mtcp_serve.batching import Batcher
 from mtcp_serve.engine import Engine
-from mtcp_serve.errors import UnknownModelError
+from mtcp_serve.errors import DrainingError
 from mtcp_serve.images import ImageLimits
-from mtcp_serve.pipeline import Pipeline
+from mtcp_serve.metrics import Metrics
+from mtcp_serve.models import Models
 from mtcp_serve.settings import Settings
+from mtcp_serve.threads import in_thread
+from mtcp_serve.timings import Timings
+
+_LOOK_S = 0.02  # how often draining looks whether it is done
 
 
 class Service:
-    """Pipelines by model name (the first is the default), their admission, and the settings."""
+    """The models, the admission of requests to them, the threads of the encoders, and the settings.
 
-    def __init__(self, settings: Settings, engines: Sequence[Engine]) -> None:
-        limits = ImageLimits.of(settings)
+    Raises:
+        BundleError: two engines' models have the same name.
+    """
+
+    def __init__(self, settings: Settings, engines: Sequence[Engine], metrics: Metrics) -> None:
         self.settings = settings
-        self.pipelines = {engine.manifest.name: Pipeline(engine, limits) for engine in engines}
+        self.limits = ImageLimits.of(settings)
+        self.metrics = metrics
+        self.models = self._models(engines)
         self.admission = Admission(settings.concurrency, settings.queue, settings.deadline_s)
+        self.uploads = Uploads(settings.uploads, settings.upload_s)
+        self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mtcp-map")
+        self.draining = False
+        self.observers: list[Callable[[Timings], None]] = [metrics.photo]
+        """Told the timings of every photo."""
+        metrics.watch(self)
 
     async def __aenter__(self) -> Self:
         """Warm every model up."""
-        for pipeline in self.pipelines.values():
-            await pipeline.warm_up()
+        await self.models.warm_up()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Let the work in flight end."""
-        await self.admission.drain()
-        for pipeline in self.pipelines.values():
-            pipeline.close()
+        await self.drain()
+        await self.models.close()
+        self.pool.shutdown()
 
-    def pipeline(self, model: str | None) -> Pipeline:
-        """The pipeline of ``model``, of the default one for ``None``.
+    def check(self) -> None:
+        """Tell whether a new request may come in.
 
         Raises:
-            UnknownModelError: no loaded model has this name; the message lists those there are.
+            DrainingError: the server is shutting down.
+            OverloadedError: the queue is full.
         """
-        if model is None:
-            return next(iter(self.pipelines.values()))
-        if model not in self.pipelines:
-            raise UnknownModelError(f"no model {model!r} is loaded; there is {', '.join(self.pipelines)}")
-        return self.pipelines[model]
+        if self.draining:
+            raise DrainingError("the server is shutting down")
+        self.admission.check()
+
+    def photo_done(self, scope: Scope, timings: Timings) -> None:
+        """Count what a photo took, for the figures and the log line of its request."""
+        scope["state"].setdefault("stages", []).append(timings.ms)
+        for observe in self.observers:
+            observe(timings)
+
+    async def drain(self) -> None:
+        """Refuse new requests, and wait for those that were accepted."""
+        self.draining = True
+        while self.uploads.running or self.admission.running or self.admission.waiting:
+            await asyncio.sleep(_LOOK_S)
+
+    async def reload(self, load: Callable[[], Sequence[Engine]]) -> None:
+        """Serve what ``load`` opens from now on; requests that are being answered keep their model.
+
+        Raises:
+            BundleError: ``load`` raised it, or names clash; the models stay as they were.
+        """
+        models = self._models(await in_thread(load))
+        await models.warm_up()
+        before, self.models = self.models, models
+        await before.close()
+
+    def _models(self, engines: Sequence[Engine]) -> Models:
+        return Models(
+            Batcher(
+                engine,
+                self.settings.micro_batch,
+                self.settings.micro_batch_delay_ms / 1000,
+                self.metrics.batch_size.labels(engine.manifest.name).observe,
+            )
+            for engine in engines
+        )

@@ -3,11 +3,12 @@
 ``MTCP_MAX_BYTES=5000000 mtcp-serve serve --port 9000`` sets two of them.
 """
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BUNDLES = Path(__file__).parent / "bundles"
 """Where the bundles that ship with the package are."""
@@ -24,11 +25,23 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MTCP_", frozen=True)
 
-    bundle: Path = Field(default=DEFAULT_BUNDLE, description="Folder of the bundle to serve.")
+    bundle: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(DEFAULT_BUNDLE,),
+        min_length=1,
+        description=f"Folder of the bundle to serve; several, of which the first that has a task answers it, "
+        f"by giving the option again, or separated by '{os.pathsep}' in the environment.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         default="info", description="Least severe log messages to print."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Log lines for people, or one JSON object a line."
+    )
+    traces: bool = Field(
+        default=False,
+        description="Send OpenTelemetry traces to where the OTEL_* variables say; needs the extra otel.",
     )
 
     provider: Provider = Field(
@@ -38,10 +51,22 @@ class Settings(BaseSettings):
     threads: int = Field(
         default=0, ge=0, description="CPU threads for one inference; 0 is one a physical core."
     )
+    micro_batch: int = Field(
+        default=2, ge=1, description="Most photos the model is given at a time; memory grows with it."
+    )
+    micro_batch_delay_ms: float = Field(
+        default=0.0, ge=0, description="Milliseconds that a photo waits for others to share its micro-batch."
+    )
     concurrency: int = Field(default=2, ge=1, description="Requests worked on at the same time.")
     queue: int = Field(default=32, ge=0, description="Requests that may wait; one more is answered 429.")
     deadline_s: float = Field(
         default=30.0, gt=0, description="Seconds from complete upload to answer; a later one is answered 504."
+    )
+    uploads: int = Field(
+        default=64, ge=1, description="Request bodies read at the same time; one more is answered 429."
+    )
+    upload_s: float = Field(
+        default=30.0, gt=0, description="Seconds that a request body may take; a slower one is answered 408."
     )
 
     max_bytes: int = Field(default=20 * 2**20, ge=1, description="Largest image file, bytes.")
@@ -54,3 +79,15 @@ class Settings(BaseSettings):
     max_side: int = Field(
         default=16384, ge=1, description="Longest image side, pixels (checked before decoding)."
     )
+    batch_photos: int = Field(default=16, ge=1, description="Most photos in one POST /predict/batch.")
+    batch_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Largest body of a POST /predict/batch, bytes."
+    )
+
+    @field_validator("bundle", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """One folder, or the list of the environment variable."""
+        if isinstance(value, str):
+            return [part for part in value.split(os.pathsep) if part]
+        return (value,) if isinstance(value, Path) else value

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mtcp_serve.images import Photo
 from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
 from mtcp_serve.pipeline import Prediction
 from mtcp_serve.png import to_image
@@ -32,7 +33,8 @@ HEAT: Final = np.stack(
 ).astype(np.uint8)
 """Colour table ``[256, 3]`` uint8, far to near."""
 
-_CELL: Final = 480  # longest side of a picture in the overview, pixels
+CELL: Final = 480
+"""Longest side of a picture in the overview, pixels."""
 _GAP: Final = 8
 _CAPTION: Final = 30
 _FONT_SIZE: Final = 15
@@ -82,13 +84,13 @@ def caption(task: TaskSpec, values: Map) -> str:
             assert_never(unreachable)
 
 
-def overview(prediction: Prediction) -> Image.Image:
+def overview(photo: Photo, prediction: Prediction) -> Image.Image:
     """One sheet: the photo and a picture of every map, three in a row, each with a caption."""
-    info = prediction.photo.info
-    scale = _CELL / max(info.width, info.height)
+    info = photo.info
+    scale = CELL / max(info.width, info.height)
     size = (max(round(info.width * scale), 1), max(round(info.height * scale), 1))
-    photo = Image.fromarray(prediction.photo.resized(size[1], size[0]))
-    pictures = [(f"photo: {info.width} x {info.height}", photo)]
+    first = Image.fromarray(photo.resized(size[1], size[0]))
+    pictures = [(f"photo: {info.width} x {info.height}", first)]
     for dense in prediction.maps:
         rule = Image.Resampling.NEAREST if dense.task.kind == "labels" else Image.Resampling.BILINEAR
         pictures.append((caption(dense.task, dense.raw), colourise(dense.task, dense.raw).resize(size, rule)))

@@ -1,5 +1,6 @@
 """The application around ``/predict``: models, health, reference, request ids, and unexpected errors."""
 
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
@@ -16,7 +18,10 @@ from starlette.testclient import TestClient
 from mtcp_serve import errors
 from mtcp_serve.app import create_app
 from mtcp_serve.errors import BundleNotFoundError, RequestError
+from mtcp_serve.formats import BATCH_FORMATS, FORMATS
 from mtcp_serve.manifest import Manifest, TaskSpec
+from mtcp_serve.routes import examples
+from mtcp_serve.schemas import BatchOut, ModelsOut, PredictOut
 from mtcp_serve.settings import Settings
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH
 from tests.mtcp_serve.test_bad_input import PNG, check_error
@@ -26,6 +31,7 @@ class BrokenEngine:
     """An engine whose network gives nonsense."""
 
     device = "cpu"
+    parallel = 1
 
     def __init__(self, bundle: Path, value: float) -> None:
         self.manifest = Manifest.load(bundle)
@@ -72,7 +78,7 @@ def test_not_ready_before_the_start_and_after_the_end(settings: Settings) -> Non
 
 
 def test_a_missing_bundle_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(BundleNotFoundError), TestClient(create_app(Settings(bundle=tmp_path))):
+    with pytest.raises(BundleNotFoundError), TestClient(create_app(Settings(bundle=(tmp_path,)))):
         pass
 
 
@@ -85,7 +91,7 @@ def test_request_ids(client: TestClient) -> None:
 
 
 def test_an_unexpected_error_is_logged_and_hidden(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with TestClient(create_app(Settings(bundle=bundle), BrokenEngine(bundle, 0))) as client:
+    with TestClient(create_app(Settings(bundle=(bundle,)), [BrokenEngine(bundle, 0)])) as client:
         response = client.post("/predict?tasks=semseg", content=GOOD, headers=PNG)
     check_error(response, 500, "internal_error")
     assert "secret" not in response.text
@@ -97,7 +103,7 @@ def test_an_unexpected_error_is_logged_and_hidden(bundle: Path, caplog: pytest.L
     ("value", "task", "message"), [(99, "semseg", "class ids"), (np.nan, "saliency", "not finite")]
 )
 def test_nonsense_from_the_network_is_never_sent(bundle: Path, value: float, task: str, message: str) -> None:
-    with TestClient(create_app(Settings(bundle=bundle), BrokenEngine(bundle, value))) as client:
+    with TestClient(create_app(Settings(bundle=(bundle,)), [BrokenEngine(bundle, value)])) as client:
         response = client.post(f"/predict?tasks={task}", content=GOOD, headers=PNG)
     assert message in check_error(response, 500, "internal_error")["message"]
 
@@ -139,14 +145,32 @@ def test_openapi_describes_predict(client: TestClient) -> None:
     assert set(predict["requestBody"]["content"]) == {
         "multipart/form-data", "image/*", "application/octet-stream",
     }  # fmt: skip
-    assert {parameter["name"] for parameter in predict["parameters"]} == {"tasks", "format", "size", "model"}
-    assert all(parameter["description"] for parameter in predict["parameters"])
-    assert set(predict["responses"]["200"]["content"]) == {"application/json", "application/x-npz"}
-    documented = {int(status) for status in predict["responses"]}
-    assert documented == {200, 400, 404, 406, 413, 415, 422, 429, 500, 503, 504}
-    reference = predict["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
-    assert reference == "#/components/schemas/ErrorOut"
+    for path, formats in (("/predict", FORMATS), ("/predict/batch", BATCH_FORMATS)):
+        operation = document["paths"][path]["post"]
+        assert {parameter["name"] for parameter in operation["parameters"]} == {
+            "tasks", "format", "size", "model", "visualize",
+        }  # fmt: skip
+        assert all(parameter["description"] for parameter in operation["parameters"])
+        found = operation["responses"]["200"]["content"]
+        assert set(found) == {form.media_type for form in formats.values()}
+        documented = {int(status) for status in operation["responses"]}
+        assert documented == {200, 400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504}
+        for status, response in operation["responses"].items():
+            content = response["content"]["application/json"]
+            assert content["schema"]["$ref"].startswith("#/components/schemas/")
+            assert content["example"], status
+            assert ("Retry-After" in response.get("headers", {})) == (status in ("429", "503"))
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "example"),
+    [(PredictOut, examples.PREDICT), (BatchOut, examples.BATCH), (ModelsOut, examples.MODELS)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_examples_are_answers_that_the_schemas_allow(schema: type[BaseModel], example: Any) -> None:
+    answer = schema.model_validate(example)
+    assert json.loads(answer.model_dump_json(exclude_none=True)).keys() == example.keys()
 
 
 def test_the_tree_of_errors_is_drawn_completely() -> None:

@@ -91,7 +91,7 @@ def test_predict_refuses_what_it_cannot_do(bundle: Path, photo: Path, tmp_path: 
 
 
 def test_serve_without_a_bundle_says_what_to_pass(tmp_path: Path) -> None:
-    result = run("serve", tmp_path)
+    result = run("serve", "--bundle", tmp_path)
     assert result.exit_code == 2
     assert "no bundle in" in result.stderr
     assert "MTCP_BUNDLE" in result.stderr
@@ -102,7 +102,8 @@ def test_serve_help_shows_every_setting_and_default() -> None:
     text = " ".join(CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "300"}).output.split())
     for name, field in Settings.model_fields.items():
         assert (field.description or "?") in text or name == "bundle"
-        assert f"Default: {field.default}." in text or name == "bundle"
+        default = {True: "on", False: "off"}.get(field.default, field.default)
+        assert f"Default: {default}." in text or name == "bundle"
 
 
 def test_models(bundle: Path, tmp_path: Path) -> None:

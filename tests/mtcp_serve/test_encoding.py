@@ -3,8 +3,12 @@
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from email import message_from_bytes
 from io import BytesIO
+from threading import Barrier
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 import pytest
@@ -13,12 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from mtcp_serve.encoding import FORMATS, encode_json, encode_npz
-from mtcp_serve.images import ImageInfo, Photo
-from mtcp_serve.manifest import DepthTask, FileEntry, InputSpec, Manifest, TaskSpec
+from mtcp_serve.formats import FORMATS
+from mtcp_serve.images import ImageInfo
+from mtcp_serve.manifest import DepthTask, FileEntry, InputSpec, Manifest, ProbabilityTask, TaskSpec
 from mtcp_serve.pipeline import DenseMap, Prediction
-from mtcp_serve.png import TEXT_KEY
+from mtcp_serve.png import IMAGE_KEY, TEXT_KEY
 from mtcp_serve.timings import Timings
+from mtcp_serve.visualize import colourise
 from tests.mtcp_serve.support import TASKS
 
 SEMSEG, DEPTH, NORMALS, SALIENCY, _ = TASKS
@@ -40,26 +45,69 @@ def prediction(task: TaskSpec, values: Any, size: tuple[int, int] | None = None)
         tasks=(task,),
         files={"model.onnx": FileEntry(sha256="0" * 64)},
     )
-    info = ImageInfo(width, height, "PNG", "RGB", exif_rotated=False, animated=False)
-    photo = Photo(Image.new("RGB", (width, height)), info)
-    return Prediction(manifest, photo, (DenseMap(task, values, height, width),), Timings())
+    info = ImageInfo(width, height, "PNG", "RGB", exif_rotated=True, animated=False)
+    maps = (DenseMap("tiny", task, values, height, width),)
+    return Prediction((manifest,), info, maps, Timings())
 
 
-def through_json(task: TaskSpec, values: Any) -> tuple[Any, Image.Image]:
+def files(format: str, prediction: Prediction, visualize: bool = False) -> tuple[Any, dict[str, bytes]]:
+    """The metadata and the PNG files of an answer, by their name, whatever the format; read by others."""
+    writer = FORMATS[format](POOL, visualize)
+    body = writer.finish(writer.add(prediction))
+    name = prediction.maps[0].task.name
+    match format:
+        case "json":
+            answer = json.loads(body)
+            entry = answer["maps"][name]
+            found = {f"{name}.png": base64.b64decode(entry.pop("png"))}
+            if visualize:
+                found[f"{name}.visualization.png"] = base64.b64decode(entry.pop("visualization"))
+        case "zip":
+            with ZipFile(BytesIO(body)) as archive:
+                assert archive.testzip() is None
+                found = {file: archive.read(file) for file in archive.namelist()}
+            answer = json.loads(found.pop("metadata.json"))
+        case "multipart":
+            head = f"Content-Type: {writer.content_type}\r\n\r\n".encode()
+            message = message_from_bytes(head + body)
+            parts = message.get_payload()
+            assert isinstance(parts, list)
+            found = {str(part.get_filename()): part.get_payload(decode=True) for part in parts}  # type: ignore
+            answer = json.loads(found.pop("metadata.json"))
+        case "png":
+            found = {f"{name}.visualization.png" if visualize else f"{name}.png": body}
+            answer = None
+        case _:
+            raise AssertionError(format)
+    return answer, found
+
+
+PNG_FORMATS = [name for name in FORMATS if name != "npz"]
+ANY_FORMAT = st.sampled_from(PNG_FORMATS)
+
+
+def through(format: str, task: TaskSpec, values: Any) -> tuple[Any, Image.Image]:
     """The map's metadata and its decoded PNG."""
-    answer = json.loads(encode_json(prediction(task, values), POOL))
-    metadata = answer["maps"][task.name]
-    image = Image.open(BytesIO(base64.b64decode(metadata.pop("png"))))
+    answer, found = files(format, prediction(task, values))
+    (data,) = found.values()
+    image = Image.open(BytesIO(data))
     image.load()
-    assert json.loads(image.info[TEXT_KEY]) == metadata
+    metadata = json.loads(image.info[TEXT_KEY])
+    if answer is not None:
+        assert answer["maps"] == {task.name: metadata}
+        assert answer["image"] == json.loads(image.info[IMAGE_KEY])
+    assert json.loads(image.info[IMAGE_KEY])["exif_rotated"] is True
+    assert (image.info["Source"], image.info["Title"]) == ("tiny 7", task.name)
     assert (metadata["model"], metadata["kind"]) == ("tiny", task.kind)
     assert (metadata["width"], metadata["height"]) == image.size
     return metadata, image
 
 
-@given(SHAPE.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 255]))))
-def test_labels_png(values: Any) -> None:
-    metadata, image = through_json(SEMSEG, values)
+@given(
+    ANY_FORMAT, SHAPE.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 255])))
+)
+def test_labels_png(format: str, values: Any) -> None:
+    metadata, image = through(format, SEMSEG, values)
     assert image.mode == "P"
     assert np.array_equal(np.asarray(image), values)
     assert metadata["present"] == sorted({*np.unique(values).tolist()} - {255})
@@ -71,9 +119,9 @@ def test_labels_png(values: Any) -> None:
             assert "#{:02x}{:02x}{:02x}".format(*colour) == label["color"]  # type: ignore[misc]
 
 
-@given(floats(0, 80))
-def test_metric_depth_png_is_millimetres(values: Any) -> None:
-    metadata, image = through_json(DEPTH, values)
+@given(ANY_FORMAT, floats(0, 80))
+def test_metric_depth_png_is_millimetres(format: str, values: Any) -> None:
+    metadata, image = through(format, DEPTH, values)
     decoded = np.asarray(image).astype(np.float64) * metadata["png_scale"]
     valid = values > 0
     assert image.mode.startswith("I;16")
@@ -86,9 +134,9 @@ def test_metric_depth_png_is_millimetres(values: Any) -> None:
         assert metadata["max"] == pytest.approx(values[valid].max(), rel=1e-5)
 
 
-@given(floats(0, 60))
-def test_relative_depth_png_spans_its_range(values: Any) -> None:
-    metadata, image = through_json(RELATIVE, values)
+@given(ANY_FORMAT, floats(0, 60))
+def test_relative_depth_png_spans_its_range(format: str, values: Any) -> None:
+    metadata, image = through(format, RELATIVE, values)
     pixels = np.asarray(image).astype(np.float64)
     valid = values > 0
     assert metadata["unit"] == "relative"
@@ -97,26 +145,31 @@ def test_relative_depth_png_spans_its_range(values: Any) -> None:
     assert np.all(np.abs(decoded - values[valid].clip(2, 50)) <= metadata["png_scale"] * 0.52)
 
 
-@given(floats(-1, 1))
-def test_normals_png(values: Any) -> None:
+@given(ANY_FORMAT, floats(-1, 1))
+def test_normals_png(format: str, values: Any) -> None:
     normals = np.stack([values, -values, values * 0], axis=-1)
-    metadata, image = through_json(NORMALS, normals)
+    metadata, image = through(format, NORMALS, normals)
     decoded = np.asarray(image).astype(np.float64) / 127.5 - 1
     assert np.abs(decoded - normals).max() <= 0.5 / 127.5 + 1e-6
     assert metadata["frame"] == "x right, y up, z towards the camera"
 
 
-@given(floats(0, 1))
-def test_probability_png(values: Any) -> None:
-    metadata, image = through_json(SALIENCY, values)
+@given(ANY_FORMAT, floats(0, 1))
+def test_probability_png(format: str, values: Any) -> None:
+    metadata, image = through(format, SALIENCY, values)
     assert np.abs(np.asarray(image) / 255 - values).max() <= 0.5 / 255 + 1e-6
     assert metadata["range"] == [0, 1]
+
+
+def npz(prediction: Prediction, visualize: bool = False) -> bytes:
+    writer = FORMATS["npz"](POOL, visualize)
+    return writer.finish(writer.add(prediction))
 
 
 @pytest.mark.parametrize("task", [DEPTH, SALIENCY], ids=lambda task: task.name)
 @given(floats(0, 1))
 def test_npz_is_exact(task: TaskSpec, values: Any) -> None:
-    with np.load(BytesIO(encode_npz(prediction(task, values), POOL)), allow_pickle=False) as archive:
+    with np.load(BytesIO(npz(prediction(task, values))), allow_pickle=False) as archive:
         assert archive.files == [task.name, "metadata"]
         assert np.array_equal(archive[task.name], values)
         assert archive[task.name].dtype == np.float32
@@ -127,16 +180,68 @@ def test_npz_is_exact(task: TaskSpec, values: Any) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_every_format_resizes_and_times(name: str) -> None:
-    found = prediction(SEMSEG, np.zeros((2, 3), np.uint8), size=(20, 30))
-    body = FORMATS[name].encode(found, POOL)
-    answer = json.loads(np.load(BytesIO(body))["metadata"].item() if name == "npz" else body)
+@given(SHAPE.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 255]))))
+def test_npz_labels_are_exact(values: Any) -> None:
+    with np.load(BytesIO(npz(prediction(SEMSEG, values))), allow_pickle=False) as archive:
+        assert np.array_equal(archive["semseg"], values)
+        assert archive["semseg"].dtype == np.uint8
+
+
+@given(SHAPE.flatmap(lambda shape: arrays(np.float32, (*shape, 3), elements=st.floats(-1, 1, width=32))))
+def test_npz_normals_are_exact(values: Any) -> None:
+    with np.load(BytesIO(npz(prediction(NORMALS, values))), allow_pickle=False) as archive:
+        assert np.array_equal(archive["normals"], values)
+
+
+@pytest.mark.parametrize("format", [name for name in PNG_FORMATS if name != "png"])
+def test_every_format_resizes_and_times(format: str) -> None:
+    answer, found = files(format, prediction(SEMSEG, np.zeros((2, 3), np.uint8), size=(20, 30)))
     assert answer["maps"]["semseg"]["resampled"] == "nearest"
     assert (answer["maps"]["semseg"]["width"], answer["maps"]["semseg"]["height"]) == (30, 20)
     assert answer["timings_ms"]["encode"] > 0
+    assert Image.open(BytesIO(found["semseg.png"])).size == (30, 20)
 
 
-def test_npz_is_stored_not_deflated() -> None:
-    values = np.zeros((100, 100), np.uint8)
-    assert len(encode_npz(prediction(SEMSEG, values), POOL)) > values.nbytes
+@pytest.mark.parametrize("format", PNG_FORMATS)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_visualize_adds_the_picture(format: str, task: TaskSpec) -> None:
+    values: Any = np.ones((4, 5, 3), np.float32) if task.kind == "normals" else np.ones((4, 5), np.float32)
+    values = values.astype(np.uint8) if task.kind == "labels" else values
+    _, found = files(format, prediction(task, values), visualize=True)
+    picture = Image.open(BytesIO(found[f"{task.name}.visualization.png"]))
+    assert picture.mode == "RGB"
+    assert np.array_equal(np.asarray(picture), np.asarray(colourise(task, values)))
+    assert (f"{task.name}.png" in found) == (format != "png")
+
+
+def test_visualize_adds_the_picture_to_npz() -> None:
+    values = np.linspace(0, 5, 12, dtype=np.float32).reshape(3, 4)
+    with np.load(BytesIO(npz(prediction(DEPTH, values), visualize=True))) as archive:
+        assert archive.files == ["depth", "depth.visualization", "metadata"]
+        assert np.array_equal(archive["depth.visualization"], np.asarray(colourise(DEPTH, values)))
+
+
+def test_npz_and_zip_are_stored_not_deflated() -> None:
+    found = prediction(SEMSEG, np.zeros((100, 100), np.uint8))
+    for format in ("npz", "zip"):
+        writer = FORMATS[format](POOL)
+        with ZipFile(BytesIO(writer.finish(writer.add(found)))) as archive:
+            assert {member.compress_type for member in archive.infolist()} == {ZIP_STORED}
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "png"])
+def test_maps_are_encoded_in_parallel(format: str) -> None:
+    """Two encoders that wait for each other both come through."""
+    meeting = Barrier(2, timeout=10)
+
+    class Meeting(DenseMap):
+        def values(self) -> Any:
+            meeting.wait()
+            return super().values()
+
+    one = prediction(SALIENCY, np.ones((2, 2), np.float32))
+    maps = tuple(
+        Meeting("tiny", ProbabilityTask(name=name), np.ones((2, 2), np.float32), 2, 2) for name in ("a", "b")
+    )
+    writer = FORMATS[format](POOL)
+    assert set(writer.add(replace(one, maps=maps)).maps) == {"a", "b"}

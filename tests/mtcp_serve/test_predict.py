@@ -2,14 +2,17 @@
 
 import base64
 import json
+from email import message_from_bytes
 from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from mtcp_serve.formats import FORMATS
 from mtcp_serve.resample import resize_map
 from tests.mtcp_serve.support import GOOD, HEIGHT, TASKS, WIDTH, encode, noise
 
@@ -133,14 +136,48 @@ def test_accept_header_chooses_the_format(client: TestClient) -> None:
 
 
 def test_server_timing_in_every_format(client: TestClient) -> None:
-    for format in ("json", "npz"):
-        header = post(client, format=format).headers["server-timing"]
+    for format in FORMATS:
+        header = post(client, format=format, tasks="depth").headers["server-timing"]
         assert [part.split(";dur=")[0] for part in header.split(", ")] == [
             "queue",
             "decode",
             "infer",
             "encode",
         ]
+
+
+def test_png_is_the_map_itself(client: TestClient) -> None:
+    by_parameter = post(client, tasks="depth", format="png")
+    by_header = post(client, tasks="depth", headers={"Accept": "image/png"})
+    for response in (by_parameter, by_header):
+        assert response.headers["content-type"] == "image/png"
+        image = Image.open(BytesIO(response.content))
+        assert np.abs(np.asarray(image) / 1000 - expected(noise(HEIGHT, WIDTH))["depth"]).max() <= 0.00051
+        assert json.loads(image.info["mtcp-image"])["width"] == WIDTH
+
+
+def test_zip_and_multipart_hold_the_same_files_as_json(client: TestClient) -> None:
+    answer = post(client).json()
+    want = {f"{name}.png": base64.b64decode(entry["png"]) for name, entry in answer["maps"].items()}
+    with ZipFile(BytesIO(post(client, format="zip").content)) as archive:
+        assert {name: archive.read(name) for name in want} == want
+        assert set(archive.namelist()) == {*want, "metadata.json"}
+    response = post(client, format="multipart")
+    message = message_from_bytes(
+        b"Content-Type: " + response.headers["content-type"].encode() + b"\r\n\r\n" + response.content
+    )
+    parts: Any = message.get_payload()
+    assert parts[0].get_content_type() == "application/json"
+    assert {part.get_filename(): part.get_payload(decode=True) for part in parts[1:]} == want
+
+
+def test_visualize(client: TestClient) -> None:
+    plain, visual = post(client).json(), post(client, visualize="true").json()
+    for name in NAMES:
+        picture = Image.open(BytesIO(base64.b64decode(visual["maps"][name]["visualization"])))
+        assert (picture.mode, picture.size) == ("RGB", (WIDTH, HEIGHT))
+        assert visual["maps"][name]["png"] == plain["maps"][name]["png"]
+        assert "visualization" not in plain["maps"][name]
 
 
 def test_model_by_name(client: TestClient) -> None:

@@ -30,7 +30,18 @@ class Server:
     """A ``mtcp-serve serve`` process and a client for it."""
 
     def __init__(self, bundle: Path) -> None:
-        command = [sys.executable, "-m", "mtcp_serve", "serve", str(bundle), "--port", "0", "--threads", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "mtcp_serve",
+            "serve",
+            "-b",
+            str(bundle),
+            "--port",
+            "0",
+            "--threads",
+            "1",
+        ]
         limits = [
             "--concurrency",
             "1",

@@ -59,7 +59,7 @@ def test_overview_has_a_picture_for_every_map() -> None:
     }
     info = ImageInfo(8, 400, "PNG", "RGB", exif_rotated=False, animated=False)
     photo = Photo(Image.new("RGB", (8, 400), "red"), info)
-    maps = tuple(DenseMap(task, raw[task.name], 400, 8) for task in TASKS[:4])
+    maps = tuple(DenseMap("tiny", task, raw[task.name], 400, 8) for task in TASKS[:4])
     manifest = Manifest(
         name="tiny",
         version="1",
@@ -67,7 +67,7 @@ def test_overview_has_a_picture_for_every_map() -> None:
         tasks=TASKS[:4],
         files={"model.onnx": FileEntry(sha256="0" * 64)},
     )
-    sheet = overview(Prediction(manifest, photo, maps, Timings()))
+    sheet = overview(photo, Prediction((manifest,), info, maps, Timings()))
     assert sheet.height > 2 * 480
     colours = {colour for _, colour in sheet.getcolors(2**20) or []}
     assert {(255, 0, 0), (0x80, 0x80, 0x80), (255, 255, 255)} <= colours

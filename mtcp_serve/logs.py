@@ -1,0 +1,34 @@
+"""The server's log: lines for people, or one JSON object a line, with the request's id in each."""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+FIELDS = ("method", "path", "status", "ms", "code", "stages")
+"""What a record may carry beside its message (``extra=``)."""
+
+
+def configure_logging(level: str, format: Literal["text", "json"]) -> None:
+    """Send every log record of this process, uvicorn's too, to stderr."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(allow=FIELDS),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

@@ -1,0 +1,90 @@
+"""Examples for the reference. A test checks that they are answers that the schemas allow."""
+
+from typing import Any
+
+_MODEL = {"name": "mtcp-lite", "version": "1", "width": 320, "height": 240}
+
+PREDICT: dict[str, Any] = {
+    "models": [_MODEL],
+    "image": {
+        "width": 1200,
+        "height": 900,
+        "format": "JPEG",
+        "mode": "RGB",
+        "exif_rotated": False,
+        "animated": False,
+    },
+    "maps": {
+        "semseg": {
+            "model": "mtcp-lite",
+            "width": 1200,
+            "height": 900,
+            "resampled": "nearest",
+            "png": "iVBORw0KGgo...",
+            "kind": "labels",
+            "dataset": "voc",
+            "labels": [
+                {"id": 0, "name": "background", "color": "#000000"},
+                {"id": 15, "name": "person", "color": "#c08080"},
+            ],
+            "present": [0, 15],
+            "ignore_index": 255,
+        },
+        "depth": {
+            "model": "mtcp-lite",
+            "width": 1200,
+            "height": 900,
+            "resampled": "bilinear",
+            "png": "iVBORw0KGgo...",
+            "kind": "depth",
+            "unit": "m",
+            "metric": True,
+            "png_scale": 0.001,
+            "png_offset": 0.0,
+            "min": 0.8,
+            "max": 6.1,
+        },
+    },
+    "timings_ms": {"queue": 0.2, "decode": 4.1, "infer": 120.0, "encode": 9.0},
+}
+
+BATCH: dict[str, Any] = {
+    "results": [
+        {"index": 0, "name": "a.jpg", "status": 200, "answer": PREDICT},
+        {
+            "index": 1,
+            "name": "b.txt",
+            "status": 400,
+            "error": {
+                "code": "invalid_image",
+                "message": "the bytes are not an image in a format that this server reads",
+                "hint": "send a complete JPEG, PNG, WebP, GIF, BMP or TIFF file",
+            },
+        },
+    ]
+}
+
+MODELS: dict[str, Any] = {
+    "models": [
+        {
+            "name": "mtcp-lite",
+            "version": "1",
+            "default": True,
+            "device": "cpu",
+            "input": {"height": 240, "width": 320, "resize": "stretch"},
+            "tasks": [
+                {
+                    "name": "depth",
+                    "output": "depth",
+                    "kind": "depth",
+                    "dtype": "float32",
+                    "unit": "m",
+                    "metric": True,
+                    "range": [0.1, 10.0],
+                }
+            ],
+            "license": "Apache-2.0",
+        }
+    ],
+    "tasks": {"depth": "mtcp-lite"},
+}

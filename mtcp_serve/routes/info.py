@@ -1,0 +1,63 @@
+"""What the server is and how it does: models, health, figures."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from prometheus_client.exposition import choose_encoder
+
+from mtcp_serve.describe import describe_models
+from mtcp_serve.errors import DrainingError, NotReadyError
+from mtcp_serve.routes.common import Running, error_responses
+from mtcp_serve.routes.examples import MODELS
+from mtcp_serve.schemas import HealthOut, ModelsOut
+
+router = APIRouter()
+
+_TEXT = {"schema": {"type": "string"}}
+_NOT_READY = error_responses(NotReadyError)
+
+
+@router.get(
+    "/models",
+    summary="The loaded models and their tasks",
+    responses={200: {"content": {"application/json": {"example": MODELS}}}, **_NOT_READY},
+    response_model_exclude_none=True,
+)
+async def models(service: Running) -> ModelsOut:
+    """List the loaded models."""
+    return describe_models(service.models)
+
+
+@router.get("/health/live", summary="The process runs")
+async def live() -> HealthOut:
+    """Answer as long as the event loop does."""
+    return HealthOut(status="live")
+
+
+@router.get(
+    "/health/ready", summary="The models are loaded and warm, requests are taken", responses=_NOT_READY
+)
+async def ready(service: Running) -> HealthOut:
+    """Answer 200 while requests are taken, 503 while loading and while shutting down."""
+    if service.draining:
+        raise DrainingError("the server is shutting down")
+    return HealthOut(status="ready")
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"description": "The figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    },
+)
+async def metrics(request: Request) -> Response:
+    """Requests, errors by kind, queue, micro-batches, and seconds by stage."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(request.app.state.metrics.registry), headers={"Content-Type": content_type})
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    """Send a person who opens the address in a browser to the reference."""
+    return RedirectResponse("docs")
