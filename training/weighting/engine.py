@@ -59,9 +59,9 @@ class Engine(nn.Module):
 
     With DDP every rank works on its samples, and one all-reduce of T + T^2 numbers (2 T + T^2 + 1 in split
     mode) makes all ranks choose the same weights: as a sample's entries of z meet its own loss only, the
-    joined batch's mean loss has the gradients g_i^r / R, r = 1..R, so K = sum_r K_r / R^2 exactly (ranks
-    with equally many samples, losses that are means over samples, no batch statistics). The balancer's
-    parameters get their gradient from the averaged losses, the same on all ranks; they need no DDP.
+    joined batch's loss, the mean of the ranks' losses, has the gradients g_i^r / R, r = 1..R, so K = sum_r
+    K_r / R^2 exactly (but for batch statistics, which belong to a rank). The balancer's parameters get their
+    gradient from the averaged losses, the same on all ranks; they need no DDP.
 
     Args:
         balancer: the method.
