@@ -12,6 +12,8 @@ MAY_IMPORT = {
     "export": {"export", "training", "mtcp_serve.manifest", "mtcp_serve.errors"},
     "clients": {"clients", "mtcp_serve.manifest"},
 }
+EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}}
+"""Labelling photos with a bundle runs the gateway's engine."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 
 
@@ -31,6 +33,9 @@ def test_imports_point_one_way(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
     for path in files:
+        place = path.relative_to(ROOT).as_posix()
+        extra = [goods for start, goods in EXCEPTIONS.items() if place.startswith(start)]
+        goods = MAY_IMPORT[package].union(*extra)
         for name in imports(path):
-            allowed = any(name == good or name.startswith(f"{good}.") for good in MAY_IMPORT[package])
+            allowed = any(name == good or name.startswith(f"{good}.") for good in goods)
             assert allowed, f"{path.relative_to(ROOT)} imports {name}"

@@ -1,4 +1,4 @@
-"""Commands of ``python -m training``: train, evaluate, slim, plot, sweep."""
+"""Commands of ``python -m training``: train, evaluate, slim, plot, sweep, pseudo-label."""
 
 import logging
 import time
@@ -16,11 +16,13 @@ from training.data import DataError
 from training.evaluation import evaluate, validation_sources
 from training.model.pretrained import WeightsError
 from training.plot import PlotError, plot_run
+from training.pseudo.cli import pseudo_label
 from training.report import ReportError, gains, markdown_table, read_single_tasks, terminal_table, write_json
 from training.sweep import load_sweep, run_sweep, write_results
 from training.trainer import Trainer, TrainingError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app.command(name="pseudo-label")(pseudo_label)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value, e.g. epochs=3.")]
 

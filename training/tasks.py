@@ -119,6 +119,11 @@ def entry(registry: Mapping[str, T], task: Task) -> T:
     return registry[task.name] if task.name in registry else registry[task.kind]
 
 
+def kind_of(name: str) -> Kind:
+    """Kind of the task called ``name``, one of `TASK_NAMES`."""
+    return _KINDS[name]
+
+
 def make_task(name: str, space: str | None = None) -> Task:
     """The task called ``name``; ``space`` names the label space of a ``labels`` task.
 

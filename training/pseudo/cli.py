@@ -1,0 +1,70 @@
+"""``python -m training pseudo-label``."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
+SOME_FAILED = 1
+NOTHING_DONE = 2
+
+
+def pseudo_label(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, or the model.onnx in it.")],
+    photos: Annotated[Path, typer.Argument(help="Folder of photos (JPEG, PNG).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the partial-label folder goes.")],
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks, separated by commas; all the model has by default.")
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(help="Agreement of the model with itself below which a pixel is ignored.")
+    ] = 0.9,
+) -> None:
+    """Label photos with an exported model, to train other networks with. The same command goes on.
+
+    Exit status: 0 all photos are labelled, 1 some could not be (they are named), 2 nothing was done.
+    """
+    from training.pseudo.labelling import Outcome, PseudoLabelError, PseudoLabeller, find_photos
+
+    console = Console(stderr=True)
+    names = None if tasks is None else [name.strip() for name in tasks.split(",")]
+    try:
+        found = find_photos(photos)
+        labeller = PseudoLabeller(bundle, output, names, confidence)
+    except PseudoLabelError as error:
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(NOTHING_DONE) from error
+
+    async def run(progress: Progress) -> list[Outcome]:
+        outcomes = []
+        ready = set(labeller.done()) & set(found)
+        bar = progress.add_task("photos", total=len(found), completed=len(ready))
+        async for outcome in labeller.label(found):
+            outcomes.append(outcome)
+            if outcome.error is not None:
+                console.print(
+                    f"[bold red]failed:[/] {escape(outcome.error)}", soft_wrap=True, highlight=False
+                )
+            progress.advance(bar)
+        return outcomes
+
+    with Progress(console=console) as progress:
+        outcomes = asyncio.run(run(progress))
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    labelled = [outcome.kept for outcome in outcomes if outcome.error is None]
+    kept = (
+        ", ".join(
+            f"{name} {sum(shares[name] for shares in labelled) / len(labelled):.0%}" for name in labelled[0]
+        )
+        if labelled
+        else "nothing new"
+    )
+    console.print(
+        f"{len(labelled)} photos labelled, {len(failed)} failed; pixels kept: {kept}", highlight=False
+    )
+    if failed:
+        raise typer.Exit(SOME_FAILED)

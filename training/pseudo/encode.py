@@ -1,0 +1,48 @@
+"""Maps as files of a partial-label folder (see :mod:`training.data.folder`)."""
+
+from io import BytesIO
+from typing import assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
+from mtcp_serve.resample import Map
+from training.tasks import IGNORE_LABEL
+
+
+def folder_name(task: TaskSpec) -> str:
+    """The folder of a task's labels: its name, but relative depth is ``disparity``."""
+    return "disparity" if isinstance(task, DepthTask) and not task.metric else task.name
+
+
+def encode(task: TaskSpec, values: Map, valid: NDArray[np.bool_]) -> bytes:
+    """A PNG of ``values`` [H, W] (normals: [H, W, 3]) with no label where ``valid`` [H, W] is false."""
+    buffer = BytesIO()
+    _image(task, values, valid).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _image(task: TaskSpec, values: Map, valid: NDArray[np.bool_]) -> Image.Image:
+    match task:
+        case LabelsTask():
+            return Image.fromarray(np.where(valid, values, IGNORE_LABEL).astype(np.uint8))
+        case DepthTask():
+            if task.metric:
+                millimetres = np.rint(values * 1000).clip(1, 65535)
+                return Image.fromarray(np.where(valid, millimetres, 0).astype(np.uint16))
+            inverse = 1 / np.maximum(values, 1e-6)
+            nearest = inverse[valid].max(initial=1e-6)
+            return Image.fromarray(
+                np.where(valid, np.rint(255 * inverse / nearest).clip(1, 255), 0).astype(np.uint8)
+            )
+        case NormalsTask():
+            return Image.fromarray(
+                np.rint((values + 1) * 127.5 * valid[..., None]).clip(0, 255).astype(np.uint8)
+            )
+        case ProbabilityTask():
+            grey = np.rint(255 * values).clip(0, 255)
+            return Image.fromarray(np.stack([grey * valid, 255 * valid], -1).astype(np.uint8))
+        case _ as unreachable:
+            assert_never(unreachable)
