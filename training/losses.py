@@ -1,4 +1,4 @@
-"""The loss of each task: cross-entropy, depth in metres or up to scale and shift, normals, saliency.
+"""The loss of each task: cross-entropy, depth in metres or up to scale and shift, normals, saliency, edges.
 
 One function a task kind, in fp32 whatever the precision of the network, each a mean over the *valid* pixels
 of the batch. A missing label costs nothing: a task without any valid pixel gives an exact zero that is still
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Kind, Task
+from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Kind, Task, entry
 
 Batch = Mapping[str, Tensor]
 
@@ -25,6 +25,9 @@ near-constant prediction in `scale_and_shift_invariant`."""
 
 LEAST_LENGTH = 1e-3
 """Floor of the length by which a predicted normal is divided."""
+
+EDGE_WEIGHT = 0.95
+"""Weight of edge pixels; the others weigh 1 minus this. The field's fixed value (Maninis et al., ASTMT)."""
 
 
 def task_losses(
@@ -53,7 +56,7 @@ def task_losses(
             if class_weights is not None and task.name in class_weights:
                 loss = cross_entropy(prediction.float(), batch, task, class_weights[task.name])
             else:
-                loss = LOSSES[task.kind](prediction.float(), batch, task)
+                loss = entry(LOSSES, task)(prediction.float(), batch, task)
             losses[task.name] = loss
     return losses
 
@@ -156,20 +159,38 @@ def balanced_bce(logits: Tensor, batch: Batch, task: Task) -> Tensor:
         return _zero(logits)
     valid = VALID[task.kind](target)
     target = target.clamp(0, 1)
-    background = _masked_mean(1 - target, valid)
+    return _weighted_bce(logits, target, valid, _masked_mean(1 - target, valid))
+
+
+def edge_bce(logits: Tensor, batch: Batch, task: Task) -> Tensor:
+    """Binary cross-entropy of [B,1,H,W] edge logits: edges weigh `EDGE_WEIGHT`, the rest 1 - `EDGE_WEIGHT`.
+
+    The weight is fixed, as in the published multi-task code, where saliency takes it from the batch: a photo
+    without a single edge still says that it has none.
+    """
+    target = batch.get(task.name)
+    if target is None:
+        return _zero(logits)
+    return _weighted_bce(logits, target.clamp(0, 1), VALID[task.kind](target), EDGE_WEIGHT)
+
+
+def _weighted_bce(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor | float) -> Tensor:
+    """Mean cross-entropy over valid pixels, foreground weighing ``weight``, background the rest of 1."""
     # -log sigmoid(x) = softplus(-x) and -log(1 - sigmoid(x)) = softplus(-x) + x
-    positive, negative = background * target, (1 - background) * (1 - target)
+    positive, negative = weight * target, (1 - weight) * (1 - target)
     error = (positive + negative) * F.softplus(-logits) + negative * logits
     return _masked_mean(error, valid)
 
 
-LOSSES: dict[Kind, Callable[[Tensor, Batch, Task], Tensor]] = {
+LOSSES: dict[str, Callable[[Tensor, Batch, Task], Tensor]] = {
     "labels": cross_entropy,
     "depth": depth_loss,
     "normals": normals_loss,
     "probability": balanced_bce,
+    "edges": edge_bce,
 }
-"""Loss of each kind of task; a new kind is one function and one entry here and in `VALID`."""
+"""Loss of each kind of task, or of a task by name; a new kind is one function and one entry here and in
+`VALID`."""
 
 VALID: dict[Kind, Callable[[Tensor], Tensor]] = {
     "labels": lambda target: target != IGNORE_LABEL,

@@ -14,12 +14,13 @@ from training.losses import (
     balanced_bce,
     cross_entropy,
     depth_loss,
+    edge_bce,
     labelled_pixels,
     normals_loss,
     scale_and_shift_invariant,
     task_losses,
 )
-from training.tasks import Task, make_task
+from training.tasks import Task, entry, make_task
 
 SEMSEG, DEPTH, NORMALS, SALIENCY = (
     make_task("semseg", "voc"),
@@ -27,6 +28,7 @@ SEMSEG, DEPTH, NORMALS, SALIENCY = (
     make_task("normals"),
     make_task("saliency"),
 )
+EDGES = make_task("edges")
 TASKS = [SEMSEG, DEPTH, NORMALS, SALIENCY, make_task("parsing", "fashion")]
 B, H, W = 3, 5, 7
 
@@ -193,6 +195,25 @@ def test_saliency_equals_the_textbook_form_on_soft_targets() -> None:
     assert balanced_bce(logits, {"saliency": target}, SALIENCY).item() == pytest.approx(expected.item())
 
 
+def test_edges_have_fixed_weights() -> None:
+    target = torch.tensor([1.0, 0.0, 0.0, 0.0, -1.0]).view(1, 1, 1, 5)
+    logits = torch.zeros_like(target, requires_grad=True)
+    loss = task_losses({"edges": logits}, {"edges": target}, [EDGES])["edges"]
+    assert loss.item() == pytest.approx((0.95 + 3 * 0.05) * math.log(2) / 4)
+    torch.autograd.backward(loss)
+    assert logits.grad is not None
+    assert logits.grad.flatten().tolist() == pytest.approx([-0.95 / 8, *[0.05 / 8] * 3, 0])
+
+
+def test_a_photo_without_edges_still_teaches() -> None:
+    """The batch-balanced loss would weigh its background with the share of edges: nothing."""
+    target, logits = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    assert edge_bce(logits, {"edges": target}, EDGES).item() == pytest.approx(0.05 * math.log(2))
+    assert balanced_bce(logits, {"saliency": target}, SALIENCY).item() == 0
+    assert edge_bce(logits, {"edges": torch.full_like(target, -1)}, EDGES).item() == 0
+    assert edge_bce(logits, {}, EDGES).item() == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_losses_are_fp32_under_autocast(dtype: torch.dtype) -> None:
     batch = unlabelled()
@@ -211,7 +232,7 @@ def test_losses_are_fp32_under_autocast(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 def test_every_loss_has_a_correct_gradient(loss: Callable[[Tensor, dict[str, Tensor], Task], Tensor]) -> None:
-    task = next(task for task in TASKS if LOSSES[task.kind] is loss)
+    task = next(task for task in [*TASKS, EDGES] if entry(LOSSES, task) is loss)
     generator = torch.Generator().manual_seed(3)
     batch = {
         "semseg": torch.randint(0, 21, (2, 3, 3), generator=generator),
@@ -219,6 +240,7 @@ def test_every_loss_has_a_correct_gradient(loss: Callable[[Tensor, dict[str, Ten
         "disparity": torch.rand(2, 1, 3, 3, generator=generator, dtype=torch.float64) + 0.5,
         "normals": torch.randn(2, 3, 3, 3, generator=generator, dtype=torch.float64),
         "saliency": torch.rand(2, 1, 3, 3, generator=generator, dtype=torch.float64),
+        "edges": torch.randint(0, 2, (2, 1, 3, 3), generator=generator).double(),
     }
     prediction = torch.rand(2, task.channels, 3, 3, generator=generator, dtype=torch.float64) + 0.5
     prediction.requires_grad_()
