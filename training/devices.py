@@ -60,7 +60,8 @@ def mean_over_ranks(fabric: Fabric, numbers: Tensor) -> Tensor:
     """A small tensor averaged over the ranks; itself where there is one."""
     if fabric.world_size == 1:
         return numbers
-    averaged: Tensor = fabric.all_reduce(numbers.clone(), reduce_op="mean")
+    averaged = fabric.all_reduce(numbers.clone(), reduce_op="mean")
+    assert isinstance(averaged, Tensor)
     return averaged
 
 

@@ -60,4 +60,4 @@ def _writer(folder: Path) -> Any:
     except ImportError:
         log.info("TensorBoard is not installed; this run writes %s only", HISTORY)
         return None
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))

@@ -13,8 +13,6 @@ from training.metrics.delta_mtl import HEADLINE
 
 Rows = Sequence[Mapping[str, Any]]
 
-REPRODUCIBLE = {"svg.hashsalt": "mtcp", "svg.fonttype": "none"}
-
 
 class PlotError(ValueError):
     """Nothing to draw; says what is missing."""
@@ -103,5 +101,5 @@ def _save(figure: Figure, output: Path) -> None:
     if output.suffix not in (".png", ".svg"):
         raise PlotError(f"{output}: choose a name that ends in .png or .svg")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(REPRODUCIBLE):
+    with mpl.rc_context({"svg.hashsalt": "mtcp", "svg.fonttype": "none"}):
         figure.savefig(output, dpi=150, metadata={"Date": None} if output.suffix == ".svg" else None)

@@ -10,7 +10,7 @@ from rich.table import Table
 from training.evaluation import Report
 from training.metrics import delta_mtl
 from training.metrics.delta_mtl import HEADLINE, Protocol, headline
-from training.tasks import Task
+from training.tasks import Task, entry
 
 PROTOCOLS: tuple[Protocol, ...] = ("mtcp", "invpt")
 
@@ -73,7 +73,7 @@ def rows(figures: Report, delta: Mapping[str, float] | None) -> list[tuple[str, 
 
 def published_value(name: str, row: str, task: Task, metric: str) -> float | None:
     """The paper's figure for ``metric`` of ``task``, if the run ``name`` has one in ``row``."""
-    headlined = HEADLINE[task.kind][0]
+    headlined = entry(HEADLINE, task)[0]
     if metric not in (headlined, f"{headlined}/mtcp"):
         return None
     return PUBLISHED[name][row].get(task.name)

@@ -42,7 +42,7 @@ class Step(nn.Module):
         self._encode: Callable[[Tensor], Tensor] = network.encode
         self._decode = network.decode
 
-    def compile(self, backend: str) -> None:  # type: ignore[override]
+    def compile_with(self, backend: str) -> None:
         """Compile encoding and decoding; balancing, which works between them, stays as it is."""
         self._encode = torch.compile(self.network.encode, backend=backend)
         self._decode = torch.compile(self.network.decode, backend=backend)

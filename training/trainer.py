@@ -66,7 +66,7 @@ class Trainer:
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
         if config.compile:
-            self.forward_step.compile(config.compile)
+            self.forward_step.compile_with(config.compile)
         self._model, self._stepper = self.fabric.setup(self.forward_step, self.optimizer)
         self.epoch = self.step = self.step_in_epoch = self.bad_steps = 0
         self._pending = 0

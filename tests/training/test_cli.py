@@ -26,6 +26,16 @@ def test_train_evaluate_and_slim_work_together(tmp_path: Path) -> None:
     figures = json.loads(report.read_text())
     assert figures.keys() - {"disparity"} == {"semseg", "depth", "normals", "saliency", "parsing"}
     assert "mErr" in done.output
+    against_itself = [f"--single-task={name}={report}" for name in load_network(slim)[1].model.tasks]
+    table = tmp_path / "table.md"
+    done = runner.invoke(
+        app, ["evaluate", str(slim), "data.val.0.count=3", *against_itself, "--table", str(table)]
+    )
+    assert done.exit_code == 0, done.output
+    assert "| all | Delta-MTL/mtcp % | 0.0000 |" in table.read_text()
+    done = runner.invoke(app, ["evaluate", str(slim), against_itself[0]])
+    assert done.exit_code == 2
+    assert "Delta-MTL needs a --single-task report of depth" in done.output.replace("\n", " ")
     assert load_network(slim)[1].data.val[0].count == 2  # the override was for the evaluation alone
 
 

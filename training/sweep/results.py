@@ -14,7 +14,7 @@ from training.plot import plot_weights
 from training.report import headlines, markdown
 from training.sweep.config import SweepConfig
 from training.sweep.runner import Run, runs
-from training.tasks import Task
+from training.tasks import Task, entry
 
 PROTOCOL: Protocol = "invpt"
 """Depth, normals and saliency in tables: every labelled pixel counts."""
@@ -81,7 +81,7 @@ def table(sweep: SweepConfig, tasks: Sequence[Task], figures: Mapping[str, Mappi
 
 
 def _heading(task: Task) -> str:
-    metric, higher = HEADLINE[task.kind]
+    metric, higher = entry(HEADLINE, task)
     return f"{task.name} {metric} {'↑' if higher else '↓'}"
 
 
