@@ -26,6 +26,7 @@ from clients.maps import Map
 _METADATA = "metadata"
 _ERRORS: dict[int, type[ClientError]] = {
     404: NotFoundError,
+    408: DeadlineError,
     429: OverloadedError,
     503: UnavailableError,
     504: DeadlineError,

@@ -1,7 +1,7 @@
-"""The command line: ``mtcp-serve serve | predict | models``.
+"""The command line: ``mtcp-serve serve | predict | models | check``.
 
-Exit codes: 0 all done; 1 some photos failed, the others are done; 2 nothing was done, because of a wrong
-option, setting or bundle.
+Exit codes: 0 all done; 1 some photos failed, the others are done, or a check failed; 2 nothing was done,
+because of a wrong option, setting or bundle.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mtcp_serve import __version__
-from mtcp_serve.errors import BundleError, UnknownTaskError
+from mtcp_serve.errors import BundleError, RequestError, UnknownTaskError
 from mtcp_serve.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
 from mtcp_serve.settings import BUNDLES, Settings
 
@@ -230,3 +230,32 @@ def models(
             manifest.license or "",
         )
     Console(soft_wrap=True).print(table)
+
+
+@cli.command()
+def check(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False)],
+    photo: Annotated[
+        Path | None,
+        typer.Option(help="Photo to run; a drawn picture unless given.", exists=True, dir_okay=False),
+    ] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Check a bundle: manifest, hashes, opset, nodes, graph, and the maps of a photo. On the CPU.
+
+    Exit status 0: all is well; 1: something is not; 2: the photo cannot be used.
+    """
+    from mtcp_serve.check import check_bundle
+
+    colours = {"ok": "green", "failed": "bold red", "not run": "yellow"}
+    table = Table("check", "result", "found", box=None)
+    failed = False
+    try:
+        for row in check_bundle(bundle, photo.read_bytes() if photo else None, threads or 0):
+            failed |= row.status != "ok"
+            table.add_row(row.check, f"[{colours[row.status]}]{row.status}[/]", _plain(row.detail))
+    except (RequestError, OSError) as error:
+        _fail(f"{photo}: {error}", NOTHING_DONE)
+    Console(soft_wrap=True).print(table)
+    if failed:
+        raise typer.Exit(SOME_FAILED)

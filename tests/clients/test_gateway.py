@@ -1,0 +1,180 @@
+"""The HTTP clients against a real gateway process."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from clients import (
+    Answer,
+    AsyncGatewayClient,
+    ClientError,
+    DeadlineError,
+    GatewayClient,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    ServerError,
+    UnavailableError,
+)
+from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
+
+MEAN = noise(HEIGHT, WIDTH).astype(np.float64).mean(-1)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway that works on one request, keeps one waiting, and answers within two seconds."""
+    bundle = make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mtcp_serve", "serve", "-b", str(bundle), "--port", str(port)]
+    limits = ["--threads", "1", "--concurrency", "1", "--queue", "1", "--deadline", "2"]
+    with (
+        subprocess.Popen([*command, *limits]) as process,
+        GatewayClient(f"http://127.0.0.1:{port}") as client,
+    ):
+        while True:
+            assert process.poll() is None, "the gateway ended"
+            try:
+                client.models()
+                break
+            except UnavailableError:
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[GatewayClient]:
+    with GatewayClient(url) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("format", "millimetres"), [("npz", 0.001), ("json", 0.51)])
+def test_maps_and_what_they_mean(client: GatewayClient, format: str, millimetres: float) -> None:
+    answer = client.predict(GOOD, format=format)  # type: ignore[arg-type]
+    assert list(answer) == ["semseg", "depth", "normals", "saliency", "parsing"]
+    assert 1000 * np.abs(answer["depth"] - MEAN / 25.5).max() <= millimetres
+    pixels = noise(HEIGHT, WIDTH)
+    np.testing.assert_array_equal(answer["semseg"], (MEAN >= 85).astype(np.uint8) + (MEAN >= 170))
+    np.testing.assert_allclose(answer["saliency"], pixels[..., 0] / 255, atol=1e-6)
+    direction = pixels / 127.5 - 1
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    assert np.abs(answer["normals"] - direction).max() < 0.012  # 8 bits a component in JSON
+    for name, values in answer.items():
+        assert values.dtype == (np.uint8 if name in ("semseg", "parsing") else np.float32)
+    assert answer.about("depth")["unit"] == "m"
+    assert [label["name"] for label in answer.about("semseg")["labels"]] == ["dark", "medium", "bright"]
+    assert "png" not in answer.about("depth")
+    assert answer.metadata["models"][0]["version"] == "7"
+
+
+def test_files_tasks_and_sizes(client: GatewayClient, tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(noise(50, 70), "JPEG"))
+    assert client.predict(path, tasks=["depth"])["depth"].shape == (50, 70)
+    answer = client.predict(str(path), tasks=["parsing", "depth"], size="model", model="tiny")
+    assert list(answer) == ["parsing", "depth"]
+    assert answer["depth"].shape == (HEIGHT, WIDTH)
+    assert client.models()[0]["name"] == "tiny"
+
+
+def test_asyncio_gives_the_same(client: GatewayClient, url: str) -> None:
+    async def predict() -> Answer:
+        async with AsyncGatewayClient(url) as other:
+            assert await other.models() == client.models()
+            with pytest.raises(NotFoundError):
+                await other.predict(GOOD, tasks=["depht"])
+            return await other.predict(GOOD, tasks=["depth"])
+
+    np.testing.assert_array_equal(asyncio.run(predict())["depth"], client.predict(GOOD)["depth"])
+
+
+def test_errors_are_typed_and_say_what_to_do(client: GatewayClient, tmp_path: Path) -> None:
+    for options, kind, code in (
+        ({"photo": b"no photo"}, InvalidRequestError, "invalid_image"),
+        ({"photo": GOOD, "tasks": ["depht"]}, NotFoundError, "unknown_task"),
+        ({"photo": GOOD, "model": "nobody"}, NotFoundError, "unknown_model"),
+        ({"photo": GOOD, "size": "huge"}, InvalidRequestError, "invalid_parameter"),
+        ({"photo": b"x" * 30_000_000}, InvalidRequestError, "payload_too_large"),
+    ):
+        with pytest.raises(ClientError) as caught:
+            client.predict(**options)
+        assert type(caught.value) is kind
+        assert caught.value.code == code
+        assert caught.value.hint
+        assert caught.value.hint in str(caught.value)
+    with pytest.raises(InvalidRequestError, match="No such file"):
+        client.predict(tmp_path / "missing.jpg")
+
+
+def test_overload_and_deadline(url: str) -> None:
+    """The tiny model never ends on a green photo."""
+
+    def outcome(client: GatewayClient) -> ClientError:
+        with pytest.raises(ClientError) as caught:
+            client.predict(STUCK)
+        return caught.value
+
+    with GatewayClient(url) as client, ThreadPoolExecutor(5) as pool:
+        errors = list(pool.map(outcome, [client] * 5))
+        assert sorted(type(error).__name__ for error in errors) == [
+            *["DeadlineError"] * 2,
+            *["OverloadedError"] * 3,
+        ]
+        for error in errors:
+            if isinstance(error, OverloadedError):
+                assert error.retry_after == 1
+        assert client.predict(GOOD)
+    with GatewayClient(url, deadline_s=0.2) as hasty, pytest.raises(DeadlineError, match="in time"):
+        hasty.predict(STUCK)
+
+
+def test_nobody_there() -> None:
+    with GatewayClient("http://127.0.0.1:1") as client, pytest.raises(UnavailableError, match="be reached"):
+        client.models()
+
+    async def models() -> None:
+        async with AsyncGatewayClient("http://127.0.0.1:1") as client:
+            await client.models()
+
+    with pytest.raises(UnavailableError):
+        asyncio.run(models())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(200, ServerError), (404, NotFoundError), (403, InvalidRequestError), (502, ServerError)],
+)
+def test_another_server_is_not_taken_for_a_gateway(status: int, kind: type[ClientError]) -> None:
+    class Another(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Another) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with GatewayClient(f"http://127.0.0.1:{server.server_port}") as client:
+            for call in (client.models, lambda: client.predict(GOOD)):
+                with pytest.raises(ClientError) as caught:
+                    call()
+                assert type(caught.value) is kind
+        server.shutdown()
