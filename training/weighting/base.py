@@ -89,6 +89,10 @@ class Balancer(nn.Module, ABC):
     def forward(self, seen: Observation) -> TaskWeights:
         """The weights of this step; called once a step, for a method may keep averages."""
 
+    def settled(self, step: int) -> bool:
+        """Whether the weights no longer change: a method that needs the Gramian is then not asked again."""
+        return False
+
     def end_epoch(self, mean_losses: Tensor) -> None:
         """Learn from the epoch's mean losses [T]; NaN marks a task that had no label in the epoch."""
 

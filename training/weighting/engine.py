@@ -41,10 +41,14 @@ class _Receive(torch.autograd.Function):
 
 
 def gramian(gradients: Sequence[Tensor]) -> Tensor:
-    """K [T, T] of T gradients of one shape; a gradient that is not finite counts as zero."""
-    rows = torch.stack([g.flatten() for g in gradients])
-    rows = torch.where(rows.isfinite().all(1, keepdim=True), rows, 0)
-    return rows @ rows.T
+    """K [T, T] of T gradients of one shape; one that is not finite, or too long for fp32, counts as zero."""
+    count = len(gradients)
+    products = gradients[0].new_zeros(count, count)
+    for i in range(count):
+        for j in range(i + 1):
+            products[i, j] = products[j, i] = (gradients[i] * gradients[j]).sum()
+    fine = products.diagonal().isfinite()
+    return torch.where(fine & fine[:, None], products, 0)
 
 
 class Engine(nn.Module):
@@ -57,11 +61,11 @@ class Engine(nn.Module):
     whose gradient with respect to z is sum_i a_i g_i + dextras/dleaf. So one backward covers decoders and
     encoder; DDP's hooks fire once, gradient accumulation and loss scaling act on all of it alike.
 
-    With DDP every rank works on its samples, and one all-reduce of T + T^2 numbers (2 T + T^2 + 1 in split
-    mode) makes all ranks choose the same weights: as a sample's entries of z meet its own loss only, the
-    joined batch's loss, the mean of the ranks' losses, has the gradients g_i^r / R, r = 1..R, so K = sum_r
-    K_r / R^2 exactly (but for batch statistics, which belong to a rank). The balancer's parameters get their
-    gradient from the averaged losses, the same on all ranks; they need no DDP.
+    With DDP every rank works on its samples, and one all-reduce of T^2 + 2 T + 1 numbers (K, both kinds of
+    L_i, the rest) makes all ranks choose the same weights. As a sample's entries of z meet its own loss only,
+    the joined batch's loss, the mean of the ranks' losses, has the gradients g_i^r / R, r = 1..R, so K =
+    sum_r K_r / R^2 exactly (but for batch statistics, which belong to a rank). The balancer's parameters get
+    their gradient from the averaged losses, the same on all ranks; they need no DDP.
 
     Args:
         balancer: the method.
@@ -139,9 +143,9 @@ class Engine(nn.Module):
         rest = unweighted.float()
         if not split:
             rest = rest + torch.stack(inner).sum()
-        fresh = not self.balancer.needs_gramian or step % self.every == 0 or not self.asked
+        fresh = self._fresh(step)
         gradients: list[Tensor] = []
-        if fresh and (self.balancer.needs_gramian or split):
+        if fresh and self.balancer.needs_gramian:
             gradients = [self._gradient(loss, leaf, scale) for loss in tasks]
         seen, raw, finite = self._observe(final, tasks, rest, gradients, epoch, step)
         objective = torch.stack(tasks)
@@ -159,12 +163,18 @@ class Engine(nn.Module):
             )
         return Balanced(total, self.weights, raw, finite=True)
 
+    def _fresh(self, step: int) -> bool:
+        if not self.balancer.needs_gramian or not self.asked:
+            return True
+        return step % self.every == 0 and not self.balancer.settled(step)
+
     def _gradient(self, loss: Tensor, leaf: Tensor, scale: float) -> Tensor:
         if not loss.requires_grad:
             return torch.zeros_like(leaf, dtype=torch.float32)
         (gradient,) = torch.autograd.grad(loss * scale, leaf, retain_graph=True, materialize_grads=True)
-        gradient = gradient.float() / scale
-        return gradient if scale != 1 else torch.where(gradient.isfinite().all(), gradient, 0)
+        if scale != 1:
+            return gradient.float() / scale
+        return torch.where(gradient.isfinite().all(), gradient.float(), 0)
 
     def _observe(
         self,
@@ -200,7 +210,7 @@ class Engine(nn.Module):
             return self._gradient((self.encoder * objective).sum() + rest, leaf, scale)
         total = self._gradient(rest, leaf, scale)
         for weight, gradient in zip(self.encoder, gradients, strict=True):
-            total = total + weight * gradient
+            total.addcmul_(weight, gradient)
         return total
 
 

@@ -43,10 +43,14 @@ class GradientNormScaling(Balancer):
         self.register_buffer("average", torch.zeros(self.tasks))
         self.register_buffer("mass", torch.zeros(self.tasks))
 
+    def settled(self, step: int) -> bool:
+        """From ``freeze_after`` on."""
+        return self.freeze_after is not None and step >= self.freeze_after
+
     def forward(self, seen: Observation) -> TaskWeights:
         """The weights after this step's norms."""
         norms = seen.norms
-        if self.freeze_after is None or seen.step < self.freeze_after:
+        if not self.settled(seen.step):
             update = present(norms)
             self.average = torch.where(update, self.average.lerp(norms, 1 - self.beta), self.average)
             self.mass = torch.where(update, self.mass.lerp(torch.ones_like(norms), 1 - self.beta), self.mass)

@@ -96,6 +96,21 @@ def test_equal_weights_in_split_mode_are_the_plain_sum() -> None:
     same(combined, weighted(torch.ones(3), torch.ones(3)))
 
 
+@pytest.mark.parametrize("kind", [Recorder, Split])
+def test_the_joined_gramian_is_the_sum_of_the_ranks_over_their_number_squared(kind: type[Recorder]) -> None:
+    inputs, targets = batch()
+    joined = kind()
+    toy()(inputs, targets, Engine(joined))
+    halves = kind()
+    for part in (slice(0, 2), slice(2, 4)):
+        toy()(inputs[part], targets[part], Engine(halves))
+    expected = (halves.seen[0].gram + halves.seen[1].gram) / 4
+    torch.testing.assert_close(joined.seen[0].gram, expected)
+    mean = kind()  # a rank that is given the mean over two ranks
+    toy()(inputs, targets, Engine(mean, reduce=lambda numbers: numbers, ranks=2))
+    torch.testing.assert_close(mean.seen[0].gram, joined.seen[0].gram / 2)
+
+
 def test_the_value_is_losses_extras_and_penalty() -> None:
     network = toy()
     inputs, targets = batch()
@@ -268,6 +283,15 @@ def test_a_learned_weight_has_its_gradient_from_the_averaged_losses() -> None:
     backward(balanced.total)
     torch.testing.assert_close(gradients(balancer)["log_variance"], 0.5 - 0.5 * balanced.losses)
     same(gradients(network), weighted(torch.full((3,), 0.5), torch.ones(3)))
+
+
+def test_settled_weights_cost_no_more_gramians(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(build_balancer("gradient_norm_scaling", 3, {"freeze_after": 2}))
+    for step in range(2):
+        trained(engine, step)
+    settled = engine.weights.heads
+    monkeypatch.setattr(torch.autograd, "grad", None)
+    same(trained(engine, 2), weighted(settled, torch.ones(3)))
 
 
 @pytest.mark.parametrize("wrong", [{"every": 0}, {"ranks": 0}])
