@@ -23,5 +23,6 @@ class PCGrad(GramBalancer):
     def solve(self, gramian: Tensor, step: int) -> Tensor:
         """The sum of the projected gradients, over T."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.default_rng([self.seed, step]).integers(2**63)))
+            seed = int(np.random.default_rng([self.seed, step]).integers(2**63))
+            torch.default_generator.manual_seed(seed)  # the CPU's alone, which torchjd draws from
             return self._solver(gramian) / len(gramian)
