@@ -1,6 +1,9 @@
 """The HTTP clients against a real gateway process."""
 
 import asyncio
+import base64
+import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +16,8 @@ from threading import Thread
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from clients import (
     Answer,
@@ -26,8 +31,10 @@ from clients import (
     ServerError,
     UnavailableError,
 )
+from clients.examples import http_predict
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
 
+EXAMPLES = Path(http_predict.__file__).parent
 MEAN = noise(HEIGHT, WIDTH).astype(np.float64).mean(-1)
 
 
@@ -178,3 +185,55 @@ def test_another_server_is_not_taken_for_a_gateway(status: int, kind: type[Clien
                     call()
                 assert type(caught.value) is kind
         server.shutdown()
+
+
+def test_the_python_example(url: str, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(GOOD)
+    result = CliRunner().invoke(http_app(), [str(photo), "--url", url])
+    assert result.exit_code == 0, result.output
+    assert "semseg: uint8 24x32: dark, medium, bright" in result.stdout
+    assert f"depth: float32 24x32: {MEAN.min() / 25.5:.2f} to {MEAN.max() / 25.5:.2f} m" in result.stdout
+    photo.write_bytes(b"no photo")
+    result = CliRunner().invoke(http_app(), [str(photo), "--url", url])
+    assert result.exit_code == 1
+    assert "send a complete JPEG" in result.stderr
+
+
+def http_app() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(http_predict.main)
+    return app
+
+
+def test_the_curl_example(url: str, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(GOOD)
+    subprocess.run([str(EXAMPLES / "predict.sh"), "photo.png", url], cwd=tmp_path, check=True)
+    maps = json.loads((tmp_path / "maps.json").read_text())["maps"]
+    assert base64.b64decode(maps["parsing"]["png"]).startswith(b"\x89PNG")
+    with np.load(tmp_path / "maps.npz") as archive:
+        np.testing.assert_allclose(archive["depth"], MEAN / 25.5, rtol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node to run the browser's script")
+def test_the_browsers_script(url: str, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(GOOD)
+    script = (
+        (EXAMPLES / "predict.js").read_text()
+        + """
+const photo = new Blob([require("fs").readFileSync("photo.png")]);
+const url = process.argv[2];
+predict(url, photo, ["depth", "semseg"])
+  .then((answer) => console.log(Object.keys(answer.maps).join()))
+  .then(() => predict(url, new Blob(["no photo"])))
+  .catch((error) => console.log(error.message));
+"""
+    )
+    (tmp_path / "script.js").write_text(script)
+    done = subprocess.run(
+        ["node", "script.js", url], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    first, second = done.stdout.splitlines()
+    assert first == "depth,semseg"
+    assert "send a complete JPEG" in second
+    assert 'src="predict.js"' in (EXAMPLES / "predict.html").read_text()

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -303,6 +305,23 @@ def error_within(seconds: float, future: Future[Maps]) -> BaseException | None:
         return future.exception(seconds)
     except TimeoutError:
         return None
+
+
+def test_the_example(triton: LocalTriton, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no photo")
+    command = [
+        sys.executable,
+        "-m",
+        "clients.examples.triton_predict",
+        str(ASTRONAUT),
+        str(tmp_path / "bad.png"),
+    ]
+    options = ["--endpoint", triton.grpc, "--model", MODEL, "--shared-memory"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{ASTRONAUT}: {MODEL} version 1" in done.stdout
+    assert "  semseg: uint8 240x320: background, " in done.stdout
+    assert "bad.png" in done.stderr
 
 
 def test_nobody_there() -> None:
