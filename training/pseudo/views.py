@@ -71,7 +71,7 @@ def put_back(task: TaskSpec, values: Map, view: View, grid: tuple[int, int]) -> 
     project's networks are trained to answer a crop as if the camera had come closer.
     """
     if view.mirrored:
-        values = np.ascontiguousarray(values[:, ::-1])
+        values = values[:, ::-1].copy()
         if isinstance(task, NormalsTask):
             values = values * np.array([-1, 1, 1], np.float32)
     if isinstance(task, DepthTask) and task.metric:

@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
-from torch.utils.data import Subset
 
 from training.deploy import deployment_maps
 from training.metrics import Evaluation, delta_mtl
@@ -92,7 +91,7 @@ def rank_figures(rank: int, world: int, store: str, out: str) -> None:
     dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
     outputs, labels = split()
     evaluation = Evaluation(TASKS)
-    for image in Subset(range(IMAGES), range(rank, IMAGES, world)):
+    for image in range(rank, IMAGES, world):
         evaluation.update(
             *({name: value[image][None] for name, value in side.items()} for side in (outputs, labels))
         )
