@@ -215,3 +215,28 @@ def test_photos_of_several_formats_are_found(tmp_path: Path) -> None:
     write_split(tmp_path, ["a", "b", "c"])
     source = build_source(folder(tmp_path), TASKS, SIZE, None)
     assert [source[index]["image"].shape for index in range(3)] == [(3, *SIZE)] * 3
+
+
+def test_photos_are_turned_upright(tmp_path: Path) -> None:
+    """A phone's photo says by EXIF how it was held; its labels are drawn on what people see."""
+    (tmp_path / "images").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the file is the view turned left
+    Image.fromarray(photo(16, 32)).save(tmp_path / "images" / "a.jpg", exif=exif, quality=95)
+    image = read_photo(tmp_path / "images" / "a.jpg", (64, 64))
+    assert image.shape == (3, 32, 16)
+    assert image[0, 0].float().mean() < 40  # red grew with the column of the file: now from top to bottom
+    assert image[0, -1].float().mean() > 215
+
+
+def test_alpha_says_where_a_probability_is_not_known(tmp_path: Path) -> None:
+    grey, alpha = np.full((24, 32), 51, np.uint8), np.full((24, 32), 255, np.uint8)
+    alpha[:12] = 0
+    for name in ("saliency", "edges"):
+        write_record(tmp_path, "a", {name: np.stack([grey, alpha], -1)})
+    write_split(tmp_path, ["a"])
+    tasks = [make_task("saliency"), make_task("edges")]
+    sample = build_source(folder(tmp_path), tasks, FULL, None)[0]
+    for name in ("saliency", "edges"):
+        assert (sample[name][0, :12] == -1).all()
+        assert torch.allclose(sample[name][0, 12:], torch.tensor(0.2))

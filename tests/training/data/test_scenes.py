@@ -188,3 +188,22 @@ def test_scenes_go_through_the_training_transforms() -> None:
     sample = source.sample(1, 5)
     lengths = sample["normals"].norm(dim=0)
     assert torch.allclose(lengths[lengths > 0], torch.tensor(1.0), atol=1e-4)
+
+
+def test_edges_are_the_outlines_of_things() -> None:
+    tasks = [make_task("edges"), make_task("semseg", "nyu40")]
+    source = build_source(SourceConfig(kind="scenes", count=1), tasks, (48, 64), None)
+    edges, semseg = source[0]["edges"][0], source[0]["semseg"]
+    assert set(edges.unique().tolist()) == {0.0, 1.0}
+    assert edges.mean() < 0.2
+    known = (semseg[1:-1, 1:-1] != 255) & (semseg[1:-1, 2:] != 255)
+    changes = (semseg[1:-1, 1:-1] != semseg[1:-1, 2:]) & known
+    near = torch.nn.functional.max_pool2d(edges[None], 5, 1, 2)[0, 1:-1, 1:-1]
+    assert changes.any()
+    assert (near[changes] == 1).all()
+
+
+def test_parts_of_another_vocabulary_are_not_guessed() -> None:
+    tasks = [make_task("parsing", "pascal_parts")]
+    source = build_source(SourceConfig(kind="scenes", count=1), tasks, (24, 32), None)
+    assert (source[0]["parsing"] == 255).all()

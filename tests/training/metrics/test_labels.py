@@ -42,3 +42,9 @@ def test_no_label_gives_no_figure() -> None:
     metric = LabelMetric(PARSING)
     metric.update(row(2, 2).byte(), row(0, 255))
     assert metric.compute() == {}
+
+
+def test_parts_of_vehicles_count_where_nobody_is() -> None:
+    metric = LabelMetric(make_task("parsing", "cityscapes_parts"))
+    metric.update(row(0, 5, 0).byte(), row(0, 0, 255))
+    assert metric.compute()["pixel_accuracy"] == 0.5
