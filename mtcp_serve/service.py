@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Self, TypeVar
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from mtcp_serve.admission import Admission, Uploads
@@ -19,6 +20,7 @@ from mtcp_serve.settings import Settings
 from mtcp_serve.threads import in_thread
 from mtcp_serve.timings import Timings
 
+T = TypeVar("T")
 _LOOK_S = 0.02  # how often draining looks whether it is done
 
 
@@ -64,6 +66,24 @@ class Service:
             raise DrainingError("the server is shutting down")
         self.admission.check()
 
+    async def run(self, request: Request, job: Callable[[], Awaitable[T]]) -> T:
+        """Run ``job`` for ``request``, whose body has been read, when it is its turn.
+
+        Raises:
+            RequestError: what `Admission.run` and the job raise.
+            ClientDisconnect: the client hung up; the job was cancelled, and has left the queue.
+        """
+        work = asyncio.create_task(self.admission.run(job))
+        gone = asyncio.create_task(_gone(request))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientDisconnect
+            return work.result()
+        finally:
+            work.cancel()
+            gone.cancel()
+
     def photo_done(self, scope: Scope, timings: Timings) -> None:
         """Count what a photo took, for the figures and the log line of its request."""
         scope["state"].setdefault("stages", []).append(timings.ms)
@@ -97,3 +117,9 @@ class Service:
             )
             for engine in engines
         )
+
+
+async def _gone(request: Request) -> None:
+    """Return when the client has hung up."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

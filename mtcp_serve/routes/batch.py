@@ -93,7 +93,7 @@ async def predict_batch(
         found = await _predict_all(service, uploads, choices, query.size, timings)
         return await in_thread(partial(_write, writer, uploads, found))
 
-    content = await service.admission.run(work)
+    content = await service.run(request, work)
     for each in timings:
         service.photo_done(request.scope, each)
     total = Timings()

@@ -27,7 +27,7 @@ from mtcp_serve.schemas import ErrorOut
 from mtcp_serve.service import Service
 
 
-def get_service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:
     """The running service.
 
     Raises:

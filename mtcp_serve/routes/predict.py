@@ -75,7 +75,7 @@ async def predict_one(
         prediction = await predict(data, choices, query.size, service.limits, timings)
         return await in_thread(lambda: writer.finish(writer.add(prediction)))
 
-    content = await service.admission.run(work)
+    content = await service.run(request, work)
     service.photo_done(request.scope, timings)
     headers = {"Server-Timing": timings.header(), "Vary": "Accept", "Content-Type": writer.content_type}
     return Response(content, headers=headers)

@@ -2,7 +2,8 @@
 
 ``semseg`` is the mean of the channels in three steps, ``depth`` the mean / 25.5 (metres), ``normals`` the
 direction of ``rgb / 127.5 - 1``, ``saliency`` red / 255, ``parsing`` 1 where blue is at least 128. A photo
-whose first pixel is pure green (0, 255, 0) keeps the model busy until it is stopped.
+whose first pixel is pure green (0, 255, 0) keeps the model busy until it is stopped, one whose first pixel is
+pure magenta (255, 0, 255) for a second or so.
 """
 
 from io import BytesIO
@@ -37,7 +38,8 @@ tiny (uint8[batch, {HEIGHT}, {WIDTH}, 3] image) => (
  float per_metre = {{25.5}}, float half = {{127.5}}, float one = {{1}}, float whole = {{255}},
  float middle = {{128}}, float tiny_length = {{0.001}}, int64 forever = {{1000000000}},
  int64[4] first_pixel = {{0, 0, 0, 0}}, int64[4] first_pixel_end = {{1, 1, 1, 3}},
- float[3] green = {{0, 255, 0}}, int64[2] square = {{64, 64}}>
+ float[3] green = {{0, 255, 0}}, float[3] magenta = {{255, 0, 255}}, int64 a_while = {{40000}},
+ int64[2] square = {{64, 64}}>
 {{
     pixels = Cast <to = 1> (image)
     mean = ReduceMean <keepdims = 0> (pixels, last)
@@ -66,7 +68,13 @@ tiny (uint8[batch, {HEIGHT}, {WIDTH}, 3] image) => (
     same_float = Cast <to = 1> (same)
     all_same = ReduceMin <keepdims = 0> (same_float)
     stuck = Cast <to = 7> (all_same)
-    rounds = Mul (stuck, forever)
+    stuck_rounds = Mul (stuck, forever)
+    same_slow = Equal (corner, magenta)
+    same_slow_float = Cast <to = 1> (same_slow)
+    all_same_slow = ReduceMin <keepdims = 0> (same_slow_float)
+    slow = Cast <to = 7> (all_same_slow)
+    slow_rounds = Mul (slow, a_while)
+    rounds = Add (stuck_rounds, slow_rounds)
     yes = Cast <to = 9> (one)
     ones = ConstantOfShape <value = float[1] {{1}}> (square)
     work = Loop (rounds, yes, ones) <body = spin (int64 i, bool go, float[64, 64] state) => (
@@ -128,5 +136,7 @@ def encode(pixels: NDArray[np.uint8] | Image.Image, format: str = "PNG", **optio
 
 STUCK = encode(np.broadcast_to(np.array([0, 255, 0], np.uint8), (HEIGHT, WIDTH, 3)).copy())
 """A photo for which the model never ends by itself."""
+SLOW = encode(np.broadcast_to(np.array([255, 0, 255], np.uint8), (HEIGHT, WIDTH, 3)).copy())
+"""A photo that takes the model a while."""
 GOOD = encode(noise(HEIGHT, WIDTH))
 """A photo of the model's own size, so that no resizing stands between it and its maps."""

@@ -4,91 +4,32 @@ import base64
 import json
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.mtcp_serve.process import CLEAN, Server
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
 
 DEADLINE_S = 2.0
-CLEAN = (0, -signal.SIGTERM)
-"""Exit codes of a server that ended in order; uvicorn passes the signal on when it has cleaned up."""
 
 
-class Server:
-    """A ``mtcp-serve serve`` process and a client for it."""
-
-    def __init__(self, bundle: Path) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mtcp_serve",
-            "serve",
-            "-b",
-            str(bundle),
-            "--port",
-            "0",
-            "--threads",
-            "1",
-        ]
-        limits = [
-            "--concurrency",
-            "1",
-            "--queue",
-            "1",
-            "--deadline",
-            str(DEADLINE_S),
-            "--max-bytes",
-            "200000",
-        ]
-        self.process = subprocess.Popen([*command, *limits], stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        self.log: list[str] = []
-        for line in self.process.stderr:
-            self.log.append(line)
-            found = re.search(r"running on (http://127\.0\.0\.1:\d+)", line)
-            if found:
-                self.url = found[1]
-                break
-        else:
-            raise AssertionError("".join(self.log))
-        self.client = httpx.Client(base_url=self.url, timeout=30)
-
-    def predict(self, photo: bytes = GOOD, query: str = "tasks=depth") -> httpx.Response:
-        return self.client.post(f"/predict?{query}", content=photo, headers=PNG)
-
-    def connect(self, headers: str) -> socket.socket:
-        """A connection on which the head of a ``POST /predict`` has been sent, but no body."""
-        connection = socket.create_connection(("127.0.0.1", self.client.base_url.port or 0), timeout=10)
-        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{headers}\r\n\r\n"
-        connection.sendall(head.encode())
-        return connection
-
-    def stop(self) -> int:
-        self.client.close()
-        self.process.send_signal(signal.SIGTERM)
-        _, rest = self.process.communicate(timeout=30)
-        self.log.append(rest)
-        return self.process.returncode
+def start(bundle: Path) -> Server:
+    return Server(bundle, concurrency=1, queue=1, deadline=DEADLINE_S, max_bytes=200_000)
 
 
 @pytest.fixture(scope="module")
 def server(bundle: Path) -> Iterator[Server]:
-    server = Server(bundle)
+    server = start(bundle)
     yield server
-    if server.process.poll() is None:
-        server.stop()
+    server.stop()
 
 
 def test_start_says_what_is_served(server: Server) -> None:
@@ -163,7 +104,7 @@ def test_a_client_that_hangs_up_harms_nobody(server: Server) -> None:
 
 
 def test_sigterm_finishes_what_was_accepted(bundle: Path) -> None:
-    server = Server(bundle)
+    server = start(bundle)
     with ThreadPoolExecutor(2) as pool:
         stuck = pool.submit(server.predict, STUCK)
         time.sleep(DEADLINE_S / 2)

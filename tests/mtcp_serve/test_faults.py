@@ -1,0 +1,173 @@
+"""A real server under load and under abuse: drain, reload, slow clients, and clients that hang up."""
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import Event
+
+import httpx
+import pytest
+
+from mtcp_serve.manifest import Manifest
+from tests.mtcp_serve.process import CLEAN, Server
+from tests.mtcp_serve.support import GOOD, SLOW, STUCK, make_bundle
+from tests.mtcp_serve.test_bad_input import PNG, check_error
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for something that must happen."""
+    for _ in range(1000):
+        if happened():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
+@contextmanager
+def load(server: Server, clients: int) -> Iterator[list[httpx.Response | httpx.TransportError]]:
+    """Clients that send one photo after the other, as long as the block lasts."""
+    stop = Event()
+    outcomes: list[httpx.Response | httpx.TransportError] = []
+
+    def client() -> None:
+        with httpx.Client(base_url=server.url, timeout=30) as http:
+            while not stop.is_set():
+                try:
+                    outcomes.append(http.post("/predict", content=GOOD, headers=PNG))
+                except httpx.TransportError as error:
+                    outcomes.append(error)
+                    time.sleep(0.01)
+
+    with ThreadPoolExecutor(clients) as pool:
+        done = [pool.submit(client) for _ in range(clients)]
+        try:
+            yield outcomes
+        finally:
+            stop.set()
+            for each in done:
+                each.result()
+
+
+def statuses(outcomes: list[httpx.Response | httpx.TransportError]) -> set[int]:
+    return {outcome.status_code for outcome in outcomes if isinstance(outcome, httpx.Response)}
+
+
+def figure(server: Server, name: str) -> float:
+    """A figure of ``/metrics``."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.split()[0] == name))
+
+
+def test_sigterm_under_load_finishes_what_was_accepted(bundle: Path) -> None:
+    server = Server(bundle)
+    with load(server, 4) as outcomes, ThreadPoolExecutor(1) as pool:
+        until(lambda: len(outcomes) > 8)
+        slow = pool.submit(server.predict, SLOW)
+        until(lambda: figure(server, "mtcp_queue_requests") == 3)
+        server.process.send_signal(signal.SIGTERM)
+        with httpx.Client(base_url=server.url) as late:
+            until(lambda: late.get("/health/ready").status_code == 503)
+            response = late.post("/predict", content=GOOD, headers=PNG)
+            check_error(response, 503, "draining")
+            assert response.headers["retry-after"] == "1"
+            check_error(late.get("/health/ready"), 503, "draining")
+            assert late.get("/health/live").status_code == 200
+            assert not slow.done()
+        assert slow.result().status_code == 200
+        server.process.wait(timeout=30)
+    assert server.stop() in CLEAN
+    assert statuses(outcomes) <= {200, 503}
+    log = "".join(server.log)
+    assert set(re.findall(r"status=(\d+)", log)) == {"200", "503"}  # nobody was cut off: that would be a 499
+    assert "Traceback" not in log
+
+
+def test_reload_under_load_drops_nothing(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "tiny")
+    manifest = Manifest.load(folder)
+    server = Server(folder, queue=16)
+    try:
+        with load(server, 4) as outcomes:
+            until(lambda: len(outcomes) > 8)
+            manifest.model_copy(update={"version": "8"}).save(folder)
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: "reloaded: tiny 8" in "".join(server.log))
+            seen = len(outcomes)
+            until(lambda: len(outcomes) > seen + 12)
+            (folder / "manifest.json").write_text("{")
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: "the old bundles stay" in "".join(server.log))
+            seen = len(outcomes)
+            until(lambda: len(outcomes) > seen + 8)
+        assert not any(isinstance(outcome, httpx.TransportError) for outcome in outcomes)
+        assert statuses(outcomes) == {200}
+        versions = [outcome.json()["models"][0]["version"] for outcome in outcomes]  # type: ignore[union-attr]
+        assert versions[0] == "7"
+        assert versions[-1] == "8"
+    finally:
+        assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
+
+
+@pytest.fixture(scope="module")
+def patient(bundle: Path) -> Iterator[Server]:
+    """A server whose deadline no test here reaches, and which gives an upload a second."""
+    server = Server(bundle, concurrency=1, queue=4, deadline=60, upload_time=3, uploads=2, log_format="json")
+    yield server
+    assert server.stop() in CLEAN
+
+
+def test_a_client_that_hangs_up_frees_its_slot(patient: Server) -> None:
+    with closing(patient.connect(f"Content-Length: {len(STUCK)}")) as connection:
+        connection.sendall(STUCK)
+        until(lambda: figure(patient, "mtcp_running_requests") == 1)
+    assert patient.predict().status_code == 200
+    assert figure(patient, "mtcp_client_disconnects_total") == 1
+
+
+def test_slow_clients_are_cut_off_and_hold_up_nobody(patient: Server) -> None:
+    with patient.connect("Content-Length: 5000") as slow, patient.connect("Content-Length: 5000") as slower:
+        for connection in (slow, slower):
+            connection.sendall(b"\x89")
+        until(lambda: figure(patient, "mtcp_uploads") == 2)
+        check_error(patient.predict(), 429, "overloaded")
+        assert patient.client.get("/health/ready").status_code == 200
+        answers = [connection.recv(4096) for connection in (slow, slower)]
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"upload_timeout" in answer
+        assert b"connection: close" in answer.lower()
+    assert patient.predict().status_code == 200
+
+
+def test_many_idle_and_half_open_connections(patient: Server) -> None:
+    connections = [patient.connect("Content-Length: 10") for _ in range(2)]
+    for _ in range(60):
+        connection = patient.connect("")
+        connection.close()
+        connections.append(connection)
+    for connection in connections:
+        connection.close()
+    until(lambda: patient.predict().status_code == 200)
+
+
+def test_the_log_is_json_with_request_ids(patient: Server) -> None:
+    headers = PNG | {"X-Request-ID": "order-66"}
+    patient.client.post("/predict?tasks=depth", content=GOOD, headers=headers)
+    patient.client.post("/predict?tasks=depth", content=b"bad", headers=PNG | {"X-Request-ID": "order-67"})
+    until(lambda: "order-67" in "".join(patient.log))
+    lines = [json.loads(line) for line in patient.log if line.startswith("{")]
+    good = next(line for line in lines if line.get("request_id") == "order-66")
+    assert (good["method"], good["path"], good["status"]) == ("POST", "/predict", 200)
+    assert set(good["stages"][0]) == {"queue", "decode", "infer", "encode"}
+    assert good["ms"] > 0
+    assert good["timestamp"].endswith("Z")
+    bad = next(line for line in lines if line.get("request_id") == "order-67")
+    assert (bad["status"], bad["code"]) == (400, "invalid_image")
+    assert any(line.get("status") == 499 for line in lines)
+    assert not any(line.get("path") == "/health/ready" for line in lines)
