@@ -9,7 +9,9 @@ import platform
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -58,10 +60,13 @@ def server(bundle: Path, threads: int) -> Iterator[tuple[httpx.Client, subproces
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stderr)))
+        drain = threading.Thread(target=deque, args=(process.stderr, 0))  # a full pipe would stop the server
+        drain.start()
         with httpx.Client(base_url=found[0], timeout=60) as client:
             client.get("/health/ready").raise_for_status()
             yield client, process, time.perf_counter() - start
         process.terminate()
+        drain.join()
 
 
 def post(client: httpx.Client, query: str, data: bytes) -> None:

@@ -1,6 +1,8 @@
 """Figures for Prometheus, and traces."""
 
+import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from mtcp_serve.tracing import Tracing
 from tests.mtcp_serve.support import GOOD
 from tests.mtcp_serve.test_bad_input import PNG
 
+ROOT = Path(__file__).parent.parent.parent
 STAGES = {"queue", "decode", "infer", "encode"}
 
 
@@ -93,3 +96,14 @@ def test_text_log_has_the_request_id(capsys: pytest.CaptureFixture[str], setting
         root.setLevel(level)
     assert "status=200" in line
     assert "path=/models" in line
+
+
+def test_the_dashboard_asks_for_figures_that_exist(client: TestClient) -> None:
+    client.post("/predict", content=GOOD, headers=PNG)
+    client.post("/predict", content=b"bad", headers=PNG)
+    names = {name for name, _ in samples(client)}
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "mtcp-serve.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = {name for query in queries for name in re.findall(r"\b(?:mtcp|process)_\w+", query)}
+    assert len(asked) >= 10
+    assert asked <= names
