@@ -179,11 +179,14 @@ def answer(result: Any, tasks: Sequence[TaskSpec], region: Region | None) -> dic
     """Map by task name, ``[batch, ...]``, in arrays of their own.
 
     Raises:
-        ServerError: a map is missing.
+        ServerError: a map is missing, or has not the bytes that its shape needs.
     """
     maps = {}
     for task in tasks:
-        array = result.as_numpy(task.output) if region is None else region.read(task.output)
+        try:
+            array = result.as_numpy(task.output) if region is None else region.read(task.output)
+        except ValueError as error:
+            raise ServerError(f"Triton's {task.output} cannot be read: {error}") from error
         if array is None:
             raise ServerError(f"Triton's answer has no {task.output}")
         maps[task.name] = common_type(task, array)

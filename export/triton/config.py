@@ -107,10 +107,10 @@ def model_config(
         ),
         model_warmup=[
             pb.ModelWarmup(
-                name="black",
+                name="noise",
                 batch_size=1,
                 inputs={
-                    image[0]: pb.ModelWarmup.Input(data_type=image[1], dims=image[2], zero_data=True),
+                    image[0]: pb.ModelWarmup.Input(data_type=image[1], dims=image[2], random_data=True),
                 },
             )
         ],

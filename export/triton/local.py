@@ -172,7 +172,10 @@ class LocalTriton:
                 time.sleep(_POLL_S)
 
     def _tail(self) -> str:
-        return "\n".join(self.log().splitlines()[-20:])
+        lines = [
+            line for line in self.log().splitlines() if line and line[0] not in "+|"
+        ]  # without its tables
+        return "\n".join(lines[-20:])
 
 
 def _environment() -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 For a Triton without the ONNX Runtime backend. It reads ``model.onnx`` and ``manifest.json`` beside itself and
 needs numpy and onnxruntime (or onnxruntime-gpu) in the Python that Triton runs; nothing of this project.
-A Triton that was built for numpy 1 reads and writes arrays of numpy 2 wrongly, without an error: refused.
+A Triton that was built for numpy 1 reads and writes arrays of numpy 2 wrongly, without an error; then
+the model is not loaded.
 """
 
 import hashlib
@@ -60,25 +61,26 @@ class TritonPythonModel:
         names = [name for name in self._outputs if any(name in some for some in asked)]
         try:
             maps = self._session.run(names, {_IMAGE: np.concatenate(images)})
-        except Exception as error:  # onnxruntime's exceptions share no base of their own
-            return [triton.InferenceResponse(error=triton.TritonError(str(error))) for _ in requests]
+        except Exception as failure:  # onnxruntime's exceptions share no base of their own
+            return [triton.InferenceResponse(error=triton.TritonError(str(failure))) for _ in requests]
         responses, start = [], 0
         for some, image in zip(asked, images, strict=True):
             end = start + len(image)
-            tensors = [
+            answer = [
                 triton.Tensor(name, np.ascontiguousarray(values[start:end]))
                 for name, values in zip(names, maps, strict=True)
                 if name in some
             ]
-            responses.append(triton.InferenceResponse(tensors))
+            responses.append(triton.InferenceResponse(answer))
             start = end
         return responses
 
 
 def _check_numpy() -> None:
-    wanted = np.arange(6, dtype=np.float32).reshape(2, 3)
-    tensor = triton.Tensor("probe", wanted)
-    if not np.array_equal(np.from_dlpack(tensor), wanted) or not np.array_equal(tensor.as_numpy(), wanted):
+    """Let Triton make an array of memory that it holds, as it does for each request."""
+    wanted = np.arange(1, 7, dtype=np.float32)
+    held = triton.Tensor.from_dlpack("held", triton.Tensor("given", wanted))
+    if not np.array_equal(held.as_numpy(), wanted):
         raise triton.TritonModelException(
             f"this Triton's Python backend cannot exchange arrays with numpy {np.__version__}: "
             "pip install 'numpy<2' into the Python that it runs"

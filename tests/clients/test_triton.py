@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ from clients import (
     UnavailableError,
     photos_in,
 )
-from export.triton import Serving, write_repository
+from export.errors import ExportError
+from export.triton import Serving, local, write_repository
 from export.triton.local import LocalTriton, missing
 from mtcp_serve.manifest import LabelsTask, Manifest
 from mtcp_serve.onnx_engine import OnnxEngine
@@ -259,6 +261,15 @@ def test_a_damaged_model_is_not_loaded(repository: Path, triton: LocalTriton, tm
         with pytest.raises(Exception, match=r"the manifest says model\.onnx has SHA-256"):
             control.load_model("tiny")
     (repository / "tiny" / "9").rename(tmp_path / "9")
+
+
+def test_numpy_that_this_triton_misreads_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This Triton was built for numpy 1; the environment of the tests has numpy 2."""
+    assert np.lib.NumpyVersion(np.__version__) >= "2.0.0"
+    write_repository(make_bundle(tmp_path / "tiny"), tmp_path / "repository", backend="python")
+    monkeypatch.setattr(local, "HOME", Path(sys.prefix))
+    with pytest.raises(ExportError, match=rf"cannot exchange arrays with numpy {re.escape(np.__version__)}"):
+        LocalTriton(tmp_path / "repository")
 
 
 def test_overload_then_death_then_a_new_start(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_config_says_what_the_manifest_says(bundle: Path, tmp_path: Path) ->
     assert found.version_policy.latest.num_versions == 2
     (warmup,) = found.model_warmup
     assert (warmup.batch_size, list(warmup.inputs["image"].dims)) == (1, [*size, 3])
-    assert warmup.inputs["image"].zero_data
+    assert warmup.inputs["image"].random_data
     manifest = Manifest.model_validate_json(found.parameters["manifest.7"].string_value)
     assert manifest == Manifest.load(bundle)
     assert found.parameters["threads"].string_value == "3"
