@@ -33,7 +33,8 @@ class Objective:
     """Losses of all predictions against a batch at the configured strides.
 
     On several ranks a task's loss is its rank's mean times the rank's share of the labelled pixels over the
-    mean share, so that the average over ranks is the mean over the pixels of the joined batch.
+    mean share, so that the average over ranks is the mean over the pixels of the joined batch. That is exact
+    for means over pixels; relative depth, a mean over images, and saliency, weighted by its batch, come near.
 
     Args:
         tasks: in head order.
