@@ -1,5 +1,6 @@
 """How much a multi-task network gains on networks of one task each."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -31,7 +32,8 @@ def delta_mtl(
 ) -> float:
     """Mean relative gain over single-task networks, in per cent; positive is better.
 
-    Maninis et al., "Attentive Single-Tasking of Multiple Tasks" (arXiv 1904.08918).
+    Maninis et al., "Attentive Single-Tasking of Multiple Tasks" (arXiv 1904.08918). Infinite where a
+    single-task figure is 0 and the other is not.
 
     Args:
         multi: `Evaluation.compute` of the multi-task network.
@@ -45,6 +47,7 @@ def delta_mtl(
     gains = []
     for task in tasks:
         base = headline(single[task.name], task, protocol)
-        gain = (headline(multi[task.name], task, protocol) - base) / base
+        change = headline(multi[task.name], task, protocol) - base
+        gain = change / base if base else math.copysign(math.inf, change) if change else 0.0
         gains.append(gain if entry(HEADLINE, task)[1] else -gain)
     return 100 * sum(gains) / len(gains)

@@ -1,6 +1,7 @@
 """All tasks over a split: batches, ranks, missing labels."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,6 +175,9 @@ def test_delta_mtl_is_the_mean_relative_gain() -> None:
     tasks = [make_task("semseg", "voc"), make_task("depth")]
     assert delta_mtl(multi, single, tasks, "mtcp") == pytest.approx(20)
     assert delta_mtl(multi, single, tasks, "invpt") == pytest.approx(5)
+    nothing = {"semseg": {"mIoU": 0.0}}
+    assert delta_mtl(nothing, nothing, tasks[:1], "mtcp") == 0
+    assert delta_mtl(multi, nothing, tasks[:1], "mtcp") == math.inf
     edges = make_task("edges")
     found = {"edges": {"odsF/pascal": 0.6, "odsF/nyud": 0.7}}
     assert delta_mtl(
