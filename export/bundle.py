@@ -3,7 +3,8 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,35 @@ def write_bundle(
         manifest = _build(graph, photos, bundle, options)
         _put_in_place(bundle, out, Path(workshop) / "replaced")
     return manifest
+
+
+@contextmanager
+def revise_bundle(bundle: Path) -> Iterator[Path]:
+    """Give a copy of the bundle to change; it takes the bundle's place when the block ends without an error.
+
+    `record_files` states in its manifest what was changed.
+    """
+    with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}-") as workshop:
+        draft = Path(workshop) / "bundle"
+        shutil.copytree(bundle, draft)
+        yield draft
+        _put_in_place(draft, bundle, Path(workshop) / "replaced")
+
+
+def record_files(bundle: Path, opsets: Mapping[str, int | None]) -> Manifest:
+    """Put the hashes of files, by name with the opset of each that is a graph, into the manifest."""
+    manifest = Manifest.load(bundle)
+    entries = {name: FileEntry.of(bundle / name, opset) for name, opset in opsets.items()}
+    revised = manifest.model_copy(update={"files": {**manifest.files, **entries}})
+    revised.save(bundle)
+    return revised
+
+
+def record_parity(bundle: Path, column: str, report: Mapping[str, object]) -> None:
+    """Put a comparison into the bundle's ``parity.json`` under ``column``, beside what is there."""
+    path = bundle / PARITY_FILE
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps({**known, column: report}, indent=2) + "\n", encoding="utf-8")
 
 
 def _put_in_place(bundle: Path, out: Path, replaced: Path) -> None:

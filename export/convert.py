@@ -1,6 +1,7 @@
 """From PyTorch to an ONNX graph that every runtime in use reads correctly."""
 
 import logging
+from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from mtcp_serve.manifest import IMAGE_TENSOR
 OPSET = 18
 """From opset 20 on GridSample's mode is spelled ``linear``, which TensorRT's parser takes for nearest
 (NVIDIA/TensorRT issue 4646)."""
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""The exporter's note of the modules around a node, outermost first, and of the operator."""
 TRAINING_ONLY = "auxiliary"
 """Part of the names of parameters that must not be deployed."""
 
@@ -57,6 +60,7 @@ def convert(graph: DeploymentGraph) -> Converted:
     with _quiet_optimizer():
         model = optimize(model)
     converted = Converted(model, _used_parameters(program.exported_program))
+    _name_nodes(converted.model)
     _strip_notes(converted.model)
     check_structure(converted)
     return converted
@@ -70,7 +74,18 @@ def check_structure(converted: Converted) -> None:
             GridSample with mode ``linear``, CumSum (miscompiled by TensorRT, issue 4551; position encodings
             should be constants), or parameters of auxiliary heads.
     """
-    model = converted.model
+    check_operators(converted.model)
+    stray = sorted(name for name in converted.parameters if TRAINING_ONLY in name.split("."))
+    if stray:
+        raise ExportError(f"the exported graph uses parameters of training only: {', '.join(stray)}")
+
+
+def check_operators(model: onnx.ModelProto) -> None:
+    """Refuse a graph that runtimes read differently, as `check_structure` says.
+
+    Raises:
+        ExportError: likewise.
+    """
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -83,9 +98,6 @@ def check_structure(converted: Converted) -> None:
             raise ExportError(f"the exported graph computes CumSum ({node.name}); make it a constant")
         if node.op_type == "GridSample" and any(entry.s == b"linear" for entry in node.attribute):
             raise ExportError(f"the exported graph has GridSample with mode linear ({node.name})")
-    stray = sorted(name for name in converted.parameters if TRAINING_ONLY in name.split("."))
-    if stray:
-        raise ExportError(f"the exported graph uses parameters of training only: {', '.join(stray)}")
 
 
 def _used_parameters(program: ExportedProgram) -> dict[str, int]:
@@ -95,6 +107,14 @@ def _used_parameters(program: ExportedProgram) -> dict[str, int]:
         for node, name in program.graph_signature.inputs_to_parameters.items()
         if node in used
     }
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Call each node MODULE/OPERATOR_INDEX: what it is part of, for `export.islands` and for profilers."""
+    for index, node in enumerate(model.graph.node):
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        module = literal_eval(notes[SCOPES])[-2] if SCOPES in notes else ""
+        node.name = f"{module}/{node.op_type}_{index}"
 
 
 def _strip_notes(model: onnx.ModelProto) -> None:

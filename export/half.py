@@ -1,9 +1,12 @@
 """Weights stored in half precision without any loss, for a file of half the size."""
 
+import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
+
+from export.nodes import replace_nodes
 
 LARGE = 8192
 """Elements; tensors with no more stay float32: they weigh little, and optimizers undo their casts."""
@@ -40,6 +43,25 @@ def store_exact_halves(model: onnx.ModelProto) -> None:
         name, stored = tensor.name, f"{tensor.name}.half"
         tensor.CopyFrom(numpy_helper.from_array(halves.numpy(), stored))
         casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_nodes(model, [*casts, *model.graph.node])
+
+
+def load_halves(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` whose weights are float32 again: what `store_exact_halves` does, undone."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    stored = {tensor.name: tensor for tensor in whole.graph.initializer}
+    nodes = []
+    for node in whole.graph.node:
+        tensor = stored.get(node.input[0]) if node.input else None
+        if (
+            tensor is None
+            or tensor.data_type != TensorProto.FLOAT16
+            or node.attribute[0].i != TensorProto.FLOAT
+        ):
+            nodes.append(node)
+            continue
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        whole.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+    replace_nodes(whole, nodes)
+    return whole

@@ -1,5 +1,6 @@
 """``python -m export.onnx CHECKPOINT -o FOLDER``: a trained checkpoint becomes a bundle."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from export.bundle import BundleOptions, write_bundle
 from export.errors import ExportError
 from export.graph import DeploymentGraph
 from export.half import round_to_half
-from export.photos import load_photos
+from export.photos import Photo, load_photos
 from mtcp_serve.manifest import MODEL_FILE, Manifest
 from training.checkpoint import CheckpointError, load_network
 from training.config import ConfigError
@@ -45,20 +46,46 @@ def main(
     written.
     """
     try:
-        network, config = load_network(checkpoint)
-        if half_weights:
-            round_to_half(network)
-        height, width = config.data.height, config.data.width
-        graph = DeploymentGraph(network, config.tasks, height, width)
-        trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
-        options = BundleOptions(name or config.name, version, card, trained_on)
-        judged_on = load_photos(photos, height, width, ids)
-        with Console(stderr=True).status(f"exporting, then comparing {len(judged_on)} photos; some minutes"):
-            manifest = write_bundle(graph, judged_on, out, options)
+        with Console(stderr=True).status("exporting, then comparing photos; some minutes"):
+            manifest = export_checkpoint(
+                checkpoint,
+                out,
+                load=lambda height, width: load_photos(photos, height, width, ids),
+                card=card,
+                name=name,
+                version=version,
+                half_weights=half_weights,
+            )
     except (ExportError, CheckpointError, ConfigError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(describe(manifest, out))
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    *,
+    load: Callable[[int, int], Mapping[str, Photo]],
+    card: Path | None = None,
+    name: str | None = None,
+    version: str = "1",
+    half_weights: bool = False,
+) -> Manifest:
+    """Write the bundle ``out`` of what training wrote, judged on the photos that ``load`` gives for a size.
+
+    Raises:
+        CheckpointError, ConfigError: the checkpoint cannot be read.
+        ExportError: as `export.bundle.write_bundle`.
+    """
+    network, config = load_network(checkpoint)
+    if half_weights:
+        round_to_half(network)
+    height, width = config.data.height, config.data.width
+    graph = DeploymentGraph(network, config.tasks, height, width)
+    trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
+    options = BundleOptions(name or config.name, version, card, trained_on)
+    return write_bundle(graph, load(height, width), out, options)
 
 
 def describe(manifest: Manifest, folder: Path) -> str:

@@ -8,7 +8,7 @@ from export.bundle import BundleOptions, write_bundle
 from export.convert import Converted, convert
 from export.graph import DeploymentGraph
 from export.photos import Photo
-from tests.export.networks import HEIGHT, WIDTH, tiny_graph
+from tests.export.networks import HEIGHT, WIDTH, mtcp_graph, tiny_graph
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +37,17 @@ def _converted(graph: DeploymentGraph) -> Converted:
 def converted(_converted: Converted) -> Converted:
     """The tiny network as ONNX, a copy that a test may spoil."""
     return copy.deepcopy(_converted)
+
+
+@pytest.fixture(scope="session")
+def mtcp() -> DeploymentGraph:
+    return mtcp_graph()
+
+
+@pytest.fixture(scope="session")
+def deployed(mtcp: DeploymentGraph) -> Converted:
+    """MT-CP as ONNX; not to be changed."""
+    return convert(mtcp)
 
 
 @pytest.fixture(scope="session")

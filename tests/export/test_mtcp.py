@@ -5,21 +5,10 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
-from export.convert import Converted, convert
+from export.convert import Converted
 from export.graph import DeploymentGraph
 from export.parity import check_parity
 from export.photos import Photo
-from tests.export.networks import mtcp_graph
-
-
-@pytest.fixture(scope="module")
-def mtcp() -> DeploymentGraph:
-    return mtcp_graph()
-
-
-@pytest.fixture(scope="module")
-def deployed(mtcp: DeploymentGraph) -> Converted:
-    return convert(mtcp)
 
 
 def test_it_agrees_with_pytorch_at_every_batch_size(

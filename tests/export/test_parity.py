@@ -8,7 +8,7 @@ from onnx import numpy_helper
 from export.convert import Converted
 from export.errors import ParityError
 from export.graph import DeploymentGraph
-from export.parity import check_parity, judge_depth, judge_labels, judge_normals, judge_probability
+from export.parity import HALF, check_parity, judge_depth, judge_labels, judge_normals, judge_probability
 from export.photos import Photo
 from tests.export.networks import TASKS
 from training.tasks import Task
@@ -19,7 +19,9 @@ def test_labels_are_judged_by_agreement() -> None:
     found = wanted.copy()
     found[0, 0, :10] = 3
     verdict = judge_labels(found, wanted)
-    assert verdict.figures == pytest.approx({"agreement": 0.999, "mIoU": 0.999})
+    assert verdict.figures == pytest.approx(
+        {"agreement": 0.999, "mIoU": 0.999, "photo_disagreement_p99": 0.001}
+    )
     assert verdict.fault is None
     found[0, 1, 0] = 3
     fault = judge_labels(found, wanted).fault
@@ -33,9 +35,28 @@ def test_depth_is_judged_by_relative_error() -> None:
     assert verdict.fault is None
     assert verdict.figures["relative_error_p99"] == pytest.approx(5e-4, rel=1e-3)
     assert verdict.figures["rmse_m"] == pytest.approx(2e-3, rel=1e-3)
+    assert verdict.figures["error_p99_m"] == pytest.approx(2e-3, rel=1e-3)
     fault = judge_depth(wanted * np.float32(1.002), wanted).fault
     assert fault is not None
     assert "2.00e-03" in fault
+
+
+def test_limits_are_those_of_the_comparison() -> None:
+    wanted = np.full((1, 10, 10), 4.0)
+    assert judge_depth(wanted * 1.01, wanted, HALF).fault is None
+    fault = judge_depth(wanted * 1.06, wanted, HALF).fault
+    assert fault is not None
+    assert "6.00e-02" in fault
+    assert "the limit is 5e-02" in fault
+
+
+def test_a_photo_that_falls_apart_shows_among_many() -> None:
+    wanted = np.zeros((20, 10, 10), np.uint8)
+    found = wanted.copy()
+    found[7] = 1
+    figures = judge_labels(found, wanted).figures
+    assert figures["agreement"] == pytest.approx(0.95)
+    assert figures["photo_disagreement_p99"] > 0.8
 
 
 def test_less_than_a_hundredth_of_the_pixels_may_jump() -> None:
@@ -55,6 +76,7 @@ def test_normals_are_judged_by_the_chord() -> None:
     verdict = judge_normals(found, wanted)
     assert verdict.figures["relative_error_max"] == pytest.approx(2**0.5)
     assert verdict.figures["mean_degrees"] == pytest.approx(90)
+    assert verdict.figures["error_p99_degrees"] == pytest.approx(90)
     assert verdict.fault is not None
 
 
