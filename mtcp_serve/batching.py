@@ -71,9 +71,10 @@ class Batcher:
             raise
 
     async def close(self) -> None:
-        """Wait until nothing runs any more."""
-        while self._running:
-            await asyncio.wait(self._running)
+        """Wait until nothing waits or runs any more, then close the engine."""
+        while self._running or self._waiting:
+            await (asyncio.wait(self._running) if self._running else asyncio.sleep(self._max_delay_s))
+        await self.engine.close()
 
     def _forget(self, item: _Item) -> None:
         item.answer.cancel()

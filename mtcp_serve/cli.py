@@ -39,7 +39,7 @@ _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 def _option(name: str, *flags: str) -> Any:
     """A command line option for the setting ``name``, with its description and default."""
     field = Settings.model_fields[name]
-    default = "the one in the package" if name == "bundle" else field.default
+    default = {"bundle": "the one in the package", "triton": "none"}.get(name, field.default)
     if isinstance(default, bool):
         default = "on" if default else "off"
     return typer.Option(*flags, help=f"{field.description} Default: {default}.", show_default=False)
@@ -103,6 +103,7 @@ def _common(
 @cli.command()
 def serve(
     bundle: BundleOption = None,
+    triton: Annotated[list[str] | None, _option("triton", "--triton")] = None,
     host: Annotated[str | None, _option("host", "--host")] = None,
     port: Annotated[int | None, _option("port", "--port")] = None,
     provider: ProviderOption = None,

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcp_serve.manifest import Manifest, TaskSpec
+from mtcp_serve.manifest import LabelsTask, Manifest, TaskSpec
 from mtcp_serve.resample import Map
 
 
@@ -36,5 +36,18 @@ class Engine(Protocol):
 
         Raises:
             EngineLostError: whatever runs the network cannot be reached.
+            OverloadedError: whatever runs the network has too much to do.
         """
         ...
+
+    async def close(self) -> None:
+        """Let go of connections; no `infer` comes after."""
+        ...
+
+
+def common_type(task: TaskSpec, array: NDArray[np.generic]) -> Map:
+    """``array`` as uint8 labels or float32 values; a uint8 probability comes back to 0 to 1."""
+    if isinstance(task, LabelsTask):
+        return array.astype(np.uint8, copy=False)
+    values = array.astype(np.float32, copy=False)
+    return values / np.float32(255) if array.dtype == np.uint8 else values

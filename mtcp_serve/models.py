@@ -1,7 +1,10 @@
 """The loaded models, and which of them answers which task."""
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -9,6 +12,8 @@ from mtcp_serve.batching import Batcher
 from mtcp_serve.engine import Engine
 from mtcp_serve.errors import BundleError, UnknownModelError, UnknownTaskError
 from mtcp_serve.manifest import Manifest, TaskSpec
+
+_LOOK_S = 0.02  # how often closing looks whether it may
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Models:
     """
 
     def __init__(self, batchers: Iterable[Batcher]) -> None:
+        self._leases = 0
         self._batchers: dict[str, Batcher] = {}
         for batcher in batchers:
             name = batcher.engine.manifest.name
@@ -99,7 +105,18 @@ class Models:
             if batcher.max_batch > 1:
                 await batcher.engine.infer(black, manifest.tasks)
 
+    @contextmanager
+    def lease(self) -> Iterator[Self]:
+        """Hold on to the models for the length of a request: `close` waits for the end of the block."""
+        self._leases += 1
+        try:
+            yield self
+        finally:
+            self._leases -= 1
+
     async def close(self) -> None:
-        """Let the running inferences end."""
+        """Wait until nobody holds on to the models, then close them."""
+        while self._leases:
+            await asyncio.sleep(_LOOK_S)
         for batcher in self:
             await batcher.close()

@@ -8,8 +8,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from mtcp_serve.engine import common_type
 from mtcp_serve.errors import BundleError, BundleMismatchError, BundleNotFoundError
-from mtcp_serve.manifest import IMAGE_TENSOR, MANIFEST_FILE, MODEL_FILE, LabelsTask, Manifest, TaskSpec
+from mtcp_serve.manifest import IMAGE_TENSOR, MANIFEST_FILE, MODEL_FILE, Manifest, TaskSpec
 from mtcp_serve.resample import Map
 from mtcp_serve.settings import DEFAULT_BUNDLE, Provider
 from mtcp_serve.threads import in_thread
@@ -66,9 +67,12 @@ class OnnxEngine:
         def run() -> list[Map]:
             names = [task.output for task in tasks]
             arrays = self._session.run(names, {IMAGE_TENSOR: images}, options)
-            return [_common_type(task, array) for task, array in zip(tasks, arrays, strict=True)]
+            return [common_type(task, array) for task, array in zip(tasks, arrays, strict=True)]
 
         return await in_thread(run, on_cancel=lambda: setattr(options, "terminate", True))
+
+    async def close(self) -> None:
+        """See `mtcp_serve.engine.Engine.close`; the session goes with its last user."""
 
 
 def _choose(provider: Provider) -> str:
@@ -98,11 +102,3 @@ def _open(model: Path, device: str, threads: int) -> ort.InferenceSession:
     if wanted not in session.get_providers():
         raise BundleError(f"ONNX Runtime has {wanted}, but it could not be started on this machine")
     return session
-
-
-def _common_type(task: TaskSpec, array: NDArray[np.generic]) -> Map:
-    """``array`` as uint8 labels or float32 values; a uint8 probability comes back to 0 to 1."""
-    if isinstance(task, LabelsTask):
-        return array.astype(np.uint8, copy=False)
-    values = array.astype(np.float32, copy=False)
-    return values / np.float32(255) if array.dtype == np.uint8 else values

@@ -31,6 +31,11 @@ class Settings(BaseSettings):
         description=f"Folder of the bundle to serve; several, of which the first that has a task answers it, "
         f"by giving the option again, or separated by '{os.pathsep}' in the environment.",
     )
+    triton: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="HOST:PORT of the gRPC of a Triton server to run the models in, instead of bundles; "
+        "several by giving the option again, or separated by ',' in the environment.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
@@ -83,6 +88,12 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(
         default=64 * 2**20, ge=1, description="Largest body of a POST /predict/batch, bytes."
     )
+
+    @field_validator("triton", mode="before")
+    @classmethod
+    def _addresses(cls, value: Any) -> Any:
+        """The list of the environment variable."""
+        return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
     @field_validator("bundle", mode="before")
     @classmethod

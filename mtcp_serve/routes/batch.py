@@ -19,6 +19,7 @@ from mtcp_serve.routes.common import (
     PREDICT_ERRORS,
     RESPONSE_HEADERS,
     BatchQuery,
+    Leased,
     Running,
     form_schema,
 )
@@ -72,10 +73,10 @@ those that one photo may have: the photo that goes beyond is answered `image_too
     },
 )
 async def predict_batch(
-    request: Request, query: Annotated[BatchQuery, Query()], service: Running
+    request: Request, query: Annotated[BatchQuery, Query()], service: Running, models: Leased
 ) -> Response:
     """Check everything that needs no pixel first, then read the photos and queue for the work."""
-    choices = service.models.select(query.names(), query.model)
+    choices = models.select(query.names(), query.model)
     form = choose_format(query.format, request.headers.get("accept"), len(choices), BATCH_FORMATS)
     service.check()
     settings = service.settings

@@ -1,6 +1,6 @@
 """What several paths share: the running service, the query parameters, and their part of the reference."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -22,6 +22,7 @@ from mtcp_serve.errors import (
     UploadTimeoutError,
 )
 from mtcp_serve.formats import BATCH_FORMATS, FORMATS, Writer
+from mtcp_serve.models import Models
 from mtcp_serve.pipeline import Size
 from mtcp_serve.schemas import ErrorOut
 from mtcp_serve.service import Service
@@ -40,6 +41,15 @@ async def get_service(request: Request) -> Service:
 
 
 Running = Annotated[Service, Depends(get_service)]
+
+
+async def lease_models(service: Running) -> AsyncIterator[Models]:
+    """The models as they are now; a reload does not close them before this request has ended."""
+    with service.models.lease() as models:
+        yield models
+
+
+Leased = Annotated[Models, Depends(lease_models)]
 
 
 def _known(formats: Mapping[str, type[Writer]]) -> AfterValidator:

@@ -14,6 +14,7 @@ from mtcp_serve.routes.common import (
     BINARY,
     PREDICT_ERRORS,
     RESPONSE_HEADERS,
+    Leased,
     PredictQuery,
     Running,
     form_schema,
@@ -58,10 +59,10 @@ _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for 
     },
 )
 async def predict_one(
-    request: Request, query: Annotated[PredictQuery, Query()], service: Running
+    request: Request, query: Annotated[PredictQuery, Query()], service: Running, models: Leased
 ) -> Response:
     """Check everything that needs no pixel first, then read the photo and queue for the work."""
-    choices = service.models.select(query.names(), query.model)
+    choices = models.select(query.names(), query.model)
     form = choose_format(query.format, request.headers.get("accept"), len(choices))
     service.check()
     async with service.uploads.reading():

@@ -37,6 +37,9 @@ class BrokenEngine:
         self.manifest = Manifest.load(bundle)
         self.value = value
 
+    async def close(self) -> None:
+        pass
+
     async def infer(self, images: Any, tasks: Sequence[TaskSpec]) -> list[Any]:
         if self.value == 0 and images.any():
             raise ZeroDivisionError("secret detail")

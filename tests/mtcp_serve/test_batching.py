@@ -33,6 +33,9 @@ class GatedEngine:
         self.running = self.most = self.stopped = 0
         self.error: Exception | None = None
 
+    async def close(self) -> None:
+        pass
+
     async def infer(self, images: Any, tasks: Sequence[TaskSpec]) -> list[Any]:
         self.batches.append([int(value) for value in images[:, 0, 0, 0]])
         self.tasks.append([task.name for task in tasks])

@@ -1,5 +1,7 @@
 """Several bundles at once: tasks merged, by a stated rule, and `model=` to choose."""
 
+import asyncio
+import os
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,8 +12,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from mtcp_serve.app import create_app
+from mtcp_serve.batching import Batcher
 from mtcp_serve.errors import BundleError
 from mtcp_serve.manifest import Manifest, ProbabilityTask, TaskSpec
+from mtcp_serve.models import Models
+from mtcp_serve.onnx_engine import OnnxEngine
 from mtcp_serve.settings import Settings
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, make_bundle, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
@@ -112,9 +117,19 @@ def test_two_bundles_of_one_name_are_refused(bundle: Path) -> None:
 
 
 def test_the_environment_names_several(bundle: Path, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     monkeypatch.setenv("MTCP_BUNDLE", f"{bundle}{os.pathsep}{second}")
     assert Settings().bundle == (bundle, second)
     monkeypatch.setenv("MTCP_BUNDLE", str(second))
     assert Settings().bundle == (second,)
+
+
+def test_models_stay_open_as_long_as_a_request_holds_on_to_them(bundle: Path) -> None:
+    async def scenario() -> None:
+        models = Models([Batcher(OnnxEngine.load(bundle, threads=1))])
+        with models.lease():
+            closing = asyncio.create_task(models.close())
+            await asyncio.sleep(0.1)
+            assert not closing.done()
+        await closing
+
+    asyncio.run(scenario())

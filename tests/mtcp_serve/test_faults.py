@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -137,7 +138,7 @@ def test_slow_clients_are_cut_off_and_hold_up_nobody(patient: Server) -> None:
         until(lambda: figure(patient, "mtcp_uploads") == 2)
         check_error(patient.predict(), 429, "overloaded")
         assert patient.client.get("/health/ready").status_code == 200
-        answers = [connection.recv(4096) for connection in (slow, slower)]
+        answers = [b"".join(iter(partial(connection.recv, 4096), b"")) for connection in (slow, slower)]
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"upload_timeout" in answer
