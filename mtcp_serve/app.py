@@ -1,7 +1,7 @@
 """The ASGI application: ``uvicorn --factory mtcp_serve.app:create_app``."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -44,12 +44,13 @@ def create_app(settings: Settings | None = None, engines: Sequence[Engine] | Non
     settings = settings or Settings()
     metrics = Metrics()
     tracing = _tracing() if settings.traces else None
+    grpc_door = _grpc_door() if settings.grpc_port else nullcontext
     telemetry: dict[str, Any] = {} if tracing is None else {"telemetry": tracing.config}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loaded = load_engines(settings) if engines is None else engines
-        async with Service(settings, loaded, metrics) as service:
+        async with Service(settings, loaded, metrics) as service, grpc_door(service):
             if tracing is not None:
                 service.observers.append(tracing.photo)
             app.state.service = service
@@ -81,3 +82,9 @@ def _tracing() -> "Tracing":
     from mtcp_serve.tracing import Tracing
 
     return Tracing()
+
+
+def _grpc_door() -> Callable[[Service], AbstractAsyncContextManager[None]]:
+    from mtcp_serve.oip.grpc_server import serve_grpc
+
+    return serve_grpc

@@ -45,7 +45,7 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
         if len(data) > max_bytes:
             raise PayloadTooLargeError(f"the image has more than {max_bytes} bytes, which is the limit")
     elif media_type.startswith("image/") or media_type == "application/octet-stream":
-        data = b"".join([chunk async for chunk in _limited(request, max_bytes)])
+        data = b"".join([chunk async for chunk in limited(request, max_bytes)])
     else:
         raise _unsupported(media_type)
     if not data:
@@ -76,7 +76,7 @@ def _unsupported(media_type: str, hint: str | None = None) -> UnsupportedMediaTy
     return UnsupportedMediaTypeError(what, hint)
 
 
-async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     """The chunks of the body, as long as they do not exceed ``limit`` bytes in all."""
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > limit:
@@ -103,7 +103,7 @@ async def _read_form(request: Request, max_body: int, max_bytes: int, max_photos
                 "on_end": form.on_end,
             },
         )
-        async for chunk in _limited(request, max_body):
+        async for chunk in limited(request, max_body):
             parser.write(chunk)
             if len(form.images) > max_photos:
                 raise (

@@ -106,6 +106,7 @@ def serve(
     triton: Annotated[list[str] | None, _option("triton", "--triton")] = None,
     host: Annotated[str | None, _option("host", "--host")] = None,
     port: Annotated[int | None, _option("port", "--port")] = None,
+    grpc_port: Annotated[int | None, _option("grpc_port", "--grpc-port")] = None,
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
     micro_batch: Annotated[int | None, _option("micro_batch", "--micro-batch")] = None,
@@ -139,7 +140,7 @@ def serve(
     try:
         app = create_app(settings, engines)
     except ImportError as error:
-        _fail(f"{error}; pip install 'mtcp-serve[otel]' brings what --traces needs", NOTHING_DONE)
+        _fail(f"{error}; pip install 'mtcp-serve[otel,triton]' brings what is missing", NOTHING_DONE)
     configure_logging(settings.log_level, settings.log_format)
     Server(app, settings).run()
 

@@ -25,7 +25,10 @@ def error_response(error: RequestError, scope: Scope) -> JSONResponse:
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if error.close:
         headers["Connection"] = "close"
-    return JSONResponse(error.body(), error.status, headers)
+    body: object = error.body()
+    if str(scope["path"]).startswith("/v2"):  # the Open Inference Protocol wants a string
+        body = {"error": f"{error.message} ({error.hint})"}
+    return JSONResponse(body, error.status, headers)
 
 
 async def on_request_error(request: Request, error: Exception) -> JSONResponse:

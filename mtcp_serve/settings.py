@@ -38,6 +38,12 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
+    grpc_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="TCP port for the Open Inference Protocol over gRPC; 0 is none. Needs the extra triton.",
+    )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         default="info", description="Least severe log messages to print."
     )

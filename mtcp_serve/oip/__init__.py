@@ -1,0 +1,5 @@
+"""The Open Inference Protocol (KServe v2) in front of the engines, so that Triton's clients work unchanged.
+
+One input, ``image``: uint8 ``[batch, height, width, 3]`` RGB of the model's size. An output a task, named as
+in the manifest: UINT8 labels ``[batch, height, width]``, FP32 otherwise (normals with a last axis of 3).
+"""

@@ -1,0 +1,189 @@
+"""The protocol over gRPC. Imported only when a port is set; needs ``mtcp-serve[triton]``."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from mtcp_serve.errors import (
+    BundleError,
+    DeadlineError,
+    InternalError,
+    InvalidBodyError,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+)
+from mtcp_serve.oip import model as protocol
+from mtcp_serve.oip.infer import Tensor, images_of, infer, tasks_of
+from mtcp_serve.service import Service
+from mtcp_serve.timings import Timings
+
+_FRAMING = 64 * 1024
+_CODES: tuple[tuple[type[RequestError], grpc.StatusCode], ...] = (
+    (OverloadedError, grpc.StatusCode.UNAVAILABLE),
+    (NotReadyError, grpc.StatusCode.UNAVAILABLE),
+    (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (InternalError, grpc.StatusCode.INTERNAL),
+    (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
+)
+
+
+@asynccontextmanager
+async def serve_grpc(service: Service) -> AsyncIterator[None]:
+    """Answer gRPC on the settings' port while the block lasts; then finish what was accepted.
+
+    Raises:
+        BundleError: the port is taken.
+    """
+    settings = service.settings
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", settings.batch_bytes + _FRAMING),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), server)
+    address = f"{settings.host}:{settings.grpc_port}"
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise BundleError(f"gRPC cannot listen on {address}: {error}") from error
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(grace=settings.deadline_s)
+
+
+class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """The calls of the protocol; those that are not here are answered UNIMPLEMENTED."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's names
+        """Whether the process runs."""
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether requests are taken."""
+        return service_pb2.ServerReadyResponse(ready=not self._service.draining)
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Name, version and extensions."""
+        return service_pb2.ServerMetadataResponse(**protocol.SERVER)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether there is such a model."""
+        try:
+            protocol.find(self._service.models, request.name, request.version)
+        except NotFoundError:
+            return service_pb2.ModelReadyResponse(ready=False)
+        return service_pb2.ModelReadyResponse(ready=True)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Inputs and outputs of a model."""
+        manifest = await self._manifest(request, context)
+        return service_pb2.ModelMetadataResponse(**protocol.metadata(manifest))
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Triton's configuration of a model, the manifest among its parameters."""
+        described = protocol.config(
+            await self._manifest(request, context), self._service.settings.batch_photos
+        )
+        config = json_format.ParseDict(described, model_config_pb2.ModelConfig())
+        return service_pb2.ModelConfigResponse(config=config)
+
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The models."""
+        return service_pb2.RepositoryIndexResponse(models=protocol.index(self._service.models))
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Maps of photos; a cancelled call leaves the queue."""
+        try:
+            return await self._infer(request)
+        except RequestError as error:
+            return await _abort(context, error)
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """`ModelInfer` for one request after the other; an error is an answer and ends nothing."""
+        async for request in requests:
+            try:
+                answer = await self._infer(request)
+            except RequestError as error:
+                yield service_pb2.ModelStreamInferResponse(error_message=_text(error))
+            else:
+                yield service_pb2.ModelStreamInferResponse(infer_response=answer)
+
+    async def _manifest(self, request: Any, context: Any) -> Any:
+        try:
+            return protocol.find(self._service.models, request.name, request.version).engine.manifest
+        except RequestError as error:
+            return await _abort(context, error)
+
+    async def _infer(self, request: Any) -> Any:
+        service = self._service
+        service.check()
+        with service.models.lease() as models:
+            batcher = protocol.find(models, request.model_name, request.model_version)
+            tasks = tasks_of(batcher, [output.name for output in request.outputs])
+            images = images_of(batcher, list(_tensors(request)), service.settings.batch_photos)
+            timings = [Timings() for _ in images]
+            maps = await service.admission.run(partial(infer, batcher, images, tasks, timings))
+            for times in timings:
+                service.observe(times)
+            manifest = batcher.engine.manifest
+        return service_pb2.ModelInferResponse(
+            model_name=manifest.name,
+            model_version=manifest.version,
+            id=request.id,
+            outputs=[
+                {"name": task.output, "datatype": protocol.datatype(task), "shape": values.shape}
+                for task, values in zip(tasks, maps, strict=True)
+            ],
+            raw_output_contents=[np.ascontiguousarray(values).tobytes() for values in maps],
+        )
+
+
+def _tensors(request: Any) -> list[Tensor]:
+    raw = list(request.raw_input_contents)
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidBodyError(f"the request has {len(request.inputs)} inputs and {len(raw)} raw contents")
+
+    def read(index: int) -> Callable[[], NDArray[np.uint8]]:
+        if raw:
+            return lambda: np.frombuffer(raw[index], np.uint8)
+        return lambda: _contents(request.inputs[index].contents.uint_contents)
+
+    return [
+        Tensor(tensor.name, tensor.datatype, tuple(tensor.shape), read(index))
+        for index, tensor in enumerate(request.inputs)
+    ]
+
+
+def _contents(values: Any) -> NDArray[np.uint8]:
+    wide = np.asarray(values, np.int64)
+    if wide.size and wide.max() > 255:
+        raise InvalidBodyError("uint_contents has values above 255")
+    return wide.astype(np.uint8)
+
+
+def _text(error: RequestError) -> str:
+    """The message; a full queue is worded as Triton words it, which its clients know."""
+    prefix = "Exceeds maximum queue size: " if isinstance(error, OverloadedError) else ""
+    return f"{prefix}{error.message} ({error.hint})"
+
+
+async def _abort(context: Any, error: RequestError) -> Any:
+    code = next(code for kind, code in _CODES if isinstance(error, kind))
+    await context.abort(code, _text(error))
