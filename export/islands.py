@@ -7,7 +7,7 @@ can be converted, whatever checkpoint it came from.
 import re
 from collections.abc import Callable, Mapping
 
-from export.nodes import SHAPE_READERS, Nodes
+from export.nodes import MOVES, SHAPE_READERS, Nodes
 
 HALF_MAX = 65504.0
 """Largest finite float16."""
@@ -64,8 +64,14 @@ def _depth_head(nodes: Nodes) -> set[int]:
 
 
 def _constants(nodes: Nodes) -> set[int]:
-    """What no photo changes: position encodings and reference points."""
-    return nodes.independent
+    """What no photo changes, but for weights that are only moved: position encodings, reference points."""
+    weights = set(nodes.constants)
+    moved = set()
+    for index, node in enumerate(nodes.nodes):
+        if node.op_type in MOVES and weights.issuperset(node.input):
+            moved.add(index)
+            weights.update(node.output)
+    return nodes.independent - moved
 
 
 def _ends(nodes: Nodes) -> set[int]:

@@ -17,10 +17,10 @@ from onnx import NodeProto, TensorProto, defs, helper, numpy_helper
 from export.convert import OPSET, check_operators
 from export.half import load_halves
 from export.islands import find_islands
-from export.nodes import Nodes, describe_copies, replace_nodes, typed_tensors
+from export.nodes import SHAPE_READERS, Nodes, describe_copies, replace_nodes, typed_tensors
 
-TYPED_BY_ATTRIBUTE = frozenset({"Cast", "Constant", "ConstantOfShape"})
-"""Operators whose output type is an attribute; they stay as they are."""
+NEITHER = frozenset({"Cast", "Constant", "ConstantOfShape"}) | SHAPE_READERS
+"""Operators that read any type, or whose output type is an attribute; they stay as they are."""
 _FLOATS = {False: TensorProto.FLOAT, True: TensorProto.FLOAT16}
 
 
@@ -61,7 +61,7 @@ def to_mixed_precision(model: onnx.ModelProto, peaks: Mapping[str, float]) -> Mi
     computing = [
         index
         for index, node in enumerate(nodes.nodes)
-        if node.op_type not in TYPED_BY_ATTRIBUTE and not floats.isdisjoint([*node.input, *node.output])
+        if node.op_type not in NEITHER and not floats.isdisjoint([*node.input, *node.output])
     ]
     half = {index for index in computing if index not in kept}
     _rewrite(model, nodes, floats, half)
@@ -81,7 +81,7 @@ def _rewrite(model: onnx.ModelProto, nodes: Nodes, floats: set[str], half: set[i
     rewritten: list[NodeProto] = []
     for index, node in enumerate(nodes.nodes):
         for slot, name in enumerate(node.input):
-            if name not in floats or node.op_type == "Cast":
+            if name not in floats or node.op_type in NEITHER:
                 continue
             wants_half = index in half and _takes_half(node, slot)
             if wants_half == (name in halves):

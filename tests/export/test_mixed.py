@@ -55,6 +55,14 @@ def test_heavy_arithmetic_is_half_and_islands_are_not(mixed: Mixed) -> None:
     assert 0.5 < mixed.share < 1
 
 
+def test_weights_of_half_nodes_are_stored_as_halves(mixed: Mixed) -> None:
+    stored = dict.fromkeys((TensorProto.FLOAT, TensorProto.FLOAT16), 0)
+    for tensor in mixed.model.graph.initializer:
+        if tensor.name.startswith("network.") and len(tensor.dims) > 1:
+            stored[tensor.data_type] += 1
+    assert stored[TensorProto.FLOAT16] > 20 * stored[TensorProto.FLOAT]
+
+
 def test_it_computes_what_the_float32_graph_computes(
     mixed: Mixed, deployed: Converted, photos: dict[str, Photo]
 ) -> None:

@@ -1,0 +1,92 @@
+"""How long an export takes and how large its files are: ``python -m benchmarks.export CONFIG``.
+
+Random weights, the config's own size and tasks. Prints JSON.
+"""
+
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+import typer
+from onnx import TensorProto
+
+from export.convert import OPSET, convert
+from export.graph import DeploymentGraph
+from export.mixed import to_mixed_precision
+from export.nodes import typed_tensors
+from export.ranges import measure_peaks
+from export.trt.graph import for_tensorrt
+from mtcp_serve.manifest import IMAGE_TENSOR
+from training.config import load_config
+from training.model import MTCP
+
+
+def main(
+    config: Annotated[str, typer.Argument(help="Name of a config, e.g. mtcp_swin_small.")],
+    half: Annotated[
+        bool, typer.Option("--half", help="Make the half-precision graph and TensorRT's too.")
+    ] = False,
+    batch: Annotated[int, typer.Option(help="Photos to run together after one alone; 0 runs none.")] = 2,
+) -> None:
+    """Measure and print."""
+    torch.manual_seed(0)
+    settings = load_config(config, ["root=unused"])
+    height, width = settings.data.height, settings.data.width
+    graph = DeploymentGraph(MTCP(settings.model), settings.tasks, height, width)
+    start = time.perf_counter()
+    model = convert(graph).model
+    report: dict[str, object] = {
+        "config": config,
+        "input": [height, width],
+        "tasks": [task.name for task in settings.tasks],
+        "parameters_m": round(sum(p.numel() for p in graph.parameters()) / 1e6, 2),
+        "opset": OPSET,
+        "threads": torch.get_num_threads(),
+        "export_s": round(time.perf_counter() - start, 1),
+        "nodes": len(model.graph.node),
+    }
+    del graph
+    with tempfile.TemporaryDirectory() as folder:
+        report |= {"model_mb": _megabytes(model, Path(folder))}
+        for count in (1, batch) if batch else ():
+            report |= _run(Path(folder) / "model.onnx", np.zeros((count, height, width, 3), np.uint8))
+        if half:
+            start = time.perf_counter()
+            photo = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+            peaks = measure_peaks(model, typed_tensors(model, TensorProto.FLOAT), [photo])
+            mixed = to_mixed_precision(model, peaks)
+            report |= {
+                "half_s": round(time.perf_counter() - start, 1),
+                "half_mb": _megabytes(mixed.model, Path(folder)),
+                "half_share_of_nodes": round(mixed.share, 3),
+                "float32_islands": mixed.islands,
+                "tensorrt_nodes": len(for_tensorrt(mixed.model, "gather").graph.node),
+            }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({**report, "peak_resident_gib": round(peak, 2)}, indent=1))
+
+
+def _megabytes(model: onnx.ModelProto, folder: Path) -> float:
+    path = folder / "model.onnx"
+    onnx.save_model(model, path)
+    return round(path.stat().st_size / 1e6, 1)
+
+
+def _run(path: Path, images: np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]) -> dict[str, object]:
+    """Seconds that ONNX Runtime takes for a batch, after checking the shapes of the maps."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    start = time.perf_counter()
+    maps = session.run(None, {IMAGE_TENSOR: images})
+    assert all(values.shape[:3] == images.shape[:3] for values in maps)
+    return {f"batch_{len(images)}_s": round(time.perf_counter() - start, 2)}
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,85 @@
+"""From an ONNX graph to a serialized plan."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from export.errors import ExportError, PlanError
+from mtcp_serve.manifest import IMAGE_TENSOR, InputSpec
+
+
+class Profile(NamedTuple):
+    """Batch sizes that a plan takes, and the one that it is tuned for."""
+
+    min: int
+    opt: int
+    max: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Profile":
+        """From ``MIN,OPT,MAX``.
+
+        Raises:
+            ExportError: it is not three whole numbers with 1 <= MIN <= OPT <= MAX.
+        """
+        try:
+            profile = cls(*map(int, text.split(",")))
+        except (TypeError, ValueError):
+            profile = cls(0, 0, 0)
+        if not 1 <= profile.min <= profile.opt <= profile.max:
+            raise ExportError(f"the profile {text!r} is not MIN,OPT,MAX with 1 <= MIN <= OPT <= MAX")
+        return profile
+
+
+def build_plan(
+    trt: ModuleType,
+    graph: Path,
+    photo: InputSpec,
+    profile: Profile,
+    *,
+    workspace_gib: float | None,
+    timing_cache: Path | None,
+) -> bytes:
+    """Build a strongly typed engine: TensorRT computes each node in the precision that the graph states.
+
+    Args:
+        trt: TensorRT 10.13 or 11.
+        graph: from `export.trt.graph.for_tensorrt`.
+        photo: height and width.
+        profile: batch sizes.
+        workspace_gib: most memory that a layer may use beside its tensors; TensorRT's choice if None.
+        timing_cache: read if it is there, then written; it makes the next build faster.
+
+    Raises:
+        PlanError: TensorRT cannot read the graph or build it, with what it said; or the timing cache was
+            written by another TensorRT or GPU.
+    """
+    logger = trt.Logger()
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(graph)):
+        raise PlanError(f"TensorRT {trt.__version__} cannot read {graph}: {_errors(parser)}")
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if workspace_gib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(workspace_gib * 2**30))
+    shapes = builder.create_optimization_profile()
+    shapes.set_shape(IMAGE_TENSOR, *((batch, photo.height, photo.width, 3) for batch in profile))
+    if config.add_optimization_profile(shapes) < 0:
+        raise PlanError(f"TensorRT {trt.__version__} refused the profile {','.join(map(str, profile))}")
+    if timing_cache is not None:
+        known = timing_cache.read_bytes() if timing_cache.is_file() else b""
+        if not config.set_timing_cache(config.create_timing_cache(known), False):
+            raise PlanError(f"{timing_cache} was written by another TensorRT or GPU; choose another file")
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise PlanError(f"TensorRT {trt.__version__} cannot build {graph}; its log above says why")
+    if timing_cache is not None:
+        timing_cache.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
+    return bytes(memoryview(plan))
+
+
+def _errors(parser: Any) -> str:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return "; ".join(f"{error.node_operator()} ({error.node_name()}): {error.desc()}" for error in errors)
