@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         default=0, ge=0, description="CPU threads for one inference; 0 is one a physical core."
     )
     micro_batch: int = Field(
-        default=2, ge=1, description="Most photos the model is given at a time; memory grows with it."
+        default=1, ge=1, description="Most photos the model is given at a time; memory grows with it."
     )
     micro_batch_delay_ms: float = Field(
         default=0.0, ge=0, description="Milliseconds that a photo waits for others to share its micro-batch."
