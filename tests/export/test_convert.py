@@ -46,6 +46,13 @@ def test_used_parameters_are_counted(converted: Converted, graph: DeploymentGrap
     assert converted.parameters == {name: value.numel() for name, value in graph.named_parameters()}
 
 
+def test_nodes_are_named_after_their_modules(converted: Converted) -> None:
+    names = [node.name for node in converted.model.graph.node]
+    assert len(set(names)) == len(names)
+    assert any(name.startswith("network.norm/Conv_") for name in names)  # the stem, merged into it
+    assert any(name.startswith("network.heads.depth/Conv_") for name in names)
+
+
 def test_no_path_of_this_machine_is_left(converted: Converted) -> None:
     content = converted.model.SerializeToString()
     assert b".py" not in content
