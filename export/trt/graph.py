@@ -26,6 +26,7 @@ def for_tensorrt(model: onnx.ModelProto, deformable: Deformable) -> onnx.ModelPr
     Raises:
         ExportError: the graph has operators that TensorRT misreads, or sampling that cannot be spelled.
     """
+    check_operators(model)
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     if deformable == "gather":
