@@ -70,7 +70,7 @@ def test_context_stands_beside_the_representation_of_the_paper() -> None:
     images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
     deepest = wide.backbone.encoder(wide.backbone.normalise(images))[-1]
     assert wide.backbone.context is not None
-    shared, context = wide.encode(images).split([plain.backbone.channels, 32], dim=1)
+    shared, context = wide.encode(images).tensor_split([plain.backbone.channels], dim=1)
     torch.testing.assert_close(shared, plain.encode(images))
     torch.testing.assert_close(context, wide.backbone.context(deepest, (16, 24)))
     assert wide.backbone.channels == plain.backbone.channels + 32
