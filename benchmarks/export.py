@@ -29,7 +29,7 @@ from training.model import MTCP
 
 
 def main(
-    config: Annotated[str, typer.Argument(help="Name of a config, e.g. mtcp_swin_small.")],
+    config: Annotated[str, typer.Argument(help="Name of a config, e.g. nyud_swin_small.")],
     half: Annotated[
         bool, typer.Option("--half", help="Make the half-precision graph and TensorRT's too.")
     ] = False,
