@@ -136,18 +136,18 @@ def _unfinished(
         f"--deformable={deformable}",
         f"--half-threshold={settings.half_threshold}",
     ]
-    mounts = {PROJECT: "/project", bundle.parent: "/work"}
+    mounts = {PROJECT: "/project", bundle.parent: "/bundles"}
     if settings.workspace_gib is not None:
         options.append(f"--workspace={settings.workspace_gib}")
     if settings.timing_cache is not None:
-        options.append(f"--timing-cache=/work/{settings.timing_cache.name}")
+        options.append(f"--timing-cache=/bundles/{settings.timing_cache.name}")
     for option, path, inside in (("photos", photos, "/photos"), ("ids", ids, "/ids.txt")):
         if path is not None:
             mounts[path.resolve()] = inside
             options.append(f"--{option}={inside}")
-    command = shlex.join(["python", "-m", "export.trt", f"/work/{bundle.name}", *options])
+    command = shlex.join(["python", "-m", "export.trt", f"/bundles/{bundle.name}", *options])
     volumes = " ".join(shlex.join(["-v", f"{path}:{inside}"]) for path, inside in mounts.items())
-    inside = shlex.quote(f"pip install '.[export]' && {command} --repository=/work/repository")
+    inside = shlex.quote(f"pip install '.[export]' && {command} --repository=/bundles/repository")
     return (
         f"missing here: {'; '.join(lacks)}. Everything before TensorRT is done and kept in {bundle}.\n"
         "To finish where there is a GPU, name in TENSORRT_IMAGE a container image with TensorRT 10.13 or 11 "

@@ -68,9 +68,9 @@ def test_without_tensorrt_all_else_is_done_kept_and_not_done_again(ours: Path, f
     assert finish.startswith("docker run --rm --gpus all -v ")
     for part in (
         '"$TENSORRT_IMAGE"',
-        f"{ours.parent}:/work",
+        f"{ours.parent}:/bundles",
         f"{folder}:/photos",
-        "python -m export.trt /work/tiny --profile=1,2,4 --deformable=gridsample --half-threshold=0.5",
+        "python -m export.trt /bundles/tiny --profile=1,2,4 --deformable=gridsample --half-threshold=0.5",
         "--photos=/photos",
     ):
         assert part in finish, part
