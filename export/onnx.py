@@ -11,7 +11,7 @@ from export.bundle import BundleOptions, write_bundle
 from export.errors import ExportError
 from export.graph import DeploymentGraph
 from export.half import round_to_half
-from export.photos import Photo, load_photos
+from export.photos import IdsOption, Photo, PhotosOption, load_photos
 from mtcp_serve.manifest import MODEL_FILE, Manifest
 from training.checkpoint import CheckpointError, load_network
 from training.config import ConfigError
@@ -23,16 +23,8 @@ app = typer.Typer(add_completion=False)
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="What training wrote.", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the bundle; one there is replaced.")],
-    photos: Annotated[
-        Path | None,
-        typer.Option(help="Folder of photos to judge parity on.", exists=True, file_okay=False),
-    ] = None,
-    ids: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of the ids to take from --photos, e.g. a split.", exists=True, dir_okay=False
-        ),
-    ] = None,
+    photos: PhotosOption = None,
+    ids: IdsOption = None,
     card: Annotated[Path | None, typer.Option(help="Model card to put into the bundle.")] = None,
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's unless given.")] = None,
     version: Annotated[str, typer.Option(help="Model version.")] = "1",

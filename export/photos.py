@@ -2,8 +2,10 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -11,6 +13,14 @@ from export.errors import ExportError
 from training.data import SourceConfig, build_source
 
 Photo = NDArray[np.uint8]
+
+PhotosOption = Annotated[
+    Path | None, typer.Option(help="Folder of photos to judge parity on.", exists=True, file_okay=False)
+]
+IdsOption = Annotated[
+    Path | None,
+    typer.Option(help="File of the ids to take from --photos, e.g. a split.", exists=True, dir_okay=False),
+]
 
 MOST = 20
 """Photos taken from a folder, evenly over its sorted names."""

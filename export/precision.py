@@ -21,7 +21,7 @@ from export.half import load_halves
 from export.mixed import Mixed, to_mixed_precision
 from export.nodes import typed_tensors
 from export.parity import HALF, Verdict, judge, refuse, run_onnx
-from export.photos import Photo, load_photos
+from export.photos import IdsOption, Photo, PhotosOption, load_photos
 from export.ranges import measure_peaks, open_session
 from mtcp_serve.errors import BundleError
 from mtcp_serve.manifest import MODEL_FILE, Manifest
@@ -92,16 +92,8 @@ def judge_half(
 @app.command()
 def main(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False)],
-    photos: Annotated[
-        Path | None,
-        typer.Option(help="Folder of photos to judge on.", exists=True, file_okay=False),
-    ] = None,
-    ids: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of the ids to take from --photos, e.g. a split.", exists=True, dir_okay=False
-        ),
-    ] = None,
+    photos: PhotosOption = None,
+    ids: IdsOption = None,
 ) -> None:
     """Add model_fp16.onnx to a bundle: half precision but for islands, judged against float32 on photos.
 

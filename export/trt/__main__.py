@@ -10,7 +10,7 @@ from rich.console import Console
 
 from export.errors import ExportError
 from export.onnx import export_checkpoint
-from export.photos import Photo, load_photos
+from export.photos import IdsOption, Photo, PhotosOption, load_photos
 from export.precision import describe_verdicts
 from export.triton.config import Serving
 from export.triton.repository import write_repository
@@ -46,16 +46,8 @@ def main(
     half_threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Least share of layers in half precision.")
     ] = 0.5,
-    photos: Annotated[
-        Path | None,
-        typer.Option(help="Folder of photos to judge parity on.", exists=True, file_okay=False),
-    ] = None,
-    ids: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of the ids to take from --photos, e.g. a split.", exists=True, dir_okay=False
-        ),
-    ] = None,
+    photos: PhotosOption = None,
+    ids: IdsOption = None,
     repository: Annotated[Path, typer.Option(help="Triton model repository to add to.")] = Path("repository"),
     check: Annotated[
         bool, typer.Option("--check", help="Only compare the plan that the bundle has.")

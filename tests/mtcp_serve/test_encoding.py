@@ -5,6 +5,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email import message_from_bytes
+from email.message import Message
 from io import BytesIO
 from threading import Barrier
 from typing import Any
@@ -72,7 +73,12 @@ def files(format: str, prediction: Prediction, visualize: bool = False) -> tuple
             message = message_from_bytes(head + body)
             parts = message.get_payload()
             assert isinstance(parts, list)
-            found = {str(part.get_filename()): part.get_payload(decode=True) for part in parts}  # type: ignore
+            found = {}
+            for part in parts:
+                assert isinstance(part, Message)
+                content = part.get_payload(decode=True)
+                assert isinstance(content, bytes)
+                found[str(part.get_filename())] = content
             answer = json.loads(found.pop("metadata.json"))
         case "png":
             found = {f"{name}.visualization.png" if visualize else f"{name}.png": body}
