@@ -1,0 +1,43 @@
+"""The command line: ``mtcp-serve serve | predict | models | check``.
+
+Exit codes: 0 all done; 1 some photos failed, the others are done, or a check failed; 2 nothing was done,
+because of a wrong option, setting or bundle.
+"""
+
+import warnings
+from typing import Annotated
+
+import typer
+
+from mtcp_serve import __version__
+from mtcp_serve.cli import check, models, predict, serve
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="One photo, one request, five maps. Every setting can also be an environment variable MTCP_*.",
+)
+for command in (serve.serve, predict.predict, models.models, check.check):
+    cli.command()(command)
+
+
+def main() -> None:
+    """Entry point of ``mtcp-serve``."""
+    # Pillow warns of odd metadata in photos: that is the sender's affair, and would fill the operator's log.
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+    cli()
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"mtcp-serve {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass

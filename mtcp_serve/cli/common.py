@@ -1,0 +1,65 @@
+"""What the commands share: options, settings, engines, and how they fail."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+
+from mtcp_serve.errors import BundleError
+from mtcp_serve.settings import Settings
+
+if TYPE_CHECKING:
+    from mtcp_serve.engine import Engine
+
+SOME_FAILED = 1
+NOTHING_DONE = 2
+BUNDLE_HINT = "A bundle is a folder with manifest.json and model.onnx; pass its path, or set MTCP_BUNDLE."
+
+ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def option(name: str, *flags: str) -> Any:
+    """A command line option for the setting ``name``, with its description and default."""
+    field = Settings.model_fields[name]
+    default = {"bundle": "the one in the package", "triton": "none"}.get(name, field.default)
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    return typer.Option(*flags, help=f"{field.description} Default: {default}.", show_default=False)
+
+
+BundleOption = Annotated[list[Path] | None, option("bundle", "--bundle", "-b")]
+ProviderOption = Annotated[str | None, option("provider", "--provider")]
+ThreadsOption = Annotated[int | None, option("threads", "--threads")]
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print ``message`` as an error and end with the exit status ``code``."""
+    ERRORS.print(f"[bold red]error:[/] {plain(message)}")
+    raise typer.Exit(code)
+
+
+def plain(text: object) -> str:
+    """``text`` as rich prints it unchanged: brackets in it are no markup."""
+    return escape(str(text))
+
+
+def read_settings(**given: object) -> Settings:
+    """The settings of the environment, with those options that were given."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        fail(faults, NOTHING_DONE)
+
+
+def load(settings: Settings) -> "list[Engine]":
+    """The engines of the settings' bundles; the import waits for it, so that ``--help`` does not."""
+    from mtcp_serve.loading import load_engines
+
+    try:
+        return load_engines(settings)
+    except BundleError as error:
+        fail(f"{error}\n{BUNDLE_HINT}", NOTHING_DONE)
