@@ -1,7 +1,7 @@
 """From the bytes of a photo to its maps: the one way, for HTTP and the command line alike."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -72,11 +72,25 @@ async def predict(
         RequestError: what `mtcp_serve.images.decode` raises.
         InternalError: a model gave values that the task cannot have.
     """
-    models = {choice.manifest.name: choice.batcher for choice in choices}
-    sizes = {(m.engine.manifest.input.height, m.engine.manifest.input.width) for m in models.values()}
     async with decoding or nullcontext():
         with timings.measure("decode"):
-            image, pixels = await in_thread(partial(_read, data, limits, sizes))
+            image, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices)))
+    return await infer_maps(image, pixels, choices, size, timings)
+
+
+async def infer_maps(
+    image: ImageInfo,
+    pixels: Mapping[tuple[int, int], NDArray[np.uint8]],
+    choices: Sequence[Choice],
+    size: Size,
+    timings: Timings,
+) -> Prediction:
+    """The maps of ``choices`` for a decoded photo: ``pixels`` has it at every one of `input_sizes`.
+
+    Raises:
+        InternalError: a model gave values that the task cannot have.
+    """
+    models = {choice.manifest.name: choice.batcher for choice in choices}
 
     async def infer(model: str) -> list[DenseMap]:
         batcher = models[model]
@@ -97,6 +111,11 @@ async def predict(
         tuple(maps[choice.task.name] for choice in choices),
         timings,
     )
+
+
+def input_sizes(choices: Sequence[Choice]) -> set[tuple[int, int]]:
+    """Height and width (pixels) of the inputs of the models of ``choices``."""
+    return {(choice.manifest.input.height, choice.manifest.input.width) for choice in choices}
 
 
 def _read(
