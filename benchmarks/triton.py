@@ -7,8 +7,6 @@ three alternate, and the median counts, so that a change of the machine's load m
 """
 
 import json
-import os
-import platform
 import socket
 import tempfile
 import time
@@ -25,6 +23,7 @@ import onnxruntime as ort
 import typer
 from numpy.typing import NDArray
 
+from benchmarks.machine import machine
 from clients import TritonClient
 from export.triton import Serving, write_repository
 from export.triton.local import LocalTriton
@@ -83,6 +82,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds; the median counts.")] = 3,
 ) -> None:
     """Measure and print."""
+    where = machine(threads)
     manifest = Manifest.load(bundle)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -114,12 +114,7 @@ def main(
             }
     rates = {name: float(np.median(values)) for name, values in found.items()}
     report = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": threads,
-            "load": [round(value, 1) for value in os.getloadavg()],
-        },
+        "machine": where,
         "model": f"{manifest.name} {manifest.version}, {manifest.input.height}x{manifest.input.width}",
         "in_flight": callers,
         "photos_a_second": {name: round(rate, 2) for name, rate in rates.items()},

@@ -1,0 +1,42 @@
+"""A gateway process on a free loopback port."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Where it listens, its process id, and the seconds from its start to being ready."""
+
+    url: str
+    pid: int
+    start_s: float
+
+
+@contextmanager
+def gateway(bundle: Path, threads: int, *options: str) -> Iterator[Gateway]:
+    """Serve ``bundle`` while the block lasts; ``options`` go to ``mtcp-serve serve``."""
+    serve = ["-m", "mtcp_serve", "serve", "--bundle", str(bundle), "--port", "0", "--threads", str(threads)]
+    command = [sys.executable, *serve, *options]
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stderr)))
+        drain = threading.Thread(target=deque, args=(process.stderr, 0))  # a full pipe would stop the server
+        drain.start()
+        try:
+            httpx.get(f"{found[0]}/health/ready").raise_for_status()
+            yield Gateway(found[0], process.pid, time.perf_counter() - start)
+        finally:
+            process.terminate()
+            drain.join()
