@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from mtcp_serve import __version__
 from mtcp_serve.engine import Engine
@@ -15,8 +17,13 @@ from mtcp_serve.errors import RequestError
 from mtcp_serve.failures import on_http_exception, on_request_error, on_validation_error
 from mtcp_serve.loading import load_engines
 from mtcp_serve.metrics import Metrics
-from mtcp_serve.middleware import RequestContext
+from mtcp_serve.middleware import AnswerFailures, RequestContext
 from mtcp_serve.routes import router
+from mtcp_serve.security.cors import CORS
+from mtcp_serve.security.door import RequireKey
+from mtcp_serve.security.headers import SecurityHeaders
+from mtcp_serve.security.keys import ApiKeys
+from mtcp_serve.security.reference import describe_keys
 from mtcp_serve.service import Service
 from mtcp_serve.settings import Settings
 from mtcp_serve.threads import in_thread
@@ -40,17 +47,21 @@ def create_app(settings: Settings | None = None, engines: Sequence[Engine] | Non
 
     It serves ``engines``, or loads the bundles that the settings name when it starts; a bundle that cannot
     be served stops the start with a `BundleError`.
+
+    Raises:
+        SettingsError: a file of API keys cannot be used.
     """
     settings = settings or Settings()
     metrics = Metrics()
+    keys = ApiKeys(settings)
     tracing = _tracing() if settings.traces else None
-    grpc_door = _grpc_door() if settings.grpc_port else nullcontext
+    grpc_door = _grpc_door() if settings.grpc_port else _no_door
     telemetry: dict[str, Any] = {} if tracing is None else {"telemetry": tracing.config}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loaded = load_engines(settings) if engines is None else engines
-        async with Service(settings, loaded, metrics) as service, grpc_door(service):
+        async with Service(settings, loaded, metrics) as service, grpc_door(service, keys):
             if tracing is not None:
                 service.observers.append(tracing.photo)
             app.state.service = service
@@ -70,12 +81,34 @@ def create_app(settings: Settings | None = None, engines: Sequence[Engine] | Non
     )
     app.state.service = None
     app.state.metrics = metrics
+    app.state.keys = keys
     app.include_router(router)
-    app.add_middleware(RequestContext, metrics=metrics)
+    if keys:
+        app.openapi = partial(describe_keys, app.openapi)  # type: ignore[method-assign]
+    _add_middleware(app, settings, keys, metrics)
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, metrics: Metrics) -> None:
+    """The middleware, from the inside out: the figures see every answer, every answer has the headers.
+
+    A preflight request carries no key, so CORS comes before the door; refusals carry CORS headers, so that
+    the page that asked can read why.
+    """
+    app.add_middleware(AnswerFailures)
+    if keys:
+        app.add_middleware(RequireKey, keys=keys, metrics=metrics)
+    if settings.cors_origin:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origin, **CORS)
+    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
+
+
+def _no_door(service: Service, keys: ApiKeys) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
 
 
 def _tracing() -> "Tracing":
@@ -84,7 +117,7 @@ def _tracing() -> "Tracing":
     return Tracing()
 
 
-def _grpc_door() -> Callable[[Service], AbstractAsyncContextManager[None]]:
+def _grpc_door() -> Callable[[Service, ApiKeys], AbstractAsyncContextManager[None]]:
     from mtcp_serve.oip.grpc_server import serve_grpc
 
     return serve_grpc

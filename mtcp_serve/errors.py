@@ -7,10 +7,13 @@ Tree of classes, with the HTTP status and the ``code`` of the answer::
     │   ├── BundleNotFoundError
     │   ├── ManifestError
     │   └── BundleMismatchError
+    ├── SettingsError                    a file that the settings name cannot be used; nothing starts
     └── RequestError                     a request cannot be answered
         ├── InvalidImageError            400 invalid_image
         │   └── EmptyImageError          400 empty_image
+        ├── InvalidRequestError          400 invalid_request
         ├── InvalidBodyError             400 invalid_body
+        ├── UnauthorizedError            401 unauthorized, with WWW-Authenticate
         ├── NotFoundError                404 not_found
         │   ├── UnknownModelError        404 unknown_model
         │   └── UnknownTaskError         404 unknown_task
@@ -55,11 +58,16 @@ class BundleMismatchError(BundleError):
     """The manifest and the files or the graph beside it disagree."""
 
 
+class SettingsError(MtcpServeError):
+    """A file that the settings name cannot be used."""
+
+
 class RequestError(MtcpServeError):
     """A request cannot be answered: ``status`` (HTTP), ``code`` (for programs), ``hint`` (what to do).
 
     ``retry_after`` (whole seconds) is sent as the ``Retry-After`` header unless ``None``; ``close`` ends
-    the connection, where the rest of the request is not worth reading.
+    the connection, where the rest of the request is not worth reading; ``challenge`` is sent as
+    ``WWW-Authenticate``.
     """
 
     status: ClassVar[int]
@@ -67,6 +75,7 @@ class RequestError(MtcpServeError):
     default_hint: ClassVar[str]
     retry_after: ClassVar[int | None] = None
     close: ClassVar[bool] = False
+    challenge: ClassVar[str | None] = None
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -93,6 +102,14 @@ class EmptyImageError(InvalidImageError):
     default_hint = "the body or the form field was empty; send the bytes of the photo"
 
 
+class InvalidRequestError(RequestError):
+    """The bytes on the connection are no HTTP/1.1 request."""
+
+    status = 400
+    code = "invalid_request"
+    default_hint = "send HTTP/1.1 with a plain head"
+
+
 class InvalidBodyError(RequestError):
     """The request body is malformed or carries no image."""
 
@@ -101,6 +118,16 @@ class InvalidBodyError(RequestError):
     default_hint = (
         "send the photo as multipart field 'image', or as the raw body with Content-Type: image/jpeg"
     )
+
+
+class UnauthorizedError(RequestError):
+    """The request has no API key of this server."""
+
+    status = 401
+    code = "unauthorized"
+    close = True
+    challenge = "Bearer"
+    default_hint = "send a key of this server, as Authorization: Bearer KEY or X-API-Key: KEY"
 
 
 class NotFoundError(RequestError):

@@ -25,6 +25,8 @@ def error_response(error: RequestError, scope: Scope) -> JSONResponse:
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if error.close:
         headers["Connection"] = "close"
+    if error.challenge is not None:
+        headers["WWW-Authenticate"] = error.challenge
     body: object = error.body()
     if str(scope["path"]).startswith("/v2"):  # the Open Inference Protocol wants a string
         body = {"error": f"{error.message} ({error.hint})"}

@@ -18,4 +18,4 @@ def load_engines(settings: Settings) -> list[Engine]:
         from mtcp_serve.triton_engine import TritonEngine
     except ImportError as error:
         raise BundleError(f"{error}; pip install 'mtcp-serve[triton]' brings Triton's client") from error
-    return [*TritonEngine.load(settings.triton)]
+    return [*TritonEngine.load(settings.triton, settings.triton_ca)]

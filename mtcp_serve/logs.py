@@ -6,7 +6,7 @@ from typing import Literal
 
 import structlog
 
-FIELDS = ("method", "path", "status", "ms", "code", "stages")
+FIELDS = ("method", "path", "status", "ms", "code", "key", "stages")
 """What a record may carry beside its message (``extra=``)."""
 
 

@@ -32,6 +32,9 @@ class Metrics:
         self.errors = Counter(
             "mtcp_errors", "Requests and photos of batches that met an error.", ("code",), registry=registry
         )
+        self.key_requests = Counter(
+            "mtcp_key_requests", "Requests with an API key, by the key's label.", ("key",), registry=registry
+        )
         self.request_seconds = Histogram(
             "mtcp_request_seconds",
             "From the head of a request to the end of its answer.",

@@ -1,4 +1,4 @@
-"""What wraps every request: an id, a log line, figures, and an answer in the error shape whatever happens."""
+"""What wraps every request: an id, a log line, figures; and an answer in the error shape whatever happens."""
 
 import logging
 import re
@@ -39,7 +39,7 @@ class _Response:
 
 
 class RequestContext:
-    """Outermost ASGI middleware: see the module. What nobody caught becomes a 500."""
+    """ASGI middleware around all that answers: an id, a log line and figures for each request."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -51,18 +51,14 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
-        respond = _Response(_request_id(scope), send)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        respond = _Response(request_id(given.decode("latin-1")), send)
         with structlog.contextvars.bound_contextvars(request_id=respond.request_id):
             try:
                 await self.app(scope, receive, respond)
             except ClientDisconnect:
                 respond.status = HUNG_UP
                 self.metrics.disconnects.inc()
-            except Exception:
-                _log.exception("request %s failed", respond.request_id)
-                if respond.status is not None:
-                    raise
-                await error_response(InternalError("the server met an error"), scope)(scope, receive, respond)
             finally:
                 self._account(scope, respond.status or HUNG_UP, time.perf_counter() - start)
 
@@ -80,16 +76,43 @@ class RequestContext:
         if code := state.get("error_code"):
             facts["code"] = code
             self.metrics.errors.labels(code).inc()
+        if key := state.get("key"):
+            facts["key"] = key
         if stages := state.get("stages"):
             facts["stages"] = stages
         level = logging.DEBUG if is_probe(scope["path"]) else logging.INFO
         _log.log(level, "the client hung up" if status == HUNG_UP else "request", extra=facts)
 
 
-def _request_id(scope: Scope) -> str:
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    text: str = given.decode("latin-1")
-    return text if _PLAIN_ID.fullmatch(text) else uuid.uuid4().hex
+class AnswerFailures:
+    """Innermost ASGI middleware: what nobody caught becomes a 500, unless the answer has begun."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        begun = False
+
+        async def respond(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, respond)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            if begun or scope["type"] != "http":
+                raise
+            _log.exception("request %s failed", structlog.contextvars.get_contextvars().get("request_id"))
+            await error_response(InternalError("the server met an error"), scope)(scope, receive, send)
+
+
+def request_id(given: str) -> str:
+    """The id of a request whose client gave it the id ``given``, or none (an empty one)."""
+    return given if _PLAIN_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def is_probe(path: str) -> bool:

@@ -1,8 +1,9 @@
 """The server process: uvicorn, with an orderly end and a reload by signal.
 
 ``SIGTERM`` and ``SIGINT``: the server answers 503 ``draining`` to what is new, finishes what it accepted, and
-ends; a second signal closes the port at once. ``SIGHUP``: the bundles are opened again from their folders and
-take over when they are warm; when that fails the log says why, and the old ones stay.
+ends; a second signal closes the port at once. ``SIGHUP``: the API keys are read again, and the bundles are
+opened again from their folders and take over when they are warm; when that fails the log says why, and what
+was there stays.
 """
 
 import asyncio
@@ -16,8 +17,10 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from mtcp_serve.errors import BundleError
+from mtcp_serve.errors import BundleError, SettingsError
 from mtcp_serve.loading import load_engines
+from mtcp_serve.protocol import HEAD_BYTES, BoundedHttp
+from mtcp_serve.security.tls import Tls
 from mtcp_serve.service import Service
 from mtcp_serve.settings import Settings
 
@@ -25,9 +28,14 @@ _log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """Serves ``app`` as ``settings`` say."""
+    """Serves ``app`` as ``settings`` say.
+
+    Raises:
+        SettingsError: the certificate or its key cannot be used.
+    """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        tls = Tls.of(settings)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -35,7 +43,12 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 log_config=None,
                 access_log=False,
+                server_header=False,
+                http=BoundedHttp,
+                ws="none",
+                h11_max_incomplete_event_size=HEAD_BYTES,
                 timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 1,
+                **({} if tls is None else tls.for_uvicorn()),
             )
         )
         self._app = app
@@ -83,6 +96,7 @@ class Server(uvicorn.Server):
             service = self._service
             if service is None or service.draining:
                 return
+            self._reload_keys()
             try:
                 await service.reload(partial(load_engines, self._settings))
             except BundleError as error:
@@ -92,3 +106,9 @@ class Server(uvicorn.Server):
             else:
                 manifests = [batcher.engine.manifest for batcher in service.models]
                 _log.info("reloaded: %s", ", ".join(f"{each.name} {each.version}" for each in manifests))
+
+    def _reload_keys(self) -> None:
+        try:
+            self._app.state.keys.reload()
+        except SettingsError as error:
+            _log.error("the old API keys stay: %s", error)

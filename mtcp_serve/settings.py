@@ -4,10 +4,11 @@
 """
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BUNDLES = Path(__file__).parent / "bundles"
@@ -16,6 +17,8 @@ DEFAULT_BUNDLE = BUNDLES / "mtcp-lite"
 
 PILLOW_MAX_PIXELS = 178_956_970
 """Pillow refuses to open an image of more pixels, whatever this server allows."""
+
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
@@ -33,8 +36,13 @@ class Settings(BaseSettings):
     )
     triton: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="HOST:PORT of the gRPC of a Triton server to run the models in, instead of bundles; "
-        "several by giving the option again, or separated by ',' in the environment.",
+        description="HOST:PORT of the gRPC of a Triton server to run the models in, instead of bundles "
+        "(grpcs://HOST:PORT with TLS); several by giving the option again, or separated by ',' in the "
+        "environment.",
+    )
+    triton_ca: Path | None = Field(
+        default=None,
+        description="PEM file of the authorities to trust at grpcs://; by default those that gRPC brings.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
@@ -50,6 +58,33 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="Log lines for people, or one JSON object a line."
     )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of API keys, one a line, each with a label if wanted ('name: KEY'); '#' starts a "
+        "comment. With keys here or in MTCP_API_KEYS (separated by ','), requests need one.",
+    )
+    api_keys: SecretStr | None = Field(
+        default=None, description="API keys, separated by ','. In the environment only."
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="PEM file of the certificate (chain) to serve HTTPS and gRPC with."
+    )
+    tls_key: Path | None = Field(
+        default=None,
+        description="PEM file of its private key; the password of an encrypted one is MTCP_TLS_KEY_PASSWORD.",
+    )
+    tls_key_password: SecretStr | None = Field(
+        default=None, description="Password of the private key. In the environment only."
+    )
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM file of authorities; clients must have a certificate of one of them."
+    )
+    cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origin whose pages may call this server, such as https://example.org; several by giving "
+        "the option again, or separated by ',' in the environment; '*' is every page.",
+    )
+
     traces: bool = Field(
         default=False,
         description="Send OpenTelemetry traces to where the OTEL_* variables say; needs the extra otel.",
@@ -95,11 +130,31 @@ class Settings(BaseSettings):
         default=64 * 2**20, ge=1, description="Largest body of a POST /predict/batch, bytes."
     )
 
-    @field_validator("triton", mode="before")
+    @field_validator("triton", "cors_origin", mode="before")
     @classmethod
-    def _addresses(cls, value: Any) -> Any:
+    def _listed(cls, value: Any) -> Any:
         """The list of the environment variable."""
         return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Browsers compare origins as text: one with a path would match nothing."""
+        for origin in value:
+            if origin == "*" and len(value) > 1:
+                raise ValueError("'*' is every origin, and stands alone")
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; write it like https://example.org or '*'")
+        return value
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        """A certificate is of no use without its key, nor the rest of TLS without both."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: give both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        return self
 
     @field_validator("bundle", mode="before")
     @classmethod

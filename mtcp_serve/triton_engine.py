@@ -7,6 +7,7 @@ Imported only when endpoints are set; needs ``mtcp-serve[triton]``. The models m
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
@@ -30,6 +31,7 @@ _CHANNEL: Final = [
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
+_TLS = "grpcs://"
 _PROBE_S = 0.5
 _START_S = 10.0
 _LOST = ("UNAVAILABLE", "CANCELLED", "NOT_FOUND", "DEADLINE_EXCEEDED")
@@ -39,10 +41,10 @@ _log = logging.getLogger(__name__)
 class Endpoint:
     """A Triton server, and whether it answered last."""
 
-    def __init__(self, address: str, model: str) -> None:
+    def __init__(self, address: str, model: str, authorities: Path | None) -> None:
         self.address = address
         self.up = True
-        self.client = AsyncClient(address, channel_args=_CHANNEL)
+        self.client = AsyncClient(**_channel(address, authorities))
         self._model = model
         self._probing: asyncio.Task[None] | None = None
 
@@ -80,24 +82,31 @@ class TritonEngine:
 
     device = "triton"
 
-    def __init__(self, addresses: Sequence[str], manifest: Manifest, version: str) -> None:
+    def __init__(
+        self, addresses: Sequence[str], manifest: Manifest, version: str, authorities: Path | None = None
+    ) -> None:
         self.manifest = manifest
         self.parallel = 2 * len(addresses)  # one is computed while the next is on its way
         self._addresses = addresses
         self._version = version
+        self._authorities = authorities
         self._endpoints: list[Endpoint] = []
         self._next = 0
 
     @classmethod
-    def load(cls, addresses: Sequence[str]) -> list[Self]:
+    def load(cls, addresses: Sequence[str], authorities: Path | None = None) -> list[Self]:
         """An engine for every model that the first endpoint to answer has loaded.
 
+        An address ``grpcs://HOST:PORT`` means TLS, where ``authorities`` (a PEM file) are trusted, or gRPC's.
+
         Raises:
-            BundleError: no endpoint answers, or its models have no manifests.
+            BundleError: no endpoint answers, or its models have no manifests; ``authorities`` cannot be read.
         """
+        if authorities is not None and not authorities.is_file():
+            raise BundleError(f"{authorities}, whose authorities are to be trusted, is no file")
         faults = []
         for address in addresses:
-            client = InferenceServerClient(address, channel_args=_CHANNEL)
+            client = InferenceServerClient(**_channel(address, authorities))
             try:
                 found = list(_models(client))
             except InferenceServerException as error:
@@ -107,7 +116,7 @@ class TritonEngine:
                 client.close()
             if not found:
                 raise BundleError(f"Triton at {address} has no model loaded")
-            return [cls(addresses, manifest, version) for manifest, version in found]
+            return [cls(addresses, manifest, version, authorities) for manifest, version in found]
         raise BundleError(f"no Triton answers ({'; '.join(faults)})")
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
@@ -150,11 +159,22 @@ class TritonEngine:
     def _rotation(self) -> list[Endpoint]:
         """Every endpoint once: first those that answer, each time beginning with the next one."""
         if not self._endpoints:  # made here: they belong to the running event loop
-            self._endpoints = [Endpoint(address, self.manifest.name) for address in self._addresses]
+            self._endpoints = [
+                Endpoint(address, self.manifest.name, self._authorities) for address in self._addresses
+            ]
         start, count = self._next, len(self._endpoints)
         self._next = (start + 1) % count
         turn = [self._endpoints[(start + index) % count] for index in range(count)]
         return sorted(turn, key=lambda endpoint: not endpoint.up)
+
+
+def _channel(address: str, authorities: Path | None) -> dict[str, Any]:
+    """Arguments of Triton's clients."""
+    plain = address.removeprefix(_TLS)
+    given: dict[str, Any] = {"url": plain, "channel_args": _CHANNEL, "ssl": plain != address}
+    if authorities is not None:
+        given["root_certificates"] = str(authorities)
+    return given
 
 
 def _read(answer: Any, task: TaskSpec, shape: tuple[int, ...]) -> Map:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SOME_FAILED = 1
 NOTHING_DONE = 2
+INTERRUPTED = 130
 BUNDLE_HINT = "A bundle is a folder with manifest.json and model.onnx; pass its path, or set MTCP_BUNDLE."
 
 ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -24,8 +25,10 @@ ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
 def option(name: str, *flags: str) -> Any:
     """A command line option for the setting ``name``, with its description and default."""
     field = Settings.model_fields[name]
-    default = {"bundle": "the one in the package", "triton": "none"}.get(name, field.default)
-    if isinstance(default, bool):
+    default = "the one in the package" if name == "bundle" else field.default
+    if default in (None, ()):
+        default = "none"
+    elif isinstance(default, bool):
         default = "on" if default else "off"
     return typer.Option(*flags, help=f"{field.description} Default: {default}.", show_default=False)
 

@@ -1,5 +1,6 @@
 """``mtcp-serve serve``."""
 
+from pathlib import Path
 from typing import Annotated
 
 from mtcp_serve.cli.common import (
@@ -13,14 +14,21 @@ from mtcp_serve.cli.common import (
     option,
     read_settings,
 )
+from mtcp_serve.errors import SettingsError
 
 
 def serve(
     bundle: BundleOption = None,
     triton: Annotated[list[str] | None, option("triton", "--triton")] = None,
+    triton_ca: Annotated[Path | None, option("triton_ca", "--triton-ca")] = None,
     host: Annotated[str | None, option("host", "--host")] = None,
     port: Annotated[int | None, option("port", "--port")] = None,
     grpc_port: Annotated[int | None, option("grpc_port", "--grpc-port")] = None,
+    api_keys_file: Annotated[Path | None, option("api_keys_file", "--api-keys-file")] = None,
+    tls_cert: Annotated[Path | None, option("tls_cert", "--tls-cert")] = None,
+    tls_key: Annotated[Path | None, option("tls_key", "--tls-key")] = None,
+    tls_client_ca: Annotated[Path | None, option("tls_client_ca", "--tls-client-ca")] = None,
+    cors_origin: Annotated[list[str] | None, option("cors_origin", "--cors-origin")] = None,
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
     micro_batch: Annotated[int | None, option("micro_batch", "--micro-batch")] = None,
@@ -51,9 +59,11 @@ def serve(
 
     for engine in engines:
         ERRORS.print(describe_engine(engine))
+    configure_logging(settings.log_level, settings.log_format)
     try:
-        app = create_app(settings, engines)
+        server = Server(create_app(settings, engines), settings)
     except ImportError as error:
         fail(f"{error}; pip install 'mtcp-serve[otel,triton]' brings what is missing", NOTHING_DONE)
-    configure_logging(settings.log_level, settings.log_format)
-    Server(app, settings).run()
+    except SettingsError as error:
+        fail(str(error), NOTHING_DONE)
+    server.run()

@@ -11,51 +11,49 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from mtcp_serve.errors import (
-    BundleError,
-    DeadlineError,
-    InternalError,
-    InvalidBodyError,
-    NotFoundError,
-    NotReadyError,
-    OverloadedError,
-    RequestError,
-)
+from mtcp_serve.errors import BundleError, InvalidBodyError, NotFoundError, RequestError
+from mtcp_serve.manifest import Manifest
 from mtcp_serve.oip import model as protocol
+from mtcp_serve.oip.grpc_calls import Calls, text
 from mtcp_serve.oip.infer import Tensor, images_of, infer, tasks_of
+from mtcp_serve.security.keys import ApiKeys
+from mtcp_serve.security.tls import Tls
 from mtcp_serve.service import Service
 from mtcp_serve.timings import Timings
 
 _FRAMING = 64 * 1024
-_CODES: tuple[tuple[type[RequestError], grpc.StatusCode], ...] = (
-    (OverloadedError, grpc.StatusCode.UNAVAILABLE),
-    (NotReadyError, grpc.StatusCode.UNAVAILABLE),
-    (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
-    (NotFoundError, grpc.StatusCode.NOT_FOUND),
-    (InternalError, grpc.StatusCode.INTERNAL),
-    (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
-)
 
 
 @asynccontextmanager
-async def serve_grpc(service: Service) -> AsyncIterator[None]:
+async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
     """Answer gRPC on the settings' port while the block lasts; then finish what was accepted.
 
     Raises:
         BundleError: the port is taken.
+        SettingsError: the certificate or its key cannot be used.
     """
     settings = service.settings
+    tls = Tls.of(settings)
     server = grpc.aio.server(
+        interceptors=[Calls(service, keys)],
+        maximum_concurrent_rpcs=settings.uploads + settings.concurrency + settings.queue,
         options=[
             ("grpc.max_receive_message_length", settings.batch_bytes + _FRAMING),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), server)
     address = f"{settings.host}:{settings.grpc_port}"
     try:
-        server.add_insecure_port(address)
+        if tls is None:
+            server.add_insecure_port(address)
+        else:
+            key, chain, authorities = tls.for_grpc()
+            server.add_secure_port(
+                address,
+                grpc.ssl_server_credentials([(key, chain)], authorities, authorities is not None),
+            )
     except RuntimeError as error:
         raise BundleError(f"gRPC cannot listen on {address}: {error}") from error
     await server.start()
@@ -66,7 +64,10 @@ async def serve_grpc(service: Service) -> AsyncIterator[None]:
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """The calls of the protocol; those that are not here are answered UNIMPLEMENTED."""
+    """The calls of the protocol; those that are not here are answered UNIMPLEMENTED.
+
+    A `RequestError` that one raises becomes the status of the call (`mtcp_serve.oip.grpc_calls`).
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -93,14 +94,12 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Inputs and outputs of a model."""
-        manifest = await self._manifest(request, context)
+        manifest = self._manifest(request)
         return service_pb2.ModelMetadataResponse(**protocol.metadata(manifest))
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Triton's configuration of a model, the manifest among its parameters."""
-        described = protocol.config(
-            await self._manifest(request, context), self._service.settings.batch_photos
-        )
+        described = protocol.config(self._manifest(request), self._service.settings.batch_photos)
         config = json_format.ParseDict(described, model_config_pb2.ModelConfig())
         return service_pb2.ModelConfigResponse(config=config)
 
@@ -110,10 +109,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Maps of photos; a cancelled call leaves the queue."""
-        try:
-            return await self._infer(request)
-        except RequestError as error:
-            return await _abort(context, error)
+        return await self._infer(request)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """`ModelInfer` for one request after the other; an error is an answer and ends nothing."""
@@ -121,15 +117,13 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             try:
                 answer = await self._infer(request)
             except RequestError as error:
-                yield service_pb2.ModelStreamInferResponse(error_message=_text(error))
+                self._service.metrics.errors.labels(error.code).inc()
+                yield service_pb2.ModelStreamInferResponse(error_message=text(error))
             else:
                 yield service_pb2.ModelStreamInferResponse(infer_response=answer)
 
-    async def _manifest(self, request: Any, context: Any) -> Any:
-        try:
-            return protocol.find(self._service.models, request.name, request.version).engine.manifest
-        except RequestError as error:
-            return await _abort(context, error)
+    def _manifest(self, request: Any) -> Manifest:
+        return protocol.find(self._service.models, request.name, request.version).engine.manifest
 
     async def _infer(self, request: Any) -> Any:
         service = self._service
@@ -176,14 +170,3 @@ def _contents(values: Any) -> NDArray[np.uint8]:
     if wide.size and wide.max() > 255:
         raise InvalidBodyError("uint_contents has values above 255")
     return wide.astype(np.uint8)
-
-
-def _text(error: RequestError) -> str:
-    """The message; a full queue is worded as Triton words it, which its clients know."""
-    prefix = "Exceeds maximum queue size: " if isinstance(error, OverloadedError) else ""
-    return f"{prefix}{error.message} ({error.hint})"
-
-
-async def _abort(context: Any, error: RequestError) -> Any:
-    code = next(code for kind, code in _CODES if isinstance(error, kind))
-    await context.abort(code, _text(error))

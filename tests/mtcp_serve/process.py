@@ -31,7 +31,7 @@ class Server:
         self.log: list[str] = []
         for line in self.process.stderr:
             self.log.append(line)
-            found = re.search(r"running on (http://127\.0\.0\.1:\d+)", line)
+            found = re.search(r"running on (https?://127\.0\.0\.1:\d+)", line)
             if found:
                 self.url = found[1]
                 break

@@ -1,0 +1,1 @@
+"""Who may ask and how: API keys, TLS, the headers of every answer, calls from other origins."""
