@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from mtcp_serve.routes import batch, info, predict, v2
+from mtcp_serve.routes import batch, info, page, predict, v2
 
 router = APIRouter()
-for part in (predict, batch, info, v2):
+for part in (predict, batch, info, v2, page):
     router.include_router(part.router)

@@ -1,7 +1,6 @@
 """What the server is and how it does: models, health, figures."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 from prometheus_client.exposition import choose_encoder
 
 from mtcp_serve.describe import describe_models
@@ -55,9 +54,3 @@ async def metrics(request: Request) -> Response:
     """Requests, errors by kind, queue, micro-batches, and seconds by stage."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(request.app.state.metrics.registry), headers={"Content-Type": content_type})
-
-
-@router.get("/", include_in_schema=False)
-async def root() -> RedirectResponse:
-    """Send a person who opens the address in a browser to the reference."""
-    return RedirectResponse("docs")

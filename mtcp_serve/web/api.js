@@ -1,0 +1,87 @@
+// The gateway: requests, its errors, its Retry-After, its key. Every address is relative to the page's.
+
+import { sleep } from "./dom.js";
+
+const KEY = "mtcp-api-key"; // of sessionStorage: forgotten with the tab
+const TRIES = 5;
+const LONGEST_WAIT_S = 30;
+
+/** What the gateway (or, with status 0, the network) had against a request. */
+export class ApiError extends Error {
+  constructor(status, { code, message, hint }, retryAfter = null) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.hint = hint;
+    this.retryAfter = retryAfter;
+  }
+
+  static async of(response) {
+    const after = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
+    let detail;
+    try {
+      detail = (await response.json()).error;
+    } catch {
+      detail = null; // a proxy's own page, for instance
+    }
+    detail ??= { code: "http_error", message: `The answer was ${response.status} ${response.statusText}`, hint: "" };
+    return new ApiError(response.status, detail, Number.isNaN(after) ? null : after);
+  }
+}
+
+export class Api {
+  /**
+   * `askKey(wrong)` resolves to an API key, or null where the person has none;
+   * `onWait(error, seconds)` is told of every wait for a busy server.
+   */
+  constructor({ askKey, onWait }) {
+    this.askKey = askKey;
+    this.onWait = onWait;
+  }
+
+  /** What GET /models answers. */
+  async models() {
+    return (await this.#send("models", {})).json();
+  }
+
+  /** The response to a photo (a Blob), for the parameters in `query`. */
+  predict(photo, query, signal) {
+    const type = photo.type.startsWith("image/") ? photo.type : "application/octet-stream";
+    const path = `predict?${new URLSearchParams(query)}`;
+    return this.#send(path, { method: "POST", body: photo, headers: { "Content-Type": type }, signal });
+  }
+
+  async #send(path, options) {
+    for (let attempt = 1; ; attempt++) {
+      const response = await this.#sendOnce(path, options);
+      if (response.ok) return response;
+      const error = await ApiError.of(response);
+      if (error.status === 401) {
+        const key = await this.askKey(sessionStorage.getItem(KEY) !== null);
+        if (key === null) throw error;
+        sessionStorage.setItem(KEY, key);
+      } else if ([429, 503].includes(error.status) && error.retryAfter !== null && attempt < TRIES) {
+        const seconds = Math.min(error.retryAfter, LONGEST_WAIT_S);
+        this.onWait(error, seconds);
+        await sleep(1000 * seconds, options.signal);
+      } else {
+        throw error;
+      }
+    }
+  }
+
+  async #sendOnce(path, options) {
+    const key = sessionStorage.getItem(KEY);
+    const headers = { ...options.headers, ...(key === null ? {} : { "X-API-Key": key }) };
+    try {
+      return await fetch(path, { ...options, headers });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError(0, {
+        code: "unreachable",
+        message: "The server did not answer.",
+        hint: "See whether it still runs, then try again.",
+      });
+    }
+  }
+}

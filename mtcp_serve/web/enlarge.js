@@ -1,0 +1,49 @@
+// One picture as large as the window, in a dialog; Escape closes it.
+
+import { paint } from "./dom.js";
+import { readout } from "./probe.js";
+
+export class Enlarged {
+  #name = "";
+
+  /** `dialog` holds a `.frame` with a canvas, a `.readout` and buttons; `closed(name)` takes the focus back. */
+  constructor(dialog, probe, { picture, closed }) {
+    this.dialog = dialog;
+    this.probe = probe;
+    this.picture = picture;
+    this.frame = dialog.querySelector(".frame");
+    this.canvas = dialog.querySelector("canvas");
+    probe.attach(this.frame);
+    readout(dialog.querySelector(".readout"), probe);
+    dialog.querySelector("[data-step='-1']").addEventListener("click", () => this.#step(-1));
+    dialog.querySelector("[data-step='1']").addEventListener("click", () => this.#step(1));
+    dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog) dialog.close(); // the backdrop
+    });
+    dialog.addEventListener("close", () => closed(this.#name));
+  }
+
+  open(answer, name) {
+    this.#name = name;
+    this.show(answer);
+    this.dialog.showModal();
+    this.frame.focus();
+  }
+
+  show(answer) {
+    this.answer = answer;
+    const map = answer.map(this.#name);
+    const source = map ? this.picture(map) : answer.photo.canvas;
+    this.dialog.querySelector("h2").textContent = map ? map.name : "photo";
+    this.dialog.querySelector(".about").textContent = map ? map.describe() : answer.photo.name;
+    this.canvas.classList.toggle("crisp", map?.info.kind === "labels");
+    if (source) paint(this.canvas, source);
+  }
+
+  #step(by) {
+    const names = [...(this.answer.photo.canvas ? [""] : []), ...this.answer.maps.map((map) => map.name)];
+    this.#name = names[(names.indexOf(this.#name) + by + names.length) % names.length];
+    this.show(this.answer);
+  }
+}

@@ -1,0 +1,99 @@
+// The photo and every map side by side, whatever maps the answer has.
+
+import { h, paint } from "./dom.js";
+
+const NO_PICTURE = "This browser cannot show the photo's format; the maps are those of the whole photo.";
+
+export class Grid {
+  #names = null;
+  #tiles = new Map(); // by name; the photo's is ""
+
+  /** `picture(map)` is a canvas; `enlarge(name)` and `download(name, colour)` are the tile's buttons. */
+  constructor(element, probe, { picture, enlarge, download }) {
+    this.element = element;
+    this.probe = probe;
+    this.picture = picture;
+    this.enlarge = enlarge;
+    this.download = download;
+    probe.addEventListener("move", () => this.#read());
+  }
+
+  show(answer) {
+    this.answer = answer;
+    const names = answer.maps.map((map) => map.name).join();
+    if (names !== this.#names) {
+      this.#names = names;
+      this.#tiles.clear();
+      this.#tiles.set("", this.#tile(""));
+      for (const map of answer.maps) this.#tiles.set(map.name, this.#tile(map.name, map.info.kind));
+      this.element.replaceChildren(...[...this.#tiles.values()].map((tile) => tile.figure));
+    }
+    this.draw();
+  }
+
+  /** Paint every picture again. */
+  draw() {
+    const { image, photo, maps } = this.answer;
+    const own = this.#tiles.get("");
+    own.canvas.hidden = photo.canvas === null;
+    own.missing.hidden = photo.canvas !== null;
+    if (photo.canvas !== null) paint(own.canvas, photo.canvas);
+    own.about.textContent = `${image.width} × ${image.height} ${image.format}${image.exif_rotated ? ", turned as its EXIF says" : ""}${image.animated ? ", first frame" : ""}`;
+    for (const map of maps) {
+      const tile = this.#tiles.get(map.name);
+      paint(tile.canvas, this.picture(map));
+      tile.about.textContent = map.describe();
+      tile.about.title = map.info.trained_on ? `${map.info.model}, trained on ${map.info.trained_on}` : map.info.model;
+    }
+    this.#read();
+  }
+
+  focus(name) {
+    this.#tiles.get(name)?.frame.focus();
+  }
+
+  #tile(name, kind = "photo") {
+    const title = name || "photo";
+    const canvas = h("canvas", { class: kind === "labels" ? "crisp" : "" });
+    const missing = h("span", { class: "missing", hidden: true }, NO_PICTURE);
+    const frame = h(
+      "button",
+      {
+        type: "button",
+        class: "frame",
+        "data-map": title,
+        "aria-label": `Enlarge ${title}; arrow keys read values`,
+        onclick: () => this.enlarge(name),
+      },
+      canvas,
+      missing,
+    );
+    this.probe.attach(frame);
+    const value = h("span", { class: "value" });
+    const about = h("p", { class: "about" });
+    const files = h("span", { class: "files" });
+    if (name) {
+      files.append(
+        this.#file(name, false, "PNG", `Download the values of ${name} as PNG`),
+        this.#file(name, true, "Colour", `Download the colour picture of ${name}`),
+      );
+    }
+    const caption = h("figcaption", {}, h("span", { class: "name" }, title), value, about, files);
+    return { figure: h("figure", { class: "tile" }, frame, caption), frame, canvas, missing, value, about };
+  }
+
+  #file(name, colour, text, label) {
+    const attributes = { type: "button", class: "small", "aria-label": label, title: label };
+    return h("button", { ...attributes, onclick: () => this.download(name, colour) }, text);
+  }
+
+  #read() {
+    if (!this.answer) return;
+    const { point, pixel } = this.probe;
+    for (const [name, tile] of this.#tiles) {
+      if (point === null) tile.value.textContent = "";
+      else if (name === "") tile.value.textContent = `${pixel.x}, ${pixel.y}`;
+      else tile.value.textContent = this.answer.map(name)?.read(point.u, point.v) ?? "";
+    }
+  }
+}

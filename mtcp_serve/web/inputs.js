@@ -1,0 +1,44 @@
+// The ways a photo comes in from the person's machine: chosen, taken, dropped, pasted, or the example.
+
+import { $ } from "./dom.js";
+
+const EXAMPLE = "web/example.jpg";
+
+/** Calls `take(blob, name)` for every photo, `refuse(message, hint)` for what is none. */
+export function listenForPhotos(take, refuse) {
+  for (const input of document.querySelectorAll("input[type=file]")) {
+    input.addEventListener("change", () => {
+      if (input.files.length > 0) take(input.files[0], input.files[0].name);
+      input.value = ""; // the same file again is news again
+    });
+  }
+  $("example").addEventListener("click", async () => {
+    const response = await fetch(EXAMPLE).catch(() => null);
+    if (response?.ok) take(await response.blob(), "example.jpg");
+    else refuse("The example photo could not be loaded.", "See whether the server still runs.");
+  });
+  document.addEventListener("paste", (event) => {
+    const [file] = event.clipboardData?.files ?? [];
+    if (file) take(file, file.name);
+  });
+  listenForDrops(take, refuse);
+}
+
+function listenForDrops(take, refuse) {
+  const mark = (on) => document.body.classList.toggle("dropping", on);
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault(); // else the browser opens the file itself
+    mark(true);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) mark(false);
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    mark(false);
+    const files = event.dataTransfer.files;
+    if (files.length === 1) take(files[0], files[0].name);
+    else if (files.length > 1) refuse("Those are several files.", "Drop one photo at a time.");
+    else refuse("That is no file.", "Save the picture first, then drop the file here.");
+  });
+}

@@ -1,0 +1,153 @@
+// The page: a photo goes to the gateway, its answer to every view.
+
+import { showModels } from "./about.js";
+import { Answer } from "./maps.js";
+import { Api, ApiError } from "./api.js";
+import { CameraPanel } from "./camera.js";
+import { $ } from "./dom.js";
+import { FILES, save } from "./downloads.js";
+import { Enlarged } from "./enlarge.js";
+import { Grid } from "./grid.js";
+import { listenForPhotos } from "./inputs.js";
+import { askKey } from "./keyform.js";
+import { Legend } from "./legend.js";
+import { Overlay } from "./overlay.js";
+import { Photo } from "./photo.js";
+import { Probe } from "./probe.js";
+import { Scene } from "./scene.js";
+import { tabs } from "./tabs.js";
+import { milliseconds, showTimings } from "./timings.js";
+
+const MOST_PIXELS = 1_000_000; // maps as large as the photo up to here (37 MB), as the model gives them beyond
+
+const api = new Api({
+  askKey,
+  onWait: (error, seconds) => say(`${error.message}. Trying again in ${seconds} s.`),
+});
+const probe = new Probe();
+const legend = new Legend($("legend"));
+const { picture } = legend;
+const enlarged = new Enlarged($("enlarged"), probe, { picture, closed: (name) => views.maps.focus(name) });
+const views = {
+  maps: new Grid($("view-maps"), probe, {
+    picture,
+    enlarge: (name) => enlarged.open(answer, name),
+    download: (name, colour) => download(colour ? FILES.colour : FILES.values, name),
+  }),
+  overlay: new Overlay($("view-overlay"), probe, picture),
+  scene: new Scene($("view-scene"), picture),
+};
+const camera = new CameraPanel(predict, refuse);
+let answer = null;
+let view = "maps";
+let running = null; // the AbortController of the request under way
+
+legend.addEventListener("change", () => {
+  views[view].draw();
+  if ($("enlarged").open) enlarged.show(answer);
+});
+tabs($("tabs"), (name) => {
+  view = name;
+  if (answer) views[view].show(answer);
+});
+listenForPhotos((blob, name) => {
+  camera.endLive();
+  predict(blob, name, false);
+}, refuse);
+for (const option of [$("size"), $("model")]) {
+  option.addEventListener("change", () => answer && predict(answer.photo.blob, answer.photo.name, false));
+}
+for (const button of document.querySelectorAll("[data-file]")) {
+  button.addEventListener("click", () => download(FILES[button.dataset.file]));
+}
+$("problem-close").addEventListener("click", () => ($("problem").hidden = true));
+api.models().then(showModels).catch(fail);
+
+/** Send a photo and show the answer; whether there was one. A request still under way is dropped. */
+async function predict(blob, name, live) {
+  running?.abort();
+  const mine = (running = new AbortController());
+  $("results").setAttribute("aria-busy", "true");
+  if (!live) say("Reading the photo…");
+  try {
+    const photo = await Photo.of(blob, name);
+    const query = { format: "npz", visualize: true, size: sizeFor(photo, live), ...modelQuery() };
+    if (!live) say("Predicting…");
+    const start = performance.now();
+    const response = await api.predict(blob, query, mine.signal);
+    const body = await response.arrayBuffer();
+    const found = new Answer(photo, body, performance.now() - start);
+    if (running !== mine) return false;
+    show(found);
+    if (!live) say(`${found.maps.length} maps of ${name} in ${milliseconds(found.roundTrip)}.`);
+    return true;
+  } catch (error) {
+    if (running === mine) fail(error);
+    return false;
+  } finally {
+    if (running === mine) {
+      running = null;
+      $("results").setAttribute("aria-busy", "false");
+    }
+  }
+}
+
+function show(found) {
+  answer = found;
+  $("problem").hidden = true;
+  document.body.classList.add("answered");
+  document.body.style.setProperty("--aspect", String(found.aspect));
+  const sceneTab = $("tab-scene");
+  sceneTab.hidden = !found.maps.some((map) => map.info.kind === "depth");
+  if (sceneTab.hidden && view === "scene") $("tab-maps").click();
+  legend.show(found);
+  views[view].show(found);
+  if (enlarged.dialog.open) enlarged.show(found);
+  probe.show(found);
+  showTimings($("timings"), found);
+  $("made").textContent = found.models.map((model) => `${model.name} ${model.version}`).join(", ");
+  const [map] = found.maps;
+  $("made-size").textContent = `${map.width} × ${map.height}`;
+}
+
+/** A file of the photo that is shown; at the photo's size unless the model's was chosen. */
+async function download(file, name) {
+  const shown = answer;
+  const [parameters, fileName] = file(shown.photo.stem, name);
+  const size = $("size").value === "model" ? "model" : "input";
+  say(`Making ${fileName}…`);
+  try {
+    const response = await api.predict(shown.photo.blob, { ...parameters, size, ...modelQuery() });
+    save(await response.blob(), fileName);
+    say(`${fileName} is ready.`);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function sizeFor(photo, live) {
+  const chosen = $("size").value;
+  if (chosen !== "auto") return chosen;
+  return !live && photo.pixels !== null && photo.pixels <= MOST_PIXELS ? "input" : "model";
+}
+
+function modelQuery() {
+  return $("model").value ? { model: $("model").value } : {};
+}
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function fail(error) {
+  if (error.name === "AbortError") return;
+  if (!(error instanceof ApiError)) console.error(error);
+  refuse(error.message, error.hint ?? "");
+}
+
+function refuse(message, hint) {
+  say("");
+  $("problem-message").textContent = message;
+  $("problem-hint").textContent = hint;
+  $("problem").hidden = false;
+}

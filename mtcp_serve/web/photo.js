@@ -1,0 +1,37 @@
+// A photo as the person gave it, which is what is sent, and a picture of it for the screen.
+
+const SCREEN_SIDE = 2048; // longest side drawn; some phones refuse larger canvases
+
+export class Photo {
+  constructor(blob, name, canvas, pixels) {
+    this.blob = blob;
+    this.name = name;
+    this.canvas = canvas; // null where the browser cannot show the format, TIFF for instance
+    this.pixels = pixels; // null likewise
+  }
+
+  /** The name without its ending, for the names of downloads. */
+  get stem() {
+    return this.name.replace(/\.[^.]*$/, "") || "photo";
+  }
+
+  static async of(blob, name) {
+    let bitmap;
+    try {
+      bitmap = await createImageBitmap(blob);
+    } catch {
+      return new Photo(blob, name, null, null);
+    }
+    const scale = Math.min(1, SCREEN_SIDE / Math.max(bitmap.width, bitmap.height));
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+    canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+    const context = canvas.getContext("2d");
+    context.fillStyle = "#fff"; // as the gateway does with transparent photos
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    const pixels = bitmap.width * bitmap.height;
+    bitmap.close();
+    return new Photo(blob, name, canvas, pixels);
+  }
+}

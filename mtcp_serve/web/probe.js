@@ -1,0 +1,99 @@
+// The probe: one point of the photo, shared by all pictures, and what every map says there.
+
+import { $, h } from "./dom.js";
+
+const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STRIDE = 10; // pixels a key press with Shift
+
+/** Fires "move" when the point, or the answer it reads, has changed. */
+export class Probe extends EventTarget {
+  answer = null;
+  point = null; // {u, v}, from 0 to 1
+
+  show(answer) {
+    this.answer = answer;
+    this.#changed();
+  }
+
+  move(u, v) {
+    const inside = (value) => Math.min(Math.max(value, 0), 1 - 1e-9);
+    this.point = { u: inside(u), v: inside(v) };
+    this.#changed();
+  }
+
+  clear() {
+    this.point = null;
+    this.#changed();
+  }
+
+  /** The pixel of the photo, or null. */
+  get pixel() {
+    if (this.point === null || this.answer === null) return null;
+    const { width, height } = this.answer.image;
+    return { x: Math.floor(this.point.u * width), y: Math.floor(this.point.v * height) };
+  }
+
+  /** Let pointer and arrow keys over `frame`, which shows the whole photo, move the point, and mark it there. */
+  attach(frame) {
+    const cross = h("span", { class: "cross", hidden: true });
+    frame.append(cross);
+    frame.addEventListener("pointermove", (event) => {
+      const box = frame.getBoundingClientRect();
+      this.move((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    });
+    frame.addEventListener("pointerleave", (event) => {
+      if (event.pointerType === "mouse") this.clear();
+    });
+    frame.addEventListener("keydown", (event) => this.#key(event));
+    this.addEventListener("move", () => {
+      cross.hidden = this.point === null;
+      if (this.point === null) return;
+      cross.style.left = `${100 * this.point.u}%`;
+      cross.style.top = `${100 * this.point.v}%`;
+    });
+  }
+
+  #key(event) {
+    const step = KEYS[event.key];
+    if (step === undefined || this.answer === null || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    const { width, height } = this.answer.image;
+    const { x, y } = this.pixel ?? { x: Math.floor(width / 2), y: Math.floor(height / 2) };
+    const stride = event.shiftKey ? STRIDE : 1;
+    this.move((x + stride * step[0] + 0.5) / width, (y + stride * step[1] + 0.5) / height);
+    $("spoken").textContent = this.sentence();
+  }
+
+  /** The point and its values in words, for screen readers. */
+  sentence() {
+    const values = this.answer.maps.map((map) => `${map.name} ${map.read(this.point.u, this.point.v)}`);
+    return `x ${this.pixel.x}, y ${this.pixel.y}: ${values.join("; ")}`;
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("move"));
+  }
+}
+
+/** A list of the values at the probe, in `element` (a dl). */
+export function readout(element, probe) {
+  let names = "";
+  const fill = () => {
+    const { answer, point } = probe;
+    if (answer === null) return;
+    const wanted = answer.maps.map((map) => map.name).join();
+    if (wanted !== names) {
+      names = wanted;
+      const rows = ["pixel", ...answer.maps.map((map) => map.name)];
+      element.replaceChildren(
+        ...rows.map((name) => h("div", {}, h("dt", {}, name), h("dd", { "data-value": name }, "\u2013"))),
+      );
+    }
+    const [pixel, ...values] = element.querySelectorAll("dd");
+    pixel.textContent = point === null ? "\u2013" : `${probe.pixel.x}, ${probe.pixel.y}`;
+    values.forEach((cell, index) => {
+      cell.textContent = point === null ? "\u2013" : answer.maps[index].read(point.u, point.v);
+    });
+  };
+  probe.addEventListener("move", fill);
+}

@@ -1,0 +1,150 @@
+// The 3-D view: the photo or a map on the surface that its depth describes; mouse, touch and keys turn it.
+
+import { h } from "./dom.js";
+import { buildMesh } from "./mesh.js";
+import { cameraMatrix, Renderer } from "./renderer.js";
+
+const START = { yaw: -0.3, pitch: 0.12, zoom: 0.82 };
+const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STEP = 0.08; // radians a key press
+const ZOOM = 1.15; // a key press
+const PER_PIXEL = 0.008; // radians a pixel of dragging
+const PHOTO = "photo";
+
+export class Scene {
+  #pointers = new Map();
+  #asked = 0;
+
+  constructor(element, picture) {
+    this.picture = picture;
+    this.canvas = element.querySelector("canvas");
+    this.message = element.querySelector(".missing");
+    this.paintWith = element.querySelector("[data-paint]");
+    this.shape = element.querySelector("[data-shape]");
+    this.angle = element.querySelector("input[type=range]");
+    this.degrees = element.querySelector("output");
+    this.view = { ...START };
+    this.paintWith.addEventListener("change", () => this.draw());
+    this.shape.addEventListener("change", () => this.draw());
+    this.angle.addEventListener("input", () => this.#render());
+    element.querySelector("[data-reset]").addEventListener("click", () => this.#reset());
+    this.#listen();
+    new ResizeObserver(() => this.#render()).observe(this.canvas);
+  }
+
+  show(answer) {
+    this.answer = answer;
+    const names = answer.maps.map((map) => map.name);
+    choose(this.paintWith, [...(answer.photo.canvas ? [PHOTO] : []), ...names]);
+    choose(this.shape, answer.maps.filter((map) => map.info.kind === "depth").map((map) => map.name));
+    this.shape.closest("label").hidden = this.shape.length < 2;
+    this.draw();
+  }
+
+  /** Build the surface again, and paint it. */
+  draw() {
+    try {
+      this.renderer ??= new Renderer(this.canvas);
+    } catch {
+      this.message.hidden = false;
+      this.canvas.hidden = true;
+      return;
+    }
+    this.mesh = buildMesh(this.answer.map(this.shape.value));
+    this.renderer.setMesh(this.mesh);
+    const map = this.answer.map(this.paintWith.value);
+    this.renderer.setPicture(map ? this.picture(map) : this.answer.photo.canvas);
+    this.#render();
+  }
+
+  #render() {
+    this.degrees.textContent = `${this.angle.value}°`;
+    cancelAnimationFrame(this.#asked);
+    this.#asked = requestAnimationFrame(() => this.#renderNow());
+  }
+
+  #renderNow() {
+    const { clientWidth, clientHeight } = this.canvas;
+    if (!this.mesh || clientWidth === 0) return;
+    const ratio = Math.min(devicePixelRatio, 2);
+    this.canvas.width = Math.round(clientWidth * ratio);
+    this.canvas.height = Math.round(clientHeight * ratio);
+    const across = Math.tan((Number(this.angle.value) * Math.PI) / 360);
+    const down = across / this.answer.aspect;
+    const { middle, nearest, farthest } = this.mesh;
+    const fit = Math.max(down, (across * clientHeight) / clientWidth); // the whole photo is in sight
+    const distance = middle / this.view.zoom;
+    this.renderer.draw([across, down], cameraMatrix({
+      yaw: this.view.yaw,
+      pitch: this.view.pitch,
+      pivot: middle,
+      distance,
+      tangents: [(fit * clientWidth) / clientHeight, fit],
+      near: nearest / 50,
+      far: 4 * (distance + farthest * (1 + across)),
+    }));
+  }
+
+  #turn(yaw, pitch) {
+    this.view.yaw += yaw;
+    this.view.pitch = Math.min(Math.max(this.view.pitch + pitch, -1.5), 1.5);
+    this.#render();
+  }
+
+  #zoom(by) {
+    this.view.zoom = Math.min(Math.max(this.view.zoom * by, 0.2), 8);
+    this.#render();
+  }
+
+  #reset() {
+    this.view = { ...START };
+    this.#render();
+  }
+
+  #listen() {
+    const { canvas } = this;
+    canvas.addEventListener("keydown", (event) => {
+      if (event.altKey || event.ctrlKey || event.metaKey) return;
+      if (KEYS[event.key]) this.#turn(STEP * KEYS[event.key][0], STEP * KEYS[event.key][1]);
+      else if (event.key === "+" || event.key === "=") this.#zoom(ZOOM);
+      else if (event.key === "-") this.#zoom(1 / ZOOM);
+      else if (event.key === "Home" || event.key === "0") this.#reset();
+      else return;
+      event.preventDefault();
+    });
+    canvas.addEventListener("wheel", (event) => {
+      if (document.activeElement !== canvas) return; // else the page scrolls
+      event.preventDefault();
+      this.#zoom(ZOOM ** (-event.deltaY / 100));
+    }, { passive: false });
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.#pointers.set(event.pointerId, event);
+    });
+    canvas.addEventListener("pointermove", (event) => this.#drag(event));
+    for (const end of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(end, (event) => this.#pointers.delete(event.pointerId));
+    }
+    canvas.addEventListener("restored", () => this.draw());
+  }
+
+  #drag(event) {
+    const before = this.#pointers.get(event.pointerId);
+    if (before === undefined) return;
+    if (this.#pointers.size === 1) {
+      this.#turn(PER_PIXEL * (event.clientX - before.clientX), PER_PIXEL * (event.clientY - before.clientY));
+    } else {
+      const other = [...this.#pointers.values()].find((pointer) => pointer.pointerId !== event.pointerId);
+      const apart = (pointer) => Math.hypot(pointer.clientX - other.clientX, pointer.clientY - other.clientY);
+      this.#zoom(apart(event) / Math.max(apart(before), 1));
+    }
+    this.#pointers.set(event.pointerId, event);
+  }
+}
+
+/** Offer `names` in `select`, keeping what was chosen if it is still there. */
+function choose(select, names) {
+  if (names.join() === [...select.options].map((option) => option.value).join()) return;
+  const chosen = select.value;
+  select.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === chosen }, name)));
+}
