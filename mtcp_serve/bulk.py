@@ -1,65 +1,87 @@
-"""Photos on disk to maps on disk."""
+"""Photos and videos on disk to results on disk."""
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
+from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
-from mtcp_serve.errors import RequestError
-from mtcp_serve.files import write_atomic
-from mtcp_serve.formats.npz import NpzWriter
-from mtcp_serve.formats.writer import encode_maps
-from mtcp_serve.images import ImageLimits, Photo, decode
-from mtcp_serve.models import Choice
-from mtcp_serve.pipeline import Prediction, Size, predict
+from mtcp_serve.errors import MtcpServeError, PayloadTooLargeError
+from mtcp_serve.files import NoRoomError
+from mtcp_serve.images import ImageLimits, decode
+from mtcp_serve.inputs import Item
+from mtcp_serve.pipeline import predict
+from mtcp_serve.results import finished
 from mtcp_serve.threads import in_thread
 from mtcp_serve.timings import Timings
-from mtcp_serve.visualize import CELL, overview
+from mtcp_serve.video import Progress
+from mtcp_serve.visualize import CELL
+from mtcp_serve.writing import Done, Wanted, write_result
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photo: its maps are in ``folder``, unless ``error`` says why not."""
+    """What became of a photo or video: its results are in ``item.folder``, unless ``error`` says why not.
 
-    photo: Path
-    folder: Path
+    Of a damaged video there may be results as well: of what could be decoded.
+    """
+
+    item: Item
     seconds: float
-    error: str | None
+    error: str | None = None
+    skipped: bool = False
+    """The results were there before."""
+    notes: tuple[str, ...] = ()
 
 
 async def predict_files(
-    choices: Sequence[Choice], size: Size, limits: ImageLimits, folders: Mapping[Path, Path]
+    items: Iterable[Item], wanted: Wanted, limits: ImageLimits, progress: Progress = lambda done, total: None
 ) -> AsyncIterator[Outcome]:
-    """Write the maps of each photo (key) into its folder (value).
+    """Write the results of each photo and video into its folder; ``progress`` is told of a video's frames.
 
-    Files: ``TASK.png`` for each task, ``maps.npz``, and ``overview.png`` to look at.
+    Files of a photo: ``TASK.png`` for each task, ``maps.npz``, ``overview.png`` to look at, and
+    ``metadata.json`` (`mtcp_serve.results`), all of them or none; those of a video: `mtcp_serve.video`.
 
-    A photo that cannot be read, or whose maps cannot be written, is reported and the next one is done.
+    One that cannot be read, or whose results cannot be written, is reported and the next one is done.
+
+    Raises:
+        NoRoomError: the disk is full, so that nothing more can be written.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for photo, folder in folders.items():
+        for item in items:
             start = perf_counter()
-            error = None
+            done, error = Done(), None
             try:
-                data = await in_thread(photo.read_bytes)
-                prediction = await predict(data, choices, size, limits, Timings())
-                picture = await in_thread(partial(decode, data, limits, enough=CELL))
-                await in_thread(partial(_write, pool, picture, prediction, folder))
-            except (RequestError, OSError) as failure:
+                if item.video:
+                    from mtcp_serve.video.predict import predict_video
+
+                    done = await predict_video(item, wanted, limits, pool, progress)
+                    error = done.fault
+                else:
+                    done = await _predict_photo(item, wanted, limits, pool)
+            except NoRoomError:
+                raise
+            except (MtcpServeError, OSError) as failure:
                 error = str(failure)
-            yield Outcome(photo, folder, perf_counter() - start, error)
+            yield Outcome(item, perf_counter() - start, error, done.skipped, done.notes)
 
 
-def _write(pool: Executor, photo: Photo, prediction: Prediction, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, encoded in encode_maps(prediction, pool).items():
-        write_atomic(folder / f"{name}.png", encoded.png)
-    npz = NpzWriter(pool)
-    write_atomic(folder / "maps.npz", npz.finish(npz.add(prediction)))
-    sheet = BytesIO()
-    overview(photo, prediction).save(sheet, "PNG")
-    write_atomic(folder / "overview.png", sheet.getvalue())
+async def _predict_photo(item: Item, wanted: Wanted, limits: ImageLimits, pool: Executor) -> Done:
+    data = await in_thread(partial(_read, item.path, limits))
+    made_from = wanted.made_from({"file": item.path.name, "sha256": sha256(data).hexdigest()})
+    if not wanted.overwrite and finished(item.folder, made_from):
+        return Done(skipped=True)
+    prediction = await predict(data, wanted.choices, wanted.size, limits, Timings())
+    photo = await in_thread(partial(decode, data, limits, enough=CELL)) if wanted.overview else None
+    await in_thread(partial(write_result, item.folder, prediction, photo, wanted, made_from, pool))
+    return Done()
+
+
+def _read(path: Path, limits: ImageLimits) -> bytes:
+    size = path.stat().st_size
+    if size > limits.max_bytes:
+        raise PayloadTooLargeError(f"the image has {size} bytes, the limit is {limits.max_bytes}")
+    return path.read_bytes()

@@ -41,23 +41,26 @@ _FONT_SIZE: Final = 15
 _COLUMNS: Final = 3
 
 
-def colourise(task: TaskSpec, values: Map) -> Image.Image:
-    """An RGB picture of a map: palette colours, near = warm, ``(n + 1) * 127.5``, or grey."""
+def colourise(task: TaskSpec, values: Map, depths: tuple[float, float] | None = None) -> Image.Image:
+    """An RGB picture of a map: palette colours, near = warm, ``(n + 1) * 127.5``, or grey.
+
+    The colours of a depth map are spread over ``depths`` (nearest, farthest), or between the 2nd and 98th
+    percentile of its own valid depths. Invalid pixels are grey.
+    """
     match task:
         case LabelsTask() | NormalsTask() | ProbabilityTask():
             return to_image(task, values).convert("RGB")
         case DepthTask():
-            return Image.fromarray(_heat(values))
+            return Image.fromarray(_heat(values, depths))
         case _ as unreachable:
             assert_never(unreachable)
 
 
-def _heat(depth: Map) -> NDArray[np.uint8]:
-    """Colours between the 2nd and 98th percentile of the valid depths; invalid pixels are grey."""
+def _heat(depth: Map, depths: tuple[float, float] | None) -> NDArray[np.uint8]:
     valid = depth > 0
     picture = np.full((*depth.shape, 3), _INVALID_GREY, np.uint8)
     if valid.any():
-        near, far = np.percentile(depth[valid], [2, 98])
+        near, far = depths or np.percentile(depth[valid], [2, 98])
         closeness = (far - depth[valid]) / max(far - near, 1e-6)
         picture[valid] = HEAT[np.rint(closeness.clip(0, 1) * 255).astype(np.uint8)]
     return picture

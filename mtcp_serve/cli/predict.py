@@ -1,79 +1,146 @@
 """``mtcp-serve predict``."""
 
-import asyncio
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mtcp_serve.cli.common import (
     ERRORS,
     NOTHING_DONE,
-    SOME_FAILED,
     BundleOption,
     ProviderOption,
     ThreadsOption,
     fail,
     load,
-    plain,
     read_settings,
 )
+from mtcp_serve.cli.completion import complete_task, complete_tasks
 from mtcp_serve.errors import BundleError, UnknownTaskError
+
+if TYPE_CHECKING:
+    from mtcp_serve.inputs import Inputs
+    from mtcp_serve.models import Models
+    from mtcp_serve.video import Film
+
+_OPACITY = 0.5
+_LAYER = re.compile(r"([^:]+)(?::(0?\.\d+|1|1\.0+))?")
 
 
 def predict(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the maps; one folder a photo in it.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", exists=True, help="Photos, folders of photos, videos."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results; one folder a photo or video in it.")
+    ],
     bundle: BundleOption = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look into folders in folders.")] = False,
     tasks: Annotated[
-        str | None, typer.Option(help="Tasks, separated by commas; all the model has by default.")
+        str | None,
+        typer.Option(
+            help="Tasks, separated by commas; all the model has by default.", autocompletion=complete_tasks
+        ),
     ] = None,
     size: Annotated[
         Literal["input", "model"],
         typer.Option(help="Maps as large as the photo, or as the model gives them."),
     ] = "input",
+    arrays: Annotated[bool, typer.Option("--arrays/--no-arrays", help="Write maps.npz.")] = True,
+    overview: Annotated[bool, typer.Option("--overview/--no-overview", help="Write overview.png.")] = True,
+    video: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--video",
+            metavar="TASK",
+            help="Of videos, write a film of the colours of TASK instead of maps; may be given again.",
+            autocompletion=complete_task,
+        ),
+    ] = None,
+    overlay: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--overlay",
+            metavar="TASK[:OPACITY]",
+            help=f"The same, laid over the video; the opacity is {_OPACITY} unless given.",
+            autocompletion=complete_task,
+        ),
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of videos, take each Nth frame only.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make again what is complete already.")
+    ] = False,
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Write the maps of photos: OUT/NAME/TASK.png, maps.npz, and overview.png to look at."""
-    from mtcp_serve.batching import Batcher
-    from mtcp_serve.bulk import predict_files
-    from mtcp_serve.images import ImageLimits
-    from mtcp_serve.models import Models
+    """Write the maps of photos: OUT/NAME/TASK.png, maps.npz, overview.png to look at, metadata.json last.
 
-    folders = {photo: out / photo.stem for photo in photos}
-    if len(set(folders.values())) != len(photos):
-        fail(
-            "two photos have the same name before the dot; their maps would overwrite each other",
-            NOTHING_DONE,
-        )
+    Of videos the same for each frame, or films. What is complete is not made again, so a command that was
+    interrupted goes on when it is given again.
+
+    Exit status 0: all is there; 1: something is not, or not whole; 2: nothing was done; 130: interrupted.
+    """
+    from mtcp_serve.batching import Batcher
+    from mtcp_serve.cli.progress import Work
+    from mtcp_serve.images import ImageLimits
+    from mtcp_serve.inputs import InputError, collect
+    from mtcp_serve.models import Models
+    from mtcp_serve.writing import Wanted
+
+    try:
+        found = collect(inputs, out, recursive)
+    except InputError as error:
+        fail(str(error), NOTHING_DONE)
+    _check_video(found)
     settings = read_settings(bundle=bundle, provider=provider, threads=threads)
     names = None if tasks is None else [name.strip() for name in tasks.split(",")]
     engines = load(settings)
     try:
-        choices = Models(Batcher(engine) for engine in engines).select(names)
+        models = Models(Batcher(engine) for engine in engines)
+        film = _film(models, video or [], overlay or [], every)
+        wanted = Wanted(models.select(names), size, arrays, overview, film, overwrite)
     except (BundleError, UnknownTaskError) as error:
         fail(str(error), NOTHING_DONE)
-    progress = Progress(
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
-        console=ERRORS,
-        disable=len(photos) == 1,
-    )
+    _say_what_is_left_out(found)
+    raise typer.Exit(Work(found.items, wanted, ImageLimits.of(settings)).run())
 
-    async def run() -> int:
-        failed = 0
-        bar = progress.add_task("photos", total=len(photos))
-        async for outcome in predict_files(choices, size, ImageLimits.of(settings), folders):
-            if outcome.error is None:
-                ERRORS.print(f"{plain(outcome.photo)} -> {plain(outcome.folder)}  {outcome.seconds:.2f} s")
-            else:
-                failed += 1
-                ERRORS.print(f"[bold red]failed:[/] {plain(outcome.photo)}: {plain(outcome.error)}")
-            progress.advance(bar)
-        return failed
 
-    with progress:
-        failed = asyncio.run(run())
-    if failed:
-        raise typer.Exit(SOME_FAILED)
+def _check_video(found: "Inputs") -> None:
+    videos = [item.path for item in found.items if item.video]
+    if videos:
+        try:
+            import av  # noqa: F401
+        except ImportError as error:
+            fail(
+                f"{videos[0]} is a video; pip install 'mtcp-serve[video]' brings what reads it ({error})",
+                NOTHING_DONE,
+            )
+
+
+def _film(models: "Models", video: list[str], overlay: list[str], every: int) -> "Film":
+    from mtcp_serve.video import Film, Layer
+
+    layers = [Layer(choice) for choice in models.select(video)] if video else []
+    for text in overlay:
+        match = _LAYER.fullmatch(text)
+        if match is None or float(match[2] or _OPACITY) == 0:
+            fail(
+                f"--overlay {text}: give TASK or TASK:OPACITY, the opacity above 0 and up to 1", NOTHING_DONE
+            )
+        layers += [Layer(choice, float(match[2] or _OPACITY)) for choice in models.select([match[1]])]
+    if len({layer.name for layer in layers}) != len(layers):
+        fail("--overlay names a task twice; their films would overwrite each other", NOTHING_DONE)
+    return Film(tuple(layers), every)
+
+
+def _say_what_is_left_out(found: "Inputs") -> None:
+    from mtcp_serve.inputs import VIDEO_SUFFIXES
+
+    if found.others:
+        videos = sum(path.suffix.lower() in VIDEO_SUFFIXES for path in found.others)
+        named = f", {videos} of them videos: name those" if videos else ""
+        ERRORS.print(f"left out: {len(found.others)} files that are no photos{named}")
+    if found.folders:
+        ERRORS.print(f"left out: {len(found.folders)} folders; --recursive looks into them")

@@ -13,7 +13,7 @@ from mtcp_serve.cli import cli
 from mtcp_serve.settings import BUNDLES, Settings
 from tests.mtcp_serve.support import GOOD, HEIGHT, TASKS, WIDTH, encode, make_bundle, noise
 
-FILES = sorted([*(f"{task.name}.png" for task in TASKS), "maps.npz", "overview.png"])
+FILES = sorted([*(f"{task.name}.png" for task in TASKS), "maps.npz", "metadata.json", "overview.png"])
 
 
 def run(*arguments: object) -> Result:

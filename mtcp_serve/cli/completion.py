@@ -1,0 +1,33 @@
+"""What the shell offers after ``--tasks``, ``--video`` and ``--overlay``: the tasks of the chosen bundles."""
+
+import typer
+
+from mtcp_serve.errors import BundleError
+from mtcp_serve.manifest import Manifest
+
+
+def complete_tasks(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Comma lists that go on from ``incomplete`` by one task."""
+    given, comma, last = incomplete.rpartition(",")
+    return [
+        given + comma + name
+        for name in _tasks(ctx)
+        if name.startswith(last.strip()) and name not in given.split(",")
+    ]
+
+
+def complete_task(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Tasks that begin with ``incomplete``."""
+    return [name for name in _tasks(ctx) if name.startswith(incomplete)]
+
+
+def _tasks(ctx: typer.Context) -> list[str]:
+    """The tasks of ``--bundle``, or of the settings' bundles; none where they cannot be read."""
+    from mtcp_serve.settings import Settings
+
+    try:
+        folders = ctx.params.get("bundle") or Settings().bundle
+        manifests = [Manifest.load(folder) for folder in folders]
+    except (BundleError, ValueError):
+        return []
+    return list(dict.fromkeys(task.name for manifest in manifests for task in manifest.tasks))

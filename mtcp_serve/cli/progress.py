@@ -1,0 +1,81 @@
+"""Works through photos and videos with a progress bar, and says what became of each."""
+
+import asyncio
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mtcp_serve.bulk import Outcome, predict_files
+from mtcp_serve.cli.common import ERRORS, INTERRUPTED, SOME_FAILED, plain
+from mtcp_serve.files import NoRoomError
+from mtcp_serve.images import ImageLimits
+from mtcp_serve.inputs import Item
+from mtcp_serve.writing import Wanted
+
+
+class Work:
+    """The work on ``items``; `run` does it once."""
+
+    def __init__(self, items: list[Item], wanted: Wanted, limits: ImageLimits) -> None:
+        self._items = items
+        self._wanted = wanted
+        self._limits = limits
+        self._made = self._skipped = self._failed = 0
+        self._bars = Progress(
+            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+            console=ERRORS,
+            disable=len(items) == 1 and not items[0].video,
+        )
+        self._frames: TaskID | None = None
+
+    def run(self) -> int:
+        """Do it; the exit status."""
+        try:
+            with self._bars:
+                asyncio.run(self._run())
+        except NoRoomError as error:
+            ERRORS.print(f"[bold red]error:[/] {plain(error)}")
+            self._sum_up("stopped")
+            return SOME_FAILED
+        except KeyboardInterrupt:
+            self._sum_up("interrupted")
+            return INTERRUPTED
+        if len(self._items) > 1:
+            self._sum_up("finished")
+        return SOME_FAILED if self._failed else 0
+
+    async def _run(self) -> None:
+        bar = self._bars.add_task("files", total=len(self._items))
+        async for outcome in predict_files(self._items, self._wanted, self._limits, self._on_frame):
+            self._report(outcome)
+            self._bars.advance(bar)
+            if self._frames is not None:
+                self._bars.remove_task(self._frames)
+                self._frames = None
+
+    def _on_frame(self, done: int, total: int | None) -> None:
+        if self._frames is None:
+            self._frames = self._bars.add_task("frames")
+        self._bars.update(self._frames, completed=done, total=total)
+
+    def _report(self, outcome: Outcome) -> None:
+        path, folder = plain(outcome.item.path), plain(outcome.item.folder)
+        for note in outcome.notes:
+            ERRORS.print(f"{path}: {plain(note)}")
+        if outcome.error is not None:
+            self._failed += 1
+            ERRORS.print(f"[bold red]failed:[/] {path}: {plain(outcome.error)}")
+        elif outcome.skipped:
+            self._skipped += 1
+            if len(self._items) == 1:
+                ERRORS.print(f"{path} is complete in {folder}; --overwrite makes it again")
+        else:
+            self._made += 1
+            ERRORS.print(f"{path} -> {folder}  {outcome.seconds:.2f} s")
+
+    def _sum_up(self, how: str) -> None:
+        left = len(self._items) - self._made - self._skipped - self._failed
+        parts = [f"{self._made} done"]
+        parts += [f"{self._skipped} were complete before"] if self._skipped else []
+        parts += [f"{self._failed} failed"] if self._failed else []
+        parts += [f"{left} left; the same command goes on with them"] if left else []
+        ERRORS.print(f"{how}: {', '.join(parts)}")
