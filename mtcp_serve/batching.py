@@ -77,7 +77,8 @@ class Batcher:
         await self.engine.close()
 
     def _forget(self, item: _Item) -> None:
-        item.answer.cancel()
+        if not item.answer.cancel() and not item.answer.cancelled():
+            item.answer.exception()  # nobody else will ask for it
         if item.batch is None:
             self._waiting.remove(item)
         elif all(other.answer.cancelled() for other in self._running.get(item.batch, ())):
@@ -118,16 +119,17 @@ class Batcher:
         start = time.perf_counter()
         try:
             maps = await self.engine.infer(np.stack([item.image for item in items]), list(tasks.values()))
+            end = time.perf_counter()
+            by_name = dict(zip(tasks, maps, strict=True))
+            answers = [[by_name[task.name][index] for task in item.tasks] for index, item in enumerate(items)]
         except Exception as error:
             for item in items:
                 if not item.answer.done():
                     item.answer.set_exception(error)
             return
-        end = time.perf_counter()
         self._on_batch(len(items))
-        by_name = dict(zip(tasks, maps, strict=True))
-        for index, item in enumerate(items):
+        for item, answer in zip(items, answers, strict=True):
             if not item.answer.done():
                 item.timings.add("queue", item.arrival, start)
                 item.timings.add("infer", start, end)
-                item.answer.set_result([by_name[task.name][index] for task in item.tasks])
+                item.answer.set_result(answer)

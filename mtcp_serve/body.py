@@ -18,6 +18,7 @@ from mtcp_serve.errors import (
 FIELD = "image"
 """Name of the multipart field."""
 _FORM = "multipart/form-data"
+_PARTS = 64  # fields other than photos that a form may have
 _FRAMING = 64 * 1024  # bytes that multipart headers and boundaries may add
 
 
@@ -45,7 +46,7 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
         if len(data) > max_bytes:
             raise PayloadTooLargeError(f"the image has more than {max_bytes} bytes, which is the limit")
     elif media_type.startswith("image/") or media_type == "application/octet-stream":
-        data = b"".join([chunk async for chunk in limited(request, max_bytes)])
+        data = await read_body(request, max_bytes)
     else:
         raise _unsupported(media_type)
     if not data:
@@ -89,8 +90,20 @@ async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body, joined as it comes: many small chunks take no more memory than a large one.
+
+    Raises:
+        PayloadTooLargeError: it has more than ``limit`` bytes.
+    """
+    data = bytearray()
+    async for chunk in limited(request, limit):
+        data += chunk
+    return bytes(data)
+
+
 async def _read_form(request: Request, max_body: int, max_bytes: int, max_photos: int) -> "_Form":
-    form = _Form(request.headers["content-type"], max_bytes)
+    form = _Form(request.headers["content-type"], max_bytes, max_photos + _PARTS)
     try:
         parser = MultipartParser(
             form.boundary,
@@ -127,7 +140,7 @@ class _Form:
     Everything stays in memory, where the byte limit bounds it; nothing is written to disk.
     """
 
-    def __init__(self, content_type: str, max_bytes: int) -> None:
+    def __init__(self, content_type: str, max_bytes: int, max_parts: int) -> None:
         _, parameters = parse_options_header(content_type)
         if not parameters.get(b"boundary"):
             raise InvalidBodyError("the Content-Type names no multipart boundary")
@@ -136,10 +149,13 @@ class _Form:
         self.images: list[Upload] = []
         self.complete = False
         self._max_bytes = max_bytes
+        self._max_parts = max_parts
         self._header = bytearray()
         self._value = bytearray()
 
     def on_part_begin(self) -> None:
+        if len(self.names) == self._max_parts:
+            raise InvalidBodyError(f"the form has more than {self._max_parts} fields")
         self.names.append("")
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:

@@ -62,6 +62,7 @@ class Metrics:
         self._queue = Gauge("mtcp_queue_requests", "Requests that wait for a slot.", registry=registry)
         self._running = Gauge("mtcp_running_requests", "Requests being worked on.", registry=registry)
         self._uploads = Gauge("mtcp_uploads", "Request bodies being read.", registry=registry)
+        self._answers = Gauge("mtcp_answers", "Answers being sent.", registry=registry)
         self._ready = Gauge("mtcp_ready", "1 while requests are taken.", registry=registry)
 
     def watch(self, service: "Service") -> None:
@@ -69,6 +70,7 @@ class Metrics:
         self._queue.set_function(lambda: service.admission.waiting)
         self._running.set_function(lambda: service.admission.running)
         self._uploads.set_function(lambda: service.uploads.running)
+        self._answers.set_function(lambda: service.answers)
         self._ready.set_function(lambda: 0 if service.draining else 1)
 
     def photo(self, timings: Timings) -> None:

@@ -5,6 +5,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
+from http import HTTPMethod
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -19,6 +20,7 @@ REQUEST_ID = "X-Request-ID"
 HUNG_UP = 499
 """Status that the log and the figures give a request whose client did not wait for the answer."""
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset(HTTPMethod)
 _log = logging.getLogger("mtcp_serve")
 
 
@@ -64,7 +66,8 @@ class RequestContext:
 
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "other")
-        self.metrics.requests.labels(scope["method"], path, status).inc()
+        method = scope["method"] if scope["method"] in _METHODS else "other"  # a client may invent them
+        self.metrics.requests.labels(method, path, status).inc()
         self.metrics.request_seconds.labels(path).observe(seconds)
         state = scope.get("state", {})
         facts = {

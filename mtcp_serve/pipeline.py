@@ -1,6 +1,5 @@
 """From the bytes of a photo to its maps: the one way, for HTTP and the command line alike."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mtcp_serve.models import Choice
 from mtcp_serve.resample import Map, Rule, resize_map, rule
 from mtcp_serve.threads import in_thread
 from mtcp_serve.timings import Timings
+from mtcp_serve.together import together
 
 Size = Literal["input", "model"]
 """Maps as large as the photo, or as the model gives them."""
@@ -103,7 +103,7 @@ async def infer_maps(
             height, width = image.height, image.width
         return [DenseMap(model, task, values, height, width) for task, values in zip(tasks, raw, strict=True)]
 
-    answers = await asyncio.gather(*(infer(model) for model in models))
+    answers = await together(infer(model) for model in models)
     maps = {dense.task.name: dense for answer in answers for dense in answer}
     return Prediction(
         tuple(batcher.engine.manifest for batcher in models.values()),

@@ -15,10 +15,15 @@ HEAD_BYTES = 32 * 1024
 """Longest head (bytes); a longer one is answered 400."""
 
 
+SEND_S = 30.0
+"""Seconds in which a client must take what is ready to be sent; then the connection is cut."""
+
+
 class BoundedHttp(H11Protocol):
     """uvicorn's protocol; a client that sends a head slowly, or none, does not hold a connection for ever."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
@@ -34,6 +39,17 @@ class BoundedHttp(H11Protocol):
         """Forget the connection."""
         self._unwatch()
         super().connection_lost(exc)
+        self._unstall()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(SEND_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._unstall()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answer a head that is no HTTP in the shape of every error."""
@@ -58,6 +74,11 @@ class BoundedHttp(H11Protocol):
             self._unwatch()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _unstall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _unwatch(self) -> None:
         if self._deadline is not None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Self, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -12,7 +13,7 @@ from starlette.types import Scope
 from mtcp_serve.admission import Admission, Uploads
 from mtcp_serve.batching import Batcher
 from mtcp_serve.engine import Engine
-from mtcp_serve.errors import DrainingError
+from mtcp_serve.errors import DrainingError, OverloadedError
 from mtcp_serve.images import ImageLimits
 from mtcp_serve.metrics import Metrics
 from mtcp_serve.models import Models
@@ -40,6 +41,8 @@ class Service:
         self.uploads = Uploads(settings.uploads, settings.upload_s)
         self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mtcp-map")
         self.draining = False
+        self.answers = 0
+        """Answers being sent."""
         self.observers: list[Callable[[Timings], None]] = [metrics.photo]
         """Told the timings of every photo."""
         metrics.watch(self)
@@ -60,10 +63,12 @@ class Service:
 
         Raises:
             DrainingError: the server is shutting down.
-            OverloadedError: the queue is full.
+            OverloadedError: the queue is full, or as many answers are being sent as bodies may be read.
         """
         if self.draining:
             raise DrainingError("the server is shutting down")
+        if self.answers >= self.settings.uploads:
+            raise OverloadedError(f"{self.answers} answers are being sent, the most that may")
         self.admission.check()
 
     async def run(self, request: Request, job: Callable[[], Awaitable[T]]) -> T:
@@ -94,10 +99,19 @@ class Service:
         for observer in self.observers:
             observer(timings)
 
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Count an answer while the block lasts: it stays in memory until its client has taken it."""
+        self.answers += 1
+        try:
+            yield
+        finally:
+            self.answers -= 1
+
     async def drain(self) -> None:
         """Refuse new requests, and wait for those that were accepted."""
         self.draining = True
-        while self.uploads.running or self.admission.running or self.admission.waiting:
+        while self.uploads.running or self.admission.running or self.admission.waiting or self.answers:
             await asyncio.sleep(_LOOK_S)
 
     async def reload(self, load: Callable[[], Sequence[Engine]]) -> None:
@@ -107,7 +121,11 @@ class Service:
             BundleError: ``load`` raised it, or names clash; the models stay as they were.
         """
         models = self._models(await in_thread(load))
-        await models.warm_up()
+        try:
+            await models.warm_up()
+        except BaseException:
+            await models.close()
+            raise
         before, self.models = self.models, models
         await before.close()
 

@@ -1,6 +1,5 @@
 """One inference request of the protocol, whichever transport it came by."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from mtcp_serve.manifest import IMAGE_TENSOR, TaskSpec
 from mtcp_serve.pipeline import check_values
 from mtcp_serve.resample import Map
 from mtcp_serve.timings import Timings
+from mtcp_serve.together import together
 
 _HINT = "GET /v2/models/NAME says what the model takes and gives"
 
@@ -78,8 +78,8 @@ async def infer(
     Raises:
         InternalError: the model gave values that a task cannot have.
     """
-    rows = await asyncio.gather(
-        *(batcher.infer(image, tasks, times) for image, times in zip(images, timings, strict=True))
+    rows = await together(
+        batcher.infer(image, tasks, times) for image, times in zip(images, timings, strict=True)
     )
     maps = [np.stack(column) for column in zip(*rows, strict=True)]
     for task, values in zip(tasks, maps, strict=True):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from mtcp_serve.answer import Answer
 from mtcp_serve.body import FIELD, Upload, read_images
 from mtcp_serve.errors import ImageTooLargeError, RequestError
 from mtcp_serve.formats import BATCH_FORMATS, Writer
@@ -28,6 +29,7 @@ from mtcp_serve.schemas import BatchOut, ErrorDetail, PhotoResult
 from mtcp_serve.service import Service
 from mtcp_serve.threads import in_thread
 from mtcp_serve.timings import Timings
+from mtcp_serve.together import together
 
 router = APIRouter()
 
@@ -100,7 +102,7 @@ async def predict_batch(
     total = Timings()
     total.spans = [span for each in timings for span in each.spans]
     headers = {"Server-Timing": total.header(), "Vary": "Accept", "Content-Type": writer.content_type}
-    return Response(content, headers=headers)
+    return Answer(content, headers, service.sending())
 
 
 async def _predict_all(
@@ -127,7 +129,7 @@ async def _predict_all(
             service.metrics.errors.labels(error.code).inc()
             return error
 
-    return await asyncio.gather(*(one(upload, times) for upload, times in zip(uploads, timings, strict=True)))
+    return await together(one(upload, times) for upload, times in zip(uploads, timings, strict=True))
 
 
 def _write(writer: Writer, uploads: list[Upload], found: list[Prediction | RequestError]) -> bytes:

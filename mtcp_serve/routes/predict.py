@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from mtcp_serve.answer import Answer
 from mtcp_serve.body import FIELD, read_image
 from mtcp_serve.formats import FORMATS
 from mtcp_serve.images import FORMATS as IMAGE_FORMATS
@@ -79,4 +80,4 @@ async def predict_one(
     content = await service.run(request, work)
     service.photo_done(request.scope, timings)
     headers = {"Server-Timing": timings.header(), "Vary": "Accept", "Content-Type": writer.content_type}
-    return Response(content, headers=headers)
+    return Answer(content, headers, service.sending())

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Request, Response
 from pydantic import BaseModel
 
-from mtcp_serve.body import limited
+from mtcp_serve.answer import Answer
+from mtcp_serve.body import read_body
 from mtcp_serve.errors import (
     DeadlineError,
     DrainingError,
@@ -177,11 +178,11 @@ async def model_infer(
     service.check()
     settings = service.settings
     async with service.uploads.reading():
-        body = b"".join([chunk async for chunk in limited(request, settings.batch_bytes)])
-    arrival = time.perf_counter()
-    message, tensors = await in_thread(partial(parse, body, header_length))
-    tasks = tasks_of(batcher, [output.name for output in message.outputs])
-    images = await in_thread(partial(images_of, batcher, tensors, settings.batch_photos))
+        body = await read_body(request, settings.batch_bytes)
+        arrival = time.perf_counter()
+        message, tensors = await in_thread(partial(parse, body, header_length))
+        tasks = tasks_of(batcher, [output.name for output in message.outputs])
+        images = await in_thread(partial(images_of, batcher, tensors, settings.batch_photos))
     timings = [Timings() for _ in images]
 
     async def work() -> tuple[bytes, int | None]:
@@ -193,6 +194,7 @@ async def model_infer(
     content, json_length = await service.run(request, work)
     for times in timings:
         service.photo_done(request.scope, times)
-    if json_length is None:
-        return Response(content, media_type="application/json")
-    return Response(content, headers={HEADER_LENGTH: str(json_length)}, media_type="application/octet-stream")
+    headers = {"Content-Type": "application/json"}
+    if json_length is not None:
+        headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
+    return Answer(content, headers, service.sending())

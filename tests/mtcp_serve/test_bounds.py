@@ -1,0 +1,144 @@
+"""What clients can make grow, and what goes on after their request has ended: both have bounds."""
+
+import asyncio
+import tracemalloc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
+from mtcp_serve.app import create_app
+from mtcp_serve.batching import Batcher
+from mtcp_serve.body import read_image
+from mtcp_serve.metrics import Metrics
+from mtcp_serve.service import Service
+from mtcp_serve.settings import Settings
+from mtcp_serve.timings import Timings
+from mtcp_serve.together import together
+from tests.mtcp_serve.support import GOOD, SLOW, TASKS
+from tests.mtcp_serve.test_bad_input import check_error
+from tests.mtcp_serve.test_batching import GatedEngine, image
+
+
+def test_many_small_chunks_take_no_more_memory_than_one() -> None:
+    chunks = iter([b"ab"] * 20_000)
+
+    async def receive() -> dict[str, Any]:
+        chunk = next(chunks, None)
+        body = b"" if chunk is None else bytes(bytearray(chunk))  # an object of its own, as from a socket
+        return {"type": "http.request", "body": body, "more_body": chunk is not None}
+
+    request = Request({"type": "http", "headers": [(b"content-type", b"image/png")]}, receive)
+    tracemalloc.start()
+    try:
+        data = asyncio.run(read_image(request, 10**6))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert data == b"ab" * 20_000
+    assert peak < 300_000
+
+
+def test_a_form_of_countless_fields_is_refused(client: TestClient) -> None:
+    body = b"--a\r\n\r\n\r\n" * 100_000 + b"--a--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=a"}
+    for path in ("/predict", "/predict/batch"):
+        error = check_error(client.post(path, content=body, headers=headers), 400, "invalid_body")
+        assert "fields" in error["message"]
+        assert len(error["message"]) < 100
+    few = b"--a\r\n\r\n\r\n" * 50 + b'--a\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
+    response = client.post("/predict", content=few + GOOD + b"\r\n--a--\r\n", headers=headers)
+    assert response.status_code == 200
+
+
+def test_invented_methods_add_nothing_to_the_figures(client: TestClient) -> None:
+    for number in range(20):
+        assert client.request(f"INVENTED{number}", "/predict").status_code == 405
+    assert "INVENTED" not in client.get("/metrics").text
+
+
+def test_the_first_failure_ends_the_others_before_it_is_raised() -> None:
+    ended: list[str] = []
+
+    async def fails() -> int:
+        await asyncio.sleep(0.01)
+        raise ZeroDivisionError from ValueError("why")
+
+    async def goes_on() -> int:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("goes on")
+        return 1
+
+    async def scenario() -> None:
+        with pytest.raises(ZeroDivisionError) as error:
+            await together([goes_on(), fails()])
+        assert isinstance(error.value.__cause__, ValueError)
+        assert ended == ["goes on"]
+        assert await together(asyncio.sleep(0.01 * (3 - value), value) for value in range(3)) == [0, 1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_fails_leaves_no_inference_behind(bundle: Path) -> None:
+    """One photo of the batch fails for a reason nobody foresaw: the slow one beside it is stopped."""
+    app = create_app(Settings(bundle=(bundle,), threads=1))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        batcher = app.state.service.models["tiny"]
+        infer = batcher.infer
+
+        async def fragile(pixels: Any, *rest: Any) -> Any:
+            if tuple(pixels[0, 0]) == (255, 0, 255):
+                return await infer(pixels, *rest)
+            await asyncio.sleep(0.2)
+            raise ZeroDivisionError
+
+        batcher.infer = fragile
+        files = [("image", ("slow.png", SLOW)), ("image", ("good.png", GOOD))]
+        check_error(client.post("/predict/batch", files=files), 500, "internal_error")
+        assert not batcher._running
+
+
+@pytest.mark.parametrize("broken", ["too few maps", "too few photos"])
+def test_an_engine_that_breaks_its_contract_is_an_error_at_once(broken: str) -> None:
+    class Broken(GatedEngine):
+        async def infer(self, images: Any, tasks: Sequence[Any]) -> list[Any]:
+            return [] if broken == "too few maps" else [np.zeros((0, 2, 3))]
+
+    async def scenario() -> None:
+        batcher = Batcher(Broken())
+        with pytest.raises((ValueError, IndexError)):
+            async with asyncio.timeout(5):
+                await batcher.infer(image(1), TASKS[:1], Timings())
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_cannot_be_warmed_up_is_closed_and_the_old_one_stays(bundle: Path) -> None:
+    from mtcp_serve.onnx_engine import OnnxEngine
+
+    class Cold(GatedEngine):
+        closed = False
+
+        async def close(self) -> None:
+            self.closed = True
+
+    async def scenario() -> None:
+        good = OnnxEngine.load(bundle, threads=1)
+        async with Service(Settings(bundle=(bundle,)), [good], Metrics()) as service:
+            cold, before = Cold(), service.models
+            cold.manifest = good.manifest
+            cold.error = ZeroDivisionError()
+            cold.go.set()
+            with pytest.raises(ZeroDivisionError):
+                await service.reload(lambda: [cold])
+            assert cold.closed
+            assert service.models is before
+
+    asyncio.run(scenario())
