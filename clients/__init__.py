@@ -11,6 +11,7 @@ from clients.errors import (
     NotFoundError,
     OverloadedError,
     ServerError,
+    UnauthorizedError,
     UnavailableError,
 )
 from clients.gateway import AsyncGatewayClient, GatewayClient
@@ -33,6 +34,7 @@ __all__ = [
     "OverloadedError",
     "ServerError",
     "TritonClient",
+    "UnauthorizedError",
     "UnavailableError",
     "photos_in",
 ]

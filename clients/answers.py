@@ -19,12 +19,14 @@ from clients.errors import (
     NotFoundError,
     OverloadedError,
     ServerError,
+    UnauthorizedError,
     UnavailableError,
 )
 from clients.maps import Map
 
 _METADATA = "metadata"
 _ERRORS: dict[int, type[ClientError]] = {
+    401: UnauthorizedError,
     404: NotFoundError,
     408: DeadlineError,
     429: OverloadedError,

@@ -6,6 +6,7 @@ Tree of classes::
     ├── UnavailableError        no server answers, or it is not ready
     │   └── OverloadedError     its queue is full
     ├── DeadlineError           the answer was not there in time
+    ├── UnauthorizedError       the server wants an API key, or knows none like the one sent
     ├── NotFoundError           no such model, version or task, or it is not loaded
     ├── InvalidRequestError     the photo or a parameter cannot be used; sending it again will not help
     └── ServerError             the server failed, or answered what this client cannot read
@@ -39,6 +40,10 @@ class OverloadedError(UnavailableError):
 
 class DeadlineError(ClientError):
     """The answer was not there in time."""
+
+
+class UnauthorizedError(ClientError):
+    """The server wants an API key, and got none or a wrong one."""
 
 
 class NotFoundError(ClientError):

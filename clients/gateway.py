@@ -1,5 +1,6 @@
 """Clients for the gateway's HTTP API, blocking and asyncio."""
 
+import ssl
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -22,7 +23,8 @@ class GatewayClient:
     """Predictions over HTTP; use it in a ``with`` statement. Threads may share one.
 
     Connecting, sending, and waiting for the answer may take ``deadline_s`` seconds each. Only a failed
-    connection is tried again, never a request that a server has seen. ``headers`` go with every request.
+    connection is tried again, never a request that a server has seen. ``headers`` go with every request, and
+    ``api_key`` in one. ``authorities`` (a PEM file) are trusted at https://, instead of the usual ones.
     """
 
     def __init__(
@@ -31,9 +33,13 @@ class GatewayClient:
         *,
         deadline_s: float = 30.0,
         headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+        authorities: str | PathLike[str] | None = None,
     ) -> None:
-        transport = httpx.HTTPTransport(retries=_CONNECT_RETRIES)
-        self._client = httpx.Client(base_url=url, timeout=deadline_s, headers=headers, transport=transport)
+        transport = httpx.HTTPTransport(verify=_trust(authorities), retries=_CONNECT_RETRIES)
+        self._client = httpx.Client(
+            base_url=url, timeout=deadline_s, headers=_headers(headers, api_key), transport=transport
+        )
 
     def predict(
         self,
@@ -94,10 +100,12 @@ class AsyncGatewayClient:
         *,
         deadline_s: float = 30.0,
         headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+        authorities: str | PathLike[str] | None = None,
     ) -> None:
-        transport = httpx.AsyncHTTPTransport(retries=_CONNECT_RETRIES)
+        transport = httpx.AsyncHTTPTransport(verify=_trust(authorities), retries=_CONNECT_RETRIES)
         self._client = httpx.AsyncClient(
-            base_url=url, timeout=deadline_s, headers=headers, transport=transport
+            base_url=url, timeout=deadline_s, headers=_headers(headers, api_key), transport=transport
         )
 
     async def predict(
@@ -136,6 +144,15 @@ class AsyncGatewayClient:
             return await self._client.send(request)
         except httpx.TransportError as error:
             raise translate(error, request) from error
+
+
+def _headers(headers: Mapping[str, str] | None, api_key: str | None) -> dict[str, str]:
+    key = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+    return {**(headers or {}), **key}
+
+
+def _trust(authorities: str | PathLike[str] | None) -> ssl.SSLContext | bool:
+    return True if authorities is None else ssl.create_default_context(cafile=authorities)
 
 
 def _predict(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,6 +29,9 @@ class TritonClient:
     Triton's number, by default the newest. A call ends within ``deadline_s`` seconds, retries included; only
     UNAVAILABLE is retried (no server, or its queue is full). With ``shared_memory``, for a server on the same
     host, pixels and maps do not cross the socket.
+
+    ``grpcs://HOST:PORT`` is TLS, with ``authorities`` (a PEM file) trusted, or those that gRPC brings;
+    ``api_key`` is for the gateway, which speaks Triton's protocol too.
     """
 
     def __init__(
@@ -38,12 +42,14 @@ class TritonClient:
         version: int | None = None,
         deadline_s: float = 30.0,
         shared_memory: bool = False,
+        api_key: str | None = None,
+        authorities: str | PathLike[str] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.version = version
         self.deadline_s = deadline_s
         self.shared_memory = shared_memory
-        self._client = InferenceServerClient(endpoint, channel_args=wire.CHANNEL)
+        self._client = wire.connect(InferenceServerClient, endpoint, api_key, authorities)
         self._model = model
         self._manifests: dict[str, Manifest] = {}
         self._free: deque[Region] = deque()

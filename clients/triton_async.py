@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,12 +36,14 @@ class AsyncTritonClient:
         version: int | None = None,
         deadline_s: float = 30.0,
         shared_memory: bool = False,
+        api_key: str | None = None,
+        authorities: str | PathLike[str] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.version = version
         self.deadline_s = deadline_s
         self.shared_memory = shared_memory
-        self._client = InferenceServerClient(endpoint, channel_args=wire.CHANNEL)
+        self._client = wire.connect(InferenceServerClient, endpoint, api_key, authorities)
         self._model = model
         self._manifests: dict[str, Manifest] = {}
         self._free: deque[Region] = deque()

@@ -1,8 +1,9 @@
 """What the Triton clients, blocking and asyncio, have in common: requests, answers, errors, retries."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from clients.errors import (
     NotFoundError,
     OverloadedError,
     ServerError,
+    UnauthorizedError,
     UnavailableError,
 )
 from clients.maps import Map, Maps, common_type
@@ -55,8 +57,32 @@ _ERRORS: Final[dict[str, type[ClientError]]] = {
     "DEADLINE_EXCEEDED": DeadlineError,
     "INVALID_ARGUMENT": InvalidRequestError,
     "NOT_FOUND": NotFoundError,
+    "UNAUTHENTICATED": UnauthorizedError,
     "UNAVAILABLE": UnavailableError,
 }
+_TLS = "grpcs://"
+_Client = TypeVar("_Client")
+
+
+def connect(
+    kind: Callable[..., _Client], endpoint: str, api_key: str | None, authorities: str | PathLike[str] | None
+) -> _Client:
+    """A client of Triton's of ``kind`` for ``endpoint``; ``grpcs://`` before it means TLS."""
+    address = endpoint.removeprefix(_TLS)
+    client: Any = kind(
+        address,
+        ssl=address != endpoint,
+        root_certificates=None if authorities is None else fspath(authorities),
+        channel_args=CHANNEL,
+    )
+    if api_key is not None:
+
+        def send_key(request: Any) -> None:
+            request.headers["authorization"] = f"Bearer {api_key}"
+
+        client.register_plugin(send_key)
+    connected: _Client = client
+    return connected
 
 
 class RegionLostError(ServerError):

@@ -1,0 +1,165 @@
+"""The limits that no request of good manners meets: slow heads, and what gRPC would let through by itself."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc
+import uvicorn
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import InferenceServerException
+from uvicorn.server import ServerState
+
+from mtcp_serve import protocol
+from mtcp_serve.protocol import BoundedHttp
+from tests.mtcp_serve.process import CLEAN, Server
+from tests.mtcp_serve.support import HEIGHT, WIDTH
+from tests.mtcp_serve.test_faults import until
+from tests.mtcp_serve.test_oip import free_port
+
+HEAD_S = 0.3
+SERVICE = "/inference.GRPCInferenceService"
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.mark.parametrize(
+    ("parts", "answers"),
+    [
+        ([], 0),
+        ([b"GET / HTTP/1.1\r\nX-Slow: "], 0),
+        ([b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"body", b"POST / HTTP"], 1),
+        ([b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody" * 3, b"POST"], 3),
+    ],
+    ids=["silent", "half a head", "slow body", "several"],
+)
+def test_a_slow_head_is_not_waited_for(
+    parts: list[bytes], answers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts come further apart than a head may take: a body has that time, a head has not."""
+    monkeypatch.setattr(protocol, "HEAD_S", HEAD_S)
+
+    async def run() -> bytes:
+        config = uvicorn.Config(echo, http=BoundedHttp, log_config=None, lifespan="off", timeout_keep_alive=1)
+        config.load()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: BoundedHttp(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            for part in parts:
+                writer.write(part)
+                await asyncio.sleep(2 * HEAD_S if part.endswith(b"\r\n\r\n") else 0)
+            answer = await asyncio.wait_for(reader.read(), 30)
+            writer.close()
+        return answer
+
+    answer = asyncio.run(run())
+    assert answer.count(b"200 OK") == answers
+    assert answer.endswith(b"body" if answers else b"")
+
+
+@pytest.fixture(scope="module")
+def door(bundle: Path) -> Iterator[tuple[Server, str]]:
+    """A server that reads one body at a time, for a second at most; and its gRPC address."""
+    port = free_port()
+    server = Server(
+        bundle, grpc_port=port, uploads=1, upload_time=1, concurrency=1, queue=1, batch_bytes=50_000
+    )
+    yield server, f"127.0.0.1:{port}"
+    assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
+
+
+def tensor(photos: int) -> Any:
+    images = np.zeros((photos, HEIGHT, WIDTH, 3), np.uint8)
+    found = tritonclient.grpc.InferInput("image", list(images.shape), "UINT8")
+    found.set_data_from_numpy(images)
+    return found
+
+
+def test_a_message_over_the_limit(door: tuple[Server, str]) -> None:
+    with tritonclient.grpc.InferenceServerClient(door[1]) as client:
+        with pytest.raises(InferenceServerException) as caught:
+            client.infer("tiny", [tensor(60)])
+        assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+        assert client.infer("tiny", [tensor(1)]).as_numpy("semseg").shape == (1, HEIGHT, WIDTH)
+
+
+def test_grpc_bodies_take_the_places_of_bodies(door: tuple[Server, str]) -> None:
+    server, address = door
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        with server.connect("Content-Length: 5000"):
+            until(lambda: "mtcp_uploads 1.0" in server.client.get("/metrics").text)
+            with pytest.raises(InferenceServerException, match="request bodies are being read") as caught:
+                client.infer("tiny", [tensor(1)])
+            assert caught.value.status() == "StatusCode.UNAVAILABLE"
+            assert client.is_server_live()
+        until(lambda: "mtcp_uploads 0.0" in server.client.get("/metrics").text)
+        client.infer("tiny", [tensor(1)])
+
+
+def test_a_grpc_message_that_does_not_come(door: tuple[Server, str]) -> None:
+    """A call of one message is a stream of one to whoever writes the bytes; its sender may take its time."""
+    waiting = threading.Event()
+
+    def nothing() -> Iterator[Any]:
+        waiting.wait(30)
+        yield from ()
+
+    with grpc.insecure_channel(door[1]) as channel:
+        call = channel.stream_unary(
+            f"{SERVICE}/ModelInfer", service_pb2.ModelInferRequest.SerializeToString, None
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            call(nothing())
+        waiting.set()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "not complete within 1 s" in caught.value.details()
+        with pytest.raises(grpc.RpcError) as caught:
+            call(iter(()))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_so_many_grpc_calls_at_a_time(door: tuple[Server, str]) -> None:
+    """Streams may stay open as long as their clients like: their number is what is bounded."""
+    end = threading.Event()
+
+    def nothing() -> Iterator[Any]:
+        end.wait(30)
+        yield from ()
+
+    with grpc.insecure_channel(door[1]) as channel:
+        stream = channel.stream_stream(f"{SERVICE}/ModelStreamInfer", lambda message: message, None)
+        live = channel.unary_unary(
+            f"{SERVICE}/ServerLive",
+            service_pb2.ServerLiveRequest.SerializeToString,
+            service_pb2.ServerLiveResponse.FromString,
+        )
+
+        def status() -> grpc.StatusCode:
+            try:
+                live(service_pb2.ServerLiveRequest())
+            except grpc.RpcError as error:
+                return error.code()
+            return grpc.StatusCode.OK
+
+        open_streams = [stream(nothing()) for _ in range(3)]
+        until(lambda: status() is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        end.set()
+        for each in open_streams:
+            each.cancel()
+        until(lambda: status() is grpc.StatusCode.OK)
