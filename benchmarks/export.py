@@ -25,7 +25,7 @@ from export.ranges import measure_peaks
 from export.trt.graph import for_tensorrt
 from mtcp_serve.manifest import IMAGE_TENSOR
 from training.config import load_config
-from training.model import MTCP
+from training.model import build_network
 
 
 def main(
@@ -39,7 +39,7 @@ def main(
     torch.manual_seed(0)
     settings = load_config(config, ["root=unused"])
     height, width = settings.data.height, settings.data.width
-    graph = DeploymentGraph(MTCP(settings.model), settings.tasks, height, width)
+    graph = DeploymentGraph(build_network(settings.model), settings.tasks, height, width)
     start = time.perf_counter()
     model = convert(graph).model
     report: dict[str, object] = {

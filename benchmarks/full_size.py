@@ -12,7 +12,7 @@ import torch
 import typer
 
 from training.config import load_config
-from training.model import MTCP
+from training.model import build_network
 
 
 def main(
@@ -22,7 +22,7 @@ def main(
 ) -> None:
     """Measure and print."""
     torch.manual_seed(0)
-    network = MTCP(load_config("nyud_swin_small", ["root=unused"]).model).train()
+    network = build_network(load_config("nyud_swin_small", ["root=unused"]).model).train()
     start = time.perf_counter()
     predictions = network(torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8))
     forward = time.perf_counter() - start

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from training.config import load_config
 from training.data import Batch
-from training.model import MTCP
+from training.model import Network, build_network
 from training.objective import Objective
 from training.step import Step
 from training.tasks import Task
@@ -47,7 +47,7 @@ def random_batch(tasks: list[Task], batch: int, height: int, width: int, device:
 
 
 def steps(
-    network: MTCP, objective: Objective, batches: list[Batch], every: int
+    network: Network, objective: Objective, batches: list[Batch], every: int
 ) -> dict[str, Callable[[int], None]]:
     """By method, one step that is given its number; ``manual`` is ``equal`` with other numbers."""
 
@@ -93,7 +93,7 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
 
 
 def measure(
-    methods: dict[str, Callable[[int], None]], network: MTCP, device: str, bf16: bool, rounds: int
+    methods: dict[str, Callable[[int], None]], network: Network, device: str, bf16: bool, rounds: int
 ) -> dict[str, dict[str, float]]:
     """Median milliseconds and peak MiB of every method, and both over the plain sum's."""
 
@@ -160,7 +160,7 @@ def main(
     """Measure and print."""
     torch.manual_seed(0)
     run = load_config(config, overrides or [])
-    network = MTCP(run.model).to(device).to(memory_format=torch.channels_last).train()
+    network = build_network(run.model).to(device).to(memory_format=torch.channels_last).train()
     batches = [random_batch(run.tasks, batch, height, width, device) for _ in range(2)]
     methods = steps(network, Objective(run.tasks, run.loss), batches, every)
     rows = measure(methods, network, device, bf16, rounds)

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from training.config import RunConfig, parse_config
-from training.model import MTCP
-from training.model.heads import Head
+from training.model import Network, build_network
 
 FORMAT = 1
 
@@ -50,7 +49,7 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_network(path: Path) -> tuple[MTCP, RunConfig]:
+def load_network(path: Path) -> tuple[Network, RunConfig]:
     """The network of a checkpoint in evaluation mode, with its averaged weights where there are any.
 
     Raises:
@@ -58,7 +57,7 @@ def load_network(path: Path) -> tuple[MTCP, RunConfig]:
     """
     state = load(path)
     config = parse_config(state["config"], path.name)
-    network = MTCP(config.model)
+    network = build_network(config.model)
     try:
         network.load_state_dict(state.get("ema") or state["model"])
     except RuntimeError as error:
@@ -67,17 +66,17 @@ def load_network(path: Path) -> tuple[MTCP, RunConfig]:
 
 
 @torch.no_grad()
-def undo_class_weights(network: MTCP, class_weights: Mapping[str, Sequence[float]], strength: float) -> None:
+def undo_class_weights(
+    network: Network, class_weights: Mapping[str, Sequence[float]], strength: float
+) -> None:
     """Subtract ``strength`` * log(weight) from the final logits of each class, in place.
 
     Cross-entropy weighted by w is least at logits shifted by log w against the true posterior; ``strength`` 1
     takes all of that back, 0 nothing.
     """
     for task, weights in class_weights.items():
-        head = network.branches[task].head
-        assert isinstance(head, Head)
-        bias = head.layers[-1].bias
-        assert isinstance(bias, torch.Tensor)
+        bias = network.last_layer(task).bias
+        assert bias is not None
         bias -= strength * torch.tensor(weights).log().to(bias)
 
 

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.data import AugmentConfig, SourceConfig
-from training.model import ModelConfig
+from training.model import AnyNetworkConfig, DeepLabConfig
 from training.tasks import TASK_NAMES, Task
 
 
@@ -109,7 +109,7 @@ class RunConfig(_Strict):
     """Everything a run depends on. It travels in the checkpoint."""
 
     name: str
-    model: ModelConfig
+    model: AnyNetworkConfig
     data: DataConfig
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
@@ -148,6 +148,15 @@ class RunConfig(_Strict):
                     f"loss.class_weights.{name} has {len(weights)} weights, the network's task has "
                     f"{classes.get(name, 'no')} classes"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _images_to_normalise_over(self) -> "RunConfig":
+        if isinstance(self.model, DeepLabConfig) and self.data.batch_size < 2 * self.devices:
+            raise ValueError(
+                "data.batch_size: a network of kind deeplab normalises its image pooling over the batch and "
+                "trains on at least 2 images a process"
+            )
         return self
 
     @property
@@ -243,5 +252,11 @@ def parse_config(plain: dict[Any, Any], where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(plain)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        lines = [f"{_key(item['loc'])}: {item['msg']}" for item in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The dotted key of a setting; pydantic puts the network's kind behind ``model``."""
+    kept = (part for index, part in enumerate(location) if index != 1 or location[0] != "model")
+    return ".".join(map(str, kept))

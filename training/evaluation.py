@@ -10,7 +10,7 @@ from training.config import DataConfig
 from training.data import Source, build_source, collate, validate
 from training.deploy import deployment_maps
 from training.metrics import Evaluation
-from training.model import MTCP
+from training.model import Network
 from training.tasks import Task
 
 Report = dict[str, dict[str, float]]
@@ -27,7 +27,7 @@ def validation_sources(config: DataConfig, tasks: Sequence[Task], check: bool = 
 
 @torch.no_grad()
 def evaluate(
-    network: MTCP,
+    network: Network,
     sources: Sequence[Source],
     batch_size: int,
     device: torch.device | str,

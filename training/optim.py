@@ -6,11 +6,11 @@ from torch import nn
 from torch.optim import AdamW
 
 from training.config import OptimConfig
-from training.model import MTCP
+from training.model import Network
 from training.weighting import Balancer
 
 
-def build_optimizer(network: MTCP, balancer: Balancer, optim: OptimConfig) -> AdamW:
+def build_optimizer(network: Network, balancer: Balancer, optim: OptimConfig) -> AdamW:
     """AdamW on the network and the balancer's own parameters, which do not decay and may have a rate."""
     groups = parameter_groups(network, optim)
     own = [parameter for parameter in balancer.parameters() if parameter.requires_grad]
@@ -19,9 +19,9 @@ def build_optimizer(network: MTCP, balancer: Balancer, optim: OptimConfig) -> Ad
     return AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay)
 
 
-def parameter_groups(network: MTCP, optim: OptimConfig) -> list[dict[str, Any]]:
+def parameter_groups(network: Network, optim: OptimConfig) -> list[dict[str, Any]]:
     """The network's trained parameters by learning rate and decay: norms and biases do not decay."""
-    encoder = {id(parameter) for parameter in network.backbone.encoder.parameters()}
+    encoder = {id(parameter) for parameter in network.image_encoder.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if not parameter.requires_grad:

@@ -1,14 +1,14 @@
 """One forward pass from images to the scalar that is trained on."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from training.data import Batch
-from training.model import MTCP
+from training.model import Network
 from training.objective import Objective
 from training.weighting import Engine
 
@@ -34,7 +34,7 @@ class Step(nn.Module):
     The engine is no submodule: its parameters have equal gradients on all ranks and need no DDP.
     """
 
-    def __init__(self, network: MTCP, objective: Objective, engine: Engine) -> None:
+    def __init__(self, network: Network, objective: Objective, engine: Engine) -> None:
         super().__init__()
         self.network = network
         self.objective = objective
@@ -78,16 +78,15 @@ class Step(nn.Module):
         )
 
 
-def checkpoint_activations(network: MTCP) -> None:
+def checkpoint_activations(network: Network) -> None:
     """Recompute encoder blocks and decoder stages in the backward pass: their activations are not kept."""
-    encoder = network.backbone.encoder.encoder
+    encoder: Any = network.image_encoder
     if hasattr(encoder, "set_grad_checkpointing"):
         encoder.set_grad_checkpointing()
     else:
         encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    for branch in network.branches.values():
-        for stage in branch.decoder.stages:  # type: ignore[union-attr]
-            stage.forward = _recomputed(stage.forward)
+    for part in network.recomputable():
+        part.forward = _recomputed(part.forward)
 
 
 def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -19,7 +19,7 @@ from training.devices import launch, loss_scale, mean_over_ranks, seed_step, sha
 from training.evaluation import Report, evaluate, validation_sources
 from training.feed import Feed
 from training.history import History
-from training.model import MTCP
+from training.model import Network, build_network
 from training.model.pretrained import initialise
 from training.objective import Objective
 from training.optim import build_optimizer, rate
@@ -54,7 +54,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self._val = validation_sources(config.data, config.tasks, check)
         self.feed = Feed(config, self.fabric, check)
-        self.network = MTCP(config.model)
+        self.network = build_network(config.model)
         initialise(self.network, config.init)
         self.network.to(self.fabric.device).to(memory_format=torch.channels_last)
         self.ema = self._average() if config.optim.ema else None
@@ -97,10 +97,10 @@ class Trainer:
         return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
 
     @property
-    def best(self) -> MTCP:
+    def best(self) -> Network:
         """The weights to validate and ship: the average where there is one."""
         chosen = self.network if self.ema is None else self.ema.module
-        assert isinstance(chosen, MTCP)
+        assert isinstance(chosen, Network)
         return chosen
 
     # -- state ---------------------------------------------------------------------------------------------

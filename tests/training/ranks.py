@@ -8,7 +8,6 @@ import torch
 from tests.training.tiny import tiny_run
 from training.config import RunConfig
 from training.data import Batch
-from training.model import MTCP
 from training.step import Outcome
 from training.trainer import Trainer
 
@@ -32,7 +31,7 @@ def config(ranks: int) -> RunConfig:
     return tiny_run(*OVERRIDES, "~balancer.options", "balancer.name=gradnorm", f"devices={ranks}")
 
 
-def freeze_norms(network: MTCP) -> None:
+def freeze_norms(network: torch.nn.Module) -> None:
     """Keep batch norms in evaluation mode: their statistics would be of a rank's own images."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

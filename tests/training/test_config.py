@@ -4,7 +4,7 @@ import pytest
 
 from tests.training.tiny import tiny_model
 from training.config import ConfigError, load_config, parse_config, shipped_configs
-from training.model import MTCP
+from training.model import MTCP, ModelConfig
 from training.model.pretrained import WeightsError, initialise
 
 
@@ -36,7 +36,7 @@ def test_settings_of_an_earlier_version_still_load() -> None:
     plain = load_config("scenes").model_dump(mode="json")
     for key in ("devices", "activation_checkpointing", "compile", "log_every", "tensorboard"):
         del plain[key]
-    del plain["balancer"]["every"], plain["optim"]["accumulate"]
+    del plain["balancer"]["every"], plain["optim"]["accumulate"], plain["model"]["kind"]
     assert parse_config(plain, "old.pt") == load_config("scenes")
 
 
@@ -45,6 +45,7 @@ def test_the_papers_settings_are_the_defaults() -> None:
     assert (config.optim.lr, config.optim.weight_decay, config.optim.power) == (5e-5, 1e-4, 0.9)
     assert config.balancer.options == {"kappa": 2.5, "history": 3}
     assert config.data.batch_size == 2
+    assert isinstance(config.model, ModelConfig)
     assert config.model.backbone.mask_aggregation == "sum_logits"
     assert config.loss.scale == {}
 

@@ -102,8 +102,8 @@ def test_an_unlabelled_task_teaches_nothing(tmp_path: Path) -> None:
     assert terms.supervised.tolist() == [True, True, True, True, False]
     assert terms.losses[-1].item() == terms.folded[-1].item() == 0
     torch.stack([*terms.losses, *terms.folded, terms.unweighted]).sum().backward()  # type: ignore[no-untyped-call]
-    head = trainer.network.branches["parsing"].head
-    assert all(p.grad is not None and not p.grad.any() for p in head.parameters())  # type: ignore[union-attr]
+    head = trainer.network.get_submodule("branches.parsing.head")
+    assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
 
 
 def poison_depth(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, steps: range = range(1000)) -> None:

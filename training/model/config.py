@@ -1,8 +1,8 @@
 """Every choice of the network as a typed value; each deviation from the paper is a named flag."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from training.tasks import Task, make_task
 
@@ -72,11 +72,28 @@ class CoherenceConfig(_Strict):
     """ReLU on the main task's features m, as the paper writes it."""
 
 
-class ModelConfig(_Strict):
-    """The complete network."""
+class NetworkConfig(_Strict):
+    """What every kind of network is told."""
 
     tasks: dict[str, str | None]
     """Task name -> label space (``labels`` tasks) or null, in the order of the heads."""
+
+    @model_validator(mode="after")
+    def _known_tasks(self) -> "NetworkConfig":
+        if not self.tasks:
+            raise ValueError("tasks is empty; name at least one task")
+        self.task_list()
+        return self
+
+    def task_list(self) -> list[Task]:
+        """The tasks of the network, in head order."""
+        return [make_task(name, space) for name, space in self.tasks.items()]
+
+
+class ModelConfig(NetworkConfig):
+    """MT-CP."""
+
+    kind: Literal["mtcp"] = "mtcp"
     backbone: BackboneConfig = BackboneConfig()
     decoder: DecoderConfig = DecoderConfig()
     coherence: CoherenceConfig = CoherenceConfig()
@@ -94,13 +111,42 @@ class ModelConfig(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
-        if not self.tasks:
-            raise ValueError("tasks is empty; name at least one task")
-        self.task_list()
         if self.cfm and len(self.tasks) == 1:
             raise ValueError("cfm fuses a task with the others; with one task set cfm: false")
         return self
 
-    def task_list(self) -> list[Task]:
-        """The tasks of the network, in head order."""
-        return [make_task(name, space) for name, space in self.tasks.items()]
+
+class DeepLabConfig(NetworkConfig):
+    """One dilated encoder shared by a DeepLabv3 head a task: the standard multi-task baseline."""
+
+    kind: Literal["deeplab"] = "deeplab"
+    encoder: str = "resnet50.tv_in1k"
+    """Name of a convolutional timm encoder, with the tag of its weights for ``init: imagenet``."""
+    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_of_mtcp(cls, settings: Any) -> Any:
+        foreign = (set(settings) & set(ModelConfig.model_fields)) - set(cls.model_fields)
+        if foreign:
+            names = ", ".join(name for name in settings if name in foreign)
+            raise ValueError(
+                f"{names}: parts of MT-CP, which a network of kind deeplab does not have; take them out"
+            )
+        return settings
+
+
+def _kind(settings: Any) -> Any:
+    return settings.get("kind", "mtcp") if isinstance(settings, dict) else getattr(settings, "kind", None)
+
+
+AnyNetworkConfig = Annotated[
+    Annotated[ModelConfig, Tag("mtcp")] | Annotated[DeepLabConfig, Tag("deeplab")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_kind",
+        custom_error_message="kind must be mtcp (the default) or deeplab",
+    ),
+]
+"""The settings of a network by its ``kind``."""

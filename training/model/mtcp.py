@@ -1,6 +1,6 @@
 """MT-CP: shared backbone, task decoders, coherence fusion, trace-back, heads (arXiv 2412.03179, Sec. 3)."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -12,21 +12,9 @@ from training.model.config import ModelConfig
 from training.model.decoder import TaskDecoder
 from training.model.dfpn import DFPN
 from training.model.heads import Head
+from training.model.network import Network, Predictions
 from training.model.srm import SRM
 from training.tasks import Task
-
-
-@dataclass
-class Predictions:
-    """What the network says, before any resizing.
-
-    ``final[task]`` is [B, task.channels, H/4, W/4]. In training, ``intermediate[task]`` lists the K auxiliary
-    predictions (H_i, SRM 1, SRM 2; coarser where the stage is) and ``cosine`` is the mean coherence term.
-    """
-
-    final: dict[str, Tensor]
-    intermediate: dict[str, list[Tensor]] = field(default_factory=dict)
-    cosine: Tensor | None = None
 
 
 class _Branch(nn.Module):
@@ -61,7 +49,7 @@ class _Branch(nn.Module):
         return pred, intermediate
 
 
-class MTCP(nn.Module):
+class MTCP(Network):
     """The complete network for any set of tasks.
 
     ``forward`` takes RGB [B, 3, H, W] in 0..255 (uint8 or float) and normalises it itself. Auxiliary heads
@@ -111,6 +99,17 @@ class MTCP(nn.Module):
                 ]
         return predictions
 
-    def forward(self, images: Tensor) -> Predictions:
-        """RGB [B, 3, H, W] in 0..255 -> predictions."""
-        return self.decode(self.encode(images))
+    @property
+    def image_encoder(self) -> nn.Module:
+        """The model of transformers or timm behind the pixel decoder."""
+        encoder: nn.Module = self.backbone.encoder.encoder
+        return encoder
+
+    def last_layer(self, task: str) -> nn.Conv2d:
+        """See :class:`Network`."""
+        return cast(nn.Conv2d, cast(_Branch, self.branches[task]).head.layers[-1])
+
+    def recomputable(self) -> Iterator[nn.Module]:
+        """The stages of the task decoders."""
+        for branch in self.branches.values():
+            yield from cast(_Branch, branch).decoder.stages

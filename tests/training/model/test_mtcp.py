@@ -25,6 +25,7 @@ def count(module: torch.nn.Module) -> float:
 
 def test_the_papers_network_has_its_size() -> None:
     config = load_config("nyud_swin_small", ["root=nowhere"])
+    assert isinstance(config.model, ModelConfig)
     with torch.device("meta"):
         paper = MTCP(config.model)
     assert count(paper) == pytest.approx(151, rel=0.02)

@@ -7,7 +7,7 @@ from transformers import Mask2FormerConfig, Mask2FormerModel
 from tests.training.tiny import tiny_model
 from training import checkpoint
 from training.config import load_config
-from training.model import MTCP, BackboneConfig
+from training.model import MTCP, BackboneConfig, ModelConfig, build_network
 from training.model.pretrained import WeightsError, backbone_names, initialise
 
 
@@ -38,6 +38,7 @@ def test_imagenet_weights_fit_their_encoder_only() -> None:
 
 def test_published_mask2former_weights_have_a_place_for_every_tensor() -> None:
     paper = load_config("nyud_swin_small", ["root=x"]).model
+    assert isinstance(paper, ModelConfig)
     with torch.device("meta"):
         ours = MTCP(paper).backbone.state_dict()
         theirs = backbone_names(Mask2FormerModel(Mask2FormerConfig()).state_dict())
@@ -47,11 +48,11 @@ def test_published_mask2former_weights_have_a_place_for_every_tensor() -> None:
 
 def test_a_checkpoint_is_a_starting_point(tmp_path: Path) -> None:
     config = load_config("scenes")
-    source = MTCP(config.model)
+    source = build_network(config.model)
     checkpoint.save(
         tmp_path / "a.pt", {"config": config.model_dump(mode="json"), "model": source.state_dict()}
     )
-    target = MTCP(config.model)
+    target = build_network(config.model)
     assert initialise(target, str(tmp_path / "a.pt")) == len(source.state_dict())
     for name, value in source.state_dict().items():
         assert torch.equal(target.state_dict()[name], value)
