@@ -44,10 +44,10 @@ class Server:
     def predict(self, photo: bytes = GOOD, query: str = "tasks=depth") -> httpx.Response:
         return self.client.post(f"/predict?{query}", content=photo, headers=PNG)
 
-    def connect(self, headers: str) -> socket.socket:
+    def connect(self, headers: str, query: str = "") -> socket.socket:
         """A connection on which the head of a ``POST /predict`` has been sent, but no body."""
         connection = socket.create_connection(("127.0.0.1", self.client.base_url.port or 0), timeout=10)
-        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{headers}\r\n\r\n"
+        head = f"POST /predict?{query} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{headers}\r\n\r\n"
         connection.sendall(head.encode())
         return connection
 

@@ -3,20 +3,23 @@
 import json
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 
 import httpx
+import numpy as np
 import pytest
 
 from mtcp_serve.manifest import Manifest
 from tests.mtcp_serve.process import CLEAN, Server
-from tests.mtcp_serve.support import GOOD, SLOW, STUCK, make_bundle
+from tests.mtcp_serve.support import GOOD, SLOW, STUCK, encode, make_bundle
 from tests.mtcp_serve.test_bad_input import PNG, check_error
 
 
@@ -172,3 +175,70 @@ def test_the_log_is_json_with_request_ids(patient: Server) -> None:
     assert (bad["status"], bad["code"]) == (400, "invalid_image")
     assert any(line.get("status") == 499 for line in lines)
     assert not any(line.get("path") == "/health/ready" for line in lines)
+
+
+SIDE = 1000
+PHOTO = encode(np.zeros((SIDE, SIDE, 3), np.uint8))
+"""Its npz at input size, 22 MB, is more than sockets hold."""
+
+
+def ask(server: Server, photo: bytes, query: str = "format=npz") -> socket.socket:
+    """A connection on which a whole request was sent, and of whose answer nothing was read."""
+    connection = server.connect(f"Content-Length: {len(photo)}\r\nConnection: close", query)
+    connection.sendall(photo)
+    return connection
+
+
+def drip(server: Server) -> bytes:
+    """What a client is answered that sends ten bytes a second."""
+    with server.connect("Content-Length: 5000") as connection:
+        connection.settimeout(0.1)
+        while True:
+            connection.sendall(b"x")
+            with suppress(TimeoutError):
+                return connection.recv(1000)
+
+
+def test_under_load_clients_drip_hang_up_and_do_not_read(bundle: Path) -> None:
+    """Good clients are answered 200 beside all of them, and nothing is left of the others afterwards."""
+    server = Server(bundle, concurrency=2, queue=16, deadline=60, upload_time=2, uploads=8)
+    try:
+        with load(server, 3) as outcomes, ThreadPoolExecutor(2) as pool, ExitStack() as unread:
+            until(lambda: len(outcomes) > 3)
+            dripping = [pool.submit(drip, server) for _ in range(2)]
+            for _ in range(3):
+                unread.enter_context(ask(server, PHOTO))
+            for _ in range(3):
+                with closing(server.connect("Content-Length: 5000")) as hangs_up:
+                    hangs_up.sendall(GOOD[:50])
+                with closing(ask(server, STUCK)):
+                    until(lambda: figure(server, "mtcp_running_requests") > 0)
+                with closing(ask(server, PHOTO)) as starts_to_read:
+                    assert starts_to_read.recv(1000).startswith(b"HTTP/1.1 200 ")
+            for client in dripping:
+                assert client.result().startswith(b"HTTP/1.1 408 ")
+            until(lambda: figure(server, "mtcp_answers") == 3)
+            seen = len(outcomes)
+            until(lambda: len(outcomes) > seen + 6)
+        assert not any(isinstance(outcome, httpx.TransportError) for outcome in outcomes)
+        assert statuses(outcomes) == {200}
+        for name in ("queue_requests", "running_requests", "uploads", "answers"):
+            until(lambda name=name: figure(server, f"mtcp_{name}") == 0)  # type: ignore[misc]
+        assert server.predict().status_code == 200
+    finally:
+        assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
+
+
+def test_answers_that_nobody_reads_are_bounded(patient: Server) -> None:
+    with ask(patient, PHOTO) as first, ask(patient, PHOTO):
+        until(lambda: figure(patient, "mtcp_answers") == 2)
+        response = patient.predict()
+        check_error(response, 429, "overloaded")
+        assert "answers" in response.json()["error"]["message"]
+        answer = b"".join(iter(partial(first.recv, 2**20, socket.MSG_WAITALL), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert f"content-length: {len(body)}".encode() in head.lower()
+        with np.load(BytesIO(body)) as maps:
+            assert maps["depth"].shape == (SIDE, SIDE)
+    until(lambda: patient.predict().status_code == 200)

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -18,9 +19,10 @@ from mtcp_serve.errors import BundleError, EngineLostError
 from mtcp_serve.onnx_engine import OnnxEngine
 from mtcp_serve.settings import Settings
 from mtcp_serve.triton_engine import TritonEngine
+from tests.mtcp_serve.process import CLEAN, Server
 from tests.mtcp_serve.support import GOOD, HEIGHT, TASKS, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
-from tests.mtcp_serve.test_faults import until
+from tests.mtcp_serve.test_faults import load, statuses, until
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 NOWHERE = "127.0.0.1:1"
@@ -99,6 +101,30 @@ def test_all_lost_is_503_until_one_is_back(repository: Path) -> None:
             until(lambda: post(client).status_code == 200)
     finally:
         only.stop()
+
+
+def test_a_gateway_under_load_outlives_its_only_triton(repository: Path) -> None:
+    """While it is gone every answer is 503; then 200 again, without a restart."""
+    only = LocalTriton(repository)
+    server = Server(triton=only.grpc)
+    try:
+        with load(server, 4) as outcomes:
+            until(lambda: len(outcomes) > 8)
+            only.kill()
+            until(lambda: statuses(outcomes[-4:]) == {503})
+            gone = len(outcomes)
+            only = LocalTriton(repository, grpc_port=only.grpc_port)
+            until(lambda: statuses(outcomes[-8:]) == {200})
+        assert not any(isinstance(outcome, httpx.TransportError) for outcome in outcomes)
+        assert statuses(outcomes) == {200, 503}
+        assert statuses(outcomes[:8]) == {200}
+        last = outcomes[gone - 1]
+        assert isinstance(last, httpx.Response)
+        check_error(last, 503, "engine_lost")
+    finally:
+        only.stop()
+        assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
 
 
 def test_no_triton_at_the_start(bundle: Path) -> None:
