@@ -1,0 +1,27 @@
+"""The shared-encoder baseline through the same export."""
+
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from export.convert import convert
+from export.graph import DeploymentGraph
+from export.parity import check_parity
+from export.photos import Photo
+from tests.export.networks import HEIGHT, WIDTH
+from training.model import DeepLab, DeepLabConfig
+
+
+def test_it_agrees_with_pytorch_at_every_batch_size(photos: dict[str, Photo]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = DeepLab(DeepLabConfig(tasks={"semseg": "nyu13", "normals": None}, encoder="test_resnet"))
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1  # the next batch's statistics are the running ones: maps that vary
+        with torch.no_grad():
+            network.train()(torch.randint(0, 256, (4, 3, HEIGHT, WIDTH)).float())
+    graph = DeploymentGraph(network, network.tasks, HEIGHT, WIDTH)
+    converted = convert(graph)
+    check_parity(ort.InferenceSession(converted.model.SerializeToString()), graph, photos)
+    assert set(converted.parameters) == {name for name, _ in graph.named_parameters()}
