@@ -19,6 +19,7 @@ ARRAYS = "arrays, model size"
 PICTURES = "PNG, photo size"
 QUERIES = {ARRAYS: "format=npz&size=model", PICTURES: "format=json&size=input"}
 """Query of ``POST /predict`` by layer."""
+_ENGINE_THREADS = 4  # each call takes memory of its own; more callers than this wait
 _BLOCK = 5  # calls of one layer before it is the next one's turn
 
 Layers = dict[str, Call]
@@ -37,12 +38,12 @@ def request(http: httpx.AsyncClient, query: str, photo: bytes) -> Call:
 
 @asynccontextmanager
 async def layers(
-    session: ort.InferenceSession, image: NDArray[np.uint8], url: str, photo: bytes, threads: int
+    session: ort.InferenceSession, image: NDArray[np.uint8], url: str, photo: bytes
 ) -> AsyncIterator[Layers]:
-    """The engine alone, in up to ``threads`` threads of this process, and the gateway at ``url``, warm."""
+    """The engine alone, in up to four threads of this process, and the gateway at ``url``, warm."""
     loop = asyncio.get_running_loop()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(_ENGINE_THREADS) as pool:
 
         async def engine() -> tuple[int, int]:
             maps = await loop.run_in_executor(pool, session.run, None, {IMAGE_TENSOR: image})

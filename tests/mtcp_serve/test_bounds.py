@@ -2,15 +2,21 @@
 
 import asyncio
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from starlette.requests import Request
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
+from mtcp_serve import protocol
+from mtcp_serve.answer import Answer
 from mtcp_serve.app import create_app
 from mtcp_serve.batching import Batcher
 from mtcp_serve.body import read_image
@@ -142,3 +148,48 @@ def test_a_model_that_cannot_be_warmed_up_is_closed_and_the_old_one_stays(bundle
             assert service.models is before
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
+    """One that reads slowly is not, however long it takes altogether."""
+    monkeypatch.setattr(protocol, "SEND_S", 0.5)
+    size = 2**25
+    being_sent: list[bool] = []
+
+    @contextmanager
+    def sending() -> Iterator[None]:
+        being_sent.append(True)
+        yield
+        being_sent.append(False)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await Answer(bytes(size), {}, sending())(scope, receive, send)
+
+    async def scenario() -> int:
+        config = uvicorn.Config(app, http=protocol.BoundedHttp, log_config=None)
+        config.load()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: protocol.BoundedHttp(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=2**16)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        read = 0
+        if not reads:
+            async with asyncio.timeout(20):
+                while being_sent != [True, False]:
+                    await asyncio.sleep(0.02)
+        try:
+            while chunk := await reader.read(2**21):
+                read += len(chunk)
+                await asyncio.sleep(0.01 if reads else 0)
+        except ConnectionResetError:
+            pass
+        writer.close()
+        server.close()
+        return read
+
+    read = asyncio.run(scenario())
+    assert being_sent == [True, False]
+    assert (read > size) == reads
