@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.data import AugmentConfig, SourceConfig
+from training.losses import MetricError
 from training.model import AnyNetworkConfig, DeepLabConfig
 from training.tasks import TASK_NAMES, Task
 
@@ -66,7 +67,8 @@ class LossConfig(_Strict):
     """Weight of the cosine term, which the paper names without a number."""
     scale: dict[str, float] = Field(default_factory=dict)
     """Constant factor by task, before balancing. Paper: 1 each."""
-
+    metric_error: MetricError = "l1"
+    """Error of depth in metres, ``l1`` or ``l2``. Paper: l1."""
     class_weights: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     """Weight of each class of a ``labels`` task in its cross-entropy. Paper: 1 each."""
 

@@ -6,6 +6,7 @@ connected to the graph, so that its gradient is zero and never NaN.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from torch import Tensor
 from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Kind, Task, entry
 
 Batch = Mapping[str, Tensor]
+MetricError = Literal["l1", "l2"]
+"""Error of depth in metres: ``l1`` as in the paper aims at the median, ``l2`` at the mean, as RMSE does."""
 
 DISPARITY = "disparity"
 """Batch entry with relative inverse depth, the second source of depth labels."""
@@ -35,6 +38,7 @@ def task_losses(
     batch: Batch,
     tasks: Sequence[Task],
     class_weights: Mapping[str, Tensor] | None = None,
+    metric_error: MetricError = "l1",
 ) -> dict[str, Tensor]:
     """The loss of every task, fp32 scalars.
 
@@ -48,16 +52,19 @@ def task_losses(
             ``probability`` float [B,1,H,W] in 0..1 (-1 ignore).
         tasks: the tasks to compute, each of which must be in ``predictions``.
         class_weights: by name of a ``labels`` task, the weight of each of its K classes; 1 where absent.
+        metric_error: see `depth_loss`.
     """
+    options: dict[str, dict[str, Any]] = {task.name: {} for task in tasks}
+    for task in tasks:
+        if task.kind == "depth":
+            options[task.name]["metric_error"] = metric_error
+        elif class_weights is not None and task.name in class_weights:
+            options[task.name]["weight"] = class_weights[task.name]
     losses = {}
     for task in tasks:
         prediction = predictions[task.name]
         with torch.autocast(prediction.device.type, enabled=False):
-            if class_weights is not None and task.name in class_weights:
-                loss = cross_entropy(prediction.float(), batch, task, class_weights[task.name])
-            else:
-                loss = entry(LOSSES, task)(prediction.float(), batch, task)
-            losses[task.name] = loss
+            losses[task.name] = entry(LOSSES, task)(prediction.float(), batch, task, **options[task.name])
     return losses
 
 
@@ -87,8 +94,8 @@ def cross_entropy(logits: Tensor, batch: Batch, task: Task, weight: Tensor | Non
     return total / weight[present].masked_fill(target == IGNORE_LABEL, 0).sum().clamp_min(1e-6)
 
 
-def depth_loss(depth: Tensor, batch: Batch, task: Task) -> Tensor:
-    """L1 in metres where metres are known, invariant to scale and shift where only disparity is.
+def depth_loss(depth: Tensor, batch: Batch, task: Task, metric_error: MetricError = "l1") -> Tensor:
+    """``metric_error`` in metres where they are known, invariant to scale and shift where only disparity is.
 
     The two means are averaged by the number of images that each rests on; an image with both counts twice.
     """
@@ -98,7 +105,9 @@ def depth_loss(depth: Tensor, batch: Batch, task: Task) -> Tensor:
     if target is not None:
         valid = VALID[task.kind](target)
         labelled = valid.flatten(1).any(dim=1).sum()
-        total = total + labelled * _masked_mean((depth - target).abs(), valid)
+        error = depth - target
+        error = error.abs() if metric_error == "l1" else error.square()
+        total = total + labelled * _masked_mean(error, valid)
         images = images + labelled
     disparity = batch.get(DISPARITY)
     if disparity is not None:
@@ -182,7 +191,7 @@ def _weighted_bce(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor 
     return _masked_mean(error, valid)
 
 
-LOSSES: dict[str, Callable[[Tensor, Batch, Task], Tensor]] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "labels": cross_entropy,
     "depth": depth_loss,
     "normals": normals_loss,

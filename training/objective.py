@@ -62,7 +62,7 @@ class Objective:
             for name, x in predictions.items()
         }
         class_weights = {name: weights.to(shares.device) for name, weights in self._class_weights.items()}
-        losses = task_losses(resized, labels, self.tasks, class_weights)
+        losses = task_losses(resized, labels, self.tasks, class_weights, self.config.metric_error)
         return [
             losses[task.name] * self.config.scale.get(task.name, 1.0) * share
             for task, share in zip(self.tasks, shares, strict=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.losses import (
     LOSSES,
+    MetricError,
     balanced_bce,
     cross_entropy,
     depth_loss,
@@ -113,6 +114,20 @@ def test_metric_depth_is_mean_absolute_metres_over_valid_pixels() -> None:
     depth = torch.tensor([[1.0, 2.0], [3.0, 9.0]]).view(1, 1, 2, 2)
     target = torch.tensor([[2.0, 2.5], [3.0, 0.0]]).view(1, 1, 2, 2)
     assert depth_loss(depth, {"depth": target}, DEPTH).item() == pytest.approx(0.5)
+
+
+def test_the_best_constant_depth_is_the_median_in_l1_and_the_mean_in_l2() -> None:
+    target = torch.tensor([1.0, 1.0, 2.0, 8.0]).view(1, 1, 2, 2)
+    candidates = torch.arange(1.0, 8.0, 0.5)
+
+    def best(error: MetricError) -> float:
+        maps = [torch.full((1, 1, 2, 2), float(value)) for value in candidates]
+        losses = [task_losses({"depth": m}, {"depth": target}, [DEPTH], None, error)["depth"] for m in maps]
+        return float(candidates[torch.stack(losses).argmin()])
+
+    assert 1.0 <= best("l1") <= 2.0
+    assert best("l2") == 3.0
+    assert depth_loss(torch.full_like(target, 3.0), {"depth": target}, DEPTH, "l2").item() == 8.5
 
 
 def test_depth_sources_are_averaged_by_images() -> None:
