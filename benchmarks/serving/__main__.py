@@ -1,10 +1,10 @@
 """The gateway against the engine inside it, in one run: ``python -m benchmarks.serving PHOTO``.
 
-The layers are the engine alone on an image at model size (ONNX Runtime in this process, in as many threads as
-there are clients, four at most), ``POST /predict`` answering arrays (npz) at model size, and answering JSON with
-PNGs at the photo's size. They take turns, so that a change of the machine's load meets them alike, and the
-ratios are of one run. The clients work on the same cores as the server. Nothing else should run beside it: the
-system shares its cores by threads, and the engine has more of them.
+The layers are the engine alone on an image at model size (ONNX Runtime in this process, in as many threads
+as there are clients, four at most), ``POST /predict`` answering arrays (npz) at model size, and answering
+JSON with PNGs at the photo's size. They take turns, so that a change of the machine's load meets them
+alike, and the ratios are of one run. The clients work on the same cores as the server. Nothing else should
+run beside it: the system shares its cores by threads, and the engine has more of them.
 
 Prints tables; ``--json FILE`` writes the same figures for machines:
 
