@@ -20,7 +20,8 @@ class NoRoomError(OSError):
     @classmethod
     def at(cls, path: Path, needed: int) -> Self:
         """For ``path``, which would have taken ``needed`` bytes or more."""
-        free = shutil.disk_usage(path if path.exists() else path.parent).free
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(there).free
         return cls(
             errno.ENOSPC,
             f"no room for {path}: it takes {decimal(needed)} or more, {decimal(free)} are free; "

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -19,7 +20,9 @@ async def in_thread(func: Callable[[], T], on_cancel: Callable[[], object] = lam
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         on_cancel()
-        await asyncio.wait([future])
+        while not future.done():
+            with suppress(asyncio.CancelledError):  # cancelled once more: the thread is still there
+                await asyncio.wait([future])
         if not future.cancelled():
             future.exception()
         raise

@@ -170,7 +170,8 @@ async def _write_frames(
         progress(len(names), _total(reader, every))
     if not names:
         raise VideoError(f"no frame of it can be decoded; {reader.fault or 'there is none'}")
-    await in_thread(partial(_finish_frames, folder, names, made_from, reader.fault))
+    with room(folder, Staging(folder)):
+        await in_thread(partial(_finish_frames, folder, names, made_from, reader.fault))
     return Done(fault=reader.fault)
 
 

@@ -194,7 +194,9 @@ class VideoReader:
     def _note(self, what: str) -> None:
         if self.fault is None:
             seconds = float(self.end * self.time_base)
-            self.fault = f"damaged at or shortly after frame {self.decoded} ({seconds:.2f} s): {what}"
+            self.fault = (
+                f"damaged or cut short at or soon after frame {self.decoded} ({seconds:.2f} s): {what}"
+            )
 
     def _look_for_a_cut(self) -> None:
         """Compare what was decoded with what the header promised."""

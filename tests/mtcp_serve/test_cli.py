@@ -1,6 +1,8 @@
 """The command line: files, exit codes and messages."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from typer.testing import CliRunner, Result
 from mtcp_serve import __version__
 from mtcp_serve.cli import cli
 from mtcp_serve.settings import BUNDLES, Settings
-from tests.mtcp_serve.support import GOOD, HEIGHT, TASKS, WIDTH, encode, make_bundle, noise
+from tests.mtcp_serve import command
+from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, TASKS, WIDTH, encode, make_bundle, noise
 
 FILES = sorted([*(f"{task.name}.png" for task in TASKS), "maps.npz", "metadata.json", "overview.png"])
 
@@ -73,11 +76,115 @@ def test_predict_reports_a_folder_that_cannot_be_written(bundle: Path, photo: Pa
     assert "Not a directory" in result.stderr
 
 
-def test_predict_refuses_what_it_cannot_do(bundle: Path, photo: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Photos in folders, and what is none."""
+    folder = tmp_path / "tree"
+    for number, name in enumerate(
+        ("a.png", "b.PNG", "deep/a.png", "deep/er/c.d.png", ".hidden/x.png", "._a.png")
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode(noise(HEIGHT, WIDTH, number)))
+    for name in ("notes.txt", "deep/clip.mp4"):
+        (folder / name).write_text("no photo")
+    return folder
+
+
+def results(out: Path) -> list[str]:
+    return sorted(str(path.parent.relative_to(out)) for path in out.rglob("metadata.json"))
+
+
+def test_a_folder_keeps_its_layout(bundle: Path, tree: Path, tmp_path: Path) -> None:
+    flat = run("predict", tree, "-o", tmp_path / "flat", "-b", bundle, "--tasks", "depth")
+    assert flat.exit_code == 0, flat.output
+    assert results(tmp_path / "flat") == ["a", "b"]
+    assert "left out: 1 files that are no photos" in flat.stderr
+    assert "left out: 1 folders; --recursive looks into them" in flat.stderr
+    deep = run(
+        "predict", tree, "-o", tree / "out", "-b", bundle, "--recursive", "--no-arrays", "--no-overview"
+    )
+    assert deep.exit_code == 0, deep.output
+    assert results(tree / "out") == ["a", "b", "deep/a", "deep/er/c.d"]
+    assert "left out: 2 files that are no photos, 1 of them videos: name those" in deep.stderr
+    assert "finished: 4 done" in deep.stderr
+    names = {path.name for path in (tree / "out" / "deep" / "a").iterdir()}
+    assert names == {*(f"{task.name}.png" for task in TASKS), "metadata.json"}
+    # the maps in tree/out are no photos
+    again = run(
+        "predict", tree, "-o", tree / "out", "-b", bundle, "--recursive", "--no-arrays", "--no-overview"
+    )
+    assert "finished: 0 done, 4 were complete before" in again.stderr
+
+
+def test_what_is_complete_is_made_again_only_when_something_changed(
+    bundle: Path, photo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    made = out / "photo one" / "depth.png"
+
+    def ran(*options: object) -> bool:
+        """Whether the maps were made anew."""
+        before = made.stat().st_ino if made.exists() else None
+        result = run("predict", photo, "-o", out, *options)
+        assert result.exit_code == 0, result.output
+        assert ("is complete in" in result.stderr) == (before == made.stat().st_ino)
+        return before != made.stat().st_ino
+
+    common = ("-b", bundle, "--no-overview")
+    assert ran(*common)
+    assert not ran(*common)
+    os.utime(photo)
+    assert not ran(*common)
+    (out / "photo one" / "mine.txt").write_text("not of mtcp-serve")
+    assert ran(*common, "--tasks", "depth")
+    assert sorted(path.name for path in made.parent.iterdir()) == [
+        "depth.png",
+        "maps.npz",
+        "metadata.json",
+        "mine.txt",
+    ]
+    (made.parent / "maps.npz").unlink()
+    assert ran(*common, "--tasks", "depth")
+    assert ran(*common, "--tasks", "depth", "--overwrite")
+    photo.write_bytes(encode(noise(HEIGHT, WIDTH, 5)))
+    assert ran(*common, "--tasks", "depth")
+    newer = make_bundle(tmp_path / "newer")
+    text = (newer / "manifest.json").read_text()
+    (newer / "manifest.json").write_text(text.replace('"version": "7"', '"version": "8"'))
+    assert ran("-b", newer, "--no-overview", "--tasks", "depth")
+
+
+def test_interrupted_it_goes_on(bundle: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name, data in (("a", GOOD), ("b", STUCK), ("c", GOOD)):
+        (photos / f"{name}.png").write_bytes(data)
+    process = command.start(photos, "-o", out, "-b", bundle)
+    assert process.stdout is not None
+    assert "a.png -> " in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    code, said = command.finish(process)
+    assert code == 130
+    assert "interrupted: 1 done, 2 left; the same command goes on with them" in said
+    assert "Traceback" not in said
+    assert [path.name for path in out.iterdir()] == ["a"]
+    (photos / "b.png").write_bytes(GOOD)
+    (out / ".b.partial").mkdir()  # as a killed process leaves it
+    (out / ".b.partial" / "depth.png").write_bytes(b"half")
+    code, said = command.finish(command.start(photos, "-o", out, "-b", bundle))
+    assert code == 0
+    assert "finished: 2 done, 1 were complete before" in said
+    assert sorted(path.name for path in out.iterdir()) == ["a", "b", "c"]
+
+
+def test_predict_refuses_what_it_cannot_do(bundle: Path, photo: Path, tree: Path, tmp_path: Path) -> None:
+    (tree / "empty" / "deep").mkdir(parents=True)
     twin = tmp_path / "photo one.jpg"
     twin.write_bytes(GOOD)
     for arguments, message in (
         ([photo, twin, "-b", bundle], "overwrite each other"),
+        ([photo, tree / "deep" / "a.png", tree, "-b", bundle], "overwrite each other"),
+        ([tree / "empty", "-b", bundle], "there is no photo in"),
         ([photo, "-b", bundle, "--tasks", "depht"], "no task 'depht'; it has semseg, depth"),
         ([photo, "-b", tmp_path], "no bundle in"),
         ([photo, "-b", bundle, "--threads", "-1"], "threads: Input should be greater"),
@@ -119,6 +226,14 @@ def test_models(bundle: Path, tmp_path: Path) -> None:
     result = run("models", tmp_path)
     assert result.exit_code == 2
     assert "manifest.json" in result.stderr
+
+
+def test_models_as_json(bundle: Path) -> None:
+    result = run("models", bundle, "--json")
+    (model,) = json.loads(result.stdout)
+    assert (model["folder"], model["name"], model["version"]) == (str(bundle), "tiny", "7")
+    assert model["bytes"] == (bundle / "model.onnx").stat().st_size
+    assert [task["name"] for task in model["tasks"]] == [task.name for task in TASKS]
 
 
 def test_models_of_the_package() -> None:
