@@ -37,10 +37,12 @@ export class Probe extends EventTarget {
   attach(frame) {
     const cross = h("span", { class: "cross", hidden: true });
     frame.append(cross);
-    frame.addEventListener("pointermove", (event) => {
+    const follow = (event) => {
       const box = frame.getBoundingClientRect();
       this.move((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
-    });
+    };
+    frame.addEventListener("pointermove", follow);
+    frame.addEventListener("pointerdown", follow); // a finger that taps does not move
     frame.addEventListener("pointerleave", (event) => {
       if (event.pointerType === "mouse") this.clear();
     });

@@ -1,0 +1,334 @@
+"""The demo page in a real browser: ways in, what is said when something is wrong, keys, keyboard."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, Route, expect
+
+from mtcp_serve.manifest import LabelsTask
+from mtcp_serve.security.headers import content_policy
+from mtcp_serve.settings import DEFAULT_BUNDLE
+from tests.mtcp_serve.browser import (
+    PHOTO,
+    SMALL,
+    TASKS,
+    answered,
+    chromium,
+    expected,
+    give,
+    needs_chromium,
+    point,
+    values,
+    visit,
+)
+from tests.mtcp_serve.process import Server
+from tests.mtcp_serve.support import encode, make_bundle, noise
+
+pytestmark = needs_chromium
+KEY = "a-key-for-the-tests-0123456789"
+FLAT = """
+<ir_version: 10, opset_import: ["": 18]>
+flat (uint8[batch, 24, 32, 3] image) => (uint8[batch, 24, 32] parity)
+<int64[1] last = {3}, uint8 two = {2}> {
+    most = ReduceMax <keepdims = 0> (image, last)
+    parity = Mod (most, two)
+}
+"""
+PARITY = LabelsTask(name="parity", dataset="parity", labels=("even", "odd"), palette=("#123456", "#abcdef"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server(max_bytes=100_000)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def transfer(page: Page, type: str, files: dict[str, bytes]) -> None:
+    """Drop ``files`` on the page, or paste them (``type``)."""
+    page.evaluate(
+        """([type, files]) => {
+        const data = new DataTransfer();
+        for (const [name, content] of Object.entries(files)) {
+          const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+          data.items.add(new File([bytes], name, { type: "image/jpeg" }));
+        }
+        const options = { bubbles: true, cancelable: true };
+        document.querySelector("main").dispatchEvent(type === "drop"
+            ? new DragEvent(type, { ...options, dataTransfer: data })
+            : new ClipboardEvent(type, { ...options, clipboardData: data }));
+    }""",
+        [type, {name: base64.b64encode(data).decode() for name, data in files.items()}],
+    )
+
+
+def problem(page: Page) -> str:
+    """What the alert says, once it is there."""
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    return alert.locator("p").inner_text()
+
+
+def test_the_policy_of_the_page_is_strict(server: Server) -> None:
+    policy = server.client.get("/").headers["content-security-policy"]
+    assert policy == content_policy("/")
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_photos_come_in_by_drop_paste_and_example(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as page:
+        status = page.get_by_role("status")
+        for way in ("drop", "paste"):
+            transfer(page, way, {f"{way}.jpg": PHOTO.read_bytes()})
+            expect(status).to_contain_text(f"5 maps of {way}.jpg in ")
+            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", *TASKS]
+        page.click("#example")
+        expect(status).to_contain_text("5 maps of example.jpg in ")
+
+
+def test_what_cannot_be_answered_is_said_and_the_next_photo_is_good(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, allow=("400 (Bad Request)", "413 ")) as page:
+        page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello"})
+        refusal = server.predict(b"hello").json()["error"]
+        assert problem(page) == f"{refusal['message']} {refusal['hint']}"
+        big = {"name": "big.png", "mimeType": "image/png", "buffer": encode(noise(240, 240))}
+        page.set_input_files("#file", big)  # type: ignore[arg-type]
+        expect(page.locator("#problem-hint")).to_contain_text("send a smaller file")
+        page.click("#problem-close")
+        assert not page.get_by_role("alert").is_visible()
+        transfer(page, "drop", {"a.jpg": b"1", "b.jpg": b"2"})
+        assert problem(page) == "Those are several files. Drop one photo at a time."
+        give(page)
+        assert not page.get_by_role("alert").is_visible()
+
+
+def test_a_large_turned_photo_is_shown_as_the_model_gives_it(server: Server, browser: Browser) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    photo = encode(Image.open(PHOTO).resize((1400, 900)), "JPEG", quality=60, exif=exif)
+    arrays = np.load(io.BytesIO(server.predict(photo, "format=npz&size=model").content))
+    metadata = json.loads(arrays["metadata"].item())
+    with visit(browser, server.url) as page:
+        give(page, {"name": "large.jpg", "mimeType": "image/jpeg", "buffer": photo})
+        assert (
+            "900 \N{MULTIPLICATION SIGN} 1400 JPEG, turned"
+            in page.locator("#view-maps .about").first.inner_text()
+        )
+        frame = page.locator("[data-map=photo]")
+        box = frame.bounding_box()
+        assert box is not None
+        assert box["height"] / box["width"] == pytest.approx(14 / 9, rel=0.01)
+        assert page.locator("#made-size").inner_text() == "320 \N{MULTIPLICATION SIGN} 240"
+        point(frame, 0.4, 0.6)
+        found = values(page)
+        x, y = map(int, found["photo"].split(", "))
+        want = expected(arrays, metadata, x * 320 // 900, y * 240 // 1400)
+        assert found == {**want, "photo": found["photo"]}
+        with page.expect_response(lambda response: "size=input" in response.url):
+            page.select_option("#size", "input")
+        answered(page)
+        expect(page.locator("#made-size")).to_have_text("900 \N{MULTIPLICATION SIGN} 1400")
+
+
+def test_a_photo_that_the_browser_cannot_show_still_gets_its_maps(server: Server, browser: Browser) -> None:
+    tiff = encode(Image.open(PHOTO).resize((160, 120)), "TIFF")
+    with visit(browser, server.url) as page:
+        give(page, {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": tiff})
+        assert "cannot show" in page.locator(".frame .missing:visible").inner_text()
+        page.click("#tab-scene")
+        assert page.get_by_label("Painted with").locator("option").all_inner_texts() == TASKS
+
+
+def test_the_camera_takes_photos_and_goes_live_one_request_at_a_time(
+    server: Server, browser: Browser
+) -> None:
+    with visit(browser, server.url) as page:
+        running, most, done = 0, 0, 0
+
+        def begin(request: Any) -> None:
+            nonlocal running, most
+            if "/predict?" in request.url:
+                running += 1
+                most = max(most, running)
+
+        def end(request: Any) -> None:
+            nonlocal running, done
+            if "/predict?" in request.url:
+                running -= 1
+                done += 1
+
+        page.on("request", begin)
+        page.on("requestfinished", end)
+        page.click("#camera-start")
+        page.click("#camera-take")
+        answered(page)
+        assert "640 \N{MULTIPLICATION SIGN} 480 JPEG" in page.locator("#view-maps .about").first.inner_text()
+        page.click("#camera-live")
+        while done < 4:
+            with page.expect_request_finished(lambda request: "/predict?" in request.url):
+                pass
+        expect(page.locator("#camera-rate")).to_contain_text("photos a second")
+        page.click("#camera-stop")
+        assert page.evaluate("document.getElementById('video').srcObject") is None
+        assert page.locator("#camera").is_hidden()
+        assert most == 1
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        ("{ getUserMedia: async () => { throw new DOMException('', 'NotAllowedError') } }", "was refused"),
+        ("{ getUserMedia: async () => { throw new DOMException('', 'NotFoundError') } }", "No camera"),
+        ("undefined", "from https"),
+    ],
+)
+def test_a_camera_that_is_not_to_be_had_is_explained(
+    server: Server, browser: Browser, devices: str, said: str
+) -> None:
+    with visit(browser, server.url) as page:
+        page.evaluate(f"Object.defineProperty(navigator, 'mediaDevices', {{ value: {devices} }}) && 0")
+        page.click("#camera-start")
+        assert said in problem(page)
+
+
+def test_a_busy_server_is_asked_again_when_it_says_so(server: Server, browser: Browser) -> None:
+    error = {"code": "overloaded", "message": "2 requests are waiting", "hint": "wait"}
+    answers = [(429, "1"), (503, "0")]
+
+    def refuse(route: Route) -> None:
+        if not answers:
+            route.continue_()
+            return
+        status, after = answers.pop(0)
+        route.fulfill(status=status, headers={"Retry-After": after}, json={"error": error})
+
+    with visit(browser, server.url, allow=("429 ", "503 ")) as page:
+        page.route("**/predict?**", refuse)
+        page.set_input_files("#file", PHOTO)
+        expect(page.get_by_role("status")).to_have_text("2 requests are waiting. Trying again in 1 s.")
+        answered(page)
+        assert not answers
+        assert not page.get_by_role("alert").is_visible()
+
+
+def test_everything_can_be_done_with_the_keyboard(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as page:
+
+        def tab_to(selector: str) -> None:
+            for _ in range(60):
+                if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                    return
+                page.keyboard.press("Tab")
+            raise AssertionError(f"Tab does not reach {selector}")
+
+        tab_to("#file")
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files(PHOTO)
+        answered(page)
+        tab_to("[data-map=depth]")
+        page.keyboard.press("ArrowRight")
+        assert values(page)["photo"] == "257, 256"
+        page.keyboard.press("Shift+ArrowUp")
+        now = values(page)
+        assert now["photo"] == "257, 246"
+        assert f"x 257, y 246: semseg {now['semseg']}; depth {now['depth']};" in page.inner_text("#spoken")
+        page.keyboard.press("Enter")
+        assert page.locator("#enlarged").is_visible()
+        page.keyboard.press("ArrowLeft")
+        assert page.locator("#enlarged .readout dd").first.inner_text() == "256, 246"
+        tab_to("[data-step='1']")
+        page.keyboard.press("Enter")
+        assert page.inner_text("#enlarged-title") == "normals"
+        page.keyboard.press("Escape")
+        assert page.locator("#enlarged").is_hidden()
+        assert page.evaluate("document.activeElement.dataset.map") == "normals"
+        tab_to(".legend button")
+        page.keyboard.press("Space")
+        assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+        page.focus("#tab-maps")
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#view-overlay").is_visible()
+        tab_to("input[name=overlay-map]")
+        page.keyboard.press("ArrowRight")
+        assert page.locator("input[name=overlay-map]:checked").get_attribute("value") == "depth"
+        tab_to("#view-overlay input[type=range]")
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text("#view-overlay output") == "61 %"
+        page.focus("#tab-overlay")
+        page.keyboard.press("ArrowRight")
+        tab_to("canvas.scene")
+
+
+def test_a_server_with_keys_is_asked_with_one(browser: Browser, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"page: {KEY}\n")
+    server = Server(api_keys_file=keys)
+    try:
+        with visit(browser, server.url, allow=("401 ",), ready="#key[open]") as page:
+            field = page.get_by_label("API key", exact=True)
+            field.fill("wrong-key-0123456789")
+            page.keyboard.press("Enter")
+            page.get_by_text("did not take that key").wait_for()
+            field.fill(KEY)
+            page.get_by_role("button", name="Continue").click()
+            expect(page.locator("#tasks li")).to_have_count(5)
+            give(page)
+            stores = "[Object.values(sessionStorage), Object.values(localStorage), document.cookie]"
+            assert page.evaluate(stores) == [[KEY], [], ""]
+    finally:
+        server.stop()
+
+
+def test_several_models_and_other_tasks_are_offered(browser: Browser, tmp_path: Path) -> None:
+    flat = make_bundle(tmp_path / "flat", FLAT, (PARITY,))
+    server = Server(DEFAULT_BUNDLE, flat)
+    try:
+        with visit(browser, server.url) as page:
+            give(page, SMALL)
+            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", *TASKS, "parity"]
+            page.click("#tab-scene")
+            with page.expect_response(lambda response: "model=tiny" in response.url):
+                page.select_option("#model", "tiny")
+            page.locator("#tab-scene").wait_for(state="hidden")  # there is no depth
+            assert page.locator("#view-maps").is_visible()
+            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", "parity"]
+            assert page.locator(".legend h3").all_inner_texts() == ["parity"]
+    finally:
+        server.stop()
+
+
+def test_the_page_works_below_a_prefix(server: Server, browser: Browser) -> None:
+    """As behind a proxy that gives the server a folder of a site and takes its name off."""
+    context = browser.new_context()
+    context.set_default_timeout(120_000)
+    page = context.new_page()
+    asked: list[str] = []
+
+    def forward(route: Route) -> None:
+        path = route.request.url.removeprefix(server.url)
+        asked.append(path)
+        assert path.startswith("/sub/")
+        route.fulfill(response=route.fetch(url=server.url + path.removeprefix("/sub")))
+
+    page.route("**/*", forward)
+    page.goto(f"{server.url}/sub/")
+    page.click("#example")
+    answered(page)
+    assert page.locator("#view-maps figure").count() == 6
+    assert any(path.startswith("/sub/predict?") for path in asked)
+    context.close()

@@ -1,0 +1,340 @@
+"""The demo page in a real browser: what it shows of an answer is what the answer says."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from tests.mtcp_serve.browser import (
+    PHONE,
+    PHOTO,
+    SMALL,
+    TASKS,
+    chromium,
+    expected,
+    give,
+    look,
+    needs_chromium,
+    point,
+    values,
+    visit,
+)
+from tests.mtcp_serve.process import Server
+
+pytestmark = needs_chromium
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(server: Server, browser: Browser) -> Iterator[Page]:
+    """A page that shows the answer to the photo; tests leave the view as they like."""
+    with visit(browser, server.url) as page:
+        give(page)
+        yield page
+
+
+@pytest.fixture(scope="module")
+def answer(server: Server) -> Any:
+    """The same photo's arrays and pictures, asked for without the page."""
+    body = server.predict(PHOTO.read_bytes(), "format=npz&visualize=true").content
+    return dict(np.load(io.BytesIO(body)))
+
+
+@pytest.fixture(scope="module")
+def metadata(answer: Any) -> Any:
+    return json.loads(answer["metadata"].item())
+
+
+def test_every_map_is_shown_exactly(page: Page, answer: Any, metadata: Any) -> None:
+    page.click("#tab-maps")
+    names = page.locator("#view-maps .name").all_inner_texts()
+    assert names == ["photo", *metadata["maps"]] == ["photo", *TASKS]
+    for name in TASKS:
+        address = page.eval_on_selector(f"[data-map={name}] canvas", "canvas => canvas.toDataURL()")
+        picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+        assert picture.getchannel("A").getextrema() == (255, 255)
+        assert np.array_equal(np.asarray(picture.convert("RGB")), answer[f"{name}.visualization"])
+
+
+@pytest.mark.parametrize("tile", ["photo", "depth", "parsing"])
+def test_the_pointer_reads_the_values_of_the_answer(
+    page: Page, answer: Any, metadata: Any, tile: str
+) -> None:
+    page.click("#tab-maps")
+    seen = set()
+    for u, v in [(0.04, 0.04), (0.42, 0.25), (0.5, 0.7), (0.77, 0.13), (0.999, 0.999)]:
+        point(page.locator(f"[data-map={tile}]"), u, v)
+        found = values(page)
+        x, y = map(int, found["photo"].split(", "))
+        assert abs(x - 512 * u) <= 2
+        assert abs(y - 512 * v) <= 2
+        assert found == expected(answer, metadata, x, y)
+        seen.add(found["depth"])
+    assert len(seen) >= 4
+    page.mouse.move(1, 1)
+    assert set(values(page).values()) == {""}
+
+
+def test_the_legend_lists_the_classes_present(page: Page, answer: Any, metadata: Any) -> None:
+    for task in ("semseg", "parsing"):
+        info = metadata["maps"][task]
+        labels = {label["id"]: label for label in info["labels"]}
+        rows = page.locator(f".legend[data-task={task}] li button")
+        assert [int(row.get_attribute("data-id") or -1) for row in rows.all()] == info["present"]
+        for row, index in zip(rows.all(), info["present"], strict=True):
+            assert row.locator(".label").inner_text() == labels[index]["name"]
+            colour = row.locator(".swatch").evaluate("swatch => getComputedStyle(swatch).backgroundColor")
+            want = tuple(int(labels[index]["color"][at : at + 2], 16) for at in (1, 3, 5))
+            assert colour == f"rgb{want}"
+            share = 100 * float((answer[task] == index).mean())
+            assert row.locator(".share").inner_text() == ("< 1 %" if share < 1 else f"{share:.0f} %")
+
+
+def test_a_class_stands_out_when_it_is_chosen(page: Page, answer: Any) -> None:
+    page.click("#tab-maps")
+    button = page.locator(".legend[data-task=parsing] button", has_text="skin")
+    button.click()
+    alpha = page.eval_on_selector(
+        "[data-map=parsing] canvas",
+        """canvas => [...canvas.getContext("2d").getImageData(0, 150, canvas.width, 1).data]""",
+    )[3::4]
+    skin = answer["parsing"][150] == int(button.get_attribute("data-id") or -1)
+    assert skin.any()
+    assert np.array_equal(np.array(alpha) == 255, skin)
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+
+
+def test_the_overlay_fades_from_the_photo_to_the_map(page: Page) -> None:
+    page.click("#tab-overlay")
+    page.locator("#view-overlay label", has_text="depth").click()
+    page.mouse.move(1, 1)
+    frame = page.locator("#view-overlay .frame")
+    slider = page.get_by_label("Opacity")
+    looks = {}
+    for percent in (0, 50, 100):
+        slider.fill(str(percent))
+        looks[percent] = look(frame)
+    assert page.locator("#view-overlay output").inner_text() == "100 %"
+    assert np.abs(looks[100] - looks[0]).mean() > 30
+    assert np.abs(looks[50] - (looks[0] + looks[100]) / 2).max() <= 2
+    page.locator("#view-overlay label", has_text="saliency").click()
+    assert np.abs(look(frame) - looks[100]).mean() > 30
+
+
+def test_the_overlay_reads_values_too(page: Page, answer: Any, metadata: Any) -> None:
+    page.click("#tab-overlay")
+    point(page.locator("#view-overlay .frame"), 0.3, 0.6)
+    cells = page.locator("#view-overlay .readout dd").all_inner_texts()
+    x, y = map(int, cells[0].split(", "))
+    assert cells == list(expected(answer, metadata, x, y).values())
+
+
+def test_timings_are_those_of_the_server_and_add_up(page: Page) -> None:
+    rows = page.locator("#timings dl div").all_inner_texts()
+    found = {name: float(ms.removesuffix(" ms")) for name, ms in (row.split("\n") for row in rows)}
+    assert list(found) == ["queue", "decode", "infer", "encode", "transfer", "round trip"]
+    assert found["infer"] > 0
+    total = found.pop("round trip")
+    assert abs(sum(found.values()) - total) <= 0.5 * len(found) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("button", "query", "name"),
+    [
+        ("Download the values of depth as PNG", "format=png&tasks=depth", "astronaut-depth.png"),
+        (
+            "Download the colour picture of parsing",
+            "format=png&tasks=parsing&visualize=true",
+            "astronaut-parsing-colour.png",
+        ),
+        ("PNGs (zip)", "format=zip&visualize=true", "astronaut-maps.zip"),
+        ("npz", "format=npz", "astronaut-maps.npz"),
+        ("JSON", "format=json", "astronaut-maps.json"),
+    ],
+)
+def test_downloads_are_the_files_of_the_gateway(
+    page: Page, server: Server, button: str, query: str, name: str
+) -> None:
+    page.click("#tab-maps")
+    with page.expect_download() as started:
+        page.get_by_role("button", name=button, exact=True).click()
+    assert started.value.suggested_filename == name
+    found = started.value.path().read_bytes()
+    want = server.predict(PHOTO.read_bytes(), query).content
+    match name.rpartition(".")[2]:
+        case "png":
+            assert found == want
+        case "json":
+            assert json.loads(found)["maps"] == json.loads(want)["maps"]
+        case _:  # the timings in it differ
+            with ZipFile(io.BytesIO(found)) as ours, ZipFile(io.BytesIO(want)) as theirs:
+                assert ours.namelist() == theirs.namelist()
+                maps = [member for member in ours.namelist() if not member.startswith("metadata")]
+                assert len(maps) >= 5
+                assert all(ours.read(member) == theirs.read(member) for member in maps)
+
+
+def test_the_scene_turns_by_mouse_and_by_keys(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, viewport={"width": 700, "height": 500}) as page:
+        give(page, SMALL)
+        page.click("#tab-scene")
+        canvas = page.locator("canvas.scene")
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        assert box is not None
+        looks = [look(canvas)[8:-8, 8:-8]]  # without the focus ring
+        drawn = (np.abs(looks[0] - looks[0][0, 0]).max(-1) > 20).mean()
+        assert 0.2 < drawn < 0.95
+
+        def changed() -> None:
+            looks.append(look(canvas)[8:-8, 8:-8])
+            assert np.abs(looks[-1] - looks[-2]).mean() > 1
+
+        page.mouse.move(box["x"] + 300, box["y"] + 150)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 360, box["y"] + 165, steps=2)
+        page.mouse.up()
+        changed()
+        canvas.focus()
+        for key in ("ArrowLeft", "ArrowUp", "+"):
+            page.keyboard.press(key)
+            changed()
+        page.mouse.wheel(0, 240)
+        changed()
+        page.get_by_label("Painted with").select_option("normals")
+        changed()
+        page.get_by_label("Assumed field of view").fill("90")
+        changed()
+        page.get_by_label("Painted with").select_option("photo")
+        page.get_by_label("Assumed field of view").fill("60")
+        canvas.focus()
+        page.keyboard.press("Home")
+        assert np.array_equal(look(canvas)[8:-8, 8:-8], looks[0])
+
+
+def test_the_camera_of_the_scene_is_right(page: Page) -> None:
+    seen = page.evaluate(
+        """async () => {
+        const { cameraMatrix } = await import("/web/renderer.js");
+        const tangents = [0.6, 0.4];
+        const project = (view, point) => {
+          const m = cameraMatrix({ pivot: 2, tangents, near: 0.1, far: 50, ...view });
+          const clip = [0, 1, 2, 3].map(
+            (row) => m[row] * point[0] + m[4 + row] * point[1] + m[8 + row] * point[2] + m[12 + row]);
+          return clip.slice(0, 3).map((part) => part / clip[3]);
+        };
+        const front = { yaw: 0, pitch: 0, distance: 2 };
+        return {
+          front: project(front, [0.6 * 0.5 * 5, 0.4 * -0.25 * 5, -5]),  // as the photo's own camera saw it
+          near: project(front, [0, 0, -0.1]),
+          far: project(front, [0, 0, -50]),
+          pivot: project({ yaw: 1, pitch: -0.7, distance: 3 }, [0, 0, -2]),
+          side: project({ yaw: Math.PI / 2, pitch: 0, distance: 3 }, [0, 0, -3]),
+        };
+    }"""
+    )
+    assert seen["front"][:2] == pytest.approx([0.5, -0.25], abs=1e-5)
+    assert [seen["near"][2], seen["far"][2]] == pytest.approx([-1, 1], abs=1e-4)
+    assert seen["pivot"][:2] == pytest.approx([0, 0], abs=1e-5)
+    # a quarter turn: what lay a metre behind the pivot now lies a metre beside it, three before the camera
+    assert seen["side"][:2] == pytest.approx([-1 / 3 / 0.6, 0], abs=1e-5)
+
+
+def test_the_surface_is_torn_where_depth_jumps(page: Page) -> None:
+    found = page.evaluate(
+        """async () => {
+        const { buildMesh } = await import("/web/mesh.js");
+        const columns = (depth) => {
+          const at = (index) => depth(index % 40, Math.floor(index / 40));
+          const values = Float32Array.from({ length: 40 * 30 }, (_, index) => at(index));
+          const mesh = buildMesh({ width: 40, height: 30, values });
+          const used = new Set([...mesh.triangles].map((at) => at % 40));
+          return { ...mesh, triangles: mesh.triangles.length / 3, used: [...used].sort((a, b) => a - b),
+                   vertices: [...mesh.vertices.slice(0, 3)] };
+        };
+        return {
+          flat: columns(() => 2),
+          slope: columns((x) => 2 + x / 20),
+          step: columns((x) => (x < 20 ? 1 : 9)),
+          hole: columns((x, y) => (x === 10 && y === 10 ? 0 : 3)),
+        };
+    }"""
+    )
+    full = 2 * 39 * 29
+    assert found["flat"]["triangles"] == found["slope"]["triangles"] == full
+    assert found["flat"]["vertices"] == pytest.approx([-1 + 1 / 40, 1 - 1 / 30, 2])
+    assert found["step"]["used"] == [*range(18), *range(22, 40)]
+    assert (found["step"]["nearest"], found["step"]["farthest"]) == (1, 9)
+    assert (
+        found["hole"]["triangles"] == full - 70
+    )  # 6 x 6 cells touch the 5 x 5 vertices around the hole, two by half
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(server: Server, browser: Browser, scheme: Any) -> None:
+    with visit(browser, server.url, color_scheme=scheme, reduced_motion="reduce") as page:
+        axe = Axe()
+
+        def check() -> None:
+            results = axe.run(page)
+            assert results.violations_count == 0, results.generate_report()
+
+        check()
+        give(page, SMALL)
+        page.focus("[data-map=depth]")
+        page.keyboard.press("ArrowRight")
+        check()
+        for tab in ("overlay", "scene"):
+            page.click(f"#tab-{tab}")
+            check()
+        page.click("#tab-maps")
+        page.click("[data-map=semseg]")
+        check()
+
+
+def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, **PHONE) as page:
+        take = page.locator("#file-camera")
+        assert take.get_attribute("capture") == "environment"
+        assert page.get_by_text("Take a photo").is_visible()
+        give(page, SMALL)
+
+        def fits() -> bool:
+            return bool(page.evaluate("document.documentElement.scrollWidth === innerWidth"))
+
+        assert fits()
+        lefts = {tile.bounding_box()["x"] for tile in page.locator(".tile").all()}  # type: ignore[index]
+        assert len(lefts) == 1
+        for tab in ("overlay", "scene"):
+            page.tap(f"#tab-{tab}")
+            assert fits()
+        page.tap("#tab-maps")
+        page.tap("[data-map=normals]")
+        assert page.locator("#enlarged").is_visible()
+        assert fits()
+        page.tap("#enlarged .frame")
+        assert page.locator("#enlarged .readout dd").nth(2).inner_text().endswith(" m")
+        page.tap("[data-close]")
+        assert not page.locator("#enlarged").is_visible()
