@@ -75,12 +75,13 @@ def predict(
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Write the maps of photos: OUT/NAME/TASK.png, maps.npz, overview.png to look at, metadata.json last.
+    """Write the maps of photos and videos.
 
-    Of videos the same for each frame, or films. What is complete is not made again, so a command that was
-    interrupted goes on when it is given again.
+    Of a photo: TASK.png, maps.npz, overview.png, metadata.json. Of a video: the same a frame, or films.
 
-    Exit status 0: all is there; 1: something is not, or not whole; 2: nothing was done; 130: interrupted.
+    What is complete is not made again: after an interruption the same command goes on.
+
+    Exit status 0: all is there; 1: not all, or not whole; 2: nothing was done; 130: interrupted.
     """
     from mtcp_serve.batching import Batcher
     from mtcp_serve.cli.progress import Work
