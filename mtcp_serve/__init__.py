@@ -5,6 +5,7 @@ and the errors. The application is ``mtcp_serve.app:create_app``, the way from p
 `mtcp_serve.pipeline.Pipeline`.
 """
 
+import os
 from importlib.metadata import version
 
 from mtcp_serve.errors import BundleError, MtcpServeError, RequestError
@@ -18,6 +19,10 @@ from mtcp_serve.manifest import (
     ProbabilityTask,
 )
 from mtcp_serve.settings import Settings
+
+# ONNX Runtime's Linux packages (since 1.29) keep an id of the machine in the home folder and report what they
+# run to their maker, unless this is set before the import. Photos and models are nobody else's affair.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = version("mtcp-serve")
 

@@ -8,12 +8,15 @@ the model is not loaded.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import triton_python_backend_utils as triton
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is imported
+import onnxruntime as ort
 
 _IMAGE = "image"
 _ERRORS_ONLY = 3  # severity of ONNX Runtime's log
