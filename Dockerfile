@@ -1,22 +1,82 @@
-# The server alone (no torch), for CPU. Build: docker build -t mtcp-serve .
-# Run:   docker run --rm -p 8000:8000 mtcp-serve
-# Another bundle: docker run --rm -p 8000:8000 -v "$PWD/bundle:/bundle:ro" -e MTCP_BUNDLE=/bundle mtcp-serve
-FROM python:3.11-slim AS build
-WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
-COPY mtcp_serve ./mtcp_serve
-RUN python -m venv /opt/mtcp && /opt/mtcp/bin/pip install --no-cache-dir .
+# Images of the gateway: docker build -t mtcp-serve . (CPU), with --target gpu (CUDA), and --target triton
+# (Triton with the shipped model, to put behind the gateway). docs/deployment.md says how they are run.
+ARG PYTHON=python:3.11-slim
+ARG CUDA=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
+ARG TRITON=nvcr.io/nvidia/tritonserver:25.10-py3
 
-FROM python:3.11-slim
-RUN useradd --system --uid 10001 --no-create-home mtcp
+# The gateway with the versions of constraints.txt, in a folder of its own.
+FROM ${PYTHON} AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY mtcp_serve ./mtcp_serve
+RUN python -m venv /opt/mtcp \
+    && /opt/mtcp/bin/pip install --no-cache-dir -c constraints.txt '.[otel,triton]'
+
+# The same on the CUDA image's own Python: ONNX Runtime's two builds are the same module, so one goes first.
+FROM ${CUDA} AS gpu-build
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY mtcp_serve ./mtcp_serve
+RUN python3 -m venv /opt/mtcp \
+    && /opt/mtcp/bin/pip install --no-cache-dir -c constraints.txt '.[otel,triton]' \
+    && /opt/mtcp/bin/pip uninstall -y onnxruntime \
+    && /opt/mtcp/bin/pip install --no-cache-dir -c constraints.txt onnxruntime-gpu
+
+FROM ${CUDA} AS gpu
+LABEL org.opencontainers.image.title="mtcp-serve (CUDA)" \
+      org.opencontainers.image.description="One photo, one request, five maps" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=gpu-build /opt/mtcp /opt/mtcp
+ENV PATH=/opt/mtcp/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MTCP_HOST=0.0.0.0 \
+    MTCP_PORT=8000 \
+    MTCP_PROVIDER=cuda
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-m", "mtcp_serve.probe"]
+ENTRYPOINT ["mtcp-serve"]
+CMD ["serve"]
+
+# The shipped bundle as a Triton repository; no torch is needed for that.
+FROM build AS repository
+COPY export ./export
+RUN /opt/mtcp/bin/python -m export.triton mtcp_serve/bundles/mtcp-lite -o /repository --backend onnxruntime
+
+FROM ${TRITON} AS triton
+LABEL org.opencontainers.image.title="mtcp-lite in Triton" \
+      org.opencontainers.image.licenses="Apache-2.0 AND BSD-3-Clause"
+COPY --from=repository /repository /repository
+ENV ORT_DISABLE_TELEMETRY=1
+USER 1000:1000
+EXPOSE 8000 8001 8002
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD \
+    ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=3)"]
+CMD ["tritonserver", "--model-repository=/repository"]
+
+FROM ${PYTHON} AS cpu
+LABEL org.opencontainers.image.title="mtcp-serve" \
+      org.opencontainers.image.description="One photo, one request, five maps" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/mtcp /opt/mtcp
 ENV PATH=/opt/mtcp/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MTCP_HOST=0.0.0.0 \
     MTCP_PORT=8000
-USER 10001
+USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD \
-    ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"MTCP_PORT\"]}/health/ready', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "mtcp_serve.probe"]
 ENTRYPOINT ["mtcp-serve"]
 CMD ["serve"]
