@@ -78,7 +78,12 @@ export class Grid {
         this.#file(name, true, "Colour", `Download the colour picture of ${name}`),
       );
     }
-    const caption = h("figcaption", {}, h("span", { class: "name" }, title), value, about, files);
+    const caption = h(
+      "figcaption",
+      {},
+      h("div", {}, h("span", { class: "name" }, title), value),
+      h("div", {}, about, files),
+    );
     return { figure: h("figure", { class: "tile" }, frame, caption), frame, canvas, missing, value, about };
   }
 
