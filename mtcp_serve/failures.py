@@ -15,6 +15,7 @@ from mtcp_serve.errors import (
     NotFoundError,
     RequestError,
 )
+from mtcp_serve.mount import path_of
 
 _log = logging.getLogger("mtcp_serve")
 
@@ -28,7 +29,7 @@ def error_response(error: RequestError, scope: Scope) -> JSONResponse:
     if error.challenge is not None:
         headers["WWW-Authenticate"] = error.challenge
     body: object = error.body()
-    if str(scope["path"]).startswith("/v2"):  # the Open Inference Protocol wants a string
+    if path_of(scope).startswith("/v2"):  # the Open Inference Protocol wants a string
         body = {"error": f"{error.message} ({error.hint})"}
     return JSONResponse(body, error.status, headers)
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mtcp_serve.errors import InternalError
 from mtcp_serve.failures import error_response
 from mtcp_serve.metrics import Metrics
+from mtcp_serve.mount import path_of
 
 REQUEST_ID = "X-Request-ID"
 """Header of the request's id: the client's own where it is short and plain, else a new one."""
@@ -83,7 +84,7 @@ class RequestContext:
             facts["key"] = key
         if stages := state.get("stages"):
             facts["stages"] = stages
-        level = logging.DEBUG if is_probe(scope["path"]) else logging.INFO
+        level = logging.DEBUG if is_probe(path_of(scope)) else logging.INFO
         _log.log(level, "the client hung up" if status == HUNG_UP else "request", extra=facts)
 
 

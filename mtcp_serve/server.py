@@ -41,6 +41,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
+                root_path=settings.root_path,
                 log_config=None,
                 access_log=False,
                 server_header=False,

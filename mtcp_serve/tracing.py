@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from mtcp_serve.middleware import is_probe
+from mtcp_serve.mount import path_of
 from mtcp_serve.timings import Timings
 
 
@@ -32,7 +33,7 @@ class Tracing:
         """The argument ``telemetry`` of the application."""
 
         def exclude(scope: MutableMapping[str, Any]) -> bool:
-            return is_probe(scope["path"])
+            return is_probe(path_of(scope))
 
         return {
             "tracer_provider": self._provider,

@@ -26,7 +26,7 @@ def option(name: str, *flags: str) -> Any:
     """A command line option for the setting ``name``, with its description and default."""
     field = Settings.model_fields[name]
     default = "the one in the package" if name == "bundle" else field.default
-    if default in (None, ()):
+    if default in (None, (), ""):
         default = "none"
     elif isinstance(default, bool):
         default = "on" if default else "off"

@@ -23,6 +23,7 @@ def serve(
     triton_ca: Annotated[Path | None, option("triton_ca", "--triton-ca")] = None,
     host: Annotated[str | None, option("host", "--host")] = None,
     port: Annotated[int | None, option("port", "--port")] = None,
+    root_path: Annotated[str | None, option("root_path", "--root-path")] = None,
     grpc_port: Annotated[int | None, option("grpc_port", "--grpc-port")] = None,
     api_keys_file: Annotated[Path | None, option("api_keys_file", "--api-keys-file")] = None,
     tls_cert: Annotated[Path | None, option("tls_cert", "--tls-cert")] = None,

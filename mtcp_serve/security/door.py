@@ -5,6 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mtcp_serve.errors import UnauthorizedError
 from mtcp_serve.failures import error_response
 from mtcp_serve.metrics import Metrics
+from mtcp_serve.mount import path_of
 from mtcp_serve.security.keys import ApiKeys
 
 OPEN = frozenset(
@@ -13,7 +14,7 @@ OPEN = frozenset(
         *("/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/favicon.ico"),  # pages without data
     }
 )
-"""Paths that need no key."""
+"""Paths that need no key, as `mtcp_serve.mount.path_of` gives them."""
 OPEN_BELOW = ("/web/", "/static-offline-docs/")
 """Folders of static files that need none: those of the page and of the reference."""
 
@@ -33,7 +34,7 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request in, or answer it."""
-        if scope["type"] == "lifespan" or is_open(scope["path"]):
+        if scope["type"] == "lifespan" or is_open(path_of(scope)):
             await self.app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}

@@ -3,6 +3,8 @@
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mtcp_serve.mount import path_of
+
 EVERYWHERE = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -50,8 +52,9 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        wanted = {**EVERYWHERE, "Content-Security-Policy": content_policy(scope["path"])}
-        if not scope["path"].startswith(_STATIC):
+        path = path_of(scope)
+        wanted = {**EVERYWHERE, "Content-Security-Policy": content_policy(path)}
+        if not path.startswith(_STATIC):
             wanted["Cache-Control"] = "no-store"
         if scope["scheme"] == "https":
             wanted["Strict-Transport-Security"] = _HSTS
