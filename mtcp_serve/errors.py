@@ -7,7 +7,7 @@ Tree of classes, with the HTTP status and the ``code`` of the answer::
     │   ├── BundleNotFoundError
     │   ├── ManifestError
     │   └── BundleMismatchError
-    ├── SettingsError                    a file that the settings name cannot be used; nothing starts
+    ├── SettingsError                    a file or port that the settings name cannot be used
     └── RequestError                     a request cannot be answered
         ├── InvalidImageError            400 invalid_image
         │   └── EmptyImageError          400 empty_image
@@ -59,7 +59,7 @@ class BundleMismatchError(BundleError):
 
 
 class SettingsError(MtcpServeError):
-    """A file that the settings name cannot be used."""
+    """A file or port that the settings name cannot be used; nothing starts."""
 
 
 class RequestError(MtcpServeError):
@@ -183,7 +183,7 @@ class PayloadTooLargeError(RequestError):
     status = 413
     code = "payload_too_large"
     close = True
-    default_hint = "send a smaller file, or raise MTCP_MAX_BYTES on the server"
+    default_hint = "send less, or raise MTCP_MAX_BYTES (a photo) or MTCP_BATCH_BYTES (a batch) on the server"
 
 
 class TooManyPhotosError(PayloadTooLargeError):
@@ -218,7 +218,7 @@ class InvalidParameterError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """As many requests are waiting as may wait."""
+    """As many requests are being read, worked on, waiting or answered as may be."""
 
     status = 429
     code = "overloaded"

@@ -21,10 +21,14 @@ _log = logging.getLogger("mtcp_serve")
 
 
 def error_response(error: RequestError, scope: Scope) -> JSONResponse:
-    """The answer for ``error``; its code is noted in ``scope`` for the log and the figures."""
+    """The answer for ``error``; its code is noted in ``scope`` for the log and the figures.
+
+    A client that asked whether to send the body (``Expect``) has not sent it: its connection ends, else the
+    next request on it would be taken for that body.
+    """
     scope.setdefault("state", {})["error_code"] = error.code
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    if error.close:
+    if error.close or any(name == b"expect" for name, _ in scope["headers"]):
         headers["Connection"] = "close"
     if error.challenge is not None:
         headers["WWW-Authenticate"] = error.challenge

@@ -20,7 +20,10 @@ SEND_S = 30.0
 
 
 class BoundedHttp(H11Protocol):
-    """uvicorn's protocol; a client that sends a head slowly, or none, does not hold a connection for ever."""
+    """uvicorn's protocol; a client that sends a head slowly, or none, does not hold a connection for ever.
+
+    Nor does one that goes on with a body after its answer: what nobody reads has the time of a head.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
@@ -34,6 +37,12 @@ class BoundedHttp(H11Protocol):
         """Read; after a head or its first part the time starts or ends."""
         super().data_received(data)
         self._watch()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next head, or for the rest of a body that was answered early."""
+        super().on_response_complete()
+        if self._unread:
+            self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -69,8 +78,13 @@ class BoundedHttp(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
+    @property
+    def _unread(self) -> bool:
+        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+
     def _watch(self) -> None:
-        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+        waiting = self.conn.their_state is h11.IDLE or self._unread
+        if not waiting or self.transport.is_closing():
             self._unwatch()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_S, self.transport.close)

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from mtcp_serve.errors import BundleError, InvalidBodyError, NotFoundError, RequestError
+from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, SettingsError
 from mtcp_serve.manifest import Manifest
 from mtcp_serve.oip import model as protocol
 from mtcp_serve.oip.grpc_calls import Calls, text
@@ -29,8 +29,7 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
     """Answer gRPC on the settings' port while the block lasts; then finish what was accepted.
 
     Raises:
-        BundleError: the port is taken.
-        SettingsError: the certificate or its key cannot be used.
+        SettingsError: the port is taken, or the certificate or its key cannot be used.
     """
     settings = service.settings
     tls = Tls.of(settings)
@@ -55,7 +54,7 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
                 grpc.ssl_server_credentials([(key, chain)], authorities, authorities is not None),
             )
     except RuntimeError as error:
-        raise BundleError(f"gRPC cannot listen on {address}: {error}") from error
+        raise SettingsError(f"gRPC cannot listen on {address}: {error}") from error
     await server.start()
     try:
         yield

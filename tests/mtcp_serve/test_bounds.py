@@ -21,11 +21,12 @@ from mtcp_serve.app import create_app
 from mtcp_serve.batching import Batcher
 from mtcp_serve.body import read_image
 from mtcp_serve.metrics import Metrics
+from mtcp_serve.routes import v2
 from mtcp_serve.service import Service
 from mtcp_serve.settings import Settings
 from mtcp_serve.timings import Timings
 from mtcp_serve.together import together
-from tests.mtcp_serve.support import GOOD, SLOW, TASKS
+from tests.mtcp_serve.support import GOOD, HEIGHT, SLOW, TASKS, WIDTH
 from tests.mtcp_serve.test_bad_input import check_error
 from tests.mtcp_serve.test_batching import GatedEngine, image
 
@@ -108,6 +109,28 @@ def test_a_batch_that_fails_leaves_no_inference_behind(bundle: Path) -> None:
         files = [("image", ("slow.png", SLOW)), ("image", ("good.png", GOOD))]
         check_error(client.post("/predict/batch", files=files), 500, "internal_error")
         assert not batcher._running
+
+
+@pytest.mark.parametrize("step", ["parse", "images_of"])
+def test_a_body_of_json_counts_as_an_upload_until_it_is_tensors(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """As text and as Python's numbers it is many times as large."""
+    app = create_app(Settings(bundle=(bundle,), threads=1))
+    work = getattr(v2, step)
+    running: list[int] = []
+
+    def seen(*arguments: Any) -> Any:
+        running.append(app.state.service.uploads.running)
+        return work(*arguments)
+
+    monkeypatch.setattr(v2, step, seen)
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, HEIGHT, WIDTH, 3]}
+    with TestClient(app) as client:
+        body = {"inputs": [{**tensor, "data": [0] * (HEIGHT * WIDTH * 3)}]}
+        assert client.post("/v2/models/tiny/infer", json=body).status_code == 200
+        assert running == [1]
+        assert "mtcp_uploads 0.0" in client.get("/metrics").text
 
 
 @pytest.mark.parametrize("broken", ["too few maps", "too few photos"])

@@ -213,7 +213,7 @@ def test_serve_help_shows_every_setting_and_default() -> None:
             continue
         assert (field.description or "?") in text or name == "bundle"
         default = "off" if field.default is False else field.default
-        default = "none" if default in (None, ()) else default
+        default = "none" if default in (None, (), "") else default
         assert f"Default: {default}." in text or name == "bundle"
 
 

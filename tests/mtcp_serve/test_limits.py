@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,25 @@ from tests.mtcp_serve.test_oip import free_port
 
 HEAD_S = 0.3
 SERVICE = "/inference.GRPCInferenceService"
+
+
+@asynccontextmanager
+async def connected(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to ``app`` behind our protocol."""
+    config = uvicorn.Config(app, http=BoundedHttp, log_config=None, lifespan="off", timeout_keep_alive=1)
+    config.load()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: BoundedHttp(config, ServerState(), {}), "127.0.0.1", 0
+    )
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        yield reader, writer
+        writer.close()
+
+
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 429, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no"})
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -53,23 +73,36 @@ def test_a_slow_head_is_not_waited_for(
     monkeypatch.setattr(protocol, "HEAD_S", HEAD_S)
 
     async def run() -> bytes:
-        config = uvicorn.Config(echo, http=BoundedHttp, log_config=None, lifespan="off", timeout_keep_alive=1)
-        config.load()
-        server = await asyncio.get_running_loop().create_server(
-            lambda: BoundedHttp(config, ServerState(), {}), "127.0.0.1", 0
-        )
-        async with server:
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        async with connected(echo) as (reader, writer):
             for part in parts:
                 writer.write(part)
                 await asyncio.sleep(2 * HEAD_S if part.endswith(b"\r\n\r\n") else 0)
-            answer = await asyncio.wait_for(reader.read(), 30)
-            writer.close()
-        return answer
+            return await asyncio.wait_for(reader.read(), 30)
 
     answer = asyncio.run(run())
     assert answer.count(b"200 OK") == answers
     assert answer.endswith(b"body" if answers else b"")
+
+
+def test_a_body_that_goes_on_after_its_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_S", HEAD_S)
+
+    async def run() -> None:
+        async with connected(refuse) as (reader, writer), asyncio.timeout(30):
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\nno")
+            open_still = True
+            while open_still:
+                writer.write(b"x")
+                try:
+                    async with asyncio.timeout(HEAD_S / 3):
+                        open_still = bool(await reader.read(1))
+                except TimeoutError:
+                    pass
+                except ConnectionError:
+                    open_still = False
+
+    asyncio.run(run())
 
 
 @pytest.fixture(scope="module")

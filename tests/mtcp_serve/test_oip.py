@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from clients import TritonClient
 from mtcp_serve.app import create_app
-from mtcp_serve.errors import BundleError
+from mtcp_serve.errors import SettingsError
 from mtcp_serve.settings import Settings
 from tests.mtcp_serve.process import CLEAN, Server
 from tests.mtcp_serve.support import HEIGHT, TASKS, WIDTH, noise
@@ -250,5 +250,5 @@ def test_a_port_that_is_taken(bundle: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         settings = Settings(bundle=(bundle,), grpc_port=taken.getsockname()[1])
-        with pytest.raises(BundleError, match="gRPC cannot listen"), TestClient(create_app(settings)):
+        with pytest.raises(SettingsError, match="gRPC cannot listen"), TestClient(create_app(settings)):
             pass

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from io import BytesIO
 from pathlib import Path
 
@@ -94,6 +95,37 @@ def test_an_endless_body_is_cut_off(server: Server) -> None:
             sent += 0x10000
     assert sent < 2**26
     assert server.predict().status_code == 200
+
+
+def test_after_a_refusal_the_connection_is_good_for_more(server: Server) -> None:
+    """The body of a request that was answered early is passed over, whenever it comes."""
+    with server.connect(f"Content-Length: {len(GOOD)}", "tasks=nothing") as connection:
+        refused = HTTPResponse(connection)
+        refused.begin()
+        assert refused.status == 404
+        assert refused.read()
+        assert refused.getheader("connection") is None
+        connection.sendall(GOOD + b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        alive = HTTPResponse(connection)
+        alive.begin()
+        assert alive.status == 200
+
+
+def test_a_client_that_waits_for_leave_to_send_is_not_waited_for(server: Server) -> None:
+    """It has not sent the body, and may never: what it sends next must not be taken for one."""
+    asks = f"Content-Length: {len(GOOD)}\r\nExpect: 100-continue"
+    with server.connect(asks, "tasks=nothing") as connection:
+        refused = HTTPResponse(connection)
+        refused.begin()
+        assert (refused.status, refused.getheader("connection")) == (404, "close")
+        refused.read()
+        assert connection.recv(1) == b""
+    with server.connect(asks, "tasks=depth") as connection:
+        assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(GOOD)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 200
 
 
 def test_a_client_that_hangs_up_harms_nobody(server: Server) -> None:
