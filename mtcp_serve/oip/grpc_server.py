@@ -22,6 +22,10 @@ from mtcp_serve.service import Service
 from mtcp_serve.timings import Timings
 
 _FRAMING = 64 * 1024
+_PING_MS = (
+    30_000  # a client is asked so often whether it is there: its calls hold places, and their answers memory
+)
+_PONG_MS = 10_000  # one that says nothing for so long is cut off
 
 
 @asynccontextmanager
@@ -40,6 +44,8 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
             ("grpc.max_receive_message_length", settings.batch_bytes + _FRAMING),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", _PING_MS),
+            ("grpc.keepalive_timeout_ms", _PONG_MS),
         ],
     )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), server)

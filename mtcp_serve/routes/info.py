@@ -51,6 +51,6 @@ async def ready(service: Running) -> HealthOut:
     },
 )
 async def metrics(request: Request) -> Response:
-    """Requests, errors by kind, queue, micro-batches, and seconds by stage."""
+    """Requests, errors by code, queue, uploads, answers, micro-batches, and seconds by stage."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(request.app.state.metrics.registry), headers={"Content-Type": content_type})
