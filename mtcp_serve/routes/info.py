@@ -11,7 +11,6 @@ from mtcp_serve.schemas import HealthOut, ModelsOut
 
 router = APIRouter()
 
-_TEXT = {"schema": {"type": "string"}}
 _NOT_READY = error_responses(NotReadyError)
 
 

@@ -174,7 +174,7 @@ def test_a_refusal_comes_before_the_body_and_the_queue(server: Server) -> None:
                 until(lambda: "mtcp_running_requests 1.0" in own.get("/metrics", headers=BEARER).text)
                 return predict_status(server, {}), predict_status(server, BEARER)
 
-        until(lambda: refusals() == (401, 429))  # more than once if the deadline was first
+        until(lambda: refusals() == (401, 429))  # again, if the deadline of the stuck one was first
 
 
 def predict_status(server: Server, headers: dict[str, str]) -> int:
