@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -25,14 +25,15 @@ PREFIX = "/maps/of/photos"
 @pytest.fixture(scope="module", params=["mounted", "proxied"])
 def below(
     bundle: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[tuple[httpx.Client, str]]:
+) -> Iterator[tuple[Any, str]]:
     """A client, and what stands before the paths that it asks the server for."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text(f"tests: {KEY['X-API-Key']}")
     keys.chmod(0o600)
     if request.param == "mounted":
         app = create_app(Settings(bundle=(bundle,), threads=1, api_keys_file=keys))
-        parent = Starlette(routes=[Mount(PREFIX, app)], lifespan=lambda _: app.router.lifespan_context(app))
+        lifespan: Any = app.router.lifespan_context
+        parent = Starlette(routes=[Mount(PREFIX, app)], lifespan=lambda _: lifespan(app))
         with TestClient(parent, follow_redirects=False) as client:
             yield client, PREFIX
     else:
@@ -41,7 +42,7 @@ def below(
         assert server.stop() in CLEAN
 
 
-def test_the_page_and_the_reference_need_no_key_and_may_run(below: tuple[httpx.Client, str]) -> None:
+def test_the_page_and_the_reference_need_no_key_and_may_run(below: tuple[Any, str]) -> None:
     client, prefix = below
     page, script = client.get(f"{prefix}/"), client.get(f"{prefix}/web/page.js")
     assert (page.status_code, script.status_code) == (200, 200)
@@ -60,7 +61,7 @@ def test_the_page_and_the_reference_need_no_key_and_may_run(below: tuple[httpx.C
     assert client.get(f"{prefix}/openapi.json").json()["servers"] == [{"url": PREFIX}]
 
 
-def test_the_rest_needs_one(below: tuple[httpx.Client, str]) -> None:
+def test_the_rest_needs_one(below: tuple[Any, str]) -> None:
     client, prefix = below
     assert client.get(f"{prefix}/health/ready").status_code == 200
     for path in ("/models", "/metrics", f"{PREFIX}/docs", "/nothing", "/docs/x"):
