@@ -11,7 +11,7 @@ from training.cli import app
 from training.config import ConfigError, shipped_configs
 from training.sweep import SweepConfig, load_sweep, run_sweep
 from training.sweep.config import slug
-from training.sweep.results import DELTA, best_row, collect, spread, table
+from training.sweep.results import DELTA, GAIN, best_row, collect, spread, table
 from training.sweep.runner import runs
 from training.tasks import make_task
 from training.trainer import LAST, Trainer
@@ -78,6 +78,24 @@ def test_means_deviations_and_delta_mtl_of_the_same_seed(tmp_path: Path) -> None
     lines = table(sweep, TASKS, figures).splitlines()
     assert lines[0] == "|  | depth rmse ↓ | normals mErr ↓ | Delta-MTL % | seeds |"
     assert lines[2] == "| both | 0.6000 ± 0.1414 | 25.00 ± 7.07 | 37.50 | 2 |"
+
+
+def test_the_gain_over_a_reference_is_taken_seed_by_seed(tmp_path: Path) -> None:
+    sweep = plan()
+    sweep = sweep.model_copy(update={"rows": {**sweep.rows, "other": ()}, "reference": "both"})
+    for seed, (rmse, other) in enumerate([(0.5, 0.4), (0.9, 0.6)]):
+        write_report(sweep, tmp_path, "both", seed, rmse, 30.0)
+        write_report(sweep, tmp_path, "other", seed, other, 30.0)
+        write_report(sweep, tmp_path, "only depth", seed, 1.0, 0.0)
+        write_report(sweep, tmp_path, "only normals", seed, 0.0, 30.0)
+    figures = collect(sweep, TASKS, tmp_path)["val"]
+    # Delta-MTL: both 25 and 5, other 30 and 20
+    assert figures["other"][GAIN] == pytest.approx((10.0, 50**0.5, 2))
+    assert GAIN not in figures["both"]
+    lines = table(sweep, TASKS, figures).splitlines()
+    assert lines[0].endswith("| Delta-MTL % | gain over both | seeds |")
+    assert lines[2].endswith("| 15.00 ± 14.14 |  | 2 |")
+    assert lines[-1].endswith("| 25.00 ± 7.07 | 10.00 ± 7.07 | 2 |")
 
 
 def test_one_value_has_no_deviation() -> None:

@@ -24,6 +24,8 @@ class SweepConfig(BaseModel):
     """Label -> overrides. The first row has all tasks."""
     single_task: dict[str, str] = Field(default_factory=dict)
     """Task -> the row that trains it alone; with all tasks there, rows get a Delta-MTL against them."""
+    reference: str | None = None
+    """The row whose Delta-MTL the others' is compared with, seed by seed."""
     test: tuple[str, ...] = ()
     """Overrides that turn the validation sources into those to report on; empty: validation only."""
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -31,9 +33,9 @@ class SweepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _rows_exist(self) -> "SweepConfig":
-        named = [*self.single_task.values(), *self.published]
+        named = [*self.single_task.values(), *self.published, *filter(None, [self.reference])]
         if unknown := [row for row in named if row not in self.rows]:
-            raise ValueError(f"single_task and published name rows that are not there: {unknown}")
+            raise ValueError(f"single_task, published or reference name rows that are not there: {unknown}")
         slugs = [slug(row) for row in self.rows]
         if len(set(slugs)) < len(slugs):
             raise ValueError(

@@ -19,6 +19,8 @@ from training.tasks import Task, entry
 PROTOCOL: Protocol = "invpt"
 """Depth, normals and saliency in tables: every labelled pixel counts."""
 DELTA = "Delta-MTL %"
+GAIN = "gain"
+"""A row's Delta-MTL minus the reference row's of the same seed, which shares the single-task runs."""
 
 Spread = tuple[float, float | None, int]
 """Mean, sample standard deviation (None with one seed) and number of seeds."""
@@ -33,7 +35,7 @@ def spread(values: Sequence[float]) -> Spread:
 def collect(
     sweep: SweepConfig, tasks: Sequence[Task], output: Path
 ) -> dict[str, dict[str, dict[str, Spread]]]:
-    """Split (``val``, ``test``) -> row -> task or `DELTA` -> figure, of all finished runs.
+    """Split (``val``, ``test``) -> row -> task, `DELTA` or `GAIN` -> figure, of all finished runs.
 
     Delta-MTL compares a run with the single-task runs of its own seed.
     """
@@ -57,10 +59,25 @@ def _row(
             continue
         for name, value in headlines(report, tasks, PROTOCOL).items():
             values.setdefault(name, []).append(value)
-        single = _single(sweep, reports, seed)
-        if all(task.name in report and task.name in single for task in tasks):
-            values.setdefault(DELTA, []).append(delta_mtl(report, single, tasks, PROTOCOL))
+        delta = _delta(sweep, tasks, reports, row, seed)
+        if delta is None:
+            continue
+        values.setdefault(DELTA, []).append(delta)
+        if sweep.reference is not None and row != sweep.reference:
+            reference = _delta(sweep, tasks, reports, sweep.reference, seed)
+            if reference is not None:
+                values.setdefault(GAIN, []).append(delta - reference)
     return {name: spread(found) for name, found in values.items()}
+
+
+def _delta(
+    sweep: SweepConfig, tasks: Sequence[Task], reports: Mapping[tuple[str, int], Report], row: str, seed: int
+) -> float | None:
+    """Delta-MTL of one run; None while it or a single-task run of its seed is missing, or it lacks a task."""
+    report, single = reports.get((row, seed), {}), _single(sweep, reports, seed)
+    if not all(task.name in report and task.name in single for task in tasks):
+        return None
+    return delta_mtl(report, single, tasks, PROTOCOL)
 
 
 def _single(sweep: SweepConfig, reports: Mapping[tuple[str, int], Report], seed: int) -> Report:
@@ -70,13 +87,15 @@ def _single(sweep: SweepConfig, reports: Mapping[tuple[str, int], Report], seed:
 
 def table(sweep: SweepConfig, tasks: Sequence[Task], figures: Mapping[str, Mapping[str, Spread]]) -> str:
     """A Markdown table of one split: mean and deviation over the seeds, the paper's figure in brackets."""
-    header = ["", *(_heading(task) for task in tasks), DELTA, "seeds"]
+    gain = [] if sweep.reference is None else [f"{GAIN} over {sweep.reference}"]
+    header = ["", *(_heading(task) for task in tasks), DELTA, *gain, "seeds"]
     lines = []
     for row, values in figures.items():
         published = sweep.published.get(row, {})
         cells = [_cell(values.get(task.name), published.get(task.name)) for task in tasks]
         seeds = max(count for _, _, count in values.values())
-        lines.append([row, *cells, _cell(values.get(DELTA), None, digits=2), str(seeds)])
+        cells += [_cell(values.get(name), None, digits=2) for name in (DELTA, *([GAIN] if gain else []))]
+        lines.append([row, *cells, str(seeds)])
     return markdown(header, lines)
 
 
