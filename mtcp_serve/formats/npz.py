@@ -1,9 +1,7 @@
 """``npz``: the arrays as they are, for ``numpy.load``."""
 
 from concurrent.futures import Executor
-from io import BytesIO
 from typing import Any
-from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.lib.format import write_array
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from mtcp_serve.describe import describe_map
+from mtcp_serve.formats.archive import Archive
 from mtcp_serve.formats.writer import Writer
 from mtcp_serve.pipeline import DenseMap, Prediction
 from mtcp_serve.resample import Map
@@ -33,8 +32,7 @@ class NpzWriter(Writer):
 
     def __init__(self, pool: Executor, visualize: bool = False) -> None:
         super().__init__(pool, visualize)
-        self._buffer = BytesIO()
-        self._archive = ZipFile(self._buffer, "w", ZIP_STORED)
+        self._archive = Archive()
 
     def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
         maps = {}
@@ -55,8 +53,7 @@ class NpzWriter(Writer):
     def finish(self, document: BaseModel) -> bytes:
         """The archive."""
         self._member("metadata", np.array(document.model_dump_json(exclude_none=True)))
-        self._archive.close()
-        return self._buffer.getvalue()
+        return self._archive.finish()
 
     def _member(self, name: str, array: NDArray[Any]) -> None:
         with self._archive.open(f"{name}.npy", "w", force_zip64=True) as member:

@@ -1,11 +1,10 @@
 """``zip``: the PNG files and their metadata, to unpack and look at."""
 
 from concurrent.futures import Executor
-from io import BytesIO
-from zipfile import ZIP_STORED, ZipFile
 
 from pydantic import BaseModel
 
+from mtcp_serve.formats.archive import Archive
 from mtcp_serve.formats.writer import Writer, encode_maps
 from mtcp_serve.pipeline import Prediction
 from mtcp_serve.schemas import MapOut
@@ -20,8 +19,7 @@ class ZipWriter(Writer):
 
     def __init__(self, pool: Executor, visualize: bool = False) -> None:
         super().__init__(pool, visualize)
-        self._buffer = BytesIO()
-        self._archive = ZipFile(self._buffer, "w", ZIP_STORED)
+        self._archive = Archive()
 
     def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
         maps = {}
@@ -34,5 +32,4 @@ class ZipWriter(Writer):
     def finish(self, document: BaseModel) -> bytes:
         """The archive."""
         self._archive.writestr("metadata.json", document.model_dump_json(exclude_none=True, indent=1))
-        self._archive.close()
-        return self._buffer.getvalue()
+        return self._archive.finish()

@@ -1,6 +1,7 @@
 """What is encoded can be decoded again, to the precision that the format promises."""
 
 import base64
+import gc
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -251,3 +252,18 @@ def test_maps_are_encoded_in_parallel(format: str) -> None:
     )
     writer = FORMATS[format](POOL)
     assert set(writer.add(replace(one, maps=maps)).maps) == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["npz", "zip"])
+def test_an_answer_that_is_never_finished_goes_without_a_word(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+    with ThreadPoolExecutor(1) as pool:
+        writer: Any = FORMATS[name](pool)
+        writer._archive.writestr("some", b"member")
+        writer._archive.fp.close()  # as the collector may do with what a cancelled request held
+        del writer
+        gc.collect()
+    assert said == []
