@@ -34,7 +34,7 @@ PHONE: dict[str, Any] = {
     "is_mobile": True,
     "has_touch": True,
 }
-_PATIENCE_MS = 120_000  # a busy machine is no fault
+PATIENCE_MS = 20_000  # a busy machine is no fault
 _ARGS = [
     "--disable-background-networking",
     "--disable-component-update",
@@ -69,7 +69,7 @@ def visit(
     nothing was asked of any other origin.
     """
     context = browser.new_context(**{"viewport": DESKTOP, **options})
-    context.set_default_timeout(_PATIENCE_MS)
+    context.set_default_timeout(PATIENCE_MS)
     faults: list[str] = []
     addresses: list[str] = []
     page = context.new_page()
