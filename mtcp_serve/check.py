@@ -1,6 +1,5 @@
 """Whether a bundle can be trusted: its manifest, files, graphs, and the maps it makes of a photo."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from mtcp_serve.onnx_nodes import Node, read_graph
 from mtcp_serve.pipeline import check_values
 from mtcp_serve.resample import Map
 from mtcp_serve.settings import Settings
+from mtcp_serve.threads import run
 
 Status = Literal["ok", "failed", "not run"]
 _GRIDSAMPLE_RENAMED = 20
@@ -86,7 +86,7 @@ def check_bundle(folder: Path, photo: bytes | None = None, threads: int = 0) -> 
     yield Row("graph", "ok", f"opens in ONNX Runtime; takes and gives what the manifest says ({MODEL_FILE})")
     pixels = image.resized(manifest.input.height, manifest.input.width)
     try:
-        maps = asyncio.run(engine.infer(pixels[None], manifest.tasks))
+        maps = run(engine.infer(pixels[None], manifest.tasks))
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         yield Row("maps", "failed", f"ONNX Runtime cannot run the graph: {error}")
         return

@@ -1,9 +1,13 @@
 """Blocking work beside the event loop."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
-from typing import ParamSpec, TypeVar
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,3 +30,38 @@ async def in_thread(func: Callable[[], T], on_cancel: Callable[[], object] = lam
         if not future.cancelled():
             future.exception()
         raise
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` that an interrupt is sure to cancel.
+
+    Python notes a signal and handles it at the main thread's next instruction. One that comes just before the
+    event loop goes to sleep, or to another thread, does not end that sleep: with `asyncio.run` it would be
+    handled only when the work in a thread is done, whose cancellation it asks for.
+    """
+
+    async def woken() -> T:
+        with _signals_wake():
+            return await main
+
+    return asyncio.run(woken())
+
+
+@contextmanager
+def _signals_wake() -> Iterator[None]:
+    """Have every signal wake the running event loop; what handles it stays as it is."""
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield  # on Windows the loop sees to it itself
+        return
+    loop = asyncio.get_running_loop()
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.setblocking(False)
+        writing.setblocking(False)
+        loop.add_reader(reading, reading.recv, 4096)
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(reading)

@@ -1,7 +1,5 @@
 """Works through photos and videos with a progress bar, and says what became of each."""
 
-import asyncio
-
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mtcp_serve.bulk import Outcome, predict_files
@@ -9,6 +7,7 @@ from mtcp_serve.cli.common import ERRORS, INTERRUPTED, SOME_FAILED, plain
 from mtcp_serve.files import NoRoomError
 from mtcp_serve.images import ImageLimits
 from mtcp_serve.inputs import Item
+from mtcp_serve.threads import run
 from mtcp_serve.writing import Wanted
 
 
@@ -31,7 +30,7 @@ class Work:
         """Do it; the exit status."""
         try:
             with self._bars:
-                asyncio.run(self._run())
+                run(self._run())
         except NoRoomError as error:
             ERRORS.print(f"[bold red]error:[/] {plain(error)}")
             self._sum_up("stopped")

@@ -3,16 +3,22 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def start(*arguments: object, wrapper: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-    """Start it, after the words of ``wrapper``."""
+def start(
+    *arguments: object,
+    wrapper: tuple[str, ...] = (),
+    module: str = "mtcp_serve",
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[str]":
+    """Start it, after the words of ``wrapper``, or a ``module`` that does the same."""
     command = [
         *wrapper,
         sys.executable,
         "-m",
-        "mtcp_serve",
+        module,
         "predict",
         *map(str, arguments),
         "--threads",
@@ -23,13 +29,18 @@ def start(*arguments: object, wrapper: tuple[str, ...] = ()) -> "subprocess.Pope
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **(environment or {})},
     )
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Its exit status and what it printed."""
-    said, _ = process.communicate(timeout=120)
+    """Its exit status and what it printed; one that does not end is killed."""
+    try:
+        said, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said, _ = process.communicate()
+        raise AssertionError(f"it did not end; it said: {said}") from None
     return process.returncode, said
 
 

@@ -1,8 +1,11 @@
 """The command line: files, exit codes and messages."""
 
+import ctypes
 import json
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +178,27 @@ def test_interrupted_it_goes_on(bundle: Path, tmp_path: Path) -> None:
     assert code == 0
     assert "finished: 2 done, 1 were complete before" in said
     assert sorted(path.name for path in out.iterdir()) == ["a", "b", "c"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sends a signal to one thread")
+def test_an_interrupt_that_wakes_nobody_is_heeded(bundle: Path, tmp_path: Path) -> None:
+    """Python handles signals in the main thread; one that another thread gets does not end its sleep.
+
+    Nor does one that comes just before it falls asleep, which cannot be timed from outside.
+    """
+    (tmp_path / "stuck.png").write_bytes(STUCK)
+    (tmp_path / "first.png").write_bytes(GOOD)
+    process = command.start(
+        tmp_path / "first.png", tmp_path / "stuck.png", "-o", tmp_path / "out", "-b", bundle
+    )
+    assert process.stdout is not None
+    assert "first.png -> " in process.stdout.readline()
+    time.sleep(0.5)  # now the main thread sleeps, and a worker is with the model
+    threads = {int(path.name) for path in Path(f"/proc/{process.pid}/task").iterdir()} - {process.pid}
+    assert ctypes.CDLL(None).tgkill(process.pid, max(threads), signal.SIGINT) == 0
+    code, said = command.finish(process)
+    assert code == 130, said
+    assert "interrupted: 1 done, 1 left" in said
 
 
 def test_predict_refuses_what_it_cannot_do(bundle: Path, photo: Path, tree: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import subprocess
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -120,23 +121,33 @@ def test_killed_in_the_middle_it_goes_on_and_the_film_is_the_same(bundle: Path, 
     clip = write_clip(tmp_path / "clip.mp4", [time + time // 50 for time in range(3 * SEGMENT + 7)])
     options = ("-b", bundle, "--video", "depth", "--overlay", "semseg:0.3")
     whole = command.start(clip, "-o", tmp_path / "whole", *options)
-    cut = command.start(clip, "-o", tmp_path / "cut", *options)
+
+    def started(hold_at: int) -> tuple["subprocess.Popen[str]", Path]:
+        """It, holding still before it keeps that segment, and the file that lets it go on."""
+        go_on = tmp_path / f"{hold_at}.go"
+        process = command.start(
+            *(clip, "-o", tmp_path / "cut", *options),
+            module="tests.mtcp_serve.held",
+            environment={"HOLD_AT": str(hold_at), "HOLD_UNTIL": str(go_on)},
+        )
+        while not go_on.with_suffix(".held").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        return process, go_on
+
     work = tmp_path / "cut" / ".clip.partial"
-    while not (work / "times-000000.json").exists():
-        assert cut.poll() is None, cut.communicate()
-        time.sleep(0.002)
+    cut, _ = started(1)
     cut.kill()
     assert command.finish(cut)[0] == -signal.SIGKILL
     assert not (tmp_path / "cut" / "clip").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in work.glob("*-000000.*")}
     assert len(kept) == 3
 
-    again = command.start(clip, "-o", tmp_path / "cut", *options)
-    while not (work / "times-000001.json").exists():  # once more, now by hand
-        assert again.poll() is None, again.communicate()
-        time.sleep(0.002)
+    again, go_on = started(2)  # once more, now by hand
+    assert (work / "times-000001.json").exists()
     assert {name: (work / name).stat().st_mtime_ns for name in kept} == kept
     again.send_signal(signal.SIGINT)
+    go_on.touch()
     code, said = command.finish(again)
     assert code == 130, said
     assert "interrupted: 0 done, 1 left; the same command goes on" in said
