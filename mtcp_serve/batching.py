@@ -13,6 +13,7 @@ from mtcp_serve.engine import Engine
 from mtcp_serve.manifest import TaskSpec
 from mtcp_serve.resample import Map
 from mtcp_serve.timings import Timings
+from mtcp_serve.together import ended
 
 
 @dataclass(eq=False)
@@ -59,7 +60,8 @@ class Batcher:
         """The maps of ``tasks``, in their order, for one ``image`` (``[height, width, 3]`` uint8 RGB).
 
         The wait goes into ``timings`` as ``queue``, the batch as ``infer``. A cancelled call leaves the
-        queue; a batch whose calls are all cancelled is stopped.
+        queue; a batch whose calls are all cancelled is stopped, and the call that stops it ends after it: a
+        request gives its slot back when nothing runs for it any more.
         """
         item = _Item(image, tasks, timings, asyncio.get_running_loop().create_future())
         self._waiting.append(item)
@@ -67,7 +69,7 @@ class Batcher:
         try:
             return await item.answer
         except asyncio.CancelledError:
-            self._forget(item)
+            await self._forget(item)
             raise
 
     async def close(self) -> None:
@@ -76,13 +78,14 @@ class Batcher:
             await (asyncio.wait(self._running) if self._running else asyncio.sleep(self._max_delay_s))
         await self.engine.close()
 
-    def _forget(self, item: _Item) -> None:
+    async def _forget(self, item: _Item) -> None:
         if not item.answer.cancel() and not item.answer.cancelled():
             item.answer.exception()  # nobody else will ask for it
         if item.batch is None:
             self._waiting.remove(item)
         elif all(other.answer.cancelled() for other in self._running.get(item.batch, ())):
             item.batch.cancel()
+            await ended(item.batch)
 
     def _dispatch_after(self, delay: float) -> None:
         """Look at the queue after ``delay`` seconds, or at the time already set if that is earlier."""

@@ -6,8 +6,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
+
+from mtcp_serve.together import ended
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,11 +26,7 @@ async def in_thread(func: Callable[[], T], on_cancel: Callable[[], object] = lam
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         on_cancel()
-        while not future.done():
-            with suppress(asyncio.CancelledError):  # cancelled once more: the thread is still there
-                await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()
+        await ended(future)
         raise
 
 

@@ -173,6 +173,34 @@ def test_a_batch_stops_only_when_nobody_waits_for_it() -> None:
     run(scenario)
 
 
+def test_the_call_that_stops_a_batch_ends_after_it() -> None:
+    """An engine takes its time to stop; until then the request keeps its slot, also when cancelled again."""
+
+    class SlowToStop(GatedEngine):
+        async def infer(self, images: Any, tasks: Sequence[TaskSpec]) -> list[Any]:
+            try:
+                return await super().infer(images, tasks)
+            except asyncio.CancelledError:
+                await self.go.wait()
+                raise
+
+    async def scenario() -> None:
+        engine = SlowToStop()
+        batcher = Batcher(engine)
+        call = start(batcher, 1)
+        await settle()
+        for _ in range(2):
+            call.cancel()
+            await settle()
+            assert (engine.stopped, call.done()) == (1, False)
+        engine.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert not batcher._running
+
+    run(scenario)
+
+
 def test_an_error_reaches_everybody_in_the_batch_and_nobody_else() -> None:
     async def scenario() -> None:
         engine = GatedEngine()
