@@ -1,19 +1,16 @@
 """From PyTorch to an ONNX graph that every runtime in use reads correctly."""
 
-import logging
 from ast import literal_eval
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx
 import torch
-from onnxscript.optimizer import optimize
 from torch.export import Dim, ExportedProgram
 
 from export.errors import ExportError
 from export.graph import DeploymentGraph
 from export.half import store_exact_halves
+from export.simplify import simplify
 from mtcp_serve.manifest import IMAGE_TENSOR
 
 OPSET = 18
@@ -57,9 +54,7 @@ def convert(graph: DeploymentGraph) -> Converted:
     assert program.exported_program is not None
     model = program.model_proto
     store_exact_halves(model)
-    with _quiet_optimizer():
-        model = optimize(model)
-    converted = Converted(model, _used_parameters(program.exported_program))
+    converted = Converted(simplify(model), _used_parameters(program.exported_program))
     _name_nodes(converted.model)
     _strip_notes(converted.model)
     check_structure(converted)
@@ -127,15 +122,3 @@ def _strip_notes(model: onnx.ModelProto) -> None:
     for whole in (model, graph):
         whole.ClearField("metadata_props")
         whole.ClearField("doc_string")
-
-
-@contextmanager
-def _quiet_optimizer() -> Iterator[None]:
-    """Hide what onnxscript's constant folding reports as a warning each time it leaves a Split alone."""
-    logger = logging.getLogger("onnxscript.optimizer._constant_folding")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
