@@ -48,7 +48,7 @@ CHANNEL: Final = [
     ("grpc.service_config", json.dumps(_SERVICE)),
     ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER),
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 500),  # so that a retry finds a server that is back
 ]
 """Channel options: no cap on messages, and retries within the deadline, on UNAVAILABLE only."""
 
