@@ -9,7 +9,7 @@ serve: .venv-serve/installed  ## the server with the shipped weights, no torch
 	.venv-serve/bin/mtcp-serve serve
 
 test: .venv/installed lint  ## everything the project checks about itself
-	.venv/bin/python -m pytest -n auto --dist loadfile
+	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	.venv/bin/ruff check .

@@ -58,20 +58,26 @@ def stop_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> Non
         trainer.train()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A run that nothing interrupted."""
+    config = tiny_run("checkpoint_every=1", "optim.ema=0.9", "model.backbone.drop_path=0.2")
+    trainer = Trainer(config, tmp_path_factory.mktemp("whole"))
+    trainer.train()
+    return trainer
+
+
 @pytest.mark.parametrize("dies_at", [2, 5], ids=["within the first epoch", "within the second epoch"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    dies_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Trainer, dies_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_run("checkpoint_every=1", "optim.ema=0.9", "model.backbone.drop_path=0.2")
-    whole = Trainer(config, tmp_path / "whole")
-    whole.train()
-    stop_at(Trainer(config, tmp_path / "cut"), dies_at, monkeypatch)
-    resumed = Trainer(config, tmp_path / "cut")
+    stop_at(Trainer(whole.config, tmp_path), dies_at, monkeypatch)
+    resumed = Trainer(whole.config, tmp_path)
     assert resumed.resume()
     assert resumed.step == dies_at
     resumed.train()
     assert_same(final_state(whole), final_state(resumed))
-    histories = [read_history(tmp_path / name / "history.csv") for name in ("whole", "cut")]
+    histories = [read_history(trainer.run / "history.csv") for trainer in (whole, resumed)]
     for one, other in zip(*histories, strict=True):
         assert one.pop("seconds") is not None
         assert other.pop("seconds") is not None
@@ -164,5 +170,6 @@ def test_slim_checkpoints_hold_the_averaged_weights(tmp_path: Path) -> None:
     network, config = checkpoint.load_network(tmp_path / "slim.pt")
     assert config == trainer.config
     assert trainer.ema is not None
+    slimmed = network.state_dict()
     for name, value in trainer.ema.module.state_dict().items():
-        torch.testing.assert_close(network.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(slimmed[name], value, rtol=1e-3, atol=1e-3)

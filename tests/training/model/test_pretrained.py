@@ -54,8 +54,8 @@ def test_a_checkpoint_is_a_starting_point(tmp_path: Path) -> None:
     )
     target = build_network(config.model)
     assert initialise(target, str(tmp_path / "a.pt")) == len(source.state_dict())
-    for name, value in source.state_dict().items():
-        assert torch.equal(target.state_dict()[name], value)
+    copied = target.state_dict()
+    assert all(torch.equal(copied[name], value) for name, value in source.state_dict().items())
     other = MTCP(tiny_model(decoder={"channels": 16, "window": 4, "fusion": "dynamic"}))
     with pytest.raises(WeightsError, match="lacks"):
         initialise(other, str(tmp_path / "a.pt"))
