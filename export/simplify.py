@@ -66,7 +66,6 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     rewrite = Sequential(
         RewritePass(RULES),
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
         common.RemoveUnusedOpsetsPass(),
     )
     with _quiet_folding():
