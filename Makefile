@@ -1,7 +1,7 @@
 # Two commands set everything up on a fresh machine with Python 3.11 or newer.
 PYTHON ?= python3
 
-.PHONY: serve test lint weights model_repository
+.PHONY: serve test lint image weights model_repository
 
 BUNDLE = mtcp_serve/bundles/mtcp-lite
 
@@ -15,6 +15,10 @@ lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+image: .venv/installed  ## build the CPU image and try it; needs Docker with Compose: make image BUILD="--build-arg ..."
+	docker build -t mtcp-serve:cpu $(BUILD) .
+	MTCP_TEST_IMAGE=mtcp-serve:cpu .venv/bin/python -m pytest tests/deploy/test_container.py
 
 .venv-serve/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-serve

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from playwright.sync_api import Browser
 from starlette.testclient import TestClient
 
 from mtcp_serve.app import create_app
 from mtcp_serve.settings import Settings
+from tests.mtcp_serve.browser import chromium
 from tests.mtcp_serve.support import make_bundle
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
@@ -29,3 +31,10 @@ def settings(bundle: Path) -> Settings:
 def client(settings: Settings) -> Iterator[TestClient]:
     with TestClient(create_app(settings)) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Not for the whole session: while it is open, its thread can run no event loop of a test."""
+    with chromium() as browser:
+        yield browser

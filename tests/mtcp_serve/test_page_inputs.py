@@ -21,7 +21,6 @@ from tests.mtcp_serve.browser import (
     SMALL,
     TASKS,
     answered,
-    chromium,
     expected,
     give,
     needs_chromium,
@@ -50,12 +49,6 @@ def server() -> Iterator[Server]:
     server = Server(max_bytes=100_000)
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def transfer(page: Page, type: str, files: dict[str, bytes]) -> None:

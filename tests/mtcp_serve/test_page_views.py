@@ -18,7 +18,6 @@ from tests.mtcp_serve.browser import (
     PHOTO,
     SMALL,
     TASKS,
-    chromium,
     expected,
     give,
     look,
@@ -37,12 +36,6 @@ def server() -> Iterator[Server]:
     server = Server()
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
