@@ -1,4 +1,8 @@
-"""The server's log: lines for people, or one JSON object a line, with the request's id in each."""
+"""The server's log: lines for people, or one JSON object a line, with the request's id in each.
+
+Tracebacks are Python's plain ones: structlog's default shows every local variable, among them API keys, and a
+deep one of a request takes so long to draw that the server stands still.
+"""
 
 import logging
 import sys
@@ -22,7 +26,11 @@ def configure_logging(level: str, format: Literal["text", "json"]) -> None:
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     handler = logging.StreamHandler()
     handler.setFormatter(

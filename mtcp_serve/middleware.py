@@ -6,6 +6,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from http import HTTPMethod
+from urllib.parse import quote
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -73,7 +74,7 @@ class RequestContext:
         state = scope.get("state", {})
         facts = {
             "method": scope["method"],
-            "path": scope["path"],
+            "path": quote(scope["path"]),  # no control characters in the log
             "status": status,
             "ms": round(1000 * seconds, 1),
         }

@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,19 +85,51 @@ def test_a_request_is_a_trace_with_a_span_a_stage(bundle: Path, monkeypatch: pyt
         assert root.start_time - 5e6 <= span.start_time <= span.end_time <= root.end_time + 5e6
 
 
-def test_text_log_has_the_request_id(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+@contextmanager
+def text_log() -> Iterator[None]:
+    """Log as ``mtcp-serve serve`` does."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
         configure_logging("info", "text")
-        with TestClient(create_app(settings)) as client:
-            client.get("/models", headers={"X-Request-ID": "order-68"})
-        line = next(line for line in capsys.readouterr().err.splitlines() if "order-68" in line)
+        yield
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+def test_text_log_has_the_request_id(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    with text_log(), TestClient(create_app(settings)) as client:
+        client.get("/models", headers={"X-Request-ID": "order-68"})
+    line = next(line for line in capsys.readouterr().err.splitlines() if "order-68" in line)
     assert "status=200" in line
     assert "path=/models" in line
+
+
+def test_text_log_shows_no_variables_of_a_failure(
+    capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    with text_log(), TestClient(create_app(settings)) as client:
+        service: Any = client.app.state.service  # type: ignore[attr-defined]
+        service.check = None  # calling it fails
+        response = client.post(
+            "/predict", content=GOOD, headers={**PNG, "Authorization": "Bearer a-key-of-somebody"}
+        )
+    assert response.status_code == 500
+    text = capsys.readouterr().err
+    assert "TypeError: 'NoneType' object is not callable" in text
+    assert "a-key-of-somebody" not in text
+    assert "locals" not in text
+
+
+def test_text_log_has_no_control_characters_of_a_path(
+    capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    with text_log(), TestClient(create_app(settings)) as client:
+        client.get("/%1b%5b2Jgone")
+    text = capsys.readouterr().err
+    assert "\x1b" not in text
+    assert "path=/%1B%5B2Jgone" in text
 
 
 def test_the_dashboard_asks_for_figures_that_exist(client: TestClient) -> None:
