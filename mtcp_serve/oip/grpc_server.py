@@ -15,7 +15,7 @@ from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, Set
 from mtcp_serve.manifest import Manifest
 from mtcp_serve.oip import model as protocol
 from mtcp_serve.oip.grpc_calls import Calls, text
-from mtcp_serve.oip.infer import Tensor, images_of, infer, tasks_of
+from mtcp_serve.oip.infer import HINT, Tensor, images_of, infer, tasks_of
 from mtcp_serve.security.keys import ApiKeys
 from mtcp_serve.security.tls import Tls
 from mtcp_serve.service import Service
@@ -157,7 +157,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 def _tensors(request: Any) -> list[Tensor]:
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
-        raise InvalidBodyError(f"the request has {len(request.inputs)} inputs and {len(raw)} raw contents")
+        raise InvalidBodyError(
+            f"the request has {len(request.inputs)} inputs and {len(raw)} raw contents", HINT
+        )
 
     def read(index: int) -> Callable[[], NDArray[np.uint8]]:
         if raw:
@@ -173,5 +175,5 @@ def _tensors(request: Any) -> list[Tensor]:
 def _contents(values: Any) -> NDArray[np.uint8]:
     wide = np.asarray(values, np.int64)
     if wide.size and wide.max() > 255:
-        raise InvalidBodyError("uint_contents has values above 255")
+        raise InvalidBodyError("uint_contents has values above 255", HINT)
     return wide.astype(np.uint8)

@@ -14,7 +14,8 @@ from mtcp_serve.resample import Map
 from mtcp_serve.timings import Timings
 from mtcp_serve.together import together
 
-_HINT = "GET /v2/models/NAME says what the model takes and gives"
+HINT = "GET /v2/models/NAME says what the model takes and gives"
+"""What to do about a body that is not what the protocol or the model wants."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,21 @@ def images_of(batcher: Batcher, inputs: Sequence[Tensor], limit: int) -> NDArray
     wanted = (size.height, size.width, 3)
     if [tensor.name for tensor in inputs] != [IMAGE_TENSOR]:
         found = ", ".join(tensor.name for tensor in inputs) or "none"
-        raise InvalidBodyError(f"the model takes one input {IMAGE_TENSOR!r}; the request has {found}", _HINT)
+        raise InvalidBodyError(f"the model takes one input {IMAGE_TENSOR!r}; the request has {found}", HINT)
     (tensor,) = inputs
     count, *rest = tensor.shape or (0,)
     if tensor.datatype != "UINT8" or tuple(rest) != wanted or count < 1:
         raise InvalidBodyError(
             f"{IMAGE_TENSOR} must be UINT8 [batch, {', '.join(map(str, wanted))}]; "
             f"this is {tensor.datatype} {list(tensor.shape)}",
-            _HINT,
+            HINT,
         )
     if count > limit:
         raise TooManyPhotosError(f"the request has {count} photos, the limit is {limit}")
     flat = tensor.read()
     if flat.size != np.prod(tensor.shape):
         raise InvalidBodyError(
-            f"{IMAGE_TENSOR} has {flat.size} elements, its shape needs {np.prod(tensor.shape)}", _HINT
+            f"{IMAGE_TENSOR} has {flat.size} elements, its shape needs {np.prod(tensor.shape)}", HINT
         )
     return flat.reshape(tensor.shape)
 
@@ -66,7 +67,7 @@ def tasks_of(batcher: Batcher, outputs: Sequence[str]) -> list[TaskSpec]:
     tasks = {task.output: task for task in batcher.engine.manifest.tasks}
     for name in outputs:
         if name not in tasks:
-            raise UnknownTaskError(f"the model has no output {name!r}; it has {', '.join(tasks)}", _HINT)
+            raise UnknownTaskError(f"the model has no output {name!r}; it has {', '.join(tasks)}", HINT)
     return [tasks[name] for name in dict.fromkeys(outputs)] or list(tasks.values())
 
 

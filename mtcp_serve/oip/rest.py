@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mtcp_serve.errors import InvalidBodyError
 from mtcp_serve.manifest import Manifest, TaskSpec
-from mtcp_serve.oip.infer import Tensor
+from mtcp_serve.oip.infer import HINT, Tensor
 from mtcp_serve.oip.model import datatype
 from mtcp_serve.resample import Map
 
@@ -54,9 +54,7 @@ def parse(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Te
     Raises:
         InvalidBodyError: it is none.
     """
-    if header_length is not None and not (header_length.isdecimal() and int(header_length) <= len(body)):
-        raise InvalidBodyError(f"{HEADER_LENGTH} is {header_length!r}, the body has {len(body)} bytes")
-    end = len(body) if header_length is None else int(header_length)
+    end = len(body) if header_length is None else _length(header_length, len(body))
     try:
         request = InferRequest.model_validate_json(body[:end])
     except ValidationError as error:
@@ -64,7 +62,7 @@ def parse(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Te
             f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         )
-        raise InvalidBodyError(f"the request is wrong: {faults}") from error
+        raise InvalidBodyError(f"the request is wrong: {faults}", HINT) from error
     tensors = []
     for tensor in request.inputs:
         size = tensor.parameters.get("binary_data_size")
@@ -72,13 +70,22 @@ def parse(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Te
             tensors.append(_tensor(tensor, lambda data=tensor.data: _from_json(data)))
             continue
         if type(size) is not int or size < 0 or end + size > len(body):
-            raise InvalidBodyError(f"binary_data_size of {tensor.name} is {size!r}, more than the body holds")
+            raise InvalidBodyError(
+                f"binary_data_size of {tensor.name} is {size!r}, more than the body holds", HINT
+            )
         raw = np.frombuffer(body, np.uint8, size, end)
         tensors.append(_tensor(tensor, lambda raw=raw: raw))
         end += size
     if end != len(body):
-        raise InvalidBodyError(f"{len(body) - end} bytes of the body belong to no tensor")
+        raise InvalidBodyError(f"{len(body) - end} bytes of the body belong to no tensor", HINT)
     return request, tensors
+
+
+def _length(text: str, most: int) -> int:
+    """The header's value, ``most`` at most; far longer numbers are not even converted."""
+    if not text.isdecimal() or len(text) > len(str(most)) or int(text) > most:
+        raise InvalidBodyError(f"{HEADER_LENGTH} is {text!r}, the body has {most} bytes", HINT)
+    return int(text)
 
 
 def _tensor(tensor: InputTensor, read: Any) -> Tensor:
@@ -87,12 +94,14 @@ def _tensor(tensor: InputTensor, read: Any) -> Tensor:
 
 def _from_json(data: list[Any] | None) -> NDArray[np.uint8]:
     try:
-        values = np.asarray(data if data is not None else [], dtype=np.int64).ravel()
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidBodyError(f"data is no array of whole numbers: {error}") from error
+        values = np.asarray(data or [])
+    except ValueError as error:
+        raise InvalidBodyError(f"data is no array of whole numbers: {error}", HINT) from error
+    if values.size and values.dtype.kind not in "iu":  # fractions would be cut off, text be read
+        raise InvalidBodyError("data is no array of whole numbers", HINT)
     if values.size and not (values.min() >= 0 and values.max() <= 255):
-        raise InvalidBodyError("data has values that are not 0 to 255")
-    return values.astype(np.uint8)
+        raise InvalidBodyError("data has values that are not 0 to 255", HINT)
+    return values.ravel().astype(np.uint8)
 
 
 def write(

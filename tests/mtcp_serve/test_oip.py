@@ -184,7 +184,7 @@ def test_this_projects_triton_client(ports: dict[str, str]) -> None:
         assert client.manifest().name == "tiny"
 
 
-def post(client: TestClient, body: bytes, header_length: int | None = None) -> Any:
+def post(client: TestClient, body: bytes, header_length: int | str | None = None) -> Any:
     headers = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
     return client.post("/v2/models/tiny/infer", content=body, headers=headers)
 
@@ -215,6 +215,9 @@ def tensor(**changes: Any) -> dict[str, Any]:
         ({"inputs": [tensor(data=["a"])]}, "data is no array of whole numbers"),
         ({"inputs": [tensor(data=[[1], [1, 2]])]}, "data is no array of whole numbers"),
         ({"inputs": [tensor(data=[2**70])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=[0.5, 1])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=["12"])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=[True])]}, "data is no array of whole numbers"),
         ({"inputs": [tensor(data=[256])]}, "values that are not 0 to 255"),
         ({"inputs": [tensor(data=[-1])]}, "values that are not 0 to 255"),
         ({"inputs": [tensor(parameters={"binary_data_size": 5})]}, "more than the body holds"),
@@ -225,13 +228,14 @@ def test_wrong_bodies(local: TestClient, body: Any, message: str) -> None:
     response = post(local, body if isinstance(body, bytes) else json.dumps(body).encode())
     assert response.status_code == 400, response.text
     assert message in response.json()["error"]
+    assert "(GET /v2/models/NAME says" in response.json()["error"]
 
 
 def test_wrong_lengths(local: TestClient) -> None:
     body = json.dumps({"inputs": [tensor()]}).encode()
     assert post(local, body).status_code == 200
     assert post(local, body, len(body)).status_code == 200
-    for length in (len(body) + 1, -1):
+    for length in (len(body) + 1, -1, "9" * 5000):
         assert "Inference-Header-Content-Length" in post(local, body, length).json()["error"]
     assert "3 bytes of the body belong to no tensor" in post(local, body + b"abc", len(body)).json()["error"]
     large = post(local, b" " * (64 * 2**20 + 1))
