@@ -79,7 +79,8 @@ async def predict_batch(
 ) -> Response:
     """Check everything that needs no pixel first, then read the photos and queue for the work."""
     choices = models.select(query.names(), query.model)
-    form = choose_format(query.format, request.headers.get("accept"), len(choices), BATCH_FORMATS)
+    accept = ", ".join(request.headers.getlist("accept"))
+    form = choose_format(query.format, accept, len(choices), BATCH_FORMATS)
     service.check()
     settings = service.settings
     async with service.uploads.reading():
@@ -108,7 +109,10 @@ async def predict_batch(
 async def _predict_all(
     service: Service, uploads: list[Upload], choices: tuple[Choice, ...], size: Size, timings: list[Timings]
 ) -> list[Prediction | RequestError]:
-    """Decode one photo at a time, which bounds the memory, while those before it are inferred."""
+    """Decode one photo at a time, which bounds the memory, while those before it are inferred.
+
+    They are measured first, in their order, so that it is always the same ones that have too many pixels.
+    """
     left = service.limits.max_pixels
     decoding = asyncio.Lock()
 
@@ -117,7 +121,8 @@ async def _predict_all(
         data = bytes(upload.data)
         try:
             if size == "input":
-                width, height = await in_thread(partial(measure, data, service.limits))
+                async with decoding:
+                    width, height = await in_thread(partial(measure, data, service.limits))
                 if width * height > left:
                     raise ImageTooLargeError(
                         f"with this photo the batch has more than {service.limits.max_pixels} pixels",

@@ -64,7 +64,8 @@ async def predict_one(
 ) -> Response:
     """Check everything that needs no pixel first, then read the photo and queue for the work."""
     choices = models.select(query.names(), query.model)
-    form = choose_format(query.format, request.headers.get("accept"), len(choices))
+    accept = ", ".join(request.headers.getlist("accept"))
+    form = choose_format(query.format, accept, len(choices))
     service.check()
     async with service.uploads.reading():
         data = await read_image(request, service.settings.max_bytes)

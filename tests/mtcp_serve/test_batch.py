@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from PIL.PngImagePlugin import PngInfo
 from starlette.testclient import TestClient
 
 from mtcp_serve.app import create_app
@@ -117,3 +118,14 @@ def test_limits(bundle: Any) -> None:
         assert results[2]["error"]["code"] == "image_too_large"
         assert "size=model" in results[2]["error"]["hint"]
         assert post(client, GOOD, GOOD, SECOND, size="model").json()["results"][2]["status"] == 200
+
+
+def test_the_photo_that_goes_beyond_the_pixels_is_the_last(bundle: Any) -> None:
+    long_header = PngInfo()
+    long_header.add_text("Comment", "x" * 900_000, zip=True)  # its size takes longest to find
+    first = encode(noise(24, 32), pnginfo=long_header)
+    settings = Settings(bundle=(bundle,), threads=1, max_pixels=2 * 24 * 32)
+    with TestClient(create_app(settings)) as client:
+        for _ in range(10):
+            results = post(client, first, GOOD, GOOD, tasks="depth").json()["results"]
+            assert [entry["status"] for entry in results] == [200, 200, 413]

@@ -135,6 +135,15 @@ def test_accept_header_chooses_the_format(client: TestClient) -> None:
     assert post(client, headers={"Accept": "image/png"}).status_code == 406
 
 
+def test_several_accept_headers_are_one_list(client: TestClient) -> None:
+    headers = [("Content-Type", "image/png"), ("Accept", "text/html"), ("Accept", "application/zip")]
+    response = client.post("/predict", content=GOOD, headers=headers)
+    assert response.headers["content-type"] == "application/zip"
+    files = {"image": GOOD}
+    response = client.post("/predict/batch", files=files, headers=headers[1:])
+    assert response.headers["content-type"] == "application/zip"
+
+
 def test_server_timing_in_every_format(client: TestClient) -> None:
     for format in FORMATS:
         header = post(client, format=format, tasks="depth").headers["server-timing"]
