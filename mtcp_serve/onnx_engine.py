@@ -1,5 +1,6 @@
 """The embedded engine: ONNX Runtime in this process, on CPU, CUDA or TensorRT."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -21,6 +22,7 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _ERRORS_ONLY = 3  # severity of ONNX Runtime's log
+_log = logging.getLogger(__name__)
 
 
 class OnnxEngine:
@@ -38,6 +40,8 @@ class OnnxEngine:
     def load(cls, folder: Path, provider: Provider = "auto", threads: int = 0) -> Self:
         """Open the bundle in ``folder``, with ``threads`` CPU threads an inference (0: one a physical core).
 
+        ``auto`` is CUDA where that can be started, and the CPU elsewhere.
+
         Raises:
             BundleNotFoundError: there is no bundle in ``folder``.
             ManifestError: its manifest cannot be used.
@@ -53,6 +57,12 @@ class OnnxEngine:
         manifest.check_files(folder)
         device = _choose(provider)
         session = _open(folder / MODEL_FILE, device, threads)
+        if _PROVIDERS[device] not in session.get_providers():
+            problem = f"ONNX Runtime has {_PROVIDERS[device]}, but it could not be started on this machine"
+            if provider != "auto":
+                raise BundleError(f"{problem}; its own lines say why, and --provider cpu does without")
+            _log.warning("%s: running on the CPU", problem)
+            device = "cpu"
         try:
             manifest.check_graph(session.get_inputs(), session.get_outputs())
         except BundleMismatchError as error:
@@ -76,7 +86,7 @@ class OnnxEngine:
 
 
 def _choose(provider: Provider) -> str:
-    """The device for a provider setting; ``auto`` takes CUDA if this onnxruntime has it."""
+    """The device to try for a provider setting; ``auto`` tries CUDA if this onnxruntime has it."""
     available = [device for device, name in _PROVIDERS.items() if name in ort.get_available_providers()]
     if provider == "auto":
         return "cuda" if "cuda" in available else "cpu"
@@ -94,11 +104,8 @@ def _open(model: Path, device: str, threads: int) -> ort.InferenceSession:
     options.log_severity_level = _ERRORS_ONLY
     wanted = _PROVIDERS[device]
     try:
-        session = ort.InferenceSession(
+        return ort.InferenceSession(
             model, options, providers=list(dict.fromkeys((wanted, _PROVIDERS["cpu"])))
         )
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise BundleError(f"ONNX Runtime cannot open {model}: {error}") from error
-    if wanted not in session.get_providers():
-        raise BundleError(f"ONNX Runtime has {wanted}, but it could not be started on this machine")
-    return session

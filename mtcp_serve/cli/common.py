@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from mtcp_serve.errors import BundleError
+from mtcp_serve.errors import BundleError, BundleNotFoundError
 from mtcp_serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,5 +64,7 @@ def load(settings: Settings) -> "list[Engine]":
 
     try:
         return load_engines(settings)
-    except BundleError as error:
+    except BundleNotFoundError as error:
         fail(f"{error}\n{BUNDLE_HINT}", NOTHING_DONE)
+    except BundleError as error:
+        fail(str(error), NOTHING_DONE)

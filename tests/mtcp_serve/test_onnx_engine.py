@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from mtcp_serve.errors import BundleError, BundleMismatchError, BundleNotFoundError, ManifestError
@@ -122,3 +123,21 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
 def test_a_provider_that_is_not_there_is_refused(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"cannot run on tensorrt, only on .*cpu"):
         OnnxEngine.load(bundle, "tensorrt")
+
+
+def test_a_provider_that_cannot_be_started(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with onnxruntime-gpu on a machine without CUDA: ``auto`` does without, ``cuda`` is refused."""
+    monkeypatch.setattr(
+        ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        engine = OnnxEngine.load(bundle)
+    assert engine.device == "cpu"
+    assert "running on the CPU" in caplog.text
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(BundleError, match=r"could not be started .* --provider cpu"),
+    ):
+        OnnxEngine.load(bundle, "cuda")
