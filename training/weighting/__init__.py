@@ -4,7 +4,10 @@ Of the methods the two papers compare with, ATW and PUW are left out: neither ha
 be found.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from training.weighting.aligned_mtl import AlignedMTL
 from training.weighting.auto_lambda import AutoLambda
@@ -30,7 +33,7 @@ from training.weighting.random import RandomWeights
 from training.weighting.uncertainty import Uncertainty
 from training.weighting.upgrad import UPGrad
 
-BALANCERS: dict[str, Callable[..., Balancer]] = {
+BALANCERS: dict[str, type[Balancer]] = {
     "aligned_mtl": AlignedMTL,
     "auto_lambda": AutoLambda,
     "cagrad": CAGrad,
@@ -55,18 +58,28 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
 }
 
 
+_OPTION = ConfigDict(strict=True, allow_inf_nan=False)
+
+
 def build_balancer(name: str, tasks: int | Sequence[str], options: Mapping[str, object]) -> Balancer:
     """The balancer called ``name`` for the ``tasks``: their names in head order, or their number.
 
     Raises:
-        ValueError: an unknown name, or options the method does not have.
+        ValueError: an unknown name, options the method does not have, or one of another type than it takes.
     """
     if name not in BALANCERS:
         raise ValueError(f"unknown balancer {name!r}; known: {', '.join(sorted(BALANCERS))}")
-    try:
-        return BALANCERS[name](tasks, **options)
-    except TypeError as error:
-        raise ValueError(f"balancer {name!r}: {error}") from error
+    types = get_type_hints(BALANCERS[name].__init__)
+    for option, value in options.items():
+        if option not in types or option == "tasks":
+            known = ", ".join(key for key in types if key not in ("tasks", "return")) or "none"
+            raise ValueError(f"balancer {name!r} has no option {option!r}; it has {known}")
+        try:
+            TypeAdapter(types[option], config=_OPTION).validate_python(value)
+        except ValidationError as error:
+            wrong = error.errors()[0]["msg"]
+            raise ValueError(f"balancer {name!r}: {option}: {wrong}, got {value!r}") from error
+    return BALANCERS[name](tasks, **options)
 
 
 __all__ = [

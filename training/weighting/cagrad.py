@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from training.weighting.gram import GramBalancer, cagrad_solver
@@ -10,7 +11,9 @@ from training.weighting.gram import GramBalancer, cagrad_solver
 class CAGrad(GramBalancer):
     """The direction of best worst-case improvement within c |g_0| of the mean gradient g_0 (Alg. 1 there).
 
-    Divided by 1 + c, the length it has over g_0 when all gradients agree. ``c`` = 0 is the mean.
+    Divided by 1 + c, the length it has over g_0 when all gradients agree. ``c`` = 0 is the mean. So is the
+    answer where the worst combination is shorter than 1e-4 of all gradients together, by cancellation or as
+    one task has next to no gradient: its direction is rounding then.
 
     Raises:
         ValueError: ``c`` negative.
@@ -23,4 +26,7 @@ class CAGrad(GramBalancer):
 
     def solve(self, gramian: Tensor, step: int) -> Tensor:
         """The mean's weights and the correction's."""
-        return self._solver(gramian) / (1 + self.c)
+        weights = self._solver(gramian)
+        if not weights.any():  # torchjd's answer to a combination that short
+            weights = torch.full_like(weights, 1 / len(weights))
+        return weights / (1 + self.c)

@@ -44,13 +44,6 @@ Solver = Callable[[Tensor], Tensor]
 """K [T, T] -> weights [T]."""
 
 
-def mgda_solver() -> Solver:
-    """Frank-Wolfe for min a^T K a on the simplex."""
-    from torchjd.aggregation import MGDAWeighting
-
-    return MGDAWeighting()
-
-
 def pcgrad_solver() -> Solver:
     """Projection of conflicting components in the order of the global random generator; weights sum to T."""
     from torchjd.aggregation import PCGradWeighting
@@ -73,7 +66,18 @@ def aligned_mtl_solver() -> Solver:
 
 
 def upgrad_solver() -> Solver:
-    """Mean of the projections onto the dual cone."""
-    from torchjd.aggregation import UPGradWeighting
+    """Mean of the projections onto the dual cone.
 
-    return UPGradWeighting()
+    The cone depends on the directions of the gradients alone and a projection grows with what is projected,
+    so the cosines are solved: in K itself torchjd's regularisation would drown a short gradient.
+    """
+    from torchjd.linalg import QuadprogProjector
+
+    project = QuadprogProjector()
+
+    def solve(gramian: Tensor) -> Tensor:
+        lengths = gramian.diagonal().sqrt()
+        projections = project(torch.eye(len(lengths)).to(gramian), gramian / lengths / lengths[:, None])
+        return lengths @ projections / lengths / len(lengths)
+
+    return solve

@@ -12,7 +12,7 @@ class Manual(Balancer):
     """Fixed weights, one a task in task order; all 1 by default.
 
     Raises:
-        ValueError: a wrong number of weights.
+        ValueError: a wrong number of weights, or a negative one.
     """
 
     weights: Tensor
@@ -22,6 +22,8 @@ class Manual(Balancer):
         chosen = [1.0] * self.tasks if weights is None else list(weights)
         if len(chosen) != self.tasks:
             raise ValueError(f"manual weighting needs {self.tasks} weights, one a task; got {len(chosen)}")
+        if min(chosen) < 0:
+            raise ValueError(f"manual weights must not be negative, got {chosen}")
         self.register_buffer("weights", torch.tensor(chosen))
 
     def forward(self, seen: Observation) -> TaskWeights:

@@ -17,6 +17,8 @@ class PCGrad(GramBalancer):
 
     def __init__(self, tasks: int | Sequence[str], seed: int = 0) -> None:
         super().__init__(tasks)
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed}")
         self.seed = seed
         self._solver = pcgrad_solver()
 

@@ -16,6 +16,8 @@ class RandomWeights(Balancer):
 
     def __init__(self, tasks: int | Sequence[str], seed: int = 0) -> None:
         super().__init__(tasks)
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed}")
         self.seed = seed
 
     def forward(self, seen: Observation) -> TaskWeights:

@@ -131,6 +131,21 @@ def test_mgda_finds_the_shortest_combination() -> None:
     close(encoder(build_balancer("mgda", 2, {}), [[1.0, 0.0], [0.0, 2.0]]), [1.6, 0.4])  # 2 (.8, .2)
 
 
+def test_mgda_makes_no_task_it_uses_better_than_another() -> None:
+    """At the minimum <g_i, d> = |d|^2 for every task of positive weight, and above for the others."""
+    for seed in range(8):
+        g = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))
+        g *= torch.tensor([[1.0], [20.0], [0.05], [3.0], [300.0]])
+        weights = encoder(build_balancer("mgda", 5, {}), g.tolist()) / 5
+        direction = weights @ g
+        gains = g @ direction / direction.square().sum()
+        used = weights * g.norm(dim=1) > 1e-4 * direction.norm()
+        assert weights.min() >= 0
+        assert used.sum() > 1
+        torch.testing.assert_close(gains[used], torch.ones_like(gains[used]), rtol=5e-3, atol=0)
+        assert gains.min() > 0.995
+
+
 @pytest.mark.parametrize("gradients", [[[3.0, 0.0], [-1.0, 0.2]], [[1e-3, 2e-3], [50.0, 3.0]]])
 def test_imtl_g_of_two_tasks_is_inverse_norm_weighting(gradients: list[list[float]]) -> None:
     inverse = 1 / torch.tensor(gradients).norm(dim=1)
@@ -172,6 +187,11 @@ def test_cagrad_stays_within_its_radius_and_helps_the_worst_task() -> None:
     assert (g @ direction).min() > (g @ mean).min()
 
 
+def test_cagrad_goes_on_beside_a_task_with_next_to_no_gradient() -> None:
+    weights = encoder(build_balancer("cagrad", 3, {}), [[1.0, 0.0, 0.0], [0.0, 1e-6, 0.0], [0.0, 0.5, 1.0]])
+    close(weights, [1 / 1.4] * 3)
+
+
 def test_aligned_mtl_brings_orthogonal_gradients_to_the_shortest() -> None:
     close(encoder(build_balancer("aligned_mtl", 2, {}), [[1.0, 0.0], [0.0, 4.0]]), [1, 0.25])
 
@@ -181,6 +201,14 @@ def test_upgrad_conflicts_with_no_task() -> None:
     direction = encoder(build_balancer("upgrad", 2, {}), g.tolist()) @ g
     close(direction, [0.5, 1.5], 2e-3)  # the projections of both, as PCGrad's; torchjd regularises by 1e-4
     assert (g @ direction).min() > -1e-3
+
+
+@pytest.mark.parametrize("ratio", [100.0, 1000.0])
+def test_upgrad_spares_a_task_of_short_gradient(ratio: float) -> None:
+    g = torch.tensor([[ratio, 0.0], [-1.0, 1.0]])
+    direction = encoder(build_balancer("upgrad", 2, {}), g.tolist()) @ g
+    expected = torch.tensor([0.5 * ratio, 0.5 * ratio + 1])  # (1, 1) ratio / 2 + (0, 1), as PCGrad's
+    torch.testing.assert_close(direction, expected, rtol=1e-3, atol=0)
 
 
 def test_gradient_norm_scaling_makes_all_scaled_norms_equal() -> None:
@@ -280,14 +308,24 @@ def test_ial_survives_tasks_without_a_gradient() -> None:
         ("gcs", {"primary": 3}, "no task 3"),
         ("ol_aux", {"primary": -1}, "no task -1"),
         ("ol_aux", {"interval": 0}, "interval"),
-        ("ial", {"map": "tanh"}, "map must be one of"),
+        ("ial", {"map": "tanh"}, "map: Input should be 'relu', 'softplus' or 'exp', got 'tanh'"),
         ("auto_lambda", {"primary": []}, "at least one task"),
         ("auto_lambda", {"primary": ["depth", "edges"]}, "no task 'edges'"),
         ("dwa", {"temperature": 0}, "temperature"),
         ("gradient_norm_scaling", {"beta": 1.0}, "beta"),
         ("db_mtl", {"beta": -0.1}, "beta"),
         ("cagrad", {"c": -1.0}, "non-negative"),
-        ("mgda", {"c": 1.0}, "balancer 'mgda'"),
+        ("mgda", {"c": 1.0}, "balancer 'mgda' has no option 'c'; it has none"),
+        ("lps", {"kapa": 1.0}, "no option 'kapa'; it has kappa, history, floor, projection, prioritise"),
+        ("lps", {"kappa": "2,5"}, "kappa: Input should be a valid number, got '2,5'"),
+        ("lps", {"kappa": math.nan}, "kappa: Input should be a finite number"),
+        ("lps", {"prioritise": "no"}, "prioritise: Input should be a valid boolean"),
+        ("gradnorm", {"alpha": "high"}, "alpha: Input should be a valid number"),
+        ("ial", {"primary": ["depth"]}, "primary: .*got ..depth.."),
+        ("manual", {"weights": [1, 2, "a"]}, "weights: Input should be a valid number"),
+        ("manual", {"weights": [1, 2, -1]}, "must not be negative"),
+        ("random", {"seed": -1}, "seed must not be negative"),
+        ("pcgrad", {"seed": -1}, "seed must not be negative"),
     ],
 )
 def test_bad_options_are_refused(name: str, options: dict[str, object], complaint: str) -> None:
