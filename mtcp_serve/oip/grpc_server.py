@@ -1,8 +1,8 @@
 """The protocol over gRPC. Imported only when a port is set; needs ``mtcp-serve[triton]``."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from mtcp_serve.manifest import Manifest
 from mtcp_serve.oip import model as protocol
 from mtcp_serve.oip.grpc_calls import Calls, text
 from mtcp_serve.oip.infer import HINT, Tensor, images_of, infer, tasks_of
+from mtcp_serve.resample import Map
 from mtcp_serve.security.keys import ApiKeys
 from mtcp_serve.security.tls import Tls
 from mtcp_serve.service import Service
@@ -138,7 +139,14 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             tasks = tasks_of(batcher, [output.name for output in request.outputs])
             images = images_of(batcher, list(_tensors(request)), service.settings.batch_photos)
             timings = [Timings() for _ in images]
-            maps = await service.admission.run(partial(infer, batcher, images, tasks, timings))
+            arrival = time.perf_counter()
+
+            async def work() -> list[Map]:
+                for times in timings:
+                    times.add("queue", arrival, time.perf_counter())
+                return await infer(batcher, images, tasks, timings)
+
+            maps = await service.admission.run(work)
             for times in timings:
                 service.observe(times)
             manifest = batcher.engine.manifest

@@ -1,5 +1,6 @@
 """The Open Inference Protocol, asked by the real Triton clients, over HTTP and gRPC."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -12,12 +13,18 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 from starlette.testclient import TestClient
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from clients import TritonClient
 from mtcp_serve.app import create_app
 from mtcp_serve.errors import SettingsError
+from mtcp_serve.loading import load_engines
+from mtcp_serve.metrics import Metrics
+from mtcp_serve.oip.grpc_server import Servicer
+from mtcp_serve.service import Service
 from mtcp_serve.settings import Settings
+from mtcp_serve.timings import Timings
 from tests.mtcp_serve.process import CLEAN, Server
 from tests.mtcp_serve.support import HEIGHT, TASKS, WIDTH, noise
 from tests.mtcp_serve.test_faults import until
@@ -175,6 +182,32 @@ def test_a_deadline_and_a_full_queue(ports: dict[str, str], client: Any, mode: s
     assert ("maximum queue size" in full[0]) == (mode == "grpc")
     assert sum("not ready within 2 s" in answer for answer in answers) == 2
     check_maps(client.infer("tiny", [image_input(mode)]), {task.name for task in TASKS})
+
+
+async def counted_for_one_call(settings: Settings) -> list[Timings]:
+    """The timings that a gRPC request is counted with that waits for the one slot and then for the model."""
+    counted: list[Timings] = []
+    async with Service(settings, load_engines(settings), Metrics()) as service:
+        service.observers.append(counted.append)
+        free = asyncio.Event()
+        holder = asyncio.create_task(service.admission.run(free.wait))
+        await asyncio.sleep(0)
+        tensor = image_input("grpc", IMAGES[:1])
+        request = service_pb2.ModelInferRequest(
+            model_name="tiny", inputs=[tensor._get_tensor()], raw_input_contents=[tensor._get_content()]
+        )
+        call = asyncio.create_task(Servicer(service).ModelInfer(request, None))
+        while not (service.admission.waiting or call.done()):
+            await asyncio.sleep(0)
+        free.set()
+        await asyncio.gather(holder, call)
+    return counted
+
+
+def test_the_wait_for_a_slot_is_counted_over_grpc_too(settings: Settings) -> None:
+    one = settings.model_copy(update={"concurrency": 1})
+    (times,) = asyncio.run(counted_for_one_call(one))
+    assert [span.stage for span in times.spans] == ["queue", "queue", "infer"]
 
 
 def test_this_projects_triton_client(ports: dict[str, str]) -> None:
