@@ -57,8 +57,8 @@ def write_bundle(
     The bundle is built beside ``out`` and renamed when it is complete. A bundle that was there is replaced.
 
     Raises:
-        ExportError: ``out`` holds something that is no bundle, the name, version or card cannot be used, or
-            the network cannot be exported.
+        ExportError: ``out`` holds something that is no bundle or cannot be written, the name, version or card
+            cannot be used, or the network cannot be exported.
         ParityError: the graph does not reproduce PyTorch. In every case ``out`` is as it was before.
     """
     if out.exists() and not (out / MANIFEST_FILE).is_file() and (out.is_file() or any(out.iterdir())):
@@ -72,13 +72,9 @@ def write_bundle(
             ) from error
     if options.card and not options.card.is_file():
         raise ExportError(f"there is no model card at {options.card}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as workshop:
-        bundle = Path(workshop) / "bundle"
+    with _built_beside(out) as bundle:
         bundle.mkdir()
-        manifest = _build(graph, photos, bundle, options)
-        _put_in_place(bundle, out, Path(workshop) / "replaced")
-    return manifest
+        return _build(graph, photos, bundle, options)
 
 
 @contextmanager
@@ -86,12 +82,23 @@ def revise_bundle(bundle: Path) -> Iterator[Path]:
     """Give a copy of the bundle to change; it takes the bundle's place when the block ends without an error.
 
     `record_files` states in its manifest what was changed.
+
+    Raises:
+        ExportError: a file cannot be written; the bundle is then as it was.
     """
-    with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}-") as workshop:
-        draft = Path(workshop) / "bundle"
+    with _built_beside(bundle) as draft:
         shutil.copytree(bundle, draft)
         yield draft
-        _put_in_place(draft, bundle, Path(workshop) / "replaced")
+
+
+def copy_bundle(bundle: Path, out: Path) -> None:
+    """Copy a bundle to ``out``, which is not there yet: all of it or nothing.
+
+    Raises:
+        ExportError: a file cannot be read or written.
+    """
+    with _built_beside(out) as draft:
+        shutil.copytree(bundle, draft)
 
 
 def record_files(bundle: Path, opsets: Mapping[str, int | None]) -> Manifest:
@@ -110,15 +117,27 @@ def record_parity(bundle: Path, column: str, report: Mapping[str, object]) -> No
     path.write_text(json.dumps({**known, column: report}, indent=2) + "\n", encoding="utf-8")
 
 
-def _put_in_place(bundle: Path, out: Path, replaced: Path) -> None:
-    if not out.exists():
-        bundle.rename(out)
-        return
-    out.rename(replaced)
+@contextmanager
+def _built_beside(out: Path) -> Iterator[Path]:
+    """Give the path of a folder to make; it takes the place of ``out`` when the block ends without an error."""
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as workshop:
+            bundle = Path(workshop) / "bundle"
+            yield bundle
+            _put_in_place(bundle, out, Path(workshop) / "replaced")
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error}") from error
+
+
+def _put_in_place(bundle: Path, out: Path, replaced: Path) -> None:
+    try:
+        if out.exists():
+            out.rename(replaced)
         bundle.rename(out)
-    except OSError:
-        replaced.rename(out)
+    except BaseException:  # an interrupt too: what was there would go with the workshop
+        if replaced.exists() and not out.exists():
+            replaced.rename(out)
         raise
 
 

@@ -22,7 +22,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="What training wrote.", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the bundle; one there is replaced.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="Folder of the bundle; one there is replaced.", resolve_path=True),
+    ],
     photos: PhotosOption = None,
     ids: IdsOption = None,
     card: Annotated[Path | None, typer.Option(help="Model card to put into the bundle.")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from export.errors import ExportError
 from training.data import SourceConfig, build_source
@@ -35,7 +35,7 @@ def load_photos(folder: Path | None, height: int, width: int, ids: Path | None =
     scikit-image carries, or where that is not installed three procedural scenes.
 
     Raises:
-        ExportError: the folder has no photo, or a photo cannot be read.
+        ExportError: the folder has no photo, or a photo or ``ids`` cannot be read.
     """
     if folder is not None:
         images = _folder_photos(folder, ids)
@@ -52,7 +52,10 @@ def load_photos(folder: Path | None, height: int, width: int, ids: Path | None =
 def _folder_photos(folder: Path, ids: Path | None) -> dict[str, Image.Image]:
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if ids is not None:
-        wanted = set(ids.read_text(encoding="utf-8").split())
+        try:
+            wanted = set(ids.read_text(encoding="utf-8").split())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ExportError(f"{ids} is no list of ids: {error}") from error
         paths = [path for path in paths if path.stem in wanted]
     if not paths:
         listed = f" that {ids} lists" if ids is not None else ""
@@ -64,7 +67,7 @@ def _folder_photos(folder: Path, ids: Path | None) -> dict[str, Image.Image]:
         try:
             with Image.open(path) as image:
                 images[path.name] = ImageOps.exif_transpose(image)
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ExportError(f"{path} cannot be read: {error}") from error
     return images
 

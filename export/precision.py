@@ -44,7 +44,7 @@ def add_half(bundle: Path, photos: Mapping[str, Photo]) -> tuple[Mixed, dict[str
 
     Raises:
         BundleError: the folder is no bundle, or its files are not those of its manifest.
-        ExportError: the graph cannot be converted.
+        ExportError: the graph cannot be converted, or a file cannot be written.
         ParityError: a task's maps are beyond `export.parity.HALF`. In every case the bundle is as it was.
     """
     manifest = Manifest.load(bundle)
@@ -91,7 +91,9 @@ def judge_half(
 
 @app.command()
 def main(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False)],
+    bundle: Annotated[
+        Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False, resolve_path=True)
+    ],
     photos: PhotosOption = None,
     ids: IdsOption = None,
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 from onnx import numpy_helper
 
 import export.bundle
-from export.bundle import BundleOptions, write_bundle
+from export.bundle import BundleOptions, copy_bundle, write_bundle
 from export.convert import Converted
 from export.errors import ExportError, ParityError
 from export.graph import DeploymentGraph
@@ -109,9 +109,17 @@ def test_failed_parity_keeps_the_old_bundle(
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize(
+    ("failure", "seen"), [(OSError("no space"), ExportError), (KeyboardInterrupt("now"), KeyboardInterrupt)]
+)
 @pytest.mark.usefixtures("ready")
 def test_an_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
-    graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failure: BaseException,
+    seen: type[BaseException],
+    graph: DeploymentGraph,
+    photos: dict[str, Photo],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "bundle"
     write_bundle(graph, photos, out, OPTIONS)
@@ -119,13 +127,31 @@ def test_an_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
 
     def stubborn(path: Path, target: Path) -> Path:
         if path.name == "bundle" and path != out:
-            raise OSError("no space")
+            raise failure
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", stubborn)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(seen, match=str(failure)):
         write_bundle(graph, photos, out, BundleOptions("tiny", "3"))
     assert Manifest.load(out).version == "2"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match=r"file/bundle cannot be written: .*file"):
+        write_bundle(graph, photos, tmp_path / "file" / "bundle", OPTIONS)
+
+
+def test_a_copy_is_whole_or_not_there(bundle: Path, tmp_path: Path) -> None:
+    copy_bundle(bundle, tmp_path / "copy")
+    Manifest.load(tmp_path / "copy").check_files(tmp_path / "copy")
+    (tmp_path / "copy" / "notes").symlink_to("nowhere")
+    with pytest.raises(ExportError, match="other cannot be written: .*notes"):
+        copy_bundle(tmp_path / "copy", tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
 def test_a_folder_of_something_else_is_not_touched(

@@ -50,6 +50,17 @@ def test_a_broken_photo_is_named(tmp_path: Path) -> None:
         load_photos(tmp_path, 4, 6)
 
 
+def test_a_photo_too_large_for_pillow_and_ids_that_are_no_text_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (20, 20)).save(tmp_path / "huge.png")
+    with pytest.raises(ExportError, match=r"huge\.png is no list of ids"):
+        load_photos(tmp_path, 4, 6, tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ExportError, match=r"huge\.png cannot be read: Image size \(400 pixels\)"):
+        load_photos(tmp_path, 4, 6)
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no photo"):
         load_photos(tmp_path, 4, 6)

@@ -64,6 +64,15 @@ def test_the_command_says_what_became_half(ours: Path, photos: dict[str, Photo],
     assert json.loads((ours / "parity.json").read_text())["fp16"]["photos"] == ["wave1.png"]
 
 
+def test_the_bundle_may_be_the_folder_that_one_is_in(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ours)
+    result = CliRunner().invoke(app, ["."])
+    assert result.exit_code == 0, result.output
+    Manifest.load(ours).check_files(ours)
+    assert (ours / "model_fp16.onnx").is_file()
+    assert [path.name for path in ours.parent.iterdir()] == ["ours"]
+
+
 def test_a_graph_that_half_precision_spoils_is_refused_by_task(
     ours: Path, photos: dict[str, Photo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
