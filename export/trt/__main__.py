@@ -1,13 +1,13 @@
 """``python -m export.trt SOURCE``: a checkpoint or a bundle becomes a TensorRT plan that Triton can serve."""
 
 import shlex
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from export.bundle import copy_bundle
 from export.errors import ExportError
 from export.onnx import export_checkpoint
 from export.photos import IdsOption, Photo, PhotosOption, load_photos
@@ -35,13 +35,20 @@ app = typer.Typer(add_completion=False)
 def main(
     source: Annotated[Path, typer.Argument(help="What training wrote, or a bundle.", exists=True)],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the bundle; a bundle given is itself it.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder of the bundle; by default SOURCE, for a checkpoint without its suffix.",
+        ),
     ] = None,
     profile: Annotated[str, typer.Option(metavar="MIN,OPT,MAX", help="Batch sizes of the plan.")] = "1,4,8",
     deformable: Annotated[
         Deformable, typer.Option(help="How deformable attention samples; gridsample for TensorRT 10.13 only.")
     ] = "gather",
-    workspace: Annotated[float | None, typer.Option(help="GiB a layer may use beside its tensors.")] = None,
+    workspace: Annotated[
+        float | None, typer.Option(min=0, help="GiB a layer may use beside its tensors.")
+    ] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="File that makes the next build faster.")] = None,
     half_threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Least share of layers in half precision.")
@@ -102,11 +109,11 @@ def _bundle(source: Path, out: Path | None, photos: Path | None, ids: Path | Non
             return source.resolve()
         if out.exists():
             raise ExportError(f"{out} exists; give it alone to go on with it")
-        return Path(shutil.copytree(source, out)).resolve()
-    if out is None:
-        raise ExportError("give the bundle's folder with -o")
+        copy_bundle(source, out)
+        return out.resolve()
+    out = (source.with_suffix("") if out is None else out).resolve()
     export_checkpoint(source, out, load=lambda height, width: load_photos(photos, height, width, ids))
-    return out.resolve()
+    return out
 
 
 def _photos(bundle: Path, photos: Path | None, ids: Path | None) -> dict[str, Photo]:

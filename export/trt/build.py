@@ -51,9 +51,10 @@ def build_plan(
         timing_cache: read if it is there, then written; it makes the next build faster.
 
     Raises:
-        PlanError: TensorRT cannot read the graph or build it, with what it said; or the timing cache was
-            written by another TensorRT or GPU.
+        PlanError: TensorRT cannot read the graph or build it, with what it said; or the timing cache cannot
+            be read or written, or was written by another TensorRT or GPU.
     """
+    known = b"" if timing_cache is None else _timings(timing_cache)
     logger = trt.Logger()
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -62,6 +63,7 @@ def build_plan(
         raise PlanError(f"TensorRT {trt.__version__} cannot read {graph}: {_errors(parser)}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default; its products have no more digits than a half's
     if workspace_gib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(workspace_gib * 2**30))
     shapes = builder.create_optimization_profile()
@@ -69,15 +71,28 @@ def build_plan(
     if config.add_optimization_profile(shapes) < 0:
         raise PlanError(f"TensorRT {trt.__version__} refused the profile {','.join(map(str, profile))}")
     if timing_cache is not None:
-        known = timing_cache.read_bytes() if timing_cache.is_file() else b""
-        if not config.set_timing_cache(config.create_timing_cache(known), False):
+        cache = config.create_timing_cache(known)
+        if cache is None:
+            raise PlanError(f"{timing_cache} is no timing cache; choose another file")
+        if not config.set_timing_cache(cache, False):
             raise PlanError(f"{timing_cache} was written by another TensorRT or GPU; choose another file")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise PlanError(f"TensorRT {trt.__version__} cannot build {graph}; its log above says why")
     if timing_cache is not None:
-        timing_cache.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
+        partial = timing_cache.with_name(f".{timing_cache.name}.partial")
+        partial.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
+        partial.replace(timing_cache)
     return bytes(memoryview(plan))
+
+
+def _timings(path: Path) -> bytes:
+    """What the timing cache holds; it is made if it is not there, for it must be writable after the build."""
+    try:
+        path.open("ab").close()
+        return path.read_bytes()
+    except OSError as error:
+        raise PlanError(f"the timing cache {path} cannot be read and written: {error}") from error
 
 
 def _errors(parser: Any) -> str:

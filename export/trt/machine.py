@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from export.errors import PlanMismatchError
+from export.errors import PlanError, PlanMismatchError
 
 OLDEST = (10, 13)
 """TensorRT that this is written against, with 11."""
@@ -71,11 +71,16 @@ def this_machine() -> Machine:
     """The facts of this machine and its first visible GPU.
 
     Raises:
-        OSError: ``nvidia-smi`` cannot be run.
-        subprocess.CalledProcessError: it failed.
+        PlanError: ``nvidia-smi`` cannot be run, or failed.
     """
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        raise PlanError(
+            f"nvidia-smi, which knows the driver's version, cannot be run ({error}); "
+            "in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        ) from error
     gpu = torch.cuda.get_device_properties(0)
     return Machine(
         tensorrt=load_tensorrt().__version__,

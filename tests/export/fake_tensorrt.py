@@ -121,6 +121,7 @@ class Builder(_Guarded):
             "model": network._model.SerializeToString(),
             "shapes": config._profiles[0]._shapes,
             "half": typed and not trt._silently_float,
+            "tf32": trt.BuilderFlag.TF32 in config._flags,
             "detailed": config._verbosity == trt.ProfilingVerbosity.DETAILED,
         }
         return IHostMemory(pickle.dumps(plan))
@@ -159,6 +160,10 @@ class IBuilderConfig(_Guarded):
         self._profiles: list[IOptimizationProfile] = []
         self._cache: ITimingCache | None = None
         self._verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
+        self._flags = {trt.BuilderFlag.TF32}
+
+    def clear_flag(self, flag: int) -> None:
+        self._flags.discard(flag)
 
     @property
     def profiling_verbosity(self) -> int:
@@ -178,10 +183,14 @@ class IBuilderConfig(_Guarded):
         self._profiles.append(profile)
         return len(self._profiles) - 1
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        if serialized_timing_cache and not serialized_timing_cache[:1].isdigit():
+            return None  # no header of a cache
         return ITimingCache(self._trt, serialized_timing_cache)
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        if not isinstance(cache, ITimingCache):
+            raise TypeError("set_timing_cache(): incompatible function arguments")
         fits = cache._content.startswith(self._trt.__version__.encode())
         if fits or ignore_mismatch:
             self._cache = cache

@@ -1,6 +1,7 @@
 """TensorRT plans against a double of both versions' APIs: built, read back, compared, tied to a machine."""
 
 import json
+import pickle
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 import export.trt.engine
 import export.trt.machine
+import tests.export.fake_tensorrt
 from export.convert import Converted
 from export.errors import ExportError, ParityError, PlanError, PlanMismatchError
 from export.mixed import to_mixed_precision
@@ -157,6 +159,54 @@ def test_a_timing_cache_of_another_tensorrt_is_refused(prepared: Path, tmp_path:
     assert len(cache.read_bytes()) > len(once)
     with pytest.raises(PlanError, match=r"timing\.cache was written by another TensorRT"):
         make("11.1")
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "message"),
+    [
+        ("timing.cache", b"what an interrupted build wrote", r"timing\.cache is no timing cache"),
+        ("missing/timing.cache", None, r"missing/timing\.cache cannot be read and written: .*No such file"),
+        ("", None, "cannot be read and written: .*Is a directory"),
+    ],
+)
+def test_a_timing_cache_that_cannot_be_used_is_refused_before_the_build(
+    place: str,
+    content: bytes | None,
+    message: str,
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trt, cache = FakeTensorRT("11.1"), tmp_path / place
+    if content is not None:
+        cache.write_bytes(content)
+
+    def too_late(*_: object) -> None:
+        raise AssertionError("the build takes many minutes")
+
+    monkeypatch.setattr(tests.export.fake_tensorrt.Builder, "build_serialized_network", too_late)
+    with pytest.raises(PlanError, match=message):
+        build_plan(
+            trt,
+            prepared / "model_trt.onnx",
+            Manifest.load(prepared).input,
+            PROFILE,
+            workspace_gib=None,
+            timing_cache=cache,
+        )
+
+
+@BOTH
+def test_float32_islands_are_float32_on_tensor_cores_too(version: str, prepared: Path) -> None:
+    plan = build_plan(
+        FakeTensorRT(version),
+        prepared / "model_trt.onnx",
+        Manifest.load(prepared).input,
+        PROFILE,
+        workspace_gib=None,
+        timing_cache=None,
+    )
+    assert pickle.loads(plan)["tf32"] is False
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +380,13 @@ def test_the_facts_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "12.9")
     monkeypatch.setattr(export.trt.machine, "load_tensorrt", lambda: FakeTensorRT("10.13"))
     assert this_machine() == HERE
+
+    def absent(*_: object, **__: object) -> None:
+        raise FileNotFoundError("nvidia-smi")
+
+    monkeypatch.setattr(subprocess, "run", absent)
+    with pytest.raises(PlanError, match=r"nvidia-smi.* cannot be run .*compute,utility"):
+        this_machine()
 
 
 def test_a_sidecar_with_unknown_keys_is_refused(built: Path) -> None:

@@ -132,11 +132,12 @@ def test_a_checkpoint_becomes_a_bundle_first(
     monkeypatch.setattr(export.onnx, "load_network", lambda path: (graph.network, config))
     monkeypatch.setattr(export.bundle, "convert", lambda graph: converted)
     (tmp_path / "ckpt.pt").touch()
-    result = run(tmp_path / "ckpt.pt", "-o", tmp_path / "out", "--photos", folder)
-    assert result.exit_code == 3, result.output
-    manifest = Manifest.load(tmp_path / "out")
-    manifest.check_files(tmp_path / "out")
-    assert {"model.onnx", "model_fp16.onnx", "model_trt.onnx"} <= set(manifest.files)
+    for options, out in ((["-o", tmp_path / "out"], "out"), ([], "ckpt")):
+        result = run(tmp_path / "ckpt.pt", *options, "--photos", folder)
+        assert result.exit_code == 3, result.output
+        manifest = Manifest.load(tmp_path / out)
+        manifest.check_files(tmp_path / out)
+        assert {"model.onnx", "model_fp16.onnx", "model_trt.onnx"} <= set(manifest.files)
 
 
 @pytest.mark.usefixtures("nothing_here")
@@ -164,10 +165,11 @@ def test_bad_input(arguments: list[str], message: str, ours: Path) -> None:
     assert message in result.stderr
 
 
-def test_a_folder_that_is_no_bundle_and_a_checkpoint_without_a_place(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bundle_and_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
     assert run(tmp_path).exit_code == 1
     checkpoint = tmp_path / "last.pt"
     checkpoint.write_bytes(b"")
     result = run(checkpoint)
     assert result.exit_code == 1
-    assert "give the bundle's folder with -o" in result.stderr
+    assert "not a readable checkpoint" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
