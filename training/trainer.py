@@ -18,7 +18,7 @@ from training.data import Batch
 from training.devices import launch, loss_scale, mean_over_ranks, seed_step, share_buffers
 from training.evaluation import Report, evaluate, validation_sources
 from training.feed import Feed
-from training.history import History
+from training.history import HISTORY, History, read_history
 from training.model import Network, build_network
 from training.model.pretrained import initialise
 from training.objective import Objective
@@ -71,6 +71,7 @@ class Trainer:
         self.epoch = self.step = self.step_in_epoch = self.bad_steps = 0
         self._pending = 0
         self._tally = Tally(len(config.tasks))
+        self._unreported: dict[str, Any] | None = None
         self._history: History | None = None
 
     # -- pieces --------------------------------------------------------------------------------------------
@@ -118,6 +119,7 @@ class Trainer:
             "scaler": self.fabric.strategy.precision.state_dict(),
             "progress": [self.epoch, self.step, self.step_in_epoch, self.bad_steps],
             "tally": self._tally.state(),
+            "unreported": self._unreported,
         }
 
     def save(self) -> None:
@@ -155,6 +157,7 @@ class Trainer:
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.epoch, self.step, self.step_in_epoch, self.bad_steps = state["progress"]
         self._tally.load(**state["tally"])
+        self._unreported = state.get("unreported")
         log.info("resumed %s at epoch %d, step %d", path, self.epoch, self.step)
         return True
 
@@ -166,9 +169,12 @@ class Trainer:
         Raises:
             TrainingError: too many steps in a row had a non-finite loss or gradient.
         """
+        self.run.mkdir(parents=True, exist_ok=True)
         if self.fabric.is_global_zero:
             self._history = History(self.run, self.config.tensorboard)
         try:
+            if self._unreported is not None and not self._is_reported(self._unreported):
+                self._report(self._unreported)
             while self.epoch < self.config.epochs:
                 if not self._train_epoch(until):
                     return False
@@ -256,7 +262,7 @@ class Trainer:
         precision.unscale_gradients(self.optimizer)
         limit = self.config.optim.clip_norm or float("inf")
         finite = bool(torch.nn.utils.clip_grad_norm_(parameters, limit).isfinite())
-        if finite or loss_scale(self.fabric) != 1:  # fp16's scaler skips the step itself and lowers the scale
+        if finite or self.config.precision == "fp16":  # its scaler skips the step itself and lowers the scale
             self._stepper.step()
         self._stepper.zero_grad(set_to_none=True)
         self._pending = 0
@@ -295,20 +301,28 @@ class Trainer:
         self._history.step(self.step, values | {"lr": self.optimizer.param_groups[0]["lr"]})
 
     def _end_epoch(self, seconds: float) -> None:
-        row = self._row(seconds)
+        self._unreported = row = self._row(seconds)
         self.engine.balancer.end_epoch(self._tally.losses.to(self.fabric.device))
         self._tally = Tally(len(self.config.tasks))
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.save()
+        self._report(row)
+
+    def _is_reported(self, row: dict[str, Any]) -> bool:
+        return any(int(old["epoch"]) == row["epoch"] for old in read_history(self.run / HISTORY))
+
+    def _report(self, row: dict[str, Any]) -> None:
+        """Validate and write down the epoch that ended last, maybe in a process that died of doing so."""
         if self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs:
             report = self.validate()
-            row |= {
+            row = row | {
                 f"{name}/{key}": value for name, values in report.items() for key, value in values.items()
             }
         if self._history is not None:
             self._history.epoch(row)
             shown = ", ".join(f"{key} {value}" for key, value in row.items() if key != "epoch")
             log.info("epoch %d: %s", row["epoch"], shown)
+        self._unreported = None
 
     def _row(self, seconds: float) -> dict[str, Any]:
         tally = self._tally

@@ -14,7 +14,7 @@ from training.config import RunConfig
 from training.data import Batch
 from training.devices import loss_scale, seed_step
 from training.history import read_history
-from training.trainer import Trainer
+from training.trainer import Trainer, TrainingError
 
 
 def gradients(trainer: Trainer, batch: Batch, step: int = 0) -> dict[str, Tensor]:
@@ -105,6 +105,23 @@ def test_half_precision_scales_its_gradients_and_survives_overflow(
     assert trainer.bad_steps == 0
     assert any(not torch.equal(before[name], value) for name, value in trainer.network.named_parameters())
     assert trainer.state()["scaler"]["scale"] == 1024.0
+
+
+def test_half_precision_ends_with_advice_when_no_loss_scale_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(tiny_run("precision=fp16", "max_bad_steps=4"), tmp_path)
+    trainer.network.train()
+    scaler = trainer.fabric.strategy.precision
+    scaler.load_state_dict(scaler.state_dict() | {"scale": 2.0})
+    trained = next(p for p in trainer.network.parameters() if p.requires_grad)
+    trained.register_hook(lambda gradient: gradient * torch.inf)
+    *batches, last = trainer.feed.batches(0, 0)
+    for scale, batch in zip((2.0, 1.0, 0.5), batches, strict=True):
+        assert loss_scale(trainer.fabric) == scale
+        trainer._train_step(batch)
+    with pytest.raises(TrainingError, match="4 steps in a row"):
+        trainer._train_step(last)
 
 
 def test_one_broken_step_is_survived_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

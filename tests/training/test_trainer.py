@@ -84,6 +84,30 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         assert one == other
 
 
+def test_a_run_that_dies_validating_its_last_epoch_still_reports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run("epochs=1", "data.samples_per_epoch=2")
+
+    def killed() -> None:
+        raise Stopped
+
+    first = Trainer(config, tmp_path)
+    monkeypatch.setattr(first, "validate", killed)
+    with pytest.raises(Stopped):
+        first.train()
+    second = Trainer(config, tmp_path)
+    assert second.resume()
+    assert second.train()
+    (row,) = read_history(tmp_path / "history.csv")
+    assert row["epoch"] == "0"
+    assert 0 <= float(row["semseg/mIoU"]) <= 1
+    third = Trainer(config, tmp_path)
+    third.resume()
+    monkeypatch.setattr(third, "validate", killed)
+    assert third.train(), "what is written down is not validated again"
+
+
 def test_training_on_scenes_lowers_the_losses(tmp_path: Path) -> None:
     Trainer(tiny_run("epochs=3", "data.samples_per_epoch=24"), tmp_path).train()
     rows = read_history(tmp_path / "history.csv")
