@@ -32,7 +32,7 @@ export class ApiError extends Error {
 export class Api {
   /**
    * `askKey(wrong)` resolves to an API key, or null where the person has none;
-   * `onWait(error, seconds)` is told of every wait for a busy server.
+   * `onWait(error, seconds)` is told of every wait for a busy server, and `onWait(null)` of its end.
    */
   constructor({ askKey, onWait }) {
     this.askKey = askKey;
@@ -40,22 +40,21 @@ export class Api {
   }
 
   /** What GET /models answers. */
-  async models() {
-    return (await this.#send("models", {})).json();
+  models() {
+    return this.#send("models", {}, "json");
   }
 
-  /** The response to a photo (a Blob), for the parameters in `query`. */
-  predict(photo, query, signal) {
+  /** The answer to a photo (a Blob), for the parameters in `query`, as an "arrayBuffer" or a "blob". */
+  predict(photo, query, as, signal) {
     const type = photo.type.startsWith("image/") ? photo.type : "application/octet-stream";
     const path = `predict?${new URLSearchParams(query)}`;
-    return this.#send(path, { method: "POST", body: photo, headers: { "Content-Type": type }, signal });
+    return this.#send(path, { method: "POST", body: photo, headers: { "Content-Type": type }, signal }, as);
   }
 
-  async #send(path, options) {
+  async #send(path, options, as) {
     for (let attempt = 1; ; attempt++) {
-      const response = await this.#sendOnce(path, options);
-      if (response.ok) return response;
-      const error = await ApiError.of(response);
+      const { body, error } = await this.#sendOnce(path, options, as);
+      if (!error) return body;
       if (error.status === 401) {
         const key = await this.askKey(sessionStorage.getItem(KEY) !== null);
         if (key === null) throw error;
@@ -64,22 +63,25 @@ export class Api {
         const seconds = Math.min(error.retryAfter, LONGEST_WAIT_S);
         this.onWait(error, seconds);
         await sleep(1000 * seconds, options.signal);
+        this.onWait(null);
       } else {
         throw error;
       }
     }
   }
 
-  async #sendOnce(path, options) {
+  /** The `body` read to its end, or the `error` that came instead. */
+  async #sendOnce(path, options, as) {
     const key = sessionStorage.getItem(KEY);
     const headers = { ...options.headers, ...(key === null ? {} : { "X-API-Key": key }) };
     try {
-      return await fetch(path, { ...options, headers });
+      const response = await fetch(path, { ...options, headers });
+      return response.ok ? { body: await response[as]() } : { error: await ApiError.of(response) };
     } catch (error) {
-      if (error.name === "AbortError") throw error;
+      if (!(error instanceof TypeError)) throw error; // of fetch: the network, before or within the body
       throw new ApiError(0, {
         code: "unreachable",
-        message: "The server did not answer.",
+        message: "The server did not answer, or not to the end.",
         hint: "See whether it still runs, then try again.",
       });
     }

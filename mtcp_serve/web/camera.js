@@ -7,16 +7,24 @@ const HIDDEN_MS = 300; // how often a loop whose page nobody sees looks whether 
 
 export class CameraPanel {
   #loop = null; // of the live loop: its AbortController
+  #starting = false;
 
   /** `predict(blob, name, live)` resolves to whether the photo was answered. */
   constructor(predict, refuse) {
     this.predict = predict;
     this.refuse = refuse;
-    this.webcam = new Webcam($("video"));
+    this.webcam = new Webcam($("video"), () => {
+      this.stop();
+      refuse("The camera is gone.", "See whether it is connected and still allowed, then use it again.");
+    });
     $("camera-start").addEventListener("click", () => this.#start());
     $("camera-take").addEventListener("click", () => this.#take());
     $("camera-live").addEventListener("click", () => (this.#loop ? this.endLive() : this.#live()));
     $("camera-stop").addEventListener("click", () => this.stop());
+  }
+
+  get live() {
+    return this.#loop !== null;
   }
 
   stop() {
@@ -35,11 +43,15 @@ export class CameraPanel {
   }
 
   async #start() {
+    if (this.#starting) return; // a second stream would never be stopped
+    this.#starting = true;
     try {
       await this.webcam.start();
     } catch (error) {
       this.refuse(error.message, "");
       return;
+    } finally {
+      this.#starting = false;
     }
     $("camera").hidden = false;
     $("camera-start").hidden = true;

@@ -38,6 +38,7 @@ export class Enlarged {
     this.dialog.querySelector("h2").textContent = map ? map.name : "photo";
     this.dialog.querySelector(".about").textContent = map ? map.describe() : answer.photo.name;
     this.canvas.classList.toggle("crisp", map?.info.kind === "labels");
+    this.canvas.hidden = !source; // nor show what was here before
     if (source) paint(this.canvas, source);
   }
 

@@ -22,7 +22,7 @@ const MOST_PIXELS = 1_000_000; // maps as large as the photo up to here (37 MB),
 
 const api = new Api({
   askKey,
-  onWait: (error, seconds) => say(`${error.message}. Trying again in ${seconds} s.`),
+  onWait: (error, seconds) => say(error ? `${error.message}. Trying again in ${seconds} s.` : ""),
 });
 const probe = new Probe();
 const legend = new Legend($("legend"));
@@ -55,13 +55,17 @@ listenForPhotos((blob, name) => {
   predict(blob, name, false);
 }, refuse);
 for (const option of [$("size"), $("model")]) {
-  option.addEventListener("change", () => answer && predict(answer.photo.blob, answer.photo.name, false));
+  option.addEventListener("change", () => answer && !camera.live && predict(answer.photo.blob, answer.photo.name, false));
 }
 for (const button of document.querySelectorAll("[data-file]")) {
   button.addEventListener("click", () => download(FILES[button.dataset.file]));
 }
 $("problem-close").addEventListener("click", () => ($("problem").hidden = true));
-api.models().then(showModels).catch(fail);
+describe();
+
+function describe() {
+  api.models().then(showModels).catch(fail);
+}
 
 /** Send a photo and show the answer; whether there was one. A request still under way is dropped. */
 async function predict(blob, name, live) {
@@ -74,8 +78,7 @@ async function predict(blob, name, live) {
     const query = { format: "npz", visualize: true, size: sizeFor(photo, live), ...modelQuery() };
     if (!live) say("Predicting…");
     const start = performance.now();
-    const response = await api.predict(blob, query, mine.signal);
-    const body = await response.arrayBuffer();
+    const body = await api.predict(blob, query, "arrayBuffer", mine.signal);
     const found = new Answer(photo, body, performance.now() - start);
     if (running !== mine) return false;
     show(found);
@@ -108,6 +111,7 @@ function show(found) {
   $("made").textContent = found.models.map((model) => `${model.name} ${model.version}`).join(", ");
   const [map] = found.maps;
   $("made-size").textContent = `${map.width} × ${map.height}`;
+  if (!$("models").hasChildNodes()) describe(); // at the start there was no key, or no server
 }
 
 /** A file of the photo that is shown; at the photo's size unless the model's was chosen. */
@@ -117,8 +121,7 @@ async function download(file, name) {
   const size = $("size").value === "model" ? "model" : "input";
   say(`Making ${fileName}…`);
   try {
-    const response = await api.predict(shown.photo.blob, { ...parameters, size, ...modelQuery() });
-    save(await response.blob(), fileName);
+    save(await api.predict(shown.photo.blob, { ...parameters, size, ...modelQuery() }, "blob"), fileName);
     say(`${fileName} is ready.`);
   } catch (error) {
     fail(error);

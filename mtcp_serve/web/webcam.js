@@ -12,8 +12,10 @@ const REASONS = {
 export class Webcam {
   #stream = null;
 
-  constructor(video) {
+  /** `lost()` is called when the camera goes away by itself: unplugged, or no longer allowed. */
+  constructor(video, lost) {
     this.video = video;
+    this.lost = lost;
   }
 
   get running() {
@@ -30,6 +32,7 @@ export class Webcam {
     } catch (error) {
       throw new Error(REASONS[error.name] ?? `The camera cannot be used: ${error.message}`);
     }
+    for (const track of this.#stream.getTracks()) track.addEventListener("ended", this.lost);
     this.video.srcObject = this.#stream;
     await this.video.play();
   }

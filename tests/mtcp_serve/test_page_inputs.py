@@ -3,7 +3,10 @@
 import base64
 import io
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,30 @@ def transfer(page: Page, type: str, files: dict[str, bytes]) -> None:
     }""",
         [type, {name: base64.b64encode(data).decode() for name, data in files.items()}],
     )
+
+
+@contextmanager
+def cut_answers() -> Iterator[str]:
+    """The address of a server that ends each connection within the body of its answer."""
+
+    class Cut(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"PK\x03\x04")
+            self.close_connection = True
+
+        def log_message(self, format: str, *words: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Cut) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
 
 
 def problem(page: Page) -> str:
@@ -144,8 +171,15 @@ def test_a_large_turned_photo_is_shown_as_the_model_gives_it(server: Server, bro
 def test_a_photo_that_the_browser_cannot_show_still_gets_its_maps(server: Server, browser: Browser) -> None:
     tiff = encode(Image.open(PHOTO).resize((160, 120)), "TIFF")
     with visit(browser, server.url) as page:
+        give(page, SMALL)
+        page.click("[data-map=depth]")
+        page.keyboard.press("Escape")
         give(page, {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": tiff})
         assert "cannot show" in page.locator(".frame .missing:visible").inner_text()
+        page.click("[data-map=photo]")
+        assert page.inner_text("#enlarged .about") == "scan.tiff"
+        assert page.locator("#enlarged canvas").is_hidden()  # it has the depth of the photo before
+        page.keyboard.press("Escape")
         page.click("#tab-scene")
         assert page.get_by_label("Painted with").locator("option").all_inner_texts() == TASKS
 
@@ -185,6 +219,42 @@ def test_the_camera_takes_photos_and_goes_live_one_request_at_a_time(
         assert most == 1
 
 
+def test_live_goes_on_at_the_size_that_is_chosen(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as page:
+        page.click("#camera-start")
+        page.click("#camera-live")
+        expect(page.locator("#camera-rate")).to_contain_text("photos a second")
+        page.select_option("#size", "input")
+        expect(page.locator("#made-size")).to_have_text("640 \N{MULTIPLICATION SIGN} 480")
+        with page.expect_request_finished(lambda request: "size=input" in request.url):
+            pass
+        assert page.get_attribute("#camera-live", "aria-pressed") == "true"
+
+
+def test_no_camera_is_left_running(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as page:
+        page.evaluate(
+            """() => {
+            const devices = navigator.mediaDevices;
+            const open = devices.getUserMedia.bind(devices);
+            window.tracks = [];
+            devices.getUserMedia = async (wanted) => {
+              const stream = await open(wanted);
+              window.tracks.push(...stream.getTracks());
+              return stream;
+            };
+        }"""
+        )
+        page.dblclick("#camera-start")
+        page.click("#camera-live")
+        expect(page.locator("#camera-rate")).to_contain_text("photos a second")
+        page.evaluate("window.tracks[0].dispatchEvent(new Event('ended'))")  # as when it is unplugged
+        assert problem(page).startswith("The camera is gone.")
+        assert page.locator("#camera").is_hidden()
+        assert page.get_attribute("#camera-live", "aria-pressed") == "false"
+        assert page.evaluate("window.tracks.map((track) => track.readyState)") == ["ended"]
+
+
 @pytest.mark.parametrize(
     ("devices", "said"),
     [
@@ -220,6 +290,33 @@ def test_a_busy_server_is_asked_again_when_it_says_so(server: Server, browser: B
         answered(page)
         assert not answers
         assert not page.get_by_role("alert").is_visible()
+
+
+def test_the_wait_for_a_busy_server_is_no_longer_told_when_it_is_over(
+    server: Server, browser: Browser
+) -> None:
+    error = {"code": "not_ready", "message": "the model is being loaded", "hint": "wait"}
+    answers = [503]
+
+    def refuse(route: Route) -> None:
+        if answers:
+            route.fulfill(status=answers.pop(), headers={"Retry-After": "0"}, json={"error": error})
+        else:
+            route.continue_()
+
+    with visit(browser, server.url, allow=("503 ",)) as page:
+        page.route("**/models", refuse)
+        page.reload()
+        page.wait_for_selector("#tasks li")
+        assert not answers
+        assert page.get_by_role("status").inner_text() == ""
+
+
+def test_an_answer_that_is_cut_is_said_to_be(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, allow=("ERR_",)) as page, cut_answers() as url:
+        page.route("**/predict?**", lambda route: route.continue_(url=url))
+        page.set_input_files("#file", SMALL)
+        assert problem(page).startswith("The server did not answer, or not to the end. See whether")
 
 
 def test_everything_can_be_done_with_the_keyboard(server: Server, browser: Browser) -> None:
@@ -281,6 +378,10 @@ def test_a_server_with_keys_is_asked_with_one(browser: Browser, tmp_path: Path) 
     try:
         with visit(browser, server.url, allow=("401 ",), ready="#key[open]") as page:
             field = page.get_by_label("API key", exact=True)
+            field.fill("\N{CYRILLIC SMALL LETTER KA}\N{CYRILLIC SMALL LETTER EL}")  # no header can hold it
+            page.keyboard.press("Enter")
+            assert page.locator("#key[open]").is_visible()
+            assert not field.evaluate("field => field.validity.valid")
             field.fill("wrong-key-0123456789")
             page.keyboard.press("Enter")
             page.get_by_text("did not take that key").wait_for()
@@ -290,6 +391,14 @@ def test_a_server_with_keys_is_asked_with_one(browser: Browser, tmp_path: Path) 
             give(page)
             stores = "[Object.values(sessionStorage), Object.values(localStorage), document.cookie]"
             assert page.evaluate(stores) == [[KEY], [], ""]
+        with visit(browser, server.url, allow=("401 ",), ready="#key[open]") as page:
+            page.get_by_role("button", name="Cancel").click()
+            assert "no API key" in problem(page)
+            page.set_input_files("#file", SMALL)
+            page.get_by_label("API key", exact=True).fill(f" {KEY} ")
+            page.get_by_role("button", name="Continue").click()
+            answered(page)
+            expect(page.locator("#tasks li")).to_have_count(5)  # what could not be asked at the start
     finally:
         server.stop()
 

@@ -27,6 +27,7 @@ from tests.mtcp_serve.browser import (
     visit,
 )
 from tests.mtcp_serve.process import Server
+from tests.mtcp_serve.support import encode
 
 pytestmark = needs_chromium
 
@@ -331,3 +332,14 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         assert page.locator("#enlarged .readout dd").nth(2).inner_text().endswith(" m")
         page.tap("[data-close]")
         assert not page.locator("#enlarged").is_visible()
+
+
+def test_a_tall_photo_fits_into_the_window(server: Server, browser: Browser) -> None:
+    tall = encode(Image.open(PHOTO).resize((60, 900)))
+    with visit(browser, server.url) as page:
+        give(page, {"name": "tall.png", "mimeType": "image/png", "buffer": tall})
+        for frame in page.locator("#view-maps .frame").all():
+            box = frame.bounding_box()
+            assert box is not None
+            assert box["height"] < page.evaluate("innerHeight")
+            assert box["height"] / box["width"] == pytest.approx(15, rel=0.02)
