@@ -106,18 +106,27 @@ class Settings(BaseSettings):
         default=1, ge=1, description="Most photos the model is given at a time; memory grows with it."
     )
     micro_batch_delay_ms: float = Field(
-        default=0.0, ge=0, description="Milliseconds that a photo waits for others to share its micro-batch."
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Milliseconds that a photo waits for others to share its micro-batch.",
     )
     concurrency: int = Field(default=2, ge=1, description="Requests worked on at the same time.")
     queue: int = Field(default=32, ge=0, description="Requests that may wait; one more is answered 429.")
     deadline_s: float = Field(
-        default=30.0, gt=0, description="Seconds from complete upload to answer; a later one is answered 504."
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds from complete upload to answer; a later one is answered 504.",
     )
     uploads: int = Field(
         default=64, ge=1, description="Request bodies read at the same time; one more is answered 429."
     )
     upload_s: float = Field(
-        default=30.0, gt=0, description="Seconds that a request body may take; a slower one is answered 408."
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a request body may take; a slower one is answered 408.",
     )
 
     max_bytes: int = Field(default=20 * 2**20, ge=1, description="Largest image file, bytes.")

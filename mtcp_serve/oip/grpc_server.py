@@ -50,7 +50,8 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
         ],
     )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), server)
-    address = f"{settings.host}:{settings.grpc_port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
     try:
         if tls is None:
             server.add_insecure_port(address)

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import uvicorn
+from pydantic import ValidationError
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 from uvicorn.server import ServerState
 
 from mtcp_serve import protocol
 from mtcp_serve.protocol import BoundedHttp
+from mtcp_serve.settings import Settings
 from tests.mtcp_serve.process import CLEAN, Server
 from tests.mtcp_serve.support import HEIGHT, WIDTH
 from tests.mtcp_serve.test_faults import until
@@ -196,3 +198,9 @@ def test_so_many_grpc_calls_at_a_time(door: tuple[Server, str]) -> None:
         for each in open_streams:
             each.cancel()
         until(lambda: status() is grpc.StatusCode.OK)
+
+
+@pytest.mark.parametrize("name", ["deadline_s", "upload_s", "micro_batch_delay_ms"])
+def test_no_time_is_infinite(name: str) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        Settings(**{name: float("inf")})

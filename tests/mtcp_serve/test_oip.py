@@ -289,3 +289,18 @@ def test_a_port_that_is_taken(bundle: Path) -> None:
         settings = Settings(bundle=(bundle,), grpc_port=taken.getsockname()[1])
         with pytest.raises(SettingsError, match="gRPC cannot listen"), TestClient(create_app(settings)):
             pass
+
+
+def test_an_address_of_ipv6(bundle: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    settings = Settings(bundle=(bundle,), threads=1, host="::1", grpc_port=port)
+    with (
+        TestClient(create_app(settings)),
+        tritonclient.grpc.InferenceServerClient(f"[::1]:{port}") as client,
+    ):
+        assert client.is_server_live()
