@@ -119,7 +119,7 @@ def record_parity(bundle: Path, column: str, report: Mapping[str, object]) -> No
 
 @contextmanager
 def _built_beside(out: Path) -> Iterator[Path]:
-    """Give the path of a folder to make; it takes the place of ``out`` when the block ends without an error."""
+    """Give the path of a folder to make; without an error it takes the place of ``out`` afterwards."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as workshop:

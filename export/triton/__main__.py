@@ -17,7 +17,10 @@ app = typer.Typer(add_completion=False)
 def main(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False)],
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Model repository; made, or added to.", file_okay=False)
+        Path,
+        typer.Option(
+            "-o", "--out", help="Model repository; made, or added to.", file_okay=False, resolve_path=True
+        ),
     ],
     backend: Annotated[Backend, typer.Option(help="What runs the model; python is ONNX Runtime in Python.")],
     version: Annotated[

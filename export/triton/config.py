@@ -6,7 +6,7 @@ and nothing else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from google.protobuf import text_format
@@ -28,6 +28,7 @@ _KINDS = {
     "cpu": pb.ModelInstanceGroup.KIND_CPU,
     "gpu": pb.ModelInstanceGroup.KIND_GPU,
 }
+_LARGEST = 2**31 - 1
 _THREADS = {"onnxruntime": "intra_op_thread_count", "python": "threads"}
 
 
@@ -57,6 +58,10 @@ class Serving:
     """Serve only so many of the newest versions; 0 serves all there are."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value > _LARGEST:
+                raise ExportError(f"{field.name} is {value}, Triton takes no more than {_LARGEST}")
         for name in ("instances", "max_batch", "queue_size", "queue_timeout_ms"):
             if getattr(self, name) < 1:
                 raise ExportError(f"{name} is {getattr(self, name)}, it must be at least 1")

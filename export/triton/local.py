@@ -109,11 +109,13 @@ class LocalTriton:
 
     def stop(self) -> None:
         """Let requests in flight end, then end the process."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=10)
-        self.kill()
+        try:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(timeout=10)
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """End the process and its model processes at once, and remove what they leave behind."""
@@ -203,6 +205,7 @@ def main(
 
     Exit status 1: Triton cannot run here, or could not load a model.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the server would be left behind
     try:
         with LocalTriton(repository, grpc_port=grpc_port, http_port=http_port) as triton:
             typer.echo(f"gRPC on {triton.grpc}, HTTP on {_LOOPBACK}:{http_port}; Ctrl-C ends it")

@@ -1,9 +1,10 @@
 """Writing a model repository: a version is there completely, or not at all."""
 
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from export.errors import ExportError
@@ -52,18 +53,18 @@ def write_repository(
     plans = _checked(plans or {}, backend, config_only)
     names = {capability: f"model_sm{capability.replace('.', '')}.plan" for capability in plans}
     folder = out / manifest.name
-    manifests = _present(folder, backend) | {number: manifest}
-    text = model_config(manifests, backend, serving or Serving(), names)
+    kept = {there: known for there, known in _present(folder, backend).items() if there != number}
+    files = names | {old: name for old, name in _present_plans(folder, kept).items() if old not in names}
+    text = model_config(kept | {number: manifest}, backend, serving or Serving(), files)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        # Beside the repository and not in it, where a polling Triton would take it for a model.
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as workshop:
+        with tempfile.TemporaryDirectory(dir=_workplace(out), prefix=f".{out.name}-") as workshop:
             model = Path(workshop) / "model"
             model.mkdir()
             (model / CONFIG_FILE).write_text(text, encoding="utf-8")
             if not config_only:
-                files = {names[capability]: path for capability, path in plans.items()}
-                _fill(model / str(number), bundle, manifest, backend, files)
+                built = {names[capability]: path for capability, path in plans.items()}
+                _fill(model / str(number), bundle, manifest, backend, built)
             _put_in_place(model, folder, Path(workshop) / "replaced")
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}") from error
@@ -118,6 +119,29 @@ def _present(folder: Path, backend: Backend) -> dict[int, Manifest]:
         raise ExportError(f"a version that is there cannot be kept: {error}") from error
 
 
+def _present_plans(folder: Path, versions: Iterable[int]) -> dict[str, str]:
+    """The file of the plan for each compute capability for which one of ``versions`` has a plan."""
+    if not (folder / CONFIG_FILE).is_file():
+        return {}
+    named = read_config((folder / CONFIG_FILE).read_text(encoding="utf-8")).cc_model_filenames
+    return {
+        capability: name
+        for capability, name in sorted(named.items())
+        if any((folder / str(version) / name).is_file() for version in versions)
+    }
+
+
+def _workplace(out: Path) -> Path:
+    """Where to prepare what is then renamed to ``out``.
+
+    That is beside the repository and not in it, where a polling Triton would take it for a model; but in it
+    if it is a volume of its own, or the folder around it belongs to somebody else.
+    """
+    beside = out.parent
+    same = beside.stat().st_dev == out.stat().st_dev
+    return beside if same and os.access(beside, os.W_OK | os.X_OK) else out
+
+
 def _fill(
     folder: Path, bundle: Path, manifest: Manifest, backend: Backend, plans: Mapping[str, Path]
 ) -> None:
@@ -150,7 +174,7 @@ def _put_in_place(model: Path, folder: Path, replaced: Path) -> None:
                 old.rename(replaced / new.name)
             moved.append((old, new))
             new.rename(old)
-    except OSError:
+    except BaseException:  # an interrupt too
         for here, there in reversed(moved):
             if here.exists():
                 here.rename(there)

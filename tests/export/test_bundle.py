@@ -149,7 +149,7 @@ def test_a_copy_is_whole_or_not_there(bundle: Path, tmp_path: Path) -> None:
     copy_bundle(bundle, tmp_path / "copy")
     Manifest.load(tmp_path / "copy").check_files(tmp_path / "copy")
     (tmp_path / "copy" / "notes").symlink_to("nowhere")
-    with pytest.raises(ExportError, match="other cannot be written: .*notes"):
+    with pytest.raises(ExportError, match=r"other cannot be written: .*notes"):
         copy_bundle(tmp_path / "copy", tmp_path / "other")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 

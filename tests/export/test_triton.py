@@ -1,6 +1,8 @@
 """Writing Triton repositories; `tests.clients.test_triton` has a real Triton load them."""
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,58 @@ def test_plans_for_several_gpus(bundle: Path, plan: Path, tmp_path: Path) -> Non
     assert found.default_model_filename == "model_sm89.plan"
 
 
+def test_plans_of_other_versions_stay_in_use(bundle: Path, plan: Path, tmp_path: Path) -> None:
+    for version, capability in ((1, "7.5"), (2, "8.9"), (3, "8.9")):
+        folder = write_repository(
+            bundle, tmp_path, backend="tensorrt", version=version, plans={capability: plan}
+        )
+    found = config(folder)
+    assert dict(found.cc_model_filenames) == {"7.5": "model_sm75.plan", "8.9": "model_sm89.plan"}
+    assert found.default_model_filename == "model_sm89.plan"
+    write_repository(bundle, tmp_path, backend="tensorrt", version=1, plans={"8.9": plan})
+    assert dict(config(folder).cc_model_filenames) == {"8.9": "model_sm89.plan"}
+
+
+def test_the_folder_around_the_repository_may_belong_to_somebody_else(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "repository"
+    out.mkdir()
+    make, access = tempfile.mkdtemp, os.access
+
+    def guarded(suffix: str | None = None, prefix: str | None = None, dir: Any = None) -> str:
+        if Path(dir) == tmp_path:
+            raise PermissionError(13, "Permission denied", str(dir))
+        return str(make(suffix, prefix, dir))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", guarded)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
+    write_repository(bundle, out, backend="python")
+    assert [path.name for path in out.iterdir()] == ["tiny"]
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+def test_a_volume_is_prepared_in_itself(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "repository"
+    stat, rename = Path.stat, Path.rename
+
+    def volume(path: Path, **options: Any) -> os.stat_result:
+        found = stat(path, **options)
+        return os.stat_result((*found[:2], found.st_dev + (out in (path, *path.parents)), *found[3:10]))
+
+    def within(path: Path, target: Path) -> Path:
+        if (out in path.parents) != (out in target.parents):
+            raise OSError(18, "Invalid cross-device link")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "stat", volume)
+    monkeypatch.setattr(Path, "rename", within)
+    write_repository(bundle, out, backend="python")
+    assert [path.name for path in out.iterdir()] == ["tiny"]
+
+
 def test_versions_are_kept_and_replaced(bundle: Path, tmp_path: Path) -> None:
     other = make_bundle(tmp_path / "other", GRAPH.replace("half = {127.5}", "half = {127}"))
     out = tmp_path / "repository"
@@ -205,6 +259,26 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(bundle: Path, plan: Pa
     refused(out, "cannot be kept", bundle, version=8)
 
 
+def test_an_interrupt_leaves_the_repository_as_it_was(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "repository"
+    write_repository(bundle, out, backend="python")
+    before = tree(out)
+    other = make_bundle(tmp_path / "other", GRAPH.replace("half = {127.5}", "half = {127}"))
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if (self.parent.name, self.name) == ("model", "config.pbtxt"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_repository(other, out, backend="python")
+    assert tree(out) == before
+
+
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_full_disk_leaves_the_repository_as_it_was(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
@@ -243,6 +317,8 @@ def test_a_full_disk_leaves_the_repository_as_it_was(
         ({"queue_size": 0}, "queue_size is 0"),
         ({"queue_timeout_ms": 0}, "queue_timeout_ms is 0"),
         ({"threads": -1}, "threads is -1"),
+        ({"max_batch": 2**31}, "max_batch is 2147483648, Triton takes no more than 2147483647"),
+        ({"queue_timeout_ms": 10**30}, "queue_timeout_ms is 10{30}, "),
     ],
 )
 def test_settings_that_triton_cannot_use(options: dict[str, Any], message: str) -> None:
