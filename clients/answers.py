@@ -25,6 +25,8 @@ from clients.errors import (
 from clients.maps import Map
 
 _METADATA = "metadata"
+_UNREADABLE = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
+"""What comes of reading as maps what is none, such as the page of a proxy."""
 _ERRORS: dict[int, type[ClientError]] = {
     401: UnauthorizedError,
     404: NotFoundError,
@@ -72,21 +74,22 @@ def read_answer(response: httpx.Response) -> Answer:
         if response.headers["content-type"].startswith("application/json"):
             return _from_json(response.json())
         return _from_npz(response.content)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise ServerError(f"the answer of {response.url} cannot be read: {error!r}") from error
 
 
-def read_json(response: httpx.Response) -> Any:
-    """The JSON of an answer.
+def read_models(response: httpx.Response) -> list[dict[str, Any]]:
+    """The models in an answer of ``GET /models``.
 
     Raises:
-        ClientError: the answer is an error, or no JSON.
+        ClientError: the answer is an error, or cannot be read.
     """
     _raise_for_error(response)
     try:
-        return response.json()
-    except ValueError as error:
-        raise ServerError(f"the answer of {response.url} is no JSON: {error}") from error
+        models: list[dict[str, Any]] = response.json()["models"]
+    except _UNREADABLE as error:
+        raise ServerError(f"the answer of {response.url} cannot be read: {error!r}") from error
+    return models
 
 
 def translate(error: httpx.TransportError, request: httpx.Request) -> ClientError:

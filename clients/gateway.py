@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 import httpx
 
-from clients.answers import Answer, read_answer, read_json, translate
+from clients.answers import Answer, read_answer, read_models, translate
 from clients.errors import InvalidRequestError
 
 Format = Literal["npz", "json"]
@@ -67,10 +67,7 @@ class GatewayClient:
         Raises:
             ClientError: see `clients.errors`.
         """
-        models: list[dict[str, Any]] = read_json(self._send(self._client.build_request("GET", "models")))[
-            "models"
-        ]
-        return models
+        return read_models(self._send(self._client.build_request("GET", "models")))
 
     def close(self) -> None:
         """End the connections."""
@@ -123,9 +120,7 @@ class AsyncGatewayClient:
 
     async def models(self) -> list[dict[str, Any]]:
         """See `GatewayClient.models`."""
-        response = await self._send(self._client.build_request("GET", "models"))
-        models: list[dict[str, Any]] = read_json(response)["models"]
-        return models
+        return read_models(await self._send(self._client.build_request("GET", "models")))
 
     async def close(self) -> None:
         """End the connections."""

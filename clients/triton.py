@@ -178,15 +178,22 @@ class TritonClient:
 
     @contextmanager
     def _region(self, batch: int, manifest: Manifest) -> Iterator[Region | None]:
-        """A region that nobody else uses; after a failure Triton may still write to it: it is not reused."""
+        """A region that nobody else uses.
+
+        After a failure it is not reused; Triton is told to forget it now, or, if it may still write to it,
+        when the client is closed.
+        """
         if not self.shared_memory:
             yield None
             return
         region = self._take(batch, manifest)
         try:
             yield region
-        except BaseException:
-            self._abandoned.append(region.name)
+        except BaseException as error:
+            if wire.is_answer(error):
+                self._unregister(region.name)
+            else:
+                self._abandoned.append(region.name)
             region.close()
             raise
         self._free.append(region)
@@ -210,12 +217,14 @@ class TritonClient:
 
     def _forget(self) -> None:
         """Give all regions back that no request uses."""
-        while self._free:
-            region = self._free.pop()
-            self._abandoned.append(region.name)
-            region.close()
-        while self._abandoned:
-            self._unregister(self._abandoned.pop())
+        with suppress(IndexError):  # and not while there are some: other threads take them too
+            while True:
+                region = self._free.pop()
+                self._abandoned.append(region.name)
+                region.close()
+        with suppress(IndexError):
+            while True:
+                self._unregister(self._abandoned.pop())
 
     def _unregister(self, name: str) -> None:
         with suppress(InferenceServerException):  # a server that is gone has forgotten it

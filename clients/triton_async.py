@@ -157,8 +157,11 @@ class AsyncTritonClient:
         region = await self._take(batch, manifest)
         try:
             yield region
-        except BaseException:
-            self._abandoned.append(region.name)
+        except BaseException as error:
+            if wire.is_answer(error):
+                await self._unregister(region.name)
+            else:
+                self._abandoned.append(region.name)
             region.close()
             raise
         self._free.append(region)

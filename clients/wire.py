@@ -103,6 +103,14 @@ def translate(error: InferenceServerException) -> ClientError:
     return kind(f"Triton: {message}", code=code)
 
 
+def is_answer(error: BaseException) -> bool:
+    """Whether Triton itself ended the request so, and does not work on it any more."""
+    lost = type(error) is UnavailableError or (
+        isinstance(error, DeadlineError) and error.code == "DEADLINE_EXCEEDED"
+    )
+    return isinstance(error, ClientError) and not lost
+
+
 def only_model(names: Sequence[str]) -> str:
     """The model to use when none was named.
 

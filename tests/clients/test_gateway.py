@@ -163,12 +163,29 @@ def test_nobody_there() -> None:
     ("status", "kind"),
     [(200, ServerError), (404, NotFoundError), (403, InvalidRequestError), (502, ServerError)],
 )
-def test_another_server_is_not_taken_for_a_gateway(status: int, kind: type[ClientError]) -> None:
+@pytest.mark.parametrize(
+    ("media", "content"),
+    [
+        ("text/html", b"<html>hello</html>"),
+        ("application/octet-stream", b""),
+        (
+            "application/octet-stream",
+            b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': ()}",
+        ),
+        ("application/json", b"[]"),
+        ("application/json", b'{"maps": []}'),
+        ("application/json", b'{"maps": {"depth": {"png": 1}}}'),
+    ],
+)
+def test_another_server_is_not_taken_for_a_gateway(
+    status: int, kind: type[ClientError], media: str, content: bytes
+) -> None:
     class Another(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
+            self.send_header("Content-Type", media)
             self.end_headers()
-            self.wfile.write(b"<html>hello</html>")
+            self.wfile.write(content)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -292,6 +293,8 @@ def test_overload_then_death_then_a_new_start(tmp_path: Path) -> None:
             late = [pool.submit(client.predict, GOOD) for _ in range(6)]
             refused = [future for future in late if isinstance(error_within(8, future), OverloadedError)]
             assert len(refused) == 5
+            with InferenceServerClient(first.grpc) as raw:  # the request that waits has one
+                assert len(raw.get_system_shared_memory_status().regions) == 1
             first.kill()
             (lost,) = (future for future in late if future not in refused)
             assert type(lost.exception()) is UnavailableError
@@ -303,6 +306,67 @@ def test_overload_then_death_then_a_new_start(tmp_path: Path) -> None:
     finally:
         first.kill()
     assert not regions() - before, "shared memory is left behind"
+
+
+def test_refused_requests_of_asyncio_leave_nothing_with_the_server(tmp_path: Path) -> None:
+    serving = Serving(threads=1, max_batch=1, queue_size=1)
+    bundle = make_bundle(tmp_path / "tiny")
+    write_repository(bundle, tmp_path / "repository", backend="python", serving=serving)
+
+    async def predict_without_end(client: AsyncTritonClient) -> None:
+        while True:
+            await client.predict(GOOD)
+
+    async def refuse(client: AsyncTritonClient, raw: InferenceServerClient) -> int:
+        with pytest.raises(OverloadedError):  # when the two have filled the server
+            await predict_without_end(client)
+        return len(raw.get_system_shared_memory_status().regions)
+
+    async def predict(endpoint: str) -> list[int]:
+        with InferenceServerClient(endpoint) as raw:
+            async with AsyncTritonClient(endpoint, shared_memory=True) as client:
+                await client.manifest()
+                stuck = [asyncio.create_task(client.predict(STUCK)) for _ in range(2)]
+                counts = [await refuse(client, raw) for _ in range(3)]
+                for task in stuck:
+                    task.cancel()
+                await asyncio.gather(*stuck, return_exceptions=True)
+        return counts
+
+    with LocalTriton(tmp_path / "repository") as server:
+        first, *rest = asyncio.run(predict(server.grpc))
+        server.kill()
+    assert rest == [first, first]
+
+
+def test_regions_that_another_thread_gives_back_meanwhile() -> None:
+    class Emptied(deque[Any]):
+        """Another thread took the last one after this one had looked."""
+
+        def __len__(self) -> int:
+            return 1
+
+    client = TritonClient("127.0.0.1:1", shared_memory=True)
+    client._free = client._abandoned = Emptied()
+    client.close()
+
+
+def test_a_local_triton_ends_with_its_command(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny")
+    write_repository(bundle, tmp_path / "repository", backend="python")
+    port = local._free_port()
+    options = ["--grpc-port", str(port), "--http-port", str(local._free_port())]
+    command = [sys.executable, "-m", "export.triton.local", str(tmp_path / "repository"), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert f"gRPC on 127.0.0.1:{port}" in process.stdout.readline()
+        with TritonClient(f"127.0.0.1:{port}") as client:
+            client.predict(GOOD)
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    with TritonClient(f"127.0.0.1:{port}") as client, pytest.raises(UnavailableError):
+        client.predict(GOOD)
+    assert not list(Path("/dev/shm").glob(f"mtcp-triton-{process.pid}-*"))
 
 
 def regions() -> set[str]:
