@@ -93,7 +93,8 @@ def _choose(provider: Provider) -> str:
     if provider not in available:
         raise BundleError(
             f"this onnxruntime cannot run on {provider}, only on {', '.join(available)}; "
-            "pip install 'mtcp-serve[gpu]' brings the GPU providers"
+            "the build for GPUs takes its place: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
         )
     return provider
 
