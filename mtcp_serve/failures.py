@@ -59,7 +59,7 @@ async def on_validation_error(request: Request, error: Exception) -> JSONRespons
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answer Starlette's own errors, such as an unknown path, in this package's shape."""
     assert isinstance(error, HTTPException)
-    path = request.scope["path"]
+    path = request.url.path
     if error.status_code == NotFoundError.status:
         response = error_response(NotFoundError(f"there is nothing at {path}"), request.scope)
     elif error.status_code == MethodNotAllowedError.status:

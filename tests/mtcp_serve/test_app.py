@@ -126,8 +126,6 @@ def test_other_errors_have_the_shape_too(settings: Settings, caplog: pytest.LogC
     response = client.get("/teapot")
     assert check_error(response, 418, "http_error")["message"] == "short and stout"
     assert response.headers["x-handle"] == "yes"
-    response = client.get("http://testserver//health/live")
-    assert check_error(response, 404, "not_found")["message"] == "there is nothing at //health/live"
     with caplog.at_level(logging.INFO, "mtcp_serve"), pytest.raises(AssertionError):
         client.get("/gone")
     assert "the client hung up" in caplog.text
