@@ -38,22 +38,25 @@ class Item:
 
 @dataclass
 class Inputs:
-    """What was found; ``others`` are files in folders that are no photos, ``folders`` were left alone."""
+    """What was found; ``others`` are files in folders that are no photos, ``folders`` and ``links`` to
+    folders were left alone."""
 
     items: list[Item]
     others: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
 
 
 def collect(paths: Iterable[Path], out: Path, recursive: bool) -> Inputs:
     """The photos and videos that ``paths`` name, and the photos in the folders that they name.
 
     The results of a file go to ``out/STEM``, those of a file in a folder to the same place in ``out`` that it
-    has in the folder. Hidden files and folders are passed over, and so are the folders of earlier results.
+    has in the folder. Hidden files and folders are passed over, and so are the folders of earlier results;
+    links to folders are not followed.
 
     Raises:
-        InputError: a path is neither a file nor a folder, a folder cannot be read, nothing was found, or the
-            results of two files would go to the same place.
+        InputError: a path is neither a file nor a folder, a folder cannot be read, nothing was found, the
+            results of two files would go to the same place, or nothing can be written to ``out``.
     """
     found = Inputs([])
     for path in paths:
@@ -68,12 +71,14 @@ def collect(paths: Iterable[Path], out: Path, recursive: bool) -> Inputs:
         inside = "; --recursive looks into the folders in it" if found.folders else ""
         raise InputError(f"there is no photo in {' or '.join(map(str, paths))}{inside}")
     _check_apart(found.items)
+    _check_writable(out)
     return found
 
 
 def _look(top: Path, out: Path, recursive: bool, found: Inputs) -> None:
     for folder, folders, files in _walk(top):
         folders[:] = sorted(name for name in folders if not read_metadata(folder / name))
+        found.links += [folder / name for name in folders if (folder / name).is_symlink()]
         for name in files:
             path = folder / name
             if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file():
@@ -81,7 +86,7 @@ def _look(top: Path, out: Path, recursive: bool, found: Inputs) -> None:
             else:
                 found.others.append(path)
         if not recursive:
-            found.folders += [folder / name for name in folders]
+            found.folders += [folder / name for name in folders if not (folder / name).is_symlink()]
             return
 
 
@@ -105,3 +110,11 @@ def _check_apart(items: Sequence[Item]) -> None:
                 f"the results of {other} and {item.path} would overwrite each other in {item.folder}; "
                 "give them different names, or work on them one after the other with different --out"
             )
+
+
+def _check_writable(out: Path) -> None:
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"the results cannot go to {out}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"the results cannot go to {out}: {there} cannot be written")

@@ -145,3 +145,5 @@ def _say_what_is_left_out(found: "Inputs") -> None:
         ERRORS.print(f"left out: {len(found.others)} files that are no photos{named}")
     if found.folders:
         ERRORS.print(f"left out: {len(found.folders)} folders; --recursive looks into them")
+    if found.links:
+        ERRORS.print(f"left out: {len(found.links)} links to folders; name those that are meant")

@@ -73,10 +73,34 @@ def test_predict_several_with_a_bad_one(bundle: Path, photo: Path, tmp_path: Pat
 
 
 def test_predict_reports_a_folder_that_cannot_be_written(bundle: Path, photo: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("a file")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "photo one").write_text("a file")
     result = run("predict", photo, "-o", tmp_path / "out", "-b", bundle)
     assert result.exit_code == 1
-    assert "Not a directory" in result.stderr
+    assert f"failed: {photo}" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo one"]
+
+
+@pytest.mark.parametrize("below", [".", "deeper/still"])
+def test_predict_refuses_an_out_that_nothing_can_be_written_to(
+    bundle: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("a file")
+    result = run("predict", photo, "-o", file / below, "-b", bundle)
+    assert result.exit_code == 2
+    assert f"{file} is a file" in result.stderr
+    there = tmp_path / "there"
+    there.mkdir()
+    may = os.access
+    # as on a read-only disk; root may write anywhere else
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: may(path, mode) and not (path == there and mode & os.W_OK)
+    )
+    result = run("predict", photo, "-o", there / below, "-b", bundle)
+    assert result.exit_code == 2
+    assert f"{there} cannot be written" in result.stderr
+    assert not any(there.iterdir())
 
 
 @pytest.fixture
@@ -117,6 +141,17 @@ def test_a_folder_keeps_its_layout(bundle: Path, tree: Path, tmp_path: Path) -> 
         "predict", tree, "-o", tree / "out", "-b", bundle, "--recursive", "--no-arrays", "--no-overview"
     )
     assert "finished: 0 done, 4 were complete before" in again.stderr
+
+
+def test_links_to_folders_are_told_and_not_followed(bundle: Path, tree: Path, tmp_path: Path) -> None:
+    (tree / "deep" / "round").symlink_to(tree)
+    deep = run("predict", tree, "-o", tmp_path / "out", "-b", bundle, "--recursive", "--tasks", "depth")
+    assert deep.exit_code == 0, deep.output
+    assert results(tmp_path / "out") == ["a", "b", "deep/a", "deep/er/c.d"]
+    assert "left out: 1 links to folders; name those that are meant" in deep.stderr
+    flat = run("predict", tree / "deep", "-o", tmp_path / "flat", "-b", bundle, "--tasks", "depth")
+    assert "left out: 1 folders; --recursive looks into them" in flat.stderr
+    assert "left out: 1 links to folders" in flat.stderr
 
 
 def test_what_is_complete_is_made_again_only_when_something_changed(
