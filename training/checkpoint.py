@@ -18,7 +18,11 @@ class CheckpointError(ValueError):
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` so that ``path`` holds either the old or the new checkpoint, never half of one."""
+    """Write ``state`` so that ``path`` holds either the old or the new checkpoint, never half of one.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,6 +31,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except RuntimeError as error:  # what torch makes of a full disk; the file system's word is its context
+        why = error.__context__
+        if not isinstance(why, OSError):
+            raise
+        raise OSError(why.errno, why.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -72,12 +81,13 @@ def undo_class_weights(
     """Subtract ``strength`` * log(weight) from the final logits of each class, in place.
 
     Cross-entropy weighted by w is least at logits shifted by log w against the true posterior; ``strength`` 1
-    takes all of that back, 0 nothing.
+    takes all of that back, 0 nothing. A class of weight 0 was never learned; its logit stays as it is.
     """
     for task, weights in class_weights.items():
         bias = network.last_layer(task).bias
         assert bias is not None
-        bias -= strength * torch.tensor(weights).log().to(bias)
+        factors = torch.tensor(weights)
+        bias -= strength * torch.where(factors > 0, factors, 1).log().to(bias)
 
 
 def slim(path: Path, destination: Path, undo: float = 0.0) -> None:

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, load_config, override
 from training.data import DataError
+from training.devices import usable_device
 from training.evaluation import evaluate, validation_sources
 from training.model.pretrained import WeightsError
 from training.plot import PlotError, plot_run
@@ -28,7 +30,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=val
 
 
 def _fail(error: Exception) -> typer.Exit:
-    Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+    Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
     return typer.Exit(2)
 
 
@@ -50,7 +52,7 @@ def train(
         trainer = Trainer(settings, run or Path("runs") / settings.name)
         trainer.resume()
         trainer.train()
-    except (ConfigError, DataError, WeightsError, CheckpointError, TrainingError) as error:
+    except (ConfigError, DataError, WeightsError, CheckpointError, TrainingError, OSError) as error:
         raise _fail(error) from error
 
 
@@ -69,18 +71,23 @@ def evaluate_command(
     try:
         network, config = checkpoint.load_network(path)
         if overrides:
-            config = override(config, overrides)
+            trained, config = config.model, override(config, overrides)
+            if config.model != trained:
+                raise ConfigError("model: the checkpoint's network cannot be changed, it is trained")
+        device = usable_device(config.device)
+        for written in filter(None, (report, table)):
+            written.parent.mkdir(parents=True, exist_ok=True)
         sources = validation_sources(config.data, config.tasks)
         single = read_single_tasks(single_task, config.tasks) if single_task else None
-        figures = evaluate(network.to(config.device), sources, config.data.batch_size, config.device)
+        figures = evaluate(network.to(device), sources, config.data.batch_size, device)
         delta = None if single is None else gains(figures, single, config.tasks)
-    except (ConfigError, DataError, CheckpointError, ReportError) as error:
+        Console().print(terminal_table(path.name, figures, config.name, config.tasks, delta))
+        if report is not None:
+            write_json(report, figures, config.name, delta)
+        if table is not None:
+            table.write_text(markdown_table(figures, config.name, config.tasks, delta))
+    except (ConfigError, DataError, CheckpointError, ReportError, OSError) as error:
         raise _fail(error) from error
-    Console().print(terminal_table(path.name, figures, config.name, config.tasks, delta))
-    if report is not None:
-        write_json(report, figures, config.name, delta)
-    if table is not None:
-        table.write_text(markdown_table(figures, config.name, config.tasks, delta))
 
 
 @app.command()
@@ -94,7 +101,7 @@ def plot(
     """Draw losses, task weights and metrics of a run over its epochs."""
     try:
         plot_run(run, output or run / "history.svg")
-    except PlotError as error:
+    except (PlotError, OSError) as error:
         raise _fail(error) from error
 
 
@@ -118,7 +125,7 @@ def sweep(
         tasks = settings.run_config(next(iter(settings.rows)), settings.seeds[0], given).tasks
         done = run_sweep(settings, given, folder, until)
         written = write_results(settings, tasks, folder)
-    except (ConfigError, DataError, WeightsError, CheckpointError, TrainingError) as error:
+    except (ConfigError, DataError, WeightsError, CheckpointError, TrainingError, OSError) as error:
         raise _fail(error) from error
     console = Console()
     if written is not None:
@@ -139,5 +146,5 @@ def slim(
     """Keep only the weights to ship, in fp16."""
     try:
         checkpoint.slim(path, output, undo)
-    except (ConfigError, CheckpointError) as error:
+    except (ConfigError, CheckpointError, OSError) as error:
         raise _fail(error) from error

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +14,9 @@ from training.data import AugmentConfig, SourceConfig
 from training.losses import MetricError
 from training.model import AnyNetworkConfig, DeepLabConfig
 from training.tasks import TASK_NAMES, Task
+
+_UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError)
+_Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ConfigError(ValueError):
@@ -65,11 +69,11 @@ class LossConfig(_Strict):
     """Losses are taken at 1/stride of the input size. Paper: 1."""
     lambda_cos: float = Field(1.0, ge=0)
     """Weight of the cosine term, which the paper names without a number."""
-    scale: dict[str, float] = Field(default_factory=dict)
+    scale: dict[str, _Factor] = Field(default_factory=dict)
     """Constant factor by task, before balancing. Paper: 1 each."""
     metric_error: MetricError = "l1"
     """Error of depth in metres, ``l1`` or ``l2``. Paper: l1."""
-    class_weights: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    class_weights: dict[str, tuple[_Factor, ...]] = Field(default_factory=dict)
     """Weight of each class of a ``labels`` task in its cross-entropy. Paper: 1 each."""
 
     @model_validator(mode="after")
@@ -117,7 +121,7 @@ class RunConfig(_Strict):
     optim: OptimConfig = OptimConfig()
     balancer: BalancerConfig = BalancerConfig()
     epochs: int = Field(gt=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     init: str | None = None
     """Starting weights: a name in `training.model.pretrained`, a checkpoint, or null for random ones."""
     device: str = "cpu"
@@ -201,7 +205,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     path = find_config(name)
     try:
         plain = _overridden(_layered(path), overrides)
-    except OmegaConfBaseException as error:
+    except _UNREADABLE as error:
         raise ConfigError(f"{path.name}: {error}") from error
     plain.pop("root", None)  # only there to be interpolated
     return parse_config(plain, path.name)
@@ -214,6 +218,8 @@ def _layered(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
     base = settings.pop("base", None)
     if base is None:
         return settings
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must name another config, got {base!r}")
     beside = path.parent / base
     below = beside if beside.is_file() else find_config(base)
     if below in (path, *above):
@@ -229,7 +235,11 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: an unknown key or a wrong value.
     """
-    return parse_config(_overridden(OmegaConf.create(config.model_dump(mode="json")), overrides), "overrides")
+    settings = OmegaConf.create(config.model_dump(mode="json"))
+    try:
+        return parse_config(_overridden(settings, overrides), "overrides")
+    except _UNREADABLE as error:
+        raise ConfigError(f"overrides: {error}") from error
 
 
 def _overridden(settings: DictConfig, overrides: Sequence[str]) -> dict[Any, Any]:

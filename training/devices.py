@@ -15,6 +15,22 @@ from training.config import ConfigError, RunConfig
 from training.data import MixtureSampler, SampleKey
 
 
+def usable_device(name: str) -> torch.device:
+    """The device called ``name``.
+
+    Raises:
+        ConfigError: torch does not know it, or has none of its kind here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name}: torch knows no such device; choose device=cpu") from error
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if device.type != "cpu" and (found is None or found.type != device.type):
+        raise ConfigError(f"device {name}: torch sees no such device here; choose device=cpu")
+    return device
+
+
 def launch(config: RunConfig) -> Fabric:
     """The processes of a run: those that torchrun started, or ``config.devices`` of them.
 
@@ -23,14 +39,12 @@ def launch(config: RunConfig) -> Fabric:
     Raises:
         ConfigError: the batch cannot be shared evenly, or the device does not exist.
     """
-    device = torch.device(config.device)
+    device = usable_device(config.device)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
     nodes = int(os.environ["WORLD_SIZE"]) // local if "LOCAL_WORLD_SIZE" in os.environ else 1
     ranks = local * nodes
     if config.data.batch_size % ranks:
         raise ConfigError(f"data.batch_size {config.data.batch_size} cannot be shared by {ranks} processes")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {config.device}: torch sees no GPU; choose device=cpu")
     fabric = Fabric(
         accelerator=device.type,
         devices=local if device.index is None else [device.index],

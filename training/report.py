@@ -50,8 +50,14 @@ def read_single_tasks(given: Sequence[str], tasks: Sequence[Task]) -> Report:
 
 
 def gains(figures: Report, single: Report, tasks: Sequence[Task]) -> dict[str, float]:
-    """Delta-MTL in per cent by protocol, over the tasks that have figures."""
+    """Delta-MTL in per cent by protocol, over the tasks that have figures.
+
+    Raises:
+        ReportError: no task has any.
+    """
     scored = [task for task in tasks if task.name in figures]
+    if not scored:
+        raise ReportError("no validation source has a label of any task: there is no Delta-MTL")
     return {protocol: delta_mtl(figures, single, scored, protocol) for protocol in PROTOCOLS}
 
 

@@ -54,7 +54,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self._val = validation_sources(config.data, config.tasks, check)
         self.feed = Feed(config, self.fabric, check)
-        self.network = build_network(config.model)
+        self.network = self._build_network()
         initialise(self.network, config.init)
         self.network.to(self.fabric.device).to(memory_format=torch.channels_last)
         self.ema = self._average() if config.optim.ema else None
@@ -66,6 +66,9 @@ class Trainer:
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
         if config.compile:
+            known = torch.compiler.list_backends(exclude_tags=())
+            if config.compile not in known:
+                raise ConfigError(f"compile: no backend {config.compile!r}; there are {', '.join(known)}")
             self.forward_step.compile_with(config.compile)
         self._model, self._stepper = self.fabric.setup(self.forward_step, self.optimizer)
         self.epoch = self.step = self.step_in_epoch = self.bad_steps = 0
@@ -78,6 +81,12 @@ class Trainer:
 
     def _mean(self, numbers: torch.Tensor) -> torch.Tensor:
         return mean_over_ranks(self.fabric, numbers)
+
+    def _build_network(self) -> Network:
+        try:
+            return build_network(self.config.model)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from error
 
     def _build_engine(self) -> Engine:
         chosen = self.config.balancer

@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,20 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="disk full"):
         checkpoint.save(path, {"value": Unpicklable()})
+    assert checkpoint.load(path)["value"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["ckpt.pt"]
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "ckpt.pt"
+    checkpoint.save(path, {"value": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*ckpt\.pt"):
+            checkpoint.save(path, {"value": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert checkpoint.load(path)["value"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["ckpt.pt"]
 
@@ -48,10 +63,10 @@ def test_class_weights_are_taken_back_from_the_logits() -> None:
     torch.manual_seed(0)
     network = MTCP(tiny_model(tasks={"parsing": "fashion"}, cfm=False, srm=False)).eval()
     images = torch.rand(1, 3, 64, 96) * 255
-    weights = [1.0, 2.0, 4.0, 1.0, 1.0, 1.0, 1.0, 0.5]
+    weights = [1.0, 2.0, 4.0, 1.0, 1.0, 1.0, 0.0, 0.5]  # 0: never learned, nothing to take back
     with torch.no_grad():
         before = network(images).final["parsing"]
         checkpoint.undo_class_weights(network, {"parsing": weights}, 0.5)
         after = network(images).final["parsing"]
-    shift = -0.5 * torch.tensor(weights).log()[:, None, None].expand(8, 16, 24)
+    shift = -0.5 * torch.tensor([1.0, *weights[1:6], 1.0, 0.5]).log()[:, None, None].expand(8, 16, 24)
     torch.testing.assert_close((after - before)[0], shift, rtol=1e-4, atol=1e-5)

@@ -20,7 +20,7 @@ def test_train_evaluate_and_slim_work_together(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     slim = tmp_path / "slim.pt"
     assert runner.invoke(app, ["slim", str(run / LAST), "-o", str(slim)]).exit_code == 0
-    report = tmp_path / "report.json"
+    report = tmp_path / "new" / "folder" / "report.json"
     done = runner.invoke(app, ["evaluate", str(slim), "data.val.0.count=3", "--report", str(report)])
     assert done.exit_code == 0, done.output
     figures = json.loads(report.read_text())
@@ -36,6 +36,9 @@ def test_train_evaluate_and_slim_work_together(tmp_path: Path) -> None:
     done = runner.invoke(app, ["evaluate", str(slim), against_itself[0]])
     assert done.exit_code == 2
     assert "Delta-MTL needs a --single-task report of depth" in done.output.replace("\n", " ")
+    done = runner.invoke(app, ["evaluate", str(slim), "model.tasks.semseg=nyu40"])
+    assert done.exit_code == 2
+    assert "the checkpoint's network cannot be changed" in done.output.replace("\n", " ")
     assert load_network(slim)[1].data.val[0].count == 2  # the override was for the evaluation alone
 
 
@@ -45,7 +48,13 @@ def test_train_evaluate_and_slim_work_together(tmp_path: Path) -> None:
         (["train", "no_such_config"], "no config 'no_such_config'"),
         (["train", "scenes", "epochs=zero"], "epochs: Input should be a valid integer"),
         (["train", "mtcp_lite", "root=/nowhere"], "/nowhere"),
+        (["train", "scenes", "device=cudaa"], "device cudaa: torch knows no such device"),
+        (["train", "scenes", "device=meta"], "device meta: torch sees no such device here"),
+        (["train", "scenes", *RUN, "compile=magic"], "compile: no backend 'magic'; there are "),
+        (["train", "scenes", *RUN, "model.backbone.encoder=magic"], "model: unknown encoder 'magic'"),
+        (["train", "scenes", *RUN, "--run", f"{__file__}/run"], "Not a directory"),
         (["evaluate", "none.pt"], "no checkpoint at none.pt"),
+        (["evaluate", "[/none].pt"], "no checkpoint at [/none].pt"),
     ],
 )
 def test_what_is_wrong_is_said_without_a_traceback(arguments: list[str], message: str) -> None:

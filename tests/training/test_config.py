@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.tiny import tiny_model
-from training.config import ConfigError, load_config, parse_config, shipped_configs
+from training.config import ConfigError, load_config, override, parse_config, shipped_configs
 from training.model import MTCP, ModelConfig
 from training.model.pretrained import WeightsError, initialise
 
@@ -57,6 +57,9 @@ def test_the_papers_settings_are_the_defaults() -> None:
         (["epochs=many"], "epochs: Input should be a valid integer"),
         (["model.decoder.fusion=magic"], "model.decoder.fusion: Input should be 'sum' or 'dynamic'"),
         (["loss.scale.smell=1"], "unknown tasks"),
+        (["epochs=[1"], "scenes.yaml: while parsing"),
+        (["seed=-1"], "seed: Input should be greater than or equal to 0"),
+        (["loss.scale.normals=-1"], "loss.scale.normals: Input should be greater than or equal to 0"),
         (["loss.class_weights.parsing=[1,2]"], "has 2 weights, the network's task has 8 classes"),
         (["loss.class_weights.depth=[1]"], "has 1 weights, the network's task has no classes"),
     ],
@@ -64,6 +67,28 @@ def test_the_papers_settings_are_the_defaults() -> None:
 def test_wrong_settings_are_named(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("scenes", overrides)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1\nb: 2", "bad.yaml: while parsing"),
+        (b"\xff\xfe\x00\x01", "bad.yaml: 'utf-8' codec"),
+        (b"- 1\n- 2\n", "bad.yaml: not a mapping"),
+        (b"base: 3\n", "bad.yaml: base must name another config, got 3"),
+        (b"base: [scenes]\n", "bad.yaml: base must name another config"),
+    ],
+)
+def test_a_damaged_config_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize("wrong", ["data.val.5.split=val", "epochs=[1"])
+def test_wrong_overrides_of_a_trained_config_are_named(wrong: str) -> None:
+    with pytest.raises(ConfigError, match="overrides: "):
+        override(load_config("scenes"), [wrong])
 
 
 def test_a_mandatory_root_and_an_unknown_config_are_named() -> None:

@@ -29,6 +29,8 @@ SINGLE = {
 def test_delta_mtl_by_protocol() -> None:
     found = gains(FIGURES, SINGLE, TASKS)
     assert found == pytest.approx({"mtcp": (25 + 20 + 20) / 3, "invpt": 25 / 3})
+    with pytest.raises(ReportError, match="no validation source has a label"):
+        gains({}, SINGLE, TASKS)
 
 
 def test_single_task_reports_are_what_evaluate_wrote(tmp_path: Path) -> None:
