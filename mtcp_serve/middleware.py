@@ -122,4 +122,4 @@ def request_id(given: str) -> str:
 
 def is_probe(path: str) -> bool:
     """Whether ``path`` is one that machines ask for every few seconds, which is no news."""
-    return path.startswith(("/health/", "/metrics"))
+    return path.startswith(("/health/", "/v2/health/", "/metrics"))

@@ -13,6 +13,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import get_current_span
 
 from mtcp_serve.middleware import is_probe
 from mtcp_serve.mount import path_of
@@ -44,7 +45,12 @@ class Tracing:
         }
 
     def photo(self, timings: Timings) -> None:
-        """Turn the timings of a photo into spans of the request that is being answered."""
+        """Turn the timings of a photo into spans of the request that is being answered.
+
+        A gRPC call has no span, and each stage would be a trace of its own: there are none for it.
+        """
+        if not get_current_span().get_span_context().is_valid:
+            return
         epoch = time.time() - time.perf_counter()
         for stage, start, end in timings.spans:
             span = self._tracer.start_span(stage, start_time=round(1e9 * (epoch + start)))

@@ -13,13 +13,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from clients import TritonClient
 from mtcp_serve import app as app_module
 from mtcp_serve.app import create_app
 from mtcp_serve.logs import configure_logging
 from mtcp_serve.settings import Settings
 from mtcp_serve.tracing import Tracing
-from tests.mtcp_serve.support import GOOD
+from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG
+from tests.mtcp_serve.test_oip import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 STAGES = {"queue", "decode", "infer", "encode"}
@@ -69,11 +71,13 @@ def test_two_applications_count_for_themselves(settings: Settings) -> None:
 def test_a_request_is_a_trace_with_a_span_a_stage(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spans = InMemorySpanExporter()
     monkeypatch.setattr(app_module, "_tracing", lambda: Tracing(spans))
-    settings = Settings(bundle=(bundle,), threads=1, traces=True)
+    settings = Settings(bundle=(bundle,), threads=1, traces=True, grpc_port=free_port())
     with TestClient(create_app(settings)) as client:
         client.post("/predict", content=GOOD, headers=PNG)
-        client.get("/health/ready")
-        client.get("/metrics")
+        for probe in ("/health/ready", "/v2/health/ready", "/metrics"):
+            client.get(probe)
+        with TritonClient(f"127.0.0.1:{settings.grpc_port}") as over_grpc:
+            over_grpc.infer(noise(HEIGHT, WIDTH)[None])
     finished: Any = spans.get_finished_spans()
     (root,) = (span for span in finished if span.parent is None)
     assert (root.name, root.attributes["http.response.status_code"]) == ("POST /predict", 200)
