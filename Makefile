@@ -37,7 +37,7 @@ weights: .venv/installed  ## train the shipped bundle again: make weights DATA=p
 	.venv/bin/python -m training train mtcp_lite root=$(DATA) --run runs/mtcp-lite
 	.venv/bin/python -m training slim runs/mtcp-lite/last.pt -o runs/mtcp-lite/slim.pt --undo-class-weights 0.25
 	.venv/bin/python -m export.onnx runs/mtcp-lite/slim.pt -o $(BUNDLE) --half-weights \
-		--card docs/mtcp-lite.md --photos $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt
+		--card $(BUNDLE)/MODEL_CARD.md --photos $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt
 
 model_repository: .venv/installed  ## the committed config.pbtxt files, from the shipped bundle
 	for backend in onnxruntime tensorrt python; do \
