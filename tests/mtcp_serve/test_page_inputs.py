@@ -44,7 +44,8 @@ flat (uint8[batch, 24, 32, 3] image) => (uint8[batch, 24, 32] parity)
     parity = Mod (most, two)
 }
 """
-PARITY = LabelsTask(name="parity", dataset="parity", labels=("even", "odd"), palette=("#123456", "#abcdef"))
+LONG = "odd_" * 16  # has no place to break
+PARITY = LabelsTask(name="parity", dataset="parity", labels=("even", LONG), palette=("#123456", "#abcdef"))
 
 
 @pytest.fixture(scope="module")
@@ -417,6 +418,9 @@ def test_several_models_and_other_tasks_are_offered(browser: Browser, tmp_path: 
             assert page.locator("#view-maps").is_visible()
             assert page.locator("#view-maps .name").all_inner_texts() == ["photo", "parity"]
             assert page.locator(".legend h3").all_inner_texts() == ["parity"]
+            assert page.locator(".legend .label").all_inner_texts() == ["even", LONG]
+            page.set_viewport_size({"width": 360, "height": 740})
+            assert page.evaluate("document.documentElement.scrollWidth") == 360
     finally:
         server.stop()
 

@@ -313,7 +313,7 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         take = page.locator("#file-camera")
         assert take.get_attribute("capture") == "environment"
         assert page.get_by_text("Take a photo").is_visible()
-        give(page, SMALL)
+        give(page, {**SMALL, "name": f"{'long' * 50}.png"})
 
         def fits() -> bool:
             return bool(page.evaluate("document.documentElement.scrollWidth === innerWidth"))
@@ -328,6 +328,10 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         page.tap("[data-map=normals]")
         assert page.locator("#enlarged").is_visible()
         assert fits()
+        for _ in range(3):
+            page.tap("[data-step='-1']")
+        assert page.inner_text("#enlarged-title") == "photo"
+        assert page.locator("#enlarged").evaluate("dialog => dialog.scrollWidth === dialog.clientWidth")
         page.tap("#enlarged .frame")
         assert page.locator("#enlarged .readout dd").nth(2).inner_text().endswith(" m")
         page.tap("[data-close]")
