@@ -38,11 +38,16 @@ def error_response(error: RequestError, scope: Scope) -> JSONResponse:
     return JSONResponse(body, error.status, headers)
 
 
+def note(error: RequestError) -> None:
+    """Log what an internal error says: its client is told to ask whoever runs the server."""
+    if isinstance(error, InternalError):
+        _log.error("%s", error.message)
+
+
 async def on_request_error(request: Request, error: Exception) -> JSONResponse:
     """Answer a `RequestError`; an internal one is logged as well."""
     assert isinstance(error, RequestError)
-    if isinstance(error, InternalError):
-        _log.error("%s", error.message)
+    note(error)
     return error_response(error, request.scope)
 
 

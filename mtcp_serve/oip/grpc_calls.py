@@ -20,6 +20,7 @@ from mtcp_serve.errors import (
     UnauthorizedError,
     UploadTimeoutError,
 )
+from mtcp_serve.failures import note
 from mtcp_serve.middleware import REQUEST_ID, request_id
 from mtcp_serve.security.keys import ApiKeys
 from mtcp_serve.service import Service
@@ -105,6 +106,8 @@ class _Call:
                 if not isinstance(error, RequestError):
                     _log.exception("request %s failed", self._id)
                     error = InternalError("the server met an error")
+                else:
+                    note(error)
                 status = next(code for kind, code in _CODES if isinstance(error, kind))
                 self._facts["code"] = error.code
                 self._service.metrics.errors.labels(error.code).inc()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, SettingsError
+from mtcp_serve.failures import note
 from mtcp_serve.manifest import Manifest
 from mtcp_serve.oip import model as protocol
 from mtcp_serve.oip.grpc_calls import Calls, text
@@ -124,6 +125,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             try:
                 answer = await self._infer(request)
             except RequestError as error:
+                note(error)
                 self._service.metrics.errors.labels(error.code).inc()
                 yield service_pb2.ModelStreamInferResponse(error_message=text(error))
             else:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from mtcp_serve.answer import Answer
 from mtcp_serve.body import FIELD, Upload, read_images
 from mtcp_serve.errors import ImageTooLargeError, RequestError
+from mtcp_serve.failures import note
 from mtcp_serve.formats import BATCH_FORMATS, Writer
 from mtcp_serve.images import measure
 from mtcp_serve.models import Choice
@@ -131,6 +132,7 @@ async def _predict_all(
                 left -= width * height
             return await predict(data, choices, size, service.limits, times, decoding)
         except RequestError as error:
+            note(error)
             service.metrics.errors.labels(error.code).inc()
             return error
 

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
+from clients import TritonClient
 from mtcp_serve import errors
 from mtcp_serve.app import create_app
 from mtcp_serve.errors import BundleNotFoundError, RequestError
@@ -23,8 +24,9 @@ from mtcp_serve.manifest import Manifest, TaskSpec
 from mtcp_serve.routes import examples
 from mtcp_serve.schemas import BatchOut, ModelsOut, PredictOut
 from mtcp_serve.settings import Settings
-from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH
+from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
+from tests.mtcp_serve.test_oip import free_port
 
 
 class BrokenEngine:
@@ -105,10 +107,27 @@ def test_an_unexpected_error_is_logged_and_hidden(bundle: Path, caplog: pytest.L
 @pytest.mark.parametrize(
     ("value", "task", "message"), [(99, "semseg", "class ids"), (np.nan, "saliency", "not finite")]
 )
-def test_nonsense_from_the_network_is_never_sent(bundle: Path, value: float, task: str, message: str) -> None:
-    with TestClient(create_app(Settings(bundle=(bundle,)), [BrokenEngine(bundle, value)])) as client:
+def test_nonsense_from_the_network_is_never_sent(
+    bundle: Path, caplog: pytest.LogCaptureFixture, value: float, task: str, message: str
+) -> None:
+    settings = Settings(bundle=(bundle,), grpc_port=free_port())
+    with TestClient(create_app(settings, [BrokenEngine(bundle, value)])) as client:
         response = client.post(f"/predict?tasks={task}", content=GOOD, headers=PNG)
-    assert message in check_error(response, 500, "internal_error")["message"]
+        assert message in check_error(response, 500, "internal_error")["message"]
+        assert message in caplog.text
+
+        caplog.clear()
+        batch = client.post(f"/predict/batch?tasks={task}", files={"image": GOOD})
+        assert message in batch.json()["results"][0]["error"]["message"]
+        assert message in caplog.text
+
+        caplog.clear()
+        with (
+            TritonClient(f"127.0.0.1:{settings.grpc_port}") as over_grpc,
+            pytest.raises(Exception, match=message),
+        ):
+            over_grpc.infer(noise(HEIGHT, WIDTH)[None], tasks=[task])
+        assert message in caplog.text
 
 
 def test_other_errors_have_the_shape_too(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
