@@ -64,12 +64,24 @@ def _upright(photo: Photo, enough: int) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    turned = ImageOps.exif_transpose(image)
+    turned = _eight_bits(ImageOps.exif_transpose(image))
     if turned.has_transparency_data:
         white = Image.new("RGBA", turned.size, "white")
         white.alpha_composite(turned.convert("RGBA"))
         return white.convert("RGB")
     return turned.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits, 32-bit and float grey stretched to their range; else as it is."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+        values -= values.min()
+        values *= 255.0 / (values.max() or 1.0)
+        return Image.fromarray(np.rint(values).astype(np.uint8))
+    return image
 
 
 def _name(photo: Any) -> str:
