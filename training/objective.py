@@ -34,7 +34,8 @@ class Objective:
 
     On several ranks a task's loss is its rank's mean times the rank's share of the labelled pixels over the
     mean share, so that the average over ranks is the mean over the pixels of the joined batch. That is exact
-    for means over pixels; relative depth, a mean over images, and saliency, weighted by its batch, come near.
+    for means over pixels; relative depth, a mean over images, and what its batch weighs (saliency, weighted
+    classes) come near.
 
     Args:
         tasks: in head order.

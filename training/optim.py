@@ -15,7 +15,8 @@ def build_optimizer(network: Network, balancer: Balancer, optim: OptimConfig) ->
     groups = parameter_groups(network, optim)
     own = [parameter for parameter in balancer.parameters() if parameter.requires_grad]
     if own:
-        groups.append({"params": own, "lr": balancer.lr or optim.lr, "weight_decay": 0.0})
+        lr = optim.lr if balancer.lr is None else balancer.lr
+        groups.append({"params": own, "lr": lr, "weight_decay": 0.0})
     return AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay)
 
 

@@ -290,6 +290,8 @@ def test_a_higher_confidence_keeps_fewer_pixels(photos: Path, tmp_path: Path) ->
             [],
             "another model or other settings",
         ),
+        (lambda out: (out / SETTINGS_FILE).write_text("{"), [], "is damaged"),
+        (lambda out: (out / SETTINGS_FILE).mkdir(), [], "exists and holds no pseudo-labels"),
     ],
 )
 def test_nothing_is_done_where_something_is_wrong(
@@ -311,6 +313,9 @@ def test_photos_and_bundles_that_are_none_are_named(photos: Path, tmp_path: Path
     assert "has no photos" in run(DEFAULT_BUNDLE, tmp_path / "empty", "-o", tmp_path / "out")[1]
     assert "there is no bundle" in run(tmp_path / "empty", photos, "-o", tmp_path / "out")[1]
     assert "is no bundle: give its folder" in run(photos / "notes.txt", photos, "-o", tmp_path / "out")[1]
+    code, text = run(DEFAULT_BUNDLE, photos, "-o", photos / "notes.txt" / "out")
+    assert code == 2
+    assert "Not a directory" in text
     twins = tmp_path / "twins"
     twins.mkdir()
     for name in ("a b.jpg", "a_b.jpg"):

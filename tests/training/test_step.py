@@ -115,7 +115,7 @@ def test_half_precision_ends_with_advice_when_no_loss_scale_helps(
     scaler = trainer.fabric.strategy.precision
     scaler.load_state_dict(scaler.state_dict() | {"scale": 2.0})
     trained = next(p for p in trainer.network.parameters() if p.requires_grad)
-    trained.register_hook(lambda gradient: gradient * torch.inf)
+    trained.register_hook(lambda gradient: gradient * torch.inf)  # type: ignore[no-untyped-call]
     *batches, last = trainer.feed.batches(0, 0)
     for scale, batch in zip((2.0, 1.0, 0.5), batches, strict=True):
         assert loss_scale(trainer.fabric) == scale

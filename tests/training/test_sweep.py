@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from tests.training.tiny import RUN
 from training.cli import app
 from training.config import ConfigError, shipped_configs
+from training.model import ModelConfig
 from training.sweep import SweepConfig, load_sweep, run_sweep
 from training.sweep.config import slug
 from training.sweep.results import DELTA, GAIN, best_row, collect, spread, table
@@ -47,6 +48,17 @@ def test_every_row_of_a_shipped_sweep_is_a_valid_run(name: str) -> None:
         assert config.seed == 3
         chosen = config.balancer
         build_balancer(chosen.name, [task.name for task in config.tasks], chosen.options)
+
+
+@pytest.mark.parametrize("name", ["table1", "table2"])
+def test_single_task_networks_of_the_papers_tables_are_plain(name: str) -> None:
+    sweep = load_sweep(name)
+    for task, row in sweep.single_task.items():
+        config = sweep.run_config(row, 0, ("root=some/where",))
+        assert isinstance(config.model, ModelConfig)
+        assert list(config.model.tasks) == [task]
+        assert (config.model.cfm, config.model.srm) == (False, False)
+        assert (config.balancer.name, config.balancer.options) == ("equal", {})
 
 
 def write_report(sweep: SweepConfig, output: Path, row: str, seed: int, rmse: float, error: float) -> None:

@@ -35,7 +35,7 @@ def pseudo_label(
     try:
         found = find_photos(photos)
         labeller = PseudoLabeller(bundle, output, names, confidence)
-    except PseudoLabelError as error:
+    except (PseudoLabelError, OSError) as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
         raise typer.Exit(NOTHING_DONE) from error
 

@@ -96,7 +96,11 @@ class PseudoLabeller:
         """Make ``out`` ours, or find that it is from an earlier run with the same settings."""
         path, settings = self.out / SETTINGS_FILE, self._settings()
         if path.is_file():
-            if json.loads(path.read_text(encoding="utf-8")) != settings:
+            try:
+                begun = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise PseudoLabelError(f"{path} is damaged ({error}); choose another folder") from error
+            if begun != settings:
                 raise PseudoLabelError(
                     f"{self.out} was begun with another model or other settings (see {path}); "
                     "choose another folder"

@@ -5,7 +5,7 @@ torchjd's own backward functions are not used: they run one backward a task, pas
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -71,13 +71,14 @@ def upgrad_solver() -> Solver:
     The cone depends on the directions of the gradients alone and a projection grows with what is projected,
     so the cosines are solved: in K itself torchjd's regularisation would drown a short gradient.
     """
-    from torchjd.linalg import QuadprogProjector
+    from torchjd.linalg import PSDMatrix, QuadprogProjector
 
     project = QuadprogProjector()
 
     def solve(gramian: Tensor) -> Tensor:
         lengths = gramian.diagonal().sqrt()
-        projections = project(torch.eye(len(lengths)).to(gramian), gramian / lengths / lengths[:, None])
+        cosines = cast(PSDMatrix, gramian / lengths / lengths[:, None])
+        projections = project(torch.eye(len(lengths)).to(gramian), cosines)
         return lengths @ projections / lengths / len(lengths)
 
     return solve
