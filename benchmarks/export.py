@@ -35,7 +35,7 @@ def main(
     ] = False,
     batch: Annotated[int, typer.Option(help="Photos to run together after one alone; 0 runs none.")] = 2,
 ) -> None:
-    """Measure and print."""
+    """Time an export of a network with random weights, and run its graph."""
     torch.manual_seed(0)
     settings = load_config(config, ["root=unused"])
     height, width = settings.data.height, settings.data.width

@@ -81,7 +81,7 @@ def main(
     photos: Annotated[int, typer.Option(help="Photos of each kind in a round.")] = 20,
     rounds: Annotated[int, typer.Option(help="Rounds; the median counts.")] = 3,
 ) -> None:
-    """Measure and print."""
+    """Compare a Triton on this machine with the engine in this process."""
     where = machine(threads)
     manifest = Manifest.load(bundle)
     options = ort.SessionOptions()

@@ -143,7 +143,8 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 def main(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Configuration overrides, root=unused.")
+        list[str] | None,
+        typer.Argument(help="Settings as key=value; root=unused where a config asks for a root."),
     ] = None,
     config: Annotated[
         str, typer.Option(help="The configuration whose network and losses are used.")
@@ -157,7 +158,7 @@ def main(
     bf16: Annotated[bool, typer.Option(help="Mixed precision.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the report here as JSON.")] = None,
 ) -> None:
-    """Measure and print."""
+    """Time a training step with each balancing method."""
     torch.manual_seed(0)
     run = load_config(config, overrides or [])
     network = build_network(run.model).to(device).to(memory_format=torch.channels_last).train()

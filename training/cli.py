@@ -23,7 +23,9 @@ from training.report import ReportError, gains, markdown_table, read_single_task
 from training.sweep import load_sweep, run_sweep, write_results
 from training.trainer import Trainer, TrainingError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Train, score and ship networks of many tasks."
+)
 app.command(name="pseudo-label")(pseudo_label)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value, e.g. epochs=3.")]

@@ -75,7 +75,7 @@ def main(
     starts: Annotated[int, typer.Option(help="Starts of the gateway, whose median counts.")] = 5,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the report here as JSON.")] = None,
 ) -> None:
-    """Measure and print."""
+    """Compare the gateway with the engine inside it."""
     manifest = Manifest.load(bundle)
     data = photo.read_bytes()
     with Image.open(BytesIO(data)) as image:

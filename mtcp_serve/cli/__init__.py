@@ -17,7 +17,7 @@ from mtcp_serve.cli import check, models, predict, serve
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="One photo, one request, five maps. Every setting can also be an environment variable MTCP_*.",
+    help="One photo, one request, five maps. Settings may be environment variables too: MTCP_PORT is --port.",
 )
 for command in (serve.serve, predict.predict, models.models, check.check):
     cli.command()(command)

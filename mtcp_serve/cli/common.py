@@ -23,14 +23,19 @@ ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def option(name: str, *flags: str) -> Any:
-    """A command line option for the setting ``name``, with its description and default."""
+    """A command line option for the setting ``name``, with its description and default.
+
+    Where the option is not called as the setting, the help names the environment variable.
+    """
     field = Settings.model_fields[name]
     default = "the one in the package" if name == "bundle" else field.default
     if default in (None, (), ""):
         default = "none"
     elif isinstance(default, bool):
         default = "on" if default else "off"
-    return typer.Option(*flags, help=f"{field.description} Default: {default}.", show_default=False)
+    same = flags[0].split("/")[0] == "--" + name.replace("_", "-")
+    variable = "" if same else f" In the environment: MTCP_{name.upper()}."
+    return typer.Option(*flags, help=f"{field.description}{variable} Default: {default}.", show_default=False)
 
 
 BundleOption = Annotated[list[Path] | None, option("bundle", "--bundle", "-b")]
