@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtcp_serve.cli.common import BUNDLE_HINT, NOTHING_DONE, fail
+from mtcp_serve.cli.common import BUNDLE_HINT, NOTHING_DONE, fail, plain
 from mtcp_serve.errors import BundleError
 from mtcp_serve.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
 from mtcp_serve.settings import BUNDLES
@@ -53,6 +53,6 @@ def _table(found: list[tuple[Path, Manifest, int]]) -> Table:
             "" if manifest.parameters is None else f"{manifest.parameters:,}",
             "" if manifest.gmacs is None else f"{manifest.gmacs:.2f}",
             f"{size / 1e6:.1f}",
-            manifest.license or "",
+            plain(manifest.license or ""),
         )
     return table

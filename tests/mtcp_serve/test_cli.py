@@ -274,6 +274,8 @@ def test_serve_help_shows_every_setting_and_default() -> None:
         default = "off" if field.default is False else field.default
         default = "none" if default in (None, (), "") else default
         assert f"Default: {default}." in text or name == "bundle"
+        # MTCP_ and the option, or what the help says
+        assert f"--{name.replace('_', '-')} " in text or f"In the environment: MTCP_{name.upper()}." in text
 
 
 def test_models(bundle: Path, tmp_path: Path) -> None:
@@ -282,6 +284,9 @@ def test_models(bundle: Path, tmp_path: Path) -> None:
     assert result.stdout.count("tiny") == 2
     for name in ("semseg", "parsing", "Apache-2.0", "4,096", f"{WIDTH} x {HEIGHT}"):
         assert name in result.stdout
+    manifest = tmp_path / "second" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"Apache-2.0"', '"[MIT][/]"'))
+    assert "[MIT][/]" in run("models", tmp_path / "second").stdout
     result = run("models", tmp_path)
     assert result.exit_code == 2
     assert "manifest.json" in result.stderr
