@@ -26,7 +26,8 @@ class TritonClient:
     """Predictions of a model in a repository that ``export.triton`` wrote; use it in a ``with`` statement.
 
     The manifest comes from the server. ``model`` may be left out where only one is loaded; ``version`` is
-    Triton's number, by default the newest. A call ends within ``deadline_s`` seconds, retries included; only
+    Triton's number, by default the newest. Each request ends within ``deadline_s`` seconds, retries included
+    (the first prediction makes up to five: it asks for the model, its version and manifest too); only
     UNAVAILABLE is retried (no server, or its queue is full). With ``shared_memory``, for a server on the same
     host, pixels and maps do not cross the socket.
 

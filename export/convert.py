@@ -16,6 +16,8 @@ from mtcp_serve.manifest import IMAGE_TENSOR
 OPSET = 18
 """From opset 20 on GridSample's mode is spelled ``linear``, which TensorRT's parser takes for nearest
 (NVIDIA/TensorRT issue 4646)."""
+LARGEST = 2**31 - 2**24
+"""Bytes of weights; Protobuf ends at 2 GiB, and the nodes need room too."""
 SCOPES = "pkg.torch.onnx.name_scopes"
 """The exporter's note of the modules around a node, outermost first, and of the operator."""
 TRAINING_ONLY = "auxiliary"
@@ -34,8 +36,15 @@ def convert(graph: DeploymentGraph) -> Converted:
     """Convert with a dynamic batch, fixed height and width, and outputs named as the tasks.
 
     Raises:
-        ExportError: PyTorch cannot export the network, or `check_structure` refuses the result.
+        ExportError: the weights are too large for one file, PyTorch cannot export the network, or
+            `check_structure` refuses the result.
     """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
+    if size > LARGEST:
+        raise ExportError(
+            f"the weights take {size / 2**30:.1f} GiB; an ONNX file holds 2 GiB, and weights in a file apart "
+            "are not written"
+        )
     try:
         program = torch.onnx.export(
             graph,

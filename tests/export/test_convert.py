@@ -42,6 +42,13 @@ def test_the_batch_is_dynamic(converted: Converted, graph: DeploymentGraph, batc
             np.testing.assert_allclose(array, expected, atol=1e-5)
 
 
+def test_weights_that_no_file_holds_are_refused_before_the_work() -> None:
+    network = TinyNetwork()
+    network.register_buffer("large", torch.empty(2**29, device="meta"))
+    with pytest.raises(ExportError, match=r"the weights take 2\.0 GiB; an ONNX file holds 2 GiB"):
+        convert(DeploymentGraph(network, TASKS, HEIGHT, WIDTH))
+
+
 def test_used_parameters_are_counted(converted: Converted, graph: DeploymentGraph) -> None:
     assert converted.parameters == {name: value.numel() for name, value in graph.named_parameters()}
 
