@@ -78,7 +78,8 @@ def main(
                 )
             lacks = missing()
             if lacks:
-                typer.echo(_unfinished(bundle, lacks, settings, deformable, photos, ids), err=True)
+                finish = _command(bundle, repository, settings, deformable, photos, ids, check)
+                typer.echo(_unfinished(bundle, lacks, finish, check), err=True)
                 raise typer.Exit(UNFINISHED)
             status.update("TensorRT at work; many minutes")
             trt, here = load_tensorrt(), this_machine()
@@ -121,37 +122,47 @@ def _photos(bundle: Path, photos: Path | None, ids: Path | None) -> dict[str, Ph
     return load_photos(photos, size.height, size.width, ids)
 
 
-def _unfinished(
+def _command(
     bundle: Path,
-    lacks: list[str],
+    repository: Path,
     settings: Settings,
     deformable: Deformable,
     photos: Path | None,
     ids: Path | None,
+    check: bool,
 ) -> str:
-    """What is missing, and the commands that finish where it is not."""
+    """The container command that does what was asked for here, with the same files."""
     options = [
         f"--profile={','.join(map(str, settings.profile))}",
         f"--deformable={deformable}",
         f"--half-threshold={settings.half_threshold}",
     ]
-    mounts = {PROJECT: "/project", bundle.parent: "/bundles"}
+    mounts = [(PROJECT, "/project"), (bundle.parent, "/bundles"), (repository.resolve(), "/repository")]
     if settings.workspace_gib is not None:
         options.append(f"--workspace={settings.workspace_gib}")
     if settings.timing_cache is not None:
-        options.append(f"--timing-cache=/bundles/{settings.timing_cache.name}")
+        mounts.append((settings.timing_cache.resolve().parent, "/timings"))
+        options.append(f"--timing-cache=/timings/{settings.timing_cache.name}")
     for option, path, inside in (("photos", photos, "/photos"), ("ids", ids, "/ids.txt")):
         if path is not None:
-            mounts[path.resolve()] = inside
+            mounts.append((path.resolve(), inside))
             options.append(f"--{option}={inside}")
+    if check:
+        options.append("--check")
+    options.append("--repository=/repository")
     command = shlex.join(["python", "-m", "export.trt", f"/bundles/{bundle.name}", *options])
-    volumes = " ".join(shlex.join(["-v", f"{path}:{inside}"]) for path, inside in mounts.items())
-    inside = shlex.quote(f"pip install '.[export]' && {command} --repository=/bundles/repository")
+    volumes = " ".join(shlex.join(["-v", f"{path}:{inside}"]) for path, inside in mounts)
+    inside = shlex.quote(f"pip install '.[export]' && {command}")
+    return f'docker run --rm --gpus all {volumes} -w /project "$TENSORRT_IMAGE" sh -c {inside}'
+
+
+def _unfinished(bundle: Path, lacks: list[str], command: str, check: bool) -> str:
+    """What is missing, and the command that finishes where it is not."""
+    done = "" if check else f" Everything before TensorRT is done and kept in {bundle}."
     return (
-        f"missing here: {'; '.join(lacks)}. Everything before TensorRT is done and kept in {bundle}.\n"
+        f"missing here: {'; '.join(lacks)}.{done}\n"
         "To finish where there is a GPU, name in TENSORRT_IMAGE a container image with TensorRT 10.13 or 11 "
-        "and a PyTorch for CUDA, then run:\n"
-        f'docker run --rm --gpus all {volumes} -w /project "$TENSORRT_IMAGE" sh -c {inside}'
+        f"and a PyTorch for CUDA, then run:\n{command}"
     )
 
 

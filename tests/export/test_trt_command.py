@@ -1,6 +1,7 @@
 """``python -m export.trt``: all of it, with a double of TensorRT; or all that needs none, and status 3."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +86,28 @@ def test_without_tensorrt_all_else_is_done_kept_and_not_done_again(ours: Path, f
     run(ours, "--photos", folder)
     report = json.loads((ours / "parity.json").read_text())["tensorrt_graph"]
     assert report["deformable"] == "gather"
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_the_command_that_finishes_has_all_files_that_were_named(
+    ours: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PROJECT", ours.parent)
+    monkeypatch.chdir(ours.parent)
+    result = run(ours, "--photos", folder, "--timing-cache", "cache/l4", "--repository", "served", "--check")
+    assert result.exit_code == 3, result.output
+    assert "is done and kept" not in result.stderr
+    words = shlex.split(result.stderr.splitlines()[-1])
+    mounts = [words[index + 1] for index, word in enumerate(words) if word == "-v"]
+    assert mounts == [
+        f"{ours.parent}:/project",
+        f"{ours.parent}:/bundles",
+        f"{ours.parent}/served:/repository",
+        f"{ours.parent}/cache:/timings",
+        f"{folder}:/photos",
+    ]
+    for part in ("--timing-cache=/timings/l4", "--repository=/repository", "--check"):
+        assert part in words[-1].split()
 
 
 def test_with_tensorrt_triton_gets_a_plan(tensorrt: FakeTensorRT, ours: Path, folder: Path) -> None:
