@@ -19,6 +19,8 @@ NOTHING_DONE = 2
 INTERRUPTED = 130
 BUNDLE_HINT = "A bundle is a folder with manifest.json and model.onnx; pass its path, or set MTCP_BUNDLE."
 
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
+_SPELLED = {code: f"\\x{code:02x}" for code in _CONTROLS if chr(code) != "\n"}
 ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -50,8 +52,11 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def plain(text: object) -> str:
-    """``text`` as rich prints it unchanged: brackets in it are no markup."""
-    return escape(str(text))
+    """``text`` as rich prints it unchanged: brackets in it are no markup.
+
+    Control characters, such as a file name may hold to command the terminal, are spelled out; newlines stay.
+    """
+    return escape(str(text).translate(_SPELLED))
 
 
 def read_settings(**given: object) -> Settings:

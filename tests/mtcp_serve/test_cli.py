@@ -53,6 +53,16 @@ def test_predict_writes_every_map(bundle: Path, photo: Path, tmp_path: Path) -> 
     assert [label["name"] for label in metadata["labels"]] == ["dark", "medium", "bright"]
 
 
+def test_file_names_do_not_command_the_terminal(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "\x1b]0;owned\x07[red].png").write_bytes(GOOD)
+    (tmp_path / "\x9b31m.png").write_bytes(b"no photo")
+    result = run("predict", tmp_path, "-o", tmp_path / "out", "-b", bundle, "--tasks", "depth")
+    assert result.exit_code == 1
+    assert "\\x1b]0;owned\\x07[red].png -> " in result.stderr
+    assert "\\x9b31m.png: the bytes are not an image" in result.stderr
+    assert not {"\x1b", "\x07", "\x9b"} & set(result.stderr)
+
+
 def test_predict_several_with_a_bad_one(bundle: Path, photo: Path, tmp_path: Path) -> None:
     bad, large = tmp_path / "bad[1].jpg", tmp_path / "large.jpg"
     bad.write_bytes(b"no photo")
