@@ -148,7 +148,9 @@ class Settings(BaseSettings):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         """The list of the environment variable."""
-        return [part for part in value.split(",") if part] if isinstance(value, str) else value
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
 
     @field_validator("cors_origin")
     @classmethod

@@ -204,3 +204,10 @@ def test_so_many_grpc_calls_at_a_time(door: tuple[Server, str]) -> None:
 def test_no_time_is_infinite(name: str) -> None:
     with pytest.raises(ValidationError, match="finite number"):
         Settings(**{name: float("inf")})
+
+
+def test_lists_of_the_environment_may_have_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTCP_TRITON", "one:8001, two:8001 ,")
+    monkeypatch.setenv("MTCP_CORS_ORIGIN", "https://a.example, https://b.example")
+    assert Settings().triton == ("one:8001", "two:8001")
+    assert Settings().cors_origin == ("https://a.example", "https://b.example")
