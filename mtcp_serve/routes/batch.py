@@ -5,7 +5,7 @@ import time
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from mtcp_serve.answer import Answer
 from mtcp_serve.body import FIELD, Upload, read_images
@@ -24,6 +24,7 @@ from mtcp_serve.routes.common import (
     Leased,
     Running,
     form_schema,
+    given_once,
 )
 from mtcp_serve.routes.examples import BATCH
 from mtcp_serve.schemas import BatchOut, ErrorDetail, PhotoResult
@@ -49,6 +50,7 @@ those that one photo may have: the photo that goes beyond is answered `image_too
     summary="Several photos in, the maps of each out",
     description=_DESCRIPTION,
     response_class=Response,
+    dependencies=[Depends(given_once)],
     responses={
         200: {
             "model": BatchOut,

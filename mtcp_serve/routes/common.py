@@ -1,5 +1,6 @@
 """What several paths share: the running service, the query parameters, and their part of the reference."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
@@ -50,6 +51,20 @@ async def lease_models(service: Running) -> AsyncIterator[Models]:
 
 
 Leased = Annotated[Models, Depends(lease_models)]
+
+
+async def given_once(request: Request) -> None:
+    """Refuse a query parameter that is there twice: all but the last would be ignored.
+
+    Raises:
+        InvalidParameterError: there is one.
+    """
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if times > 1:
+            raise InvalidParameterError(
+                f"{name} is given {times} times",
+                "give each parameter once; tasks=semseg,depth names two tasks",
+            )
 
 
 def _known(formats: Mapping[str, type[Writer]]) -> AfterValidator:

@@ -3,7 +3,7 @@
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from mtcp_serve.answer import Answer
 from mtcp_serve.body import FIELD, read_image
@@ -19,6 +19,7 @@ from mtcp_serve.routes.common import (
     PredictQuery,
     Running,
     form_schema,
+    given_once,
 )
 from mtcp_serve.routes.examples import PREDICT
 from mtcp_serve.schemas import PredictOut
@@ -36,6 +37,7 @@ _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for 
     description=f"The photo is the multipart field `{FIELD}` or the raw body: {', '.join(IMAGE_FORMATS)}, "
     f"told apart by content. Response formats:\n\n{_FORMATS}",
     response_class=Response,
+    dependencies=[Depends(given_once)],
     responses={
         200: {
             "model": PredictOut,

@@ -128,6 +128,7 @@ def test_body(client: TestClient, name: str) -> None:
         ("format=png&tasks=depth", 200, "", ""),
         ("visualize=perhaps", 422, "invalid_parameter", "visualize: Input should be a valid boolean"),
         ("size=large", 422, "invalid_parameter", "size: Input should be 'input' or 'model'"),
+        ("tasks=depth&tasks=semseg", 422, "invalid_parameter", "tasks is given 2 times"),
         ("task=depth", 422, "invalid_parameter", "task: Extra inputs are not permitted"),
     ],
 )

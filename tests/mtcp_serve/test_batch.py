@@ -20,7 +20,7 @@ from tests.mtcp_serve.test_bad_input import PNG, check_error
 SECOND = encode(noise(40, 30, seed=3))
 
 
-def post(client: TestClient, *photos: bytes, headers: dict[str, str] | None = None, **query: str) -> Any:
+def post(client: TestClient, *photos: bytes, headers: dict[str, str] | None = None, **query: Any) -> Any:
     files: Any = [("image", (f"{index}.png", photo)) for index, photo in enumerate(photos)]
     return client.post("/predict/batch", params=query, files=files, headers=headers)
 
@@ -95,10 +95,11 @@ def test_zip_multipart_and_npz_hold_the_same_maps(client: TestClient) -> None:
         ({"tasks": "x"}, {}, 404, "unknown_task"),
         ({"model": "x"}, {}, 404, "unknown_model"),
         ({"photos": "2"}, {}, 422, "invalid_parameter"),
+        ({"tasks": ["depth", "semseg"]}, {}, 422, "invalid_parameter"),
     ],
 )
 def test_refused_as_a_whole(
-    client: TestClient, query: dict[str, str], headers: dict[str, str], status: int, code: str
+    client: TestClient, query: dict[str, Any], headers: dict[str, str], status: int, code: str
 ) -> None:
     check_error(post(client, GOOD, headers=headers, **query), status, code)
 
