@@ -203,7 +203,7 @@ def test_so_many_grpc_calls_at_a_time(door: tuple[Server, str]) -> None:
 @pytest.mark.parametrize("name", ["deadline_s", "upload_s", "micro_batch_delay_ms"])
 def test_no_time_is_infinite(name: str) -> None:
     with pytest.raises(ValidationError, match="finite number"):
-        Settings(**{name: float("inf")})
+        Settings.model_validate({name: float("inf")})
 
 
 def test_lists_of_the_environment_may_have_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
