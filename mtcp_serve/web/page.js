@@ -71,6 +71,7 @@ function describe() {
 async function predict(blob, name, live) {
   running?.abort();
   const mine = (running = new AbortController());
+  $("problem").hidden = true; // now: what goes wrong from here on has to stay
   $("results").setAttribute("aria-busy", "true");
   if (!live) say("Reading the photo…");
   try {
@@ -97,7 +98,6 @@ async function predict(blob, name, live) {
 
 function show(found) {
   answer = found;
-  $("problem").hidden = true;
   document.body.classList.add("answered");
   document.body.style.setProperty("--aspect", String(found.aspect));
   const sceneTab = $("tab-scene");

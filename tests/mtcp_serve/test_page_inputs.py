@@ -249,7 +249,11 @@ def test_no_camera_is_left_running(server: Server, browser: Browser) -> None:
         page.dblclick("#camera-start")
         page.click("#camera-live")
         expect(page.locator("#camera-rate")).to_contain_text("photos a second")
-        page.evaluate("window.tracks[0].dispatchEvent(new Event('ended'))")  # as when it is unplugged
+        with page.expect_request_finished(lambda request: "/predict?" in request.url):
+            with page.expect_request(lambda request: "/predict?" in request.url):
+                pass
+            page.evaluate("window.tracks[0].dispatchEvent(new Event('ended'))")  # as when it is unplugged
+        answered(page)  # the frame that was under way
         assert problem(page).startswith("The camera is gone.")
         assert page.locator("#camera").is_hidden()
         assert page.get_attribute("#camera-live", "aria-pressed") == "false"
