@@ -1,7 +1,7 @@
 """Balancing methods by name; a new method is one file and one line here.
 
-Of the methods the two papers compare with, ATW and PUW are left out: neither has a public formula that could
-be found.
+Of the methods that the paper on impartial auxiliary learning compares with, that of Miraliev et al. is left
+out, and ATW and PUW: neither of the two has a public formula that could be found.
 """
 
 from collections.abc import Mapping, Sequence
