@@ -204,7 +204,7 @@ class Manifest(_Model):
             data = json.loads(text)
         except OSError as error:
             raise ManifestError(f"{path} cannot be read: {error.strerror or error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"{path} is not JSON: {error}") from error
         schema = data.get("schema") if isinstance(data, dict) else None
         if type(schema) is not int or schema != SCHEMA_VERSION:

@@ -80,6 +80,7 @@ def test_lists_are_taken_for_tuples() -> None:
     ("text", "message"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "has schema None, but this mtcp-serve reads schema 1"),
         ('{"schema": 2}', "has schema 2, but this mtcp-serve reads schema 1"),
         ('{"schema": true}', "has schema True"),
