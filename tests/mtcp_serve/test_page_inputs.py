@@ -320,7 +320,7 @@ def test_the_wait_for_a_busy_server_is_no_longer_told_when_it_is_over(
 def test_an_answer_that_is_cut_is_said_to_be(server: Server, browser: Browser) -> None:
     with visit(browser, server.url, allow=("ERR_",)) as page, cut_answers() as url:
         page.route("**/predict?**", lambda route: route.continue_(url=url))
-        page.set_input_files("#file", SMALL)
+        page.set_input_files("#file", PHOTO)
         assert problem(page).startswith("The server did not answer, or not to the end. See whether")
 
 
@@ -399,7 +399,7 @@ def test_a_server_with_keys_is_asked_with_one(browser: Browser, tmp_path: Path) 
         with visit(browser, server.url, allow=("401 ",), ready="#key[open]") as page:
             page.get_by_role("button", name="Cancel").click()
             assert "no API key" in problem(page)
-            page.set_input_files("#file", SMALL)
+            page.set_input_files("#file", PHOTO)
             page.get_by_label("API key", exact=True).fill(f" {KEY} ")
             page.get_by_role("button", name="Continue").click()
             answered(page)
