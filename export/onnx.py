@@ -1,5 +1,6 @@
 """``python -m export.onnx CHECKPOINT -o FOLDER``: a trained checkpoint becomes a bundle."""
 
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -95,4 +96,5 @@ def describe(manifest: Manifest, folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up as after Ctrl-C
     app()

@@ -1,5 +1,6 @@
 """``python -m export.precision BUNDLE``: add a mixed-precision graph, ``model_fp16.onnx``, to a bundle."""
 
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -137,4 +138,5 @@ def describe_verdicts(verdicts: Mapping[str, Verdict]) -> Table:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up as after Ctrl-C
     app()

@@ -1,5 +1,6 @@
 """``python -m export.triton BUNDLE -o REPOSITORY --backend python``: a bundle becomes a Triton model."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -98,4 +99,5 @@ def _plans(given: list[str]) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up as after Ctrl-C
     app()

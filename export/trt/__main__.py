@@ -1,6 +1,7 @@
 """``python -m export.trt SOURCE``: a checkpoint or a bundle becomes a TensorRT plan that Triton can serve."""
 
 import shlex
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -175,4 +176,5 @@ def _describe(bundle: Path, sidecar: Sidecar, model: Path) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up as after Ctrl-C
     app()
