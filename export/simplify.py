@@ -54,8 +54,8 @@ RULES = (
     rules.remove_optional_bias_from_gemm_rule,
 )
 """Those of `onnxscript.optimizer.optimize` but three for convolutions of integers, which no network here has,
-and the one that makes a Split of Slices: having two outputs, it looks at the whole graph for each node. It took
-80 of the 94 seconds of a graph with 12,578 nodes."""
+and the one that makes a Split of Slices: having two outputs, it looks at the whole graph for each node. It
+took 80 of the 94 seconds of a graph with 12,578 nodes."""
 ROUNDS = 2
 """Folding makes new matches, and they new constants."""
 
