@@ -25,8 +25,8 @@ EXTRAS = {
     "export": ["export"],
     "clients": ["clients"],
 }
-BROUGHT = {"grpc": "tritonclient", "onnx_ir": "onnxscript"}
-"""Modules that come with a declared package."""
+BROUGHT = {"grpc": "tritonclient"}
+"""A module that an extra of a declared package brings."""
 OF_TRITON = "triton_python_backend_utils"
 
 
