@@ -34,7 +34,8 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     """The bytes of the photo; at most ``max_bytes`` (and some framing) are read from the connection.
 
     Raises:
-        UnsupportedMediaTypeError: the Content-Type is not multipart/form-data, image/* or octet-stream.
+        UnsupportedMediaTypeError: the Content-Type is not multipart/form-data, image/* or octet-stream, or
+            the body is compressed.
         PayloadTooLargeError: Content-Length, or what has been read so far, is over the limit.
         InvalidBodyError: broken multipart, or not exactly one field ``image``.
         EmptyImageError: the body or the field has no bytes.
@@ -58,7 +59,7 @@ async def read_images(request: Request, max_photos: int, max_body: int, max_byte
     """The photos of a form, in order; one of more than ``max_bytes`` bytes is kept one byte too long.
 
     Raises:
-        UnsupportedMediaTypeError: the Content-Type is not multipart/form-data.
+        UnsupportedMediaTypeError: the Content-Type is not multipart/form-data, or the body is compressed.
         TooManyPhotosError: there are more than ``max_photos`` fields ``image``.
         PayloadTooLargeError: the body has more than ``max_body`` bytes.
         InvalidBodyError: broken multipart, or no field ``image``.
@@ -78,7 +79,17 @@ def _unsupported(media_type: str, hint: str | None = None) -> UnsupportedMediaTy
 
 
 async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of the body, as long as they do not exceed ``limit`` bytes in all."""
+    """The chunks of the body, as long as they do not exceed ``limit`` bytes in all.
+
+    Raises:
+        UnsupportedMediaTypeError: the body is compressed.
+        PayloadTooLargeError: it has more than ``limit`` bytes.
+    """
+    coding = request.headers.get("content-encoding", "")
+    if coding.lower() not in ("", "identity"):
+        raise UnsupportedMediaTypeError(
+            f"cannot read Content-Encoding {coding}", "send the body uncompressed"
+        )
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > limit:
         raise PayloadTooLargeError(f"the body has {announced} bytes, the limit is {limit}")
@@ -94,6 +105,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The whole body, joined as it comes: many small chunks take no more memory than a large one.
 
     Raises:
+        UnsupportedMediaTypeError: it is compressed.
         PayloadTooLargeError: it has more than ``limit`` bytes.
     """
     data = bytearray()

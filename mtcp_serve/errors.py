@@ -202,7 +202,7 @@ class ImageTooLargeError(RequestError):
 
 
 class UnsupportedMediaTypeError(RequestError):
-    """The Content-Type is none that /predict reads."""
+    """The Content-Type is none that /predict reads, or the body is compressed."""
 
     status = 415
     code = "unsupported_media_type"

@@ -20,6 +20,7 @@ from mtcp_serve.errors import (
     RequestError,
     TooManyPhotosError,
     UnknownModelError,
+    UnsupportedMediaTypeError,
     UploadTimeoutError,
 )
 from mtcp_serve.oip import model as protocol
@@ -145,6 +146,7 @@ async def config(models: Leased, service: Running, name: Name, version: str = ""
             UnknownModelError,
             UploadTimeoutError,
             TooManyPhotosError,
+            UnsupportedMediaTypeError,
             InvalidParameterError,
             OverloadedError,
             InternalError,

@@ -1,5 +1,6 @@
 """Everything wrong that a request can be gets its status and code, and the next good request is served."""
 
+import gzip
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,13 @@ BODIES: dict[str, tuple[bytes, dict[str, str], int, str]] = {
         "unsupported_media_type",
     ),
     "no content type": (GOOD, {}, 415, "unsupported_media_type"),
+    "compressed": (
+        gzip.compress(GOOD),
+        {**PNG, "Content-Encoding": "gzip"},
+        415,
+        "unsupported_media_type",
+    ),
+    "compressed in name only": (GOOD, {**PNG, "Content-Encoding": "identity"}, *OK),
     "cmyk": (encode(Image.fromarray(noise(9, 9)).convert("CMYK"), "JPEG"), PNG, *OK),
     "16-bit grey": (encode(Image.fromarray(np.full((9, 9), 40_000, np.uint16))), PNG, *OK),
     "palette with alpha": (palette_with_alpha(), PNG, *OK),

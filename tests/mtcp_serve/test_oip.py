@@ -275,6 +275,14 @@ def test_wrong_lengths(local: TestClient) -> None:
     assert large.status_code == 413
 
 
+def test_a_compressed_request(ports: dict[str, str]) -> None:
+    with tritonclient.http.InferenceServerClient(ports["http"]) as client:
+        with pytest.raises(InferenceServerException, match="cannot read Content-Encoding gzip"):
+            client.infer("tiny", [image_input("http")], request_compression_algorithm="gzip")
+        result = client.infer("tiny", [image_input("http")], response_compression_algorithm="gzip")
+    check_maps(result, {task.name for task in TASKS})
+
+
 def test_errors_of_the_protocol_are_strings(local: TestClient) -> None:
     for path in ("/v2/models/other", "/v2/nothing", "/v2/models/tiny/versions/8/ready"):
         response = local.get(path)
