@@ -47,6 +47,8 @@ class BundleOptions:
     """Text that becomes the bundle's ``MODEL_CARD.md``."""
     trained_on: str | None = None
     """Data sets, for the tasks whose manifest entry names them."""
+    license: str | None = None
+    """Terms of the weights."""
 
 
 def write_bundle(
@@ -160,6 +162,7 @@ def _build(
         files={MODEL_FILE: FileEntry.of(model, OPSET), PARITY_FILE: FileEntry.of(parity)},
         parameters=sum(converted.parameters.values()),
         gmacs=round(graph.gmacs(), 3),
+        license=options.license,
     )
     manifest.check_graph(session.get_inputs(), session.get_outputs())
     manifest.save(bundle)

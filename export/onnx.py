@@ -32,6 +32,7 @@ def main(
     card: Annotated[Path | None, typer.Option(help="Model card to put into the bundle.")] = None,
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's unless given.")] = None,
     version: Annotated[str, typer.Option(help="Model version.")] = "1",
+    license: Annotated[str | None, typer.Option(help="Terms of the weights, such as Apache-2.0.")] = None,
     half_weights: Annotated[
         bool, typer.Option("--half-weights", help="Round weights to half precision: half the size.")
     ] = False,
@@ -50,6 +51,7 @@ def main(
                 card=card,
                 name=name,
                 version=version,
+                license=license,
                 half_weights=half_weights,
             )
     except (ExportError, CheckpointError, ConfigError) as error:
@@ -66,6 +68,7 @@ def export_checkpoint(
     card: Path | None = None,
     name: str | None = None,
     version: str = "1",
+    license: str | None = None,
     half_weights: bool = False,
 ) -> Manifest:
     """Write the bundle ``out`` of what training wrote, judged on the photos that ``load`` gives for a size.
@@ -80,7 +83,7 @@ def export_checkpoint(
     height, width = config.data.height, config.data.width
     graph = DeploymentGraph(network, config.tasks, height, width)
     trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
-    options = BundleOptions(name or config.name, version, card, trained_on)
+    options = BundleOptions(name or config.name, version, card, trained_on, license)
     return write_bundle(graph, load(height, width), out, options)
 
 

@@ -88,10 +88,12 @@ def test_a_bundle_is_replaced_as_a_whole(
     card = tmp_path / "card.md"
     card.write_text("# Tiny\n")
     out = tmp_path / "bundle"
-    write_bundle(graph, photos, out, BundleOptions("tiny", "1", card=card))
+    write_bundle(graph, photos, out, BundleOptions("tiny", "1", card=card, license="MIT"))
+    assert Manifest.load(out).license == "MIT"
     assert (out / "MODEL_CARD.md").read_text() == "# Tiny\n"
     write_bundle(graph, photos, out, OPTIONS)
     assert Manifest.load(out).version == "2"
+    assert Manifest.load(out).license is None
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "model.onnx", "parity.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "card.md"]
 
