@@ -162,7 +162,7 @@ def _build(
         files={MODEL_FILE: FileEntry.of(model, OPSET), PARITY_FILE: FileEntry.of(parity)},
         parameters=sum(converted.parameters.values()),
         gmacs=round(graph.gmacs(), 3),
-        license=options.license,
+        license=options.license or None,
     )
     manifest.check_graph(session.get_inputs(), session.get_outputs())
     manifest.save(bundle)
