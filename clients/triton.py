@@ -181,8 +181,7 @@ class TritonClient:
     def _region(self, batch: int, manifest: Manifest) -> Iterator[Region | None]:
         """A region that nobody else uses.
 
-        After a failure it is not reused; Triton is told to forget it now, or, if it may still write to it,
-        when the client is closed.
+        It is used again unless Triton may still write to it; then Triton forgets it when the client closes.
         """
         if not self.shared_memory:
             yield None
@@ -192,10 +191,10 @@ class TritonClient:
             yield region
         except BaseException as error:
             if wire.is_answer(error):
-                self._unregister(region.name)
+                self._free.append(region)
             else:
                 self._abandoned.append(region.name)
-            region.close()
+                region.close()
             raise
         self._free.append(region)
 

@@ -159,10 +159,10 @@ class AsyncTritonClient:
             yield region
         except BaseException as error:
             if wire.is_answer(error):
-                await self._unregister(region.name)
+                self._free.append(region)
             else:
                 self._abandoned.append(region.name)
-            region.close()
+                region.close()
             raise
         self._free.append(region)
 

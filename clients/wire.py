@@ -105,10 +105,9 @@ def translate(error: InferenceServerException) -> ClientError:
 
 def is_answer(error: BaseException) -> bool:
     """Whether Triton itself ended the request so, and does not work on it any more."""
-    lost = type(error) is UnavailableError or (
-        isinstance(error, DeadlineError) and error.code == "DEADLINE_EXCEEDED"
-    )
-    return isinstance(error, ClientError) and not lost
+    answers = (OverloadedError, InvalidRequestError, NotFoundError)
+    late = isinstance(error, DeadlineError) and error.code == "UNAVAILABLE"  # in Triton's queue
+    return isinstance(error, answers) or late
 
 
 def only_model(names: Sequence[str]) -> str:

@@ -293,8 +293,12 @@ def test_overload_then_death_then_a_new_start(tmp_path: Path) -> None:
             late = [pool.submit(client.predict, GOOD) for _ in range(6)]
             refused = [future for future in late if isinstance(error_within(8, future), OverloadedError)]
             assert len(refused) == 5
-            with InferenceServerClient(first.grpc) as raw:  # the request that waits has one
-                assert len(raw.get_system_shared_memory_status().regions) == 1
+            with InferenceServerClient(first.grpc) as raw:
+                known = len(raw.get_system_shared_memory_status().regions)
+                for _ in range(2):
+                    with pytest.raises(OverloadedError):
+                        client.predict(GOOD)
+                assert len(raw.get_system_shared_memory_status().regions) == known
             first.kill()
             (lost,) = (future for future in late if future not in refused)
             assert type(lost.exception()) is UnavailableError
@@ -308,35 +312,33 @@ def test_overload_then_death_then_a_new_start(tmp_path: Path) -> None:
     assert not regions() - before, "shared memory is left behind"
 
 
-def test_refused_requests_of_asyncio_leave_nothing_with_the_server(tmp_path: Path) -> None:
+def test_refused_requests_of_asyncio_use_their_regions_again(tmp_path: Path) -> None:
     serving = Serving(threads=1, max_batch=1, queue_size=1)
     bundle = make_bundle(tmp_path / "tiny")
     write_repository(bundle, tmp_path / "repository", backend="python", serving=serving)
-
-    async def predict_without_end(client: AsyncTritonClient) -> None:
-        while True:
-            await client.predict(GOOD)
-
-    async def refuse(client: AsyncTritonClient, raw: InferenceServerClient) -> int:
-        with pytest.raises(OverloadedError):  # when the two have filled the server
-            await predict_without_end(client)
-        return len(raw.get_system_shared_memory_status().regions)
 
     async def predict(endpoint: str) -> list[int]:
         with InferenceServerClient(endpoint) as raw:
             async with AsyncTritonClient(endpoint, shared_memory=True) as client:
                 await client.manifest()
-                stuck = [asyncio.create_task(client.predict(STUCK)) for _ in range(2)]
-                counts = [await refuse(client, raw) for _ in range(3)]
-                for task in stuck:
+                waiting = {asyncio.create_task(client.predict(STUCK)) for _ in range(4)}
+                while len(waiting) > 2:  # one runs, one waits, the others are refused
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    assert {type(task.exception()) for task in done} == {OverloadedError}
+                counts = []
+                for _ in range(3):
+                    with pytest.raises(OverloadedError):
+                        await client.predict(GOOD)
+                    counts.append(len(raw.get_system_shared_memory_status().regions))
+                for task in waiting:
                     task.cancel()
-                await asyncio.gather(*stuck, return_exceptions=True)
+                await asyncio.gather(*waiting, return_exceptions=True)
         return counts
 
     with LocalTriton(tmp_path / "repository") as server:
-        first, *rest = asyncio.run(predict(server.grpc))
+        counts = asyncio.run(predict(server.grpc))
         server.kill()
-    assert rest == [first, first]
+    assert counts == [4, 4, 4]
 
 
 def test_regions_that_another_thread_gives_back_meanwhile() -> None:
