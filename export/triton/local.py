@@ -30,6 +30,8 @@ HOME = Path(sys.prefix) / "triton"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _SERVER = HOME / "lib" / f"python{_PYTHON}" / "site-packages" / "pytriton" / "tritonserver"
 _STUB = "triton_python_backend_stub"
+_LIBRARIES = Path(str(sysconfig.get_config_var("LIBDIR")))
+_LIBRARY = f"libpython{_PYTHON}.so.1.0"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has it
 _POLL_S = 0.1
 _LOOPBACK = "127.0.0.1"
@@ -44,6 +46,8 @@ def missing() -> str | None:
     if not _stub().is_file():
         there = ", ".join(sorted(path.name for path in _stub().parent.parent.iterdir()))
         return f"nvidia-pytriton has its Python backend for Python {there}, not {_PYTHON}"
+    if not (_LIBRARIES / _LIBRARY).is_file():
+        return f"Triton needs {_LIBRARY} in {_LIBRARIES} (Debian: apt install libpython{_PYTHON})"
     return None
 
 
@@ -185,7 +189,7 @@ def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
     return kept | {
         "PATH": os.pathsep.join([str(HOME / "bin"), os.environ.get("PATH", os.defpath)]),
-        "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
+        "LD_LIBRARY_PATH": str(_LIBRARIES),
     }
 
 

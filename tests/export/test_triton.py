@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from typer.testing import CliRunner, Result
 
 from export.errors import ExportError
-from export.triton import BACKENDS, Backend, Serving, write_repository
+from export.triton import BACKENDS, Backend, Serving, local, write_repository
 from export.triton.__main__ import app
 from mtcp_serve.manifest import DepthTask, Manifest
 from mtcp_serve.settings import DEFAULT_BUNDLE
@@ -342,3 +342,10 @@ def test_the_command(bundle: Path, plan: Path, tmp_path: Path) -> None:
         result = run(bundle, "-o", out, *arguments)
         assert result.exit_code == 1
         assert message in result.stderr
+
+
+@pytest.mark.skipif(local.missing() is not None, reason=str(local.missing()))
+def test_a_python_that_is_no_library_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Debian's python3 without libpython3: the backend's process does not start, and Triton waits for it."""
+    monkeypatch.setattr(local, "_LIBRARIES", tmp_path)
+    assert "apt install libpython3" in str(local.missing())
