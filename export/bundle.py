@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from export.errors import ExportError
 from export.graph import DeploymentGraph
 from export.parity import check_parity
 from export.photos import Photo
+from export.workshop import workshop
 from mtcp_serve.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
@@ -124,10 +124,10 @@ def _built_beside(out: Path) -> Iterator[Path]:
     """Give the path of a folder to make; without an error it takes the place of ``out`` afterwards."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as workshop:
-            bundle = Path(workshop) / "bundle"
+        with workshop(out.parent, out.name) as folder:
+            bundle = folder / "bundle"
             yield bundle
-            _put_in_place(bundle, out, Path(workshop) / "replaced")
+            _put_in_place(bundle, out, folder / "replaced")
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}") from error
 

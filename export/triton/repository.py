@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from export.triton.config import (
     model_config,
     read_config,
 )
+from export.workshop import workshop
 from mtcp_serve.errors import BundleError
 from mtcp_serve.manifest import MODEL_FILE, Manifest
 
@@ -58,14 +58,14 @@ def write_repository(
     text = model_config(kept | {number: manifest}, backend, serving or Serving(), files)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=_workplace(out), prefix=f".{out.name}-") as workshop:
-            model = Path(workshop) / "model"
+        with workshop(_workplace(out), out.name) as place:
+            model = place / "model"
             model.mkdir()
             (model / CONFIG_FILE).write_text(text, encoding="utf-8")
             if not config_only:
                 built = {names[capability]: path for capability, path in plans.items()}
                 _fill(model / str(number), bundle, manifest, backend, built)
-            _put_in_place(model, folder, Path(workshop) / "replaced")
+            _put_in_place(model, folder, place / "replaced")
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}") from error
     return folder

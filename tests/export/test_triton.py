@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -160,14 +159,14 @@ def test_the_folder_around_the_repository_may_belong_to_somebody_else(
 ) -> None:
     out = tmp_path / "repository"
     out.mkdir()
-    make, access = tempfile.mkdtemp, os.access
+    mkdir, access = os.mkdir, os.access
 
-    def guarded(suffix: str | None = None, prefix: str | None = None, dir: Any = None) -> str:
-        if Path(dir) == tmp_path:
-            raise PermissionError(13, "Permission denied", str(dir))
-        return str(make(suffix, prefix, dir))
+    def guarded(path: Path, mode: int = 0o777) -> None:
+        if path.parent == tmp_path and path != out:
+            raise PermissionError(13, "Permission denied", str(path))
+        mkdir(path, mode)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", guarded)
+    monkeypatch.setattr(os, "mkdir", guarded)
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
     write_repository(bundle, out, backend="python")
     assert [path.name for path in out.iterdir()] == ["tiny"]
