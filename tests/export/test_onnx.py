@@ -1,5 +1,9 @@
 """The command line from a checkpoint to a bundle."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +19,10 @@ from export.convert import Converted
 from export.photos import Photo
 from mtcp_serve.manifest import DepthTask, Manifest
 from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
+from training.checkpoint import save
+from training.config import load_config
 from training.data import SourceConfig
+from training.model import build_network
 
 
 @pytest.fixture
@@ -87,3 +94,23 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(export.onnx.app, [str(tmp_path / "ckpt.pt"), "-o", str(tmp_path / "bundle")])
     assert result.exit_code == 1
     assert "not a readable checkpoint" in result.stderr
+
+
+def test_a_command_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+    """Status 130, or the interrupt itself, which shells show as 130.
+
+    With ``-m``, CPython ends by the signal if it met the interrupt within an ``exec`` of text, as dataclasses
+    do while modules are imported, although it was handled since.
+    """
+    config = load_config("scenes")
+    network = build_network(config.model)
+    state = {"config": config.model_dump(mode="json"), "model": network.state_dict()}
+    save(tmp_path / "ckpt.pt", state)
+    command = [sys.executable, "-m", "export.onnx", str(tmp_path / "ckpt.pt"), "-o", str(tmp_path / "bundle")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob(".bundle-*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=60) in (130, -signal.SIGINT)
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt.pt"]
