@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from clients import (
 )
 from clients.examples import http_predict
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
+from tests.needs import needs_command
 
 EXAMPLES = Path(http_predict.__file__).parent
 MEAN = noise(HEIGHT, WIDTH).astype(np.float64).mean(-1)
@@ -233,7 +233,7 @@ def test_the_curl_example(url: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(archive["depth"], MEAN / 25.5, rtol=1e-5)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node to run the browser's script")
+@needs_command("node", "apt install nodejs")
 def test_the_browsers_script(url: str, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(GOOD)
     script = (

@@ -30,13 +30,14 @@ from clients import (
 )
 from export.errors import ExportError
 from export.triton import Serving, local, write_repository
-from export.triton.local import LocalTriton, missing
+from export.triton.local import LocalTriton
 from mtcp_serve.manifest import LabelsTask, Manifest
 from mtcp_serve.onnx_engine import OnnxEngine
 from mtcp_serve.settings import DEFAULT_BUNDLE
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
+from tests.needs import needs_triton
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = needs_triton
 
 ASTRONAUT = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
 MODEL = "mtcp-lite"

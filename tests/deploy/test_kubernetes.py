@@ -1,7 +1,6 @@
 """The Kubernetes manifests: accepted by Kubernetes' schemas, and fitting each other, the image, the code."""
 
 import copy
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 from mtcp_serve.app import create_app
 from mtcp_serve.settings import Settings
 from tests.deploy.manifests import KUBERNETES, OVERLAYS, build, environment, of_kind, read, settings_of
+from tests.needs import needs_command
 
 VERSIONS = ("1.30", "1.37")
 NAMES = [path.name for path in OVERLAYS]
@@ -55,7 +55,7 @@ def test_the_schemas_refuse_a_slip(kind: str) -> None:
         kubernetes_validate.validate(mistyped, VERSIONS[0], strict=True)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+@needs_command("kubectl", "kubernetes.io says how to install it")
 def test_kustomize_builds_the_same(overlay: Path, objects: list[dict[str, Any]]) -> None:
     done = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True)
 

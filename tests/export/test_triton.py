@@ -16,6 +16,7 @@ from export.triton.__main__ import app
 from mtcp_serve.manifest import DepthTask, Manifest
 from mtcp_serve.settings import DEFAULT_BUNDLE
 from tests.mtcp_serve.support import GRAPH, HEIGHT, TASKS, WIDTH, make_bundle
+from tests.needs import needs_triton
 
 ROOT = Path(__file__).parents[2]
 
@@ -343,7 +344,7 @@ def test_the_command(bundle: Path, plan: Path, tmp_path: Path) -> None:
         assert message in result.stderr
 
 
-@pytest.mark.skipif(local.missing() is not None, reason=str(local.missing()))
+@needs_triton
 def test_a_python_that_is_no_library_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Debian's python3 without libpython3: the backend's process does not start, and Triton waits for it."""
     monkeypatch.setattr(local, "_LIBRARIES", tmp_path)

@@ -4,7 +4,6 @@ import ctypes
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mtcp_serve.cli import cli
 from mtcp_serve.settings import BUNDLES, Settings
 from tests.mtcp_serve import command
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, TASKS, WIDTH, encode, make_bundle, noise
+from tests.needs import needs_linux
 
 FILES = sorted([*(f"{task.name}.png" for task in TASKS), "maps.npz", "metadata.json", "overview.png"])
 
@@ -225,7 +225,7 @@ def test_interrupted_it_goes_on(bundle: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["a", "b", "c"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="sends a signal to one thread")
+@needs_linux
 def test_an_interrupt_that_wakes_nobody_is_heeded(bundle: Path, tmp_path: Path) -> None:
     """Python handles signals in the main thread; one that another thread gets does not end its sleep.
 

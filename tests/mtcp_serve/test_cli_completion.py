@@ -1,12 +1,11 @@
 """What a shell offers: the scripts that the command prints, run in real shells."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.needs import needs_command
 
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 BASH = """
@@ -45,13 +44,13 @@ def test_tasks_of_the_bundle_in_the_environment(bundle: Path) -> None:
     assert shell("mtcp-serve", **files) == ["_files"]
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh here")
+@needs_command("zsh", "apt install zsh")
 def test_zsh_takes_the_script(bundle: Path) -> None:
     script = 'autoload -U compinit; compinit -D -u; eval "$(_MTCP_SERVE_COMPLETE=source_zsh mtcp-serve)"'
     assert shell("zsh", "-f", "-c", f"{script}; print $_comps[mtcp-serve]") == ["_mtcp_serve_completion"]
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish here")
+@needs_command("fish", "apt install fish")
 def test_fish(bundle: Path) -> None:
     line = f"mtcp-serve predict --bundle {bundle} --overlay s"
     script = f"_MTCP_SERVE_COMPLETE=source_fish mtcp-serve | source; complete -C '{line}'"

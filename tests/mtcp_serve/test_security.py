@@ -1,7 +1,6 @@
 """API keys, CORS, and the headers of every answer, over real sockets and in this process."""
 
 import http.client
-import os
 import re
 import signal
 import socket
@@ -28,6 +27,7 @@ from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
 from tests.mtcp_serve.test_faults import until
 from tests.mtcp_serve.test_oip import free_port
+from tests.needs import needs_posix
 
 KEY = "the-key-of-the-tests"
 OTHER = "another.key~of+the/tests=="
@@ -409,7 +409,7 @@ def test_no_server_header_on_the_wire(server: Server) -> None:
         assert {name: answer.headers[name] for name in EVERYWHERE} == EVERYWHERE
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs sockets that end as POSIX's do")
+@needs_posix
 @pytest.mark.parametrize(
     "head", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000 + b"\r\n\r\n"]
 )

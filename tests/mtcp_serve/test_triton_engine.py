@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from export.triton import Serving, write_repository
-from export.triton.local import LocalTriton, missing
+from export.triton.local import LocalTriton
 from mtcp_serve.app import create_app
 from mtcp_serve.errors import BundleError, EngineLostError
 from mtcp_serve.onnx_engine import OnnxEngine
@@ -23,8 +23,9 @@ from tests.mtcp_serve.process import CLEAN, Server
 from tests.mtcp_serve.support import GOOD, HEIGHT, TASKS, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
 from tests.mtcp_serve.test_faults import load, statuses, until
+from tests.needs import needs_triton
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = needs_triton
 NOWHERE = "127.0.0.1:1"
 
 
