@@ -141,3 +141,10 @@ def expected(arrays: Any, metadata: Any, x: int, y: int) -> dict[str, str]:
 def _signed(value: float) -> str:
     text = f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
     return "+0.00" if text == "\N{MINUS SIGN}0.00" else text
+
+
+def problem(page: Page) -> str:
+    """What the alert says, once it is there."""
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    return alert.locator("p").inner_text()
