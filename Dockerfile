@@ -10,9 +10,9 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY mtcp_serve ./mtcp_serve
 RUN python -m venv /opt/mtcp \
-    && /opt/mtcp/bin/pip install --no-cache-dir -c constraints.txt '.[otel,triton]'
+    && /opt/mtcp/bin/pip install --no-cache-dir -c constraints.txt '.[cpu,otel,triton]'
 
-# The same on the CUDA image's own Python: ONNX Runtime's two builds are the same module, so one goes first.
+# The same on the CUDA image's own Python, with ONNX Runtime's build for it.
 FROM ${CUDA} AS gpu-build
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -22,9 +22,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY mtcp_serve ./mtcp_serve
 RUN python3 -m venv /opt/mtcp \
-    && /opt/mtcp/bin/pip install --no-cache-dir -c constraints.txt '.[otel,triton]' \
-    && /opt/mtcp/bin/pip uninstall -y onnxruntime \
-    && /opt/mtcp/bin/pip install --no-cache-dir -c constraints.txt onnxruntime-gpu
+    && /opt/mtcp/bin/pip install --no-cache-dir -c constraints.txt '.[gpu,otel,triton]'
 
 FROM ${CUDA} AS gpu
 LABEL org.opencontainers.image.title="mtcp-serve (CUDA)" \

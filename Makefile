@@ -22,7 +22,7 @@ image: .venv/installed  ## build the CPU image and try it; needs Docker with Com
 
 .venv-serve/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-serve
-	.venv-serve/bin/pip install --quiet -c constraints.txt -e .
+	.venv-serve/bin/pip install --quiet -c constraints.txt -e '.[cpu]'
 	touch $@
 
 .venv/installed: pyproject.toml constraints.txt export/triton/local-requirements.txt

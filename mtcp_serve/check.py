@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from mtcp_serve.errors import BundleError, BundleMismatchError, InternalError
 from mtcp_serve.images import ImageLimits, decode
+from mtcp_serve.loading import load_bundle
 from mtcp_serve.manifest import (
     MODEL_FILE,
     DepthTask,
@@ -22,7 +23,6 @@ from mtcp_serve.manifest import (
     ProbabilityTask,
     TaskSpec,
 )
-from mtcp_serve.onnx_engine import OnnxEngine
 from mtcp_serve.onnx_nodes import Node, read_graph
 from mtcp_serve.pipeline import check_values
 from mtcp_serve.resample import Map
@@ -78,7 +78,7 @@ def check_bundle(folder: Path, photo: bytes | None = None, threads: int = 0) -> 
             yield Row(check, "not run", "the files are not the manifest's")
         return
     try:
-        engine = OnnxEngine.load(folder, "cpu", threads)
+        engine = load_bundle(folder, "cpu", threads)
     except BundleError as error:
         yield Row("graph", "failed", str(error))
         yield Row("maps", "not run", "needs the graph")

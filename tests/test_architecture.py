@@ -20,9 +20,9 @@ EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}}
 """Labelling photos with a bundle runs the gateway's engine."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 EXTRAS = {
-    "mtcp_serve": ["video", "triton", "otel"],
+    "mtcp_serve": ["cpu", "video", "triton", "otel"],
     "training": ["train"],
-    "export": ["export"],
+    "export": ["export", "cpu"],
     "clients": ["clients"],
 }
 BROUGHT = {"grpc": "tritonclient"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import onnxruntime as ort
 import pytest
 
 from mtcp_serve.errors import BundleError, BundleMismatchError, BundleNotFoundError, ManifestError
+from mtcp_serve.loading import load_engines
 from mtcp_serve.manifest import DepthTask, FileEntry, Manifest, ProbabilityTask, TaskSpec
 from mtcp_serve.onnx_engine import OnnxEngine
-from mtcp_serve.settings import DEFAULT_BUNDLE
+from mtcp_serve.settings import DEFAULT_BUNDLE, Settings
 from tests.mtcp_serve.support import GRAPH, HEIGHT, TASKS, WIDTH, make_bundle, noise
 
 TYPES = """
@@ -125,6 +127,18 @@ def test_a_provider_that_is_not_there_is_refused(bundle: Path) -> None:
     hint = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
     with pytest.raises(BundleError, match=rf"cannot run on tensorrt, only on .*cpu; .*{hint}"):
         OnnxEngine.load(bundle, "tensorrt")
+
+
+def test_what_an_installation_without_a_runtime_lacks_is_said(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway of Tritons needs no ONNX Runtime, one of bundles needs one of its builds."""
+    monkeypatch.delitem(sys.modules, "mtcp_serve.onnx_engine")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        BundleError, match=r"onnxruntime.* 'mtcp-serve\[cpu\]' .* 'mtcp-serve\[gpu\]' .* not both"
+    ):
+        load_engines(Settings(bundle=(bundle,)))
 
 
 def test_a_provider_that_cannot_be_started(

@@ -14,8 +14,8 @@ from torchvision.transforms.v2 import functional
 
 from mtcp_serve.errors import BundleError
 from mtcp_serve.files import write_atomic
+from mtcp_serve.loading import load_bundle
 from mtcp_serve.manifest import MODEL_FILE, LabelsTask, Manifest, NormalsTask, TaskSpec
-from mtcp_serve.onnx_engine import OnnxEngine
 from training.data.encodings import read_photo
 from training.data.errors import LabelError
 from training.deploy import NORMALS_FRAME
@@ -85,7 +85,7 @@ class PseudoLabeller:
         if bundle.is_file() and bundle.name != MODEL_FILE:
             raise PseudoLabelError(f"{bundle} is no bundle: give its folder, or the {MODEL_FILE} in it")
         try:
-            self._engine = OnnxEngine.load(bundle.parent if bundle.is_file() else bundle)
+            self._engine = load_bundle(bundle.parent if bundle.is_file() else bundle)
         except BundleError as error:
             raise PseudoLabelError(str(error)) from error
         self.tasks = _usable(self._engine.manifest, tasks)
