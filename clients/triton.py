@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -19,6 +19,7 @@ from clients.errors import ClientError
 from clients.maps import Map, Maps, Outcome
 from clients.memory import Region
 from clients.photos import Photo, to_pixels
+from clients.regions import Regions
 from mtcp_serve.manifest import Manifest, TaskSpec
 
 
@@ -53,8 +54,7 @@ class TritonClient:
         self._client = wire.connect(InferenceServerClient, endpoint, api_key, authorities)
         self._model = model
         self._manifests: dict[str, Manifest] = {}
-        self._free: deque[Region] = deque()
-        self._abandoned: deque[str] = deque()
+        self._regions = Regions()
 
     @property
     def model(self) -> str:
@@ -163,7 +163,8 @@ class TritonClient:
         self, images: NDArray[np.uint8], manifest: Manifest, tasks: Sequence[TaskSpec]
     ) -> tuple[str, dict[str, Map]]:
         """The version that answered, and the maps ``[batch, ...]``."""
-        with self._region(len(images), manifest) as region:
+        region = self._region(len(images), manifest)
+        with self._regions.lend(region):
             inputs, outputs = wire.request(images, tasks, region)
             result = self._call(
                 partial(
@@ -177,30 +178,12 @@ class TritonClient:
             )
             return result.get_response().model_version, wire.answer(result, tasks, region)
 
-    @contextmanager
-    def _region(self, batch: int, manifest: Manifest) -> Iterator[Region | None]:
-        """A region that nobody else uses.
-
-        It is used again unless Triton may still write to it; then Triton forgets it when the client closes.
-        """
+    def _region(self, batch: int, manifest: Manifest) -> Region | None:
+        """A region that nobody else uses; None without shared memory."""
         if not self.shared_memory:
-            yield None
-            return
-        region = self._take(batch, manifest)
-        try:
-            yield region
-        except BaseException as error:
-            if wire.is_answer(error):
-                self._free.append(region)
-            else:
-                self._abandoned.append(region.name)
-                region.close()
-            raise
-        self._free.append(region)
-
-    def _take(self, batch: int, manifest: Manifest) -> Region:
-        with suppress(IndexError):
-            region = self._free.pop()
+            return None
+        region = self._regions.take()
+        if region is not None:
             if region.batch == batch:
                 return region
             self._unregister(region.name)
@@ -217,14 +200,8 @@ class TritonClient:
 
     def _forget(self) -> None:
         """Give all regions back that no request uses."""
-        with suppress(IndexError):  # and not while there are some: other threads take them too
-            while True:
-                region = self._free.pop()
-                self._abandoned.append(region.name)
-                region.close()
-        with suppress(IndexError):
-            while True:
-                self._unregister(self._abandoned.pop())
+        for name in self._regions.forget():
+            self._unregister(name)
 
     def _unregister(self, name: str) -> None:
         with suppress(InferenceServerException):  # a server that is gone has forgotten it

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -19,6 +19,7 @@ from clients.errors import ClientError
 from clients.maps import Map, Maps, Outcome
 from clients.memory import Region
 from clients.photos import Photo, to_pixels
+from clients.regions import Regions
 from mtcp_serve.manifest import Manifest, TaskSpec
 
 
@@ -46,8 +47,7 @@ class AsyncTritonClient:
         self._client = wire.connect(InferenceServerClient, endpoint, api_key, authorities)
         self._model = model
         self._manifests: dict[str, Manifest] = {}
-        self._free: deque[Region] = deque()
-        self._abandoned: deque[str] = deque()
+        self._regions = Regions()
 
     async def model(self) -> str:
         """See `clients.TritonClient.model`."""
@@ -135,7 +135,8 @@ class AsyncTritonClient:
     async def _infer(
         self, images: NDArray[np.uint8], manifest: Manifest, tasks: Sequence[TaskSpec]
     ) -> tuple[str, dict[str, Map]]:
-        async with self._region(len(images), manifest) as region:
+        region = await self._region(len(images), manifest)
+        with self._regions.lend(region):
             inputs, outputs = wire.request(images, tasks, region)
             result = await self._call(
                 partial(
@@ -149,26 +150,11 @@ class AsyncTritonClient:
             )
             return result.get_response().model_version, wire.answer(result, tasks, region)
 
-    @asynccontextmanager
-    async def _region(self, batch: int, manifest: Manifest) -> AsyncIterator[Region | None]:
+    async def _region(self, batch: int, manifest: Manifest) -> Region | None:
         if not self.shared_memory:
-            yield None
-            return
-        region = await self._take(batch, manifest)
-        try:
-            yield region
-        except BaseException as error:
-            if wire.is_answer(error):
-                self._free.append(region)
-            else:
-                self._abandoned.append(region.name)
-                region.close()
-            raise
-        self._free.append(region)
-
-    async def _take(self, batch: int, manifest: Manifest) -> Region:
-        if self._free:
-            region = self._free.pop()
+            return None
+        region = self._regions.take()
+        if region is not None:
             if region.batch == batch:
                 return region
             region.close()
@@ -184,12 +170,8 @@ class AsyncTritonClient:
         return region
 
     async def _forget(self) -> None:
-        while self._free:
-            region = self._free.pop()
-            self._abandoned.append(region.name)
-            region.close()
-        while self._abandoned:
-            await self._unregister(self._abandoned.pop())
+        for name in self._regions.forget():
+            await self._unregister(name)
 
     async def _unregister(self, name: str) -> None:
         with suppress(InferenceServerException):  # a server that is gone has forgotten it
