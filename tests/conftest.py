@@ -1,15 +1,23 @@
-"""Tests run one thread a process; the processes are spread over the cores."""
+"""Tests run one thread a process, spread over the cores; what is random is the same every time."""
 
 import signal
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.load_profile("ci")  # the same examples every time, and a busy machine is no fault
 
 # A shell that runs the tests in the background has them ignore SIGINT, and the commands they start with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A test and its fixtures draw the same numbers whichever tests the process ran before."""
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

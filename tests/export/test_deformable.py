@@ -94,7 +94,7 @@ def test_what_lies_far_outside_is_zero() -> None:
     assert not GATHERS(image(), grid).any()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(1, 3).flatmap(
         lambda batch: st.tuples(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 from playwright.sync_api import Browser
 from starlette.testclient import TestClient
@@ -12,9 +11,6 @@ from mtcp_serve.app import create_app
 from mtcp_serve.settings import Settings
 from tests.mtcp_serve.browser import chromium
 from tests.mtcp_serve.support import make_bundle
-
-hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
-hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

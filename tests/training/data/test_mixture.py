@@ -61,7 +61,7 @@ def test_the_order_depends_on_seed_and_epoch_only(sources: tuple[Source, Source]
     assert list(MixtureSampler(mixture, seed=6, batch_size=4)) != first
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(start=st.integers(0, 6), epoch=st.integers(0, 3))
 def test_resuming_gives_the_tail(sources: tuple[Source, Source], start: int, epoch: int) -> None:
     sampler = MixtureSampler(Mixture(sources), seed=1, batch_size=4)
@@ -72,7 +72,7 @@ def test_resuming_gives_the_tail(sources: tuple[Source, Source], start: int, epo
     assert len(sampler) == len(full[4 * start :])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(weight=st.floats(0.1, 10), samples=st.integers(1, 300), seed=st.integers(0, 100))
 def test_shares_follow_the_weights(
     sources: tuple[Source, Source], weight: float, samples: int, seed: int

@@ -69,7 +69,7 @@ def test_rays_hit_the_surface_from_outside(shape: Shape, height: float, pitch: f
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     x=st.floats(-3, 3), y=st.floats(-2, 2), z=st.floats(-6, 1), pitch=st.floats(-1, 1), yaw=st.floats(-3, 3)
 )

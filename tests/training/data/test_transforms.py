@@ -49,7 +49,7 @@ def test_samples_hold_plain_contiguous_tensors(source: Source) -> None:
                 assert value.shape[-2:] == SIZE
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**63 - 1), height=st.integers(20, 90), width=st.integers(20, 90))
 def test_image_and_maps_move_together(seed: int, height: int, width: int) -> None:
     """Red says the column: a label map and a depth map that say it too must agree with it after any view."""

@@ -52,7 +52,7 @@ def test_a_long_list_is_cut() -> None:
     assert len(error.errors) == 50
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(cut=st.integers(0, 150), at=st.integers(0, 150), byte=st.integers(0, 255))
 def test_damaged_bytes_give_a_label_error_or_a_map(tmp_path: Path, cut: int, at: int, byte: int) -> None:
     write_record(tmp_path, "a", {"semseg": all_maps()["semseg"]})

@@ -81,7 +81,7 @@ def test_an_image_without_edges_costs_precision() -> None:
     assert figures_of((line(20), line(20)), (line(20), none))["odsF/pascal"] == pytest.approx(2 / 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 7), st.integers(0, 7), st.integers(0, 2**32 - 1))
 def test_the_largest_matching_is_found(rows: int, columns: int, seed: int) -> None:
     pairs = np.random.default_rng(seed).random((rows, columns)) < 0.35

@@ -106,7 +106,7 @@ signed = st.sampled_from([0.0, 1.0, -1.0, 1e-6, -0.5, 100.0, -1e4])
 
 
 @pytest.mark.parametrize("name", METHODS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.tuples(
