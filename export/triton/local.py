@@ -82,8 +82,12 @@ class LocalTriton:
         if reason:
             raise ExportError(reason)
         self.repository = repository
-        self.grpc_port = grpc_port or _free_port()
-        self.http_port = http_port or _free_port()
+        with reserve() as grpc, reserve() as http:
+            self.grpc_port = grpc_port or grpc.getsockname()[1]
+            self.http_port = http_port or http.getsockname()[1]
+            self._start(models, start_s)
+
+    def _start(self, models: Sequence[str], start_s: float) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="mtcp-triton-")
         self._shared = f"mtcp-triton-{os.getpid()}-{self.grpc_port}-"
         self._log = Path(self._scratch.name) / "log"
@@ -193,9 +197,15 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
-    with socket.create_server((_LOOPBACK, 0)) as server:
-        return int(server.getsockname()[1])
+def reserve() -> socket.socket:
+    """A socket on a free loopback port.
+
+    While it is open, nobody who asks for a free port is given this one, and a server told to listen on it can.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind((_LOOPBACK, 0))
+    return reserved
 
 
 def main(

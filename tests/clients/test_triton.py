@@ -358,16 +358,17 @@ def test_regions_that_another_thread_gives_back_meanwhile() -> None:
 def test_a_local_triton_ends_with_its_command(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny")
     write_repository(bundle, tmp_path / "repository", backend="python")
-    port = local._free_port()
-    options = ["--grpc-port", str(port), "--http-port", str(local._free_port())]
-    command = [sys.executable, "-m", "export.triton.local", str(tmp_path / "repository"), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert f"gRPC on 127.0.0.1:{port}" in process.stdout.readline()
-        with TritonClient(f"127.0.0.1:{port}") as client:
-            client.predict(GOOD)
-        process.terminate()
-        assert process.wait(timeout=30) == 0
+    with local.reserve() as grpc, local.reserve() as http:
+        port = grpc.getsockname()[1]
+        options = ["--grpc-port", str(port), "--http-port", str(http.getsockname()[1])]
+        command = [sys.executable, "-m", "export.triton.local", str(tmp_path / "repository"), *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert f"gRPC on 127.0.0.1:{port}" in process.stdout.readline()
+            with TritonClient(f"127.0.0.1:{port}") as client:
+                client.predict(GOOD)
+            process.terminate()
+            assert process.wait(timeout=600) == 0
     with TritonClient(f"127.0.0.1:{port}") as client, pytest.raises(UnavailableError):
         client.predict(GOOD)
     assert not list(Path("/dev/shm").glob(f"mtcp-triton-{process.pid}-*"))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -349,3 +350,14 @@ def test_a_python_that_is_no_library_is_told(monkeypatch: pytest.MonkeyPatch, tm
     """Debian's python3 without libpython3: the backend's process does not start, and Triton waits for it."""
     monkeypatch.setattr(local, "_LIBRARIES", tmp_path)
     assert "apt install libpython3" in str(local.missing())
+
+
+def test_a_reserved_port_is_for_the_server_that_is_told_it() -> None:
+    with local.reserve() as reserved:
+        address = reserved.getsockname()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        with pytest.raises(OSError, match="Address already in use"), socket.socket() as other:
+            other.bind(address)
+        with socket.create_server(address), socket.create_connection(address):
+            pass
