@@ -200,7 +200,7 @@ def _environment() -> dict[str, str]:
 def reserve() -> socket.socket:
     """A socket on a free loopback port.
 
-    While it is open, nobody who asks for a free port is given this one, and a server told to listen on it can.
+    While it is open, nobody who asks for a free port is given this one; a server told to listen on it can.
     """
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
