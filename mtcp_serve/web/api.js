@@ -53,12 +53,14 @@ export class Api {
 
   async #send(path, options, as) {
     for (let attempt = 1; ; attempt++) {
-      const { body, error } = await this.#sendOnce(path, options, as);
+      const key = sessionStorage.getItem(KEY);
+      const { body, error } = await this.#sendOnce(path, options, as, key);
       if (!error) return body;
       if (error.status === 401) {
-        const key = await this.askKey(sessionStorage.getItem(KEY) !== null);
-        if (key === null) throw error;
-        sessionStorage.setItem(KEY, key);
+        if (sessionStorage.getItem(KEY) !== key) continue; // another request brought one meanwhile
+        const given = await this.askKey(key !== null);
+        if (given === null) throw error;
+        sessionStorage.setItem(KEY, given);
       } else if ([429, 503].includes(error.status) && error.retryAfter !== null && attempt < TRIES) {
         const seconds = Math.min(error.retryAfter, LONGEST_WAIT_S);
         this.onWait(error, seconds);
@@ -71,8 +73,7 @@ export class Api {
   }
 
   /** The `body` read to its end, or the `error` that came instead. */
-  async #sendOnce(path, options, as) {
-    const key = sessionStorage.getItem(KEY);
+  async #sendOnce(path, options, as, key) {
     const headers = { ...options.headers, ...(key === null ? {} : { "X-API-Key": key }) };
     try {
       const response = await fetch(path, { ...options, headers });

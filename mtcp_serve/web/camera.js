@@ -9,7 +9,7 @@ export class CameraPanel {
   #loop = null; // of the live loop: its AbortController
   #starting = false;
 
-  /** `predict(blob, name, live)` resolves to whether the photo was answered. */
+  /** `predict(blob, name, live)` resolves to whether the photo (a Blob or a promise of one) was answered. */
   constructor(predict, refuse) {
     this.predict = predict;
     this.refuse = refuse;
@@ -58,9 +58,9 @@ export class CameraPanel {
     $("camera-take").focus();
   }
 
-  async #take() {
+  #take() {
     this.endLive();
-    await this.predict(await this.webcam.frame(), "camera.jpg", false);
+    this.predict(this.webcam.frame(), "camera.jpg", false);
   }
 
   async #live() {

@@ -1,10 +1,11 @@
 // The ways a photo comes in from the person's machine: chosen, taken, dropped, pasted, or the example.
 
+import { ApiError } from "./api.js";
 import { $ } from "./dom.js";
 
 const EXAMPLE = "web/example.jpg";
 
-/** Calls `take(blob, name)` for every photo, `refuse(message, hint)` for what is none. */
+/** Calls `take(blob, name)` for every photo (a Blob or a promise of one), `refuse(message, hint)` for what is none. */
 export function listenForPhotos(take, refuse) {
   for (const input of document.querySelectorAll("input[type=file]")) {
     input.addEventListener("change", () => {
@@ -12,16 +13,22 @@ export function listenForPhotos(take, refuse) {
       input.value = ""; // the same file again is news again
     });
   }
-  $("example").addEventListener("click", async () => {
-    const response = await fetch(EXAMPLE).catch(() => null);
-    if (response?.ok) take(await response.blob(), "example.jpg");
-    else refuse("The example photo could not be loaded.", "See whether the server still runs.");
-  });
+  $("example").addEventListener("click", () => take(example(), "example.jpg"));
   document.addEventListener("paste", (event) => {
     const [file] = event.clipboardData?.files ?? [];
     if (file) take(file, file.name);
   });
   listenForDrops(take, refuse);
+}
+
+async function example() {
+  const blob = await fetch(EXAMPLE).then((response) => (response.ok ? response.blob() : null)).catch(() => null);
+  if (blob !== null) return blob;
+  throw new ApiError(0, {
+    code: "unreachable",
+    message: "The example photo could not be loaded.",
+    hint: "See whether the server still runs.",
+  });
 }
 
 function listenForDrops(take, refuse) {

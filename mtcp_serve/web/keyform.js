@@ -2,8 +2,15 @@
 
 import { $ } from "./dom.js";
 
+let asked = null; // the question that is open: every request that waits for a key gets its answer
+
 /** Resolves to the key, or to null when the dialog is closed without one. */
 export function askKey(wrong) {
+  asked ??= ask(wrong).finally(() => (asked = null));
+  return asked;
+}
+
+function ask(wrong) {
   const dialog = $("key");
   $("key-wrong").hidden = !wrong;
   $("key-field").value = "";

@@ -20,10 +20,7 @@ import { milliseconds, showTimings } from "./timings.js";
 
 const MOST_PIXELS = 1_000_000; // maps as large as the photo up to here (37 MB), as the model gives them beyond
 
-const api = new Api({
-  askKey,
-  onWait: (error, seconds) => say(error ? `${error.message}. Trying again in ${seconds} s.` : ""),
-});
+const api = new Api({ askKey, onWait });
 const probe = new Probe();
 const legend = new Legend($("legend"));
 const { picture } = legend;
@@ -40,7 +37,8 @@ const views = {
 const camera = new CameraPanel(predict, refuse);
 let answer = null;
 let view = "maps";
-let running = null; // the AbortController of the request under way
+let running = null; // the request under way: its photo's blob and name, its AbortController
+let waiting = ""; // what was said last of a wait
 
 legend.addEventListener("change", () => {
   views[view].draw();
@@ -55,7 +53,10 @@ listenForPhotos((blob, name) => {
   predict(blob, name, false);
 }, refuse);
 for (const option of [$("size"), $("model")]) {
-  option.addEventListener("change", () => answer && !camera.live && predict(answer.photo.blob, answer.photo.name, false));
+  option.addEventListener("change", () => {
+    const photo = running ?? answer?.photo;
+    if (photo && !camera.live) predict(photo.blob, photo.name, false);
+  });
 }
 for (const button of document.querySelectorAll("[data-file]")) {
   button.addEventListener("click", () => download(FILES[button.dataset.file]));
@@ -64,22 +65,30 @@ $("problem-close").addEventListener("click", () => ($("problem").hidden = true))
 describe();
 
 function describe() {
-  api.models().then(showModels).catch(fail);
+  const known = () => $("models").hasChildNodes(); // by a request that was sent later
+  api
+    .models()
+    .then((found) => known() || showModels(found), (error) => known() || fail(error))
+    .catch(fail);
 }
 
-/** Send a photo and show the answer; whether there was one. A request still under way is dropped. */
+/**
+ * Send a photo (a Blob or a promise of one) and show the answer; whether there was one. A request still under
+ * way is dropped.
+ */
 async function predict(blob, name, live) {
-  running?.abort();
-  const mine = (running = new AbortController());
+  running?.controller.abort();
+  const mine = (running = { blob, name, controller: new AbortController() });
   $("problem").hidden = true; // now: what goes wrong from here on has to stay
   $("results").setAttribute("aria-busy", "true");
   if (!live) say("Reading the photo…");
   try {
-    const photo = await Photo.of(blob, name);
+    const photo = await Photo.of(await blob, name);
+    if (running !== mine) return false;
     const query = { format: "npz", visualize: true, size: sizeFor(photo, live), ...modelQuery() };
     if (!live) say("Predicting…");
     const start = performance.now();
-    const body = await api.predict(blob, query, "arrayBuffer", mine.signal);
+    const body = await api.predict(photo.blob, query, "arrayBuffer", mine.controller.signal);
     const found = new Answer(photo, body, performance.now() - start);
     if (running !== mine) return false;
     show(found);
@@ -136,6 +145,12 @@ function sizeFor(photo, live) {
 
 function modelQuery() {
   return $("model").value ? { model: $("model").value } : {};
+}
+
+/** A wait for a busy server, or (no `error`) its end: nothing else that was said meanwhile is wiped away. */
+function onWait(error, seconds) {
+  if (error) say((waiting = `${error.message}. Trying again in ${seconds} s.`));
+  else if ($("status").textContent === waiting) say("");
 }
 
 function say(text) {

@@ -34,7 +34,12 @@ export class Webcam {
     }
     for (const track of this.#stream.getTracks()) track.addEventListener("ended", this.lost);
     this.video.srcObject = this.#stream;
-    await this.video.play();
+    try {
+      await this.video.play();
+    } catch (error) {
+      this.stop();
+      throw new Error(`The camera cannot be used: ${error.message}`);
+    }
   }
 
   stop() {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.mtcp_serve.support import encode
 
@@ -34,7 +34,8 @@ PHONE: dict[str, Any] = {
     "is_mobile": True,
     "has_touch": True,
 }
-PATIENCE_MS = 20_000  # a busy machine is no fault
+PATIENCE_MS = 60_000  # a busy machine is no fault
+expect.set_options(timeout=PATIENCE_MS)  # else 5 s, whatever a context says
 _ARGS = [
     "--disable-background-networking",
     "--disable-component-update",
@@ -54,7 +55,7 @@ _ARGS = [
 def chromium() -> Iterator[Browser]:
     """A browser; the one on the PATH, not one that playwright would download."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGS, timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
@@ -99,7 +100,9 @@ def give(page: Page, photo: str | Path | dict[str, Any] = PHOTO) -> None:
 
 
 def look(element: Locator) -> NDArray[np.int16]:
-    """What a person sees of ``element``: RGB ``[height, width, 3]``."""
+    """What a person sees of ``element``, when what was asked before is drawn: RGB ``[height, width, 3]``."""
+    frames = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
+    element.page.evaluate(frames)  # the page draws in the first
     picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
     return np.asarray(picture).astype(np.int16)
 
@@ -114,11 +117,17 @@ def values(page: Page) -> dict[str, str]:
 
 
 def point(frame: Locator, u: float, v: float) -> None:
-    """Hold the mouse over ``frame`` at ``u`` of its width and ``v`` of its height."""
+    """Hold the mouse over ``frame`` at ``u`` of its width and ``v`` of its height, and wait for the mark."""
     frame.scroll_into_view_if_needed()
     box = frame.bounding_box()
     assert box is not None
     frame.page.mouse.move(box["x"] + u * box["width"], box["y"] + v * box["height"])
+    frame.page.wait_for_function(
+        """([cross, u, v, width, height]) => !cross.hidden
+            && Math.abs(parseFloat(cross.style.left) / 100 - u) <= 2 / width
+            && Math.abs(parseFloat(cross.style.top) / 100 - v) <= 2 / height""",
+        arg=[frame.locator(".cross").element_handle(), u, v, box["width"], box["height"]],
+    )
 
 
 def expected(arrays: Any, metadata: Any, x: int, y: int) -> dict[str, str]:

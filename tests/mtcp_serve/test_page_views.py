@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import re
+import time
 from collections.abc import Iterator
 from typing import Any
 from zipfile import ZipFile
@@ -10,10 +12,12 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.mtcp_serve.browser import (
+    PATIENCE_MS,
     PHONE,
     PHOTO,
     SMALL,
@@ -86,6 +90,7 @@ def test_the_pointer_reads_the_values_of_the_answer(
         seen.add(found["depth"])
     assert len(seen) >= 4
     page.mouse.move(1, 1)
+    expect(page.locator("#view-maps .value").first).to_have_text("")
     assert set(values(page).values()) == {""}
 
 
@@ -108,6 +113,7 @@ def test_a_class_stands_out_when_it_is_chosen(page: Page, answer: Any) -> None:
     page.click("#tab-maps")
     button = page.locator(".legend[data-task=parsing] button", has_text="skin")
     button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
     alpha = page.eval_on_selector(
         "[data-map=parsing] canvas",
         """canvas => [...canvas.getContext("2d").getImageData(0, 150, canvas.width, 1).data]""",
@@ -115,9 +121,8 @@ def test_a_class_stands_out_when_it_is_chosen(page: Page, answer: Any) -> None:
     skin = answer["parsing"][150] == int(button.get_attribute("data-id") or -1)
     assert skin.any()
     assert np.array_equal(np.array(alpha) == 255, skin)
-    assert button.get_attribute("aria-pressed") == "true"
     button.click()
-    assert button.get_attribute("aria-pressed") == "false"
+    expect(button).to_have_attribute("aria-pressed", "false")
 
 
 def test_the_overlay_fades_from_the_photo_to_the_map(page: Page) -> None:
@@ -125,15 +130,18 @@ def test_the_overlay_fades_from_the_photo_to_the_map(page: Page) -> None:
     page.locator("#view-overlay label", has_text="depth").click()
     page.mouse.move(1, 1)
     frame = page.locator("#view-overlay .frame")
+    expect(frame.locator(".cross")).to_be_hidden()
     slider = page.get_by_label("Opacity")
     looks = {}
     for percent in (0, 50, 100):
         slider.fill(str(percent))
+        expect(page.locator("#view-overlay output")).to_have_text(f"{percent} %")
         looks[percent] = look(frame)
-    assert page.locator("#view-overlay output").inner_text() == "100 %"
     assert np.abs(looks[100] - looks[0]).mean() > 30
     assert np.abs(looks[50] - (looks[0] + looks[100]) / 2).max() <= 2
     page.locator("#view-overlay label", has_text="saliency").click()
+    page.mouse.move(1, 1)
+    expect(frame.locator(".cross")).to_be_hidden()
     assert np.abs(look(frame) - looks[100]).mean() > 30
 
 
@@ -195,16 +203,24 @@ def test_the_scene_turns_by_mouse_and_by_keys(server: Server, browser: Browser) 
         give(page, SMALL)
         page.click("#tab-scene")
         canvas = page.locator("canvas.scene")
+        expect(canvas).to_be_visible()
         canvas.scroll_into_view_if_needed()
         box = canvas.bounding_box()
         assert box is not None
-        looks = [look(canvas)[8:-8, 8:-8]]  # without the focus ring
+
+        def scene() -> NDArray[np.int16]:
+            return look(canvas)[8:-8, 8:-8]  # without the focus ring
+
+        looks = [scene()]
         drawn = (np.abs(looks[0] - looks[0][0, 0]).max(-1) > 20).mean()
         assert 0.2 < drawn < 0.95
 
         def changed() -> None:
-            looks.append(look(canvas)[8:-8, 8:-8])
-            assert np.abs(looks[-1] - looks[-2]).mean() > 1
+            """Wait for another picture; the wheel, for one, is told the page some time later."""
+            patience = time.monotonic() + PATIENCE_MS / 1000
+            while np.abs((seen := scene()) - looks[-1]).mean() <= 1:
+                assert time.monotonic() < patience, "the scene stands still"
+            looks.append(seen)
 
         page.mouse.move(box["x"] + 300, box["y"] + 150)
         page.mouse.down()
@@ -225,7 +241,7 @@ def test_the_scene_turns_by_mouse_and_by_keys(server: Server, browser: Browser) 
         page.get_by_label("Assumed field of view").fill("60")
         canvas.focus()
         page.keyboard.press("Home")
-        assert np.array_equal(look(canvas)[8:-8, 8:-8], looks[0])
+        assert np.array_equal(scene(), looks[0])
 
 
 def test_the_camera_of_the_scene_is_right(page: Page) -> None:
@@ -302,9 +318,11 @@ def test_axe_finds_no_fault(server: Server, browser: Browser, scheme: Any) -> No
         check()
         for tab in ("overlay", "scene"):
             page.click(f"#tab-{tab}")
+            expect(page.locator(f"#view-{tab}")).to_be_visible()
             check()
         page.click("#tab-maps")
         page.click("[data-map=semseg]")
+        expect(page.locator("#enlarged")).to_be_visible()
         check()
 
 
@@ -322,20 +340,21 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         lefts = {tile.bounding_box()["x"] for tile in page.locator(".tile").all()}  # type: ignore[index]
         assert len(lefts) == 1
         for tab in ("overlay", "scene"):
-            page.tap(f"#tab-{tab}")
+            page.tap(f"#tab-{tab}")  # the browser makes a click of it, some time later
+            expect(page.locator(f"#view-{tab}")).to_be_visible()
             assert fits()
         page.tap("#tab-maps")
         page.tap("[data-map=normals]")
-        assert page.locator("#enlarged").is_visible()
+        expect(page.locator("#enlarged")).to_be_visible()
         assert fits()
-        for _ in range(3):
+        for title in ("depth", "semseg", "photo"):
             page.tap("[data-step='-1']")
-        assert page.inner_text("#enlarged-title") == "photo"
+            expect(page.locator("#enlarged-title")).to_have_text(title)
         assert page.locator("#enlarged").evaluate("dialog => dialog.scrollWidth === dialog.clientWidth")
         page.tap("#enlarged .frame")
-        assert page.locator("#enlarged .readout dd").nth(2).inner_text().endswith(" m")
+        expect(page.locator("#enlarged .readout dd").nth(2)).to_have_text(re.compile(r" m$"))
         page.tap("[data-close]")
-        assert not page.locator("#enlarged").is_visible()
+        expect(page.locator("#enlarged")).to_be_hidden()
 
 
 def test_a_tall_photo_fits_into_the_window(server: Server, browser: Browser) -> None:
