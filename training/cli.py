@@ -16,12 +16,16 @@ from training.config import ConfigError, load_config, override
 from training.data import DataError
 from training.devices import usable_device
 from training.evaluation import evaluate, validation_sources
+from training.history import HistoryError
 from training.model.pretrained import WeightsError
 from training.plot import PlotError, plot_run
 from training.pseudo.cli import pseudo_label
 from training.report import ReportError, gains, markdown_table, read_single_tasks, terminal_table, write_json
 from training.sweep import load_sweep, run_sweep, write_results
 from training.trainer import Trainer, TrainingError
+
+_BAD_RUN = (ConfigError, DataError, WeightsError, CheckpointError, HistoryError, TrainingError, OSError)
+"""What can be wrong with a run, without a fault of the program."""
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Train, score and ship networks of many tasks."
@@ -54,7 +58,7 @@ def train(
         trainer = Trainer(settings, run or Path("runs") / settings.name)
         trainer.resume()
         trainer.train()
-    except (ConfigError, DataError, WeightsError, CheckpointError, TrainingError, OSError) as error:
+    except _BAD_RUN as error:
         raise _fail(error) from error
 
 
@@ -76,12 +80,21 @@ def evaluate_command(
             trained, config = config.model, override(config, overrides)
             if config.model != trained:
                 raise ConfigError("model: the checkpoint's network cannot be changed, it is trained")
+        if not config.data.val:
+            raise ConfigError(
+                "data.val: the checkpoint names no validation source to score it on; give one, e.g. "
+                "'data.val=[{kind: folder, root: photos, split: val}]'"
+            )
         device = usable_device(config.device)
         for written in filter(None, (report, table)):
             written.parent.mkdir(parents=True, exist_ok=True)
         sources = validation_sources(config.data, config.tasks)
         single = read_single_tasks(single_task, config.tasks) if single_task else None
         figures = evaluate(network.to(device), sources, config.data.batch_size, device)
+        if not figures:
+            raise DataError(
+                "data.val: no validation source has a label of any task, there is nothing to score"
+            )
         delta = None if single is None else gains(figures, single, config.tasks)
         Console().print(terminal_table(path.name, figures, config.name, config.tasks, delta))
         if report is not None:
@@ -103,7 +116,7 @@ def plot(
     """Draw losses, task weights and metrics of a run over its epochs."""
     try:
         plot_run(run, output or run / "history.svg")
-    except (PlotError, OSError) as error:
+    except (PlotError, HistoryError, OSError) as error:
         raise _fail(error) from error
 
 
@@ -127,7 +140,7 @@ def sweep(
         tasks = settings.run_config(next(iter(settings.rows)), settings.seeds[0], given).tasks
         done = run_sweep(settings, given, folder, until)
         written = write_results(settings, tasks, folder)
-    except (ConfigError, DataError, WeightsError, CheckpointError, TrainingError, OSError) as error:
+    except _BAD_RUN as error:
         raise _fail(error) from error
     console = Console()
     if written is not None:

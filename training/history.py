@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,52 @@ log = logging.getLogger(__name__)
 HISTORY = "history.csv"
 
 
+class HistoryError(ValueError):
+    """A ``history.csv`` that was damaged; names the line and what to do."""
+
+
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``history.csv``, one an epoch, as text; none if there is no file yet."""
+    """The rows of a ``history.csv``, one an epoch, as text; none if there is no file yet.
+
+    Raises:
+        HistoryError: a line is not what a run writes.
+    """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        lines = csv.reader(file)
+        try:
+            columns = next(lines, ["epoch"])
+            if "epoch" not in columns:
+                raise ValueError("there is no column epoch")
+            return [_row(columns, cells) for cells in lines if cells]
+        except (ValueError, csv.Error) as error:
+            raise HistoryError(
+                f"{path}, line {lines.line_num}: {error}; mend or remove the line, or move the file away: "
+                "a resumed run then begins a new one"
+            ) from error
+
+
+def _row(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
+    if len(cells) != len(columns):
+        raise ValueError(f"{len(cells)} cells under {len(columns)} columns")
+    row = dict(zip(columns, cells, strict=True))
+    int(row["epoch"])
+    for cell in filter(None, cells):
+        float(cell)
+    return row
 
 
 class History:
-    """The records of the run in the folder ``run``; a resumed run overwrites the epochs it does again."""
+    """The records of the run in the folder ``run``; a resumed run overwrites the epochs it does again.
+
+    Raises:
+        HistoryError: those that the run has already are damaged.
+    """
 
     def __init__(self, run: Path, tensorboard: bool) -> None:
         self.run = run
+        read_history(run / HISTORY)  # an epoch is not trained in order to find that out
         self._writer = _writer(run / "tensorboard") if tensorboard else None
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
@@ -38,7 +71,7 @@ class History:
         rows = [old for old in read_history(path) if int(old["epoch"]) < row["epoch"]] + [dict(row)]
         columns = list(dict.fromkeys(key for entry in rows for key in entry))
         temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)

@@ -23,6 +23,7 @@ def run_history(run: Path) -> list[dict[str, Any]]:
 
     Raises:
         PlotError: it has none yet.
+        HistoryError: it is damaged.
     """
     rows = read_history(run / HISTORY)
     if not rows:
@@ -55,6 +56,7 @@ def plot_run(run: Path, output: Path) -> None:
 
     Raises:
         PlotError: there is no history yet, or the suffix is neither.
+        HistoryError: the history is damaged.
     """
     rows = run_history(run)
     chosen = panels(rows)

@@ -177,6 +177,7 @@ class Trainer:
 
         Raises:
             TrainingError: too many steps in a row had a non-finite loss or gradient.
+            HistoryError: the ``history.csv`` of the run is damaged.
         """
         self.run.mkdir(parents=True, exist_ok=True)
         if self.fabric.is_global_zero:

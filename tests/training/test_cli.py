@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.training.tiny import RUN, tiny_run
@@ -62,6 +63,26 @@ def test_what_is_wrong_is_said_without_a_traceback(arguments: list[str], message
     assert done.exit_code == 2
     assert message in done.output.replace("\n", "")
     assert "Traceback" not in done.output
+
+
+def test_an_evaluation_without_sources_or_labels_says_so(tmp_path: Path) -> None:
+    Trainer(tiny_run("data.val=[]"), tmp_path).save()
+    evaluate = ["evaluate", str(tmp_path / LAST), "--report", str(tmp_path / "report.json")]
+    done = runner.invoke(app, evaluate)
+    assert done.exit_code == 2
+    assert "the checkpoint names no validation source" in done.output
+    (tmp_path / "photos" / "images").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "images" / "a.jpg")
+    (tmp_path / "photos" / "splits").mkdir()
+    (tmp_path / "photos" / "splits" / "val.txt").write_text("a\n")
+    source = f"data.val=[{{kind: folder, root: {tmp_path / 'photos'}, split: val}}]"
+    done = runner.invoke(app, [*evaluate, source])
+    assert done.exit_code == 2
+    assert "no validation source has a label of any task" in done.output
+    assert not (tmp_path / "report.json").exists()
+    done = runner.invoke(app, [*evaluate, "data.val=[{kind: scenes, split: val, count: 1}]"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report.json").exists()
 
 
 def test_a_damaged_checkpoint_does_not_resume(tmp_path: Path) -> None:
