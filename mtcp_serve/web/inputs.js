@@ -13,7 +13,9 @@ export function listenForPhotos(take, refuse) {
       input.value = ""; // the same file again is news again
     });
   }
-  $("example").addEventListener("click", () => take(example(), "example.jpg"));
+  $("example").addEventListener("click", (event) => {
+    if (event.detail < 2) take(example(), "example.jpg"); // else of a double click, on this or on what stood here
+  });
   document.addEventListener("paste", (event) => {
     const [file] = event.clipboardData?.files ?? [];
     if (file) take(file, file.name);

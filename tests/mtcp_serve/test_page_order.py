@@ -69,6 +69,25 @@ def test_an_example_that_comes_late_does_not_replace_the_photo(server: Server, b
         expect(page.get_by_role("status")).to_contain_text("5 maps of small.png in ")
 
 
+def test_the_second_click_of_a_double_click_asks_for_no_example(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+        page.dblclick("#example")
+        expect(page.get_by_role("status")).to_contain_text("5 maps of example.jpg in ")
+        assert asked.count("example.jpg") == 1
+        # The camera's button goes, and the example's comes to where it was.
+        corner = "button => { const box = button.getBoundingClientRect(); return [box.x + 9, box.y + 9] }"
+        place = page.locator("#camera-start").evaluate(corner)
+        page.click("#camera-start")
+        expect(page.locator("#camera")).to_be_visible()
+        page.mouse.move(*place)
+        page.mouse.down(click_count=2)
+        page.mouse.up(click_count=2)
+        settle(page)
+        assert asked.count("example.jpg") == 1
+
+
 def test_a_photo_that_is_read_late_says_nothing_any_more(server: Server, browser: Browser) -> None:
     with visit(browser, server.url) as page:
         page.evaluate(
