@@ -23,10 +23,9 @@ from clients.gateway import GatewayClient
 from mtcp_serve.settings import DEFAULT_BUNDLE
 from tests.deploy.manifests import COMPOSE, ROOT, read
 from tests.deploy.test_image import LARGE
-from tests.mtcp_serve.process import CLEAN, Server
+from tests.mtcp_serve.process import CLEAN, Server, until
 from tests.mtcp_serve.support import GOOD, SLOW, make_bundle
 from tests.mtcp_serve.test_bad_input import PNG, check_error
-from tests.mtcp_serve.test_faults import until
 
 IMAGE = os.environ.get("MTCP_TEST_IMAGE", "")
 KEY = secrets.token_urlsafe(32)

@@ -15,11 +15,9 @@ import trustme
 from mtcp_serve.probe import ready
 from mtcp_serve.settings import DEFAULT_BUNDLE, Settings
 from tests.deploy.manifests import ROOT
-from tests.mtcp_serve.process import CLEAN, Server
+from tests.mtcp_serve.process import CLEAN, Server, free_port, until
 from tests.mtcp_serve.support import encode, make_bundle, noise
 from tests.mtcp_serve.test_bad_input import PNG
-from tests.mtcp_serve.test_faults import until
-from tests.mtcp_serve.test_oip import free_port
 
 LARGE = encode(noise(900, 1200))
 """About 3 MB: more than what web frameworks keep in memory of an upload."""

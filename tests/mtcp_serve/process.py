@@ -1,4 +1,4 @@
-"""A server process on a loopback port."""
+"""A server process on a loopback port, and waiting for what must happen."""
 
 import re
 import signal
@@ -6,15 +6,41 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 
-from tests.mtcp_serve.support import GOOD
+from tests.mtcp_serve.support import GOOD, STUCK
 from tests.mtcp_serve.test_bad_input import PNG
 
 CLEAN = (0, -signal.SIGTERM)
 """Exit codes of a server that ended in order; uvicorn passes the signal on when it has cleaned up."""
+PATIENCE_S = 120
+"""More than anything here takes on a busy machine: it only keeps a test that went wrong from hanging."""
+_reserved: list[socket.socket] = []
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for something that must happen."""
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A loopback port to listen on, which nobody else is given as long as this process lives.
+
+    A socket stays bound to it, and does not listen: a server that is told to take the port can.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    _reserved.append(reserved)
+    return int(reserved.getsockname()[1])
 
 
 class Server:
@@ -39,24 +65,46 @@ class Server:
             raise AssertionError("".join(self.log))
         self._reader = threading.Thread(target=self.log.extend, args=(self.process.stderr,))
         self._reader.start()
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S)
+
+    def figure(self, name: str) -> float:
+        """A figure of ``/metrics``."""
+        lines = self.client.get("/metrics").text.splitlines()
+        return float(next(line.split()[1] for line in lines if line.split()[0] == name))
 
     def predict(self, photo: bytes = GOOD, query: str = "tasks=depth") -> httpx.Response:
         return self.client.post(f"/predict?{query}", content=photo, headers=PNG)
 
     def connect(self, headers: str, query: str = "") -> socket.socket:
         """A connection on which the head of a ``POST /predict`` has been sent, but no body."""
-        connection = socket.create_connection(("127.0.0.1", self.client.base_url.port or 0), timeout=10)
+        connection = socket.create_connection(
+            ("127.0.0.1", self.client.base_url.port or 0), timeout=PATIENCE_S
+        )
         head = f"POST /predict?{query} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{headers}\r\n\r\n"
         connection.sendall(head.encode())
         return connection
+
+    @contextmanager
+    def held(self, requests: int = 1) -> Iterator[None]:
+        """While the block lasts, ``requests`` are running or waiting that never end by themselves."""
+
+        def accepted() -> float:
+            return self.figure("mtcp_running_requests") + self.figure("mtcp_queue_requests")
+
+        with ExitStack() as connections:
+            for _ in range(requests):
+                connection = connections.enter_context(self.connect(f"Content-Length: {len(STUCK)}"))
+                connection.sendall(STUCK)
+            until(lambda: accepted() == requests)
+            yield
+        until(lambda: accepted() == 0)
 
     def stop(self) -> int:
         """Send SIGTERM, and wait for the end; the whole log is in ``log`` then."""
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=PATIENCE_S)
         self._reader.join()
         assert self.process.stderr is not None
         self.process.stderr.close()

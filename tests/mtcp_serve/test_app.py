@@ -24,9 +24,9 @@ from mtcp_serve.manifest import Manifest, TaskSpec
 from mtcp_serve.routes import examples
 from mtcp_serve.schemas import BatchOut, ModelsOut, PredictOut
 from mtcp_serve.settings import Settings
+from tests.mtcp_serve.process import free_port
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
-from tests.mtcp_serve.test_oip import free_port
 
 
 class BrokenEngine:

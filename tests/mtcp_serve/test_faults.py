@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -18,18 +18,9 @@ import numpy as np
 import pytest
 
 from mtcp_serve.manifest import Manifest
-from tests.mtcp_serve.process import CLEAN, Server
-from tests.mtcp_serve.support import GOOD, SLOW, STUCK, encode, make_bundle
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
+from tests.mtcp_serve.support import GOOD, STUCK, encode, make_bundle
 from tests.mtcp_serve.test_bad_input import PNG, check_error
-
-
-def until(happened: Callable[[], bool]) -> None:
-    """Wait for something that must happen."""
-    for _ in range(1000):
-        if happened():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it did not happen")
 
 
 @contextmanager
@@ -39,7 +30,7 @@ def load(server: Server, clients: int) -> Iterator[list[httpx.Response | httpx.T
     outcomes: list[httpx.Response | httpx.TransportError] = []
 
     def client() -> None:
-        with httpx.Client(base_url=server.url, timeout=30) as http:
+        with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as http:
             while not stop.is_set():
                 try:
                     outcomes.append(http.post("/predict", content=GOOD, headers=PNG))
@@ -61,33 +52,31 @@ def statuses(outcomes: list[httpx.Response | httpx.TransportError]) -> set[int]:
     return {outcome.status_code for outcome in outcomes if isinstance(outcome, httpx.Response)}
 
 
-def figure(server: Server, name: str) -> float:
-    """A figure of ``/metrics``."""
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    return float(next(line.split()[1] for line in lines if line.split()[0] == name))
-
-
 def test_sigterm_under_load_finishes_what_was_accepted(bundle: Path) -> None:
-    server = Server(bundle, concurrency=1, queue=16)
+    server = Server(bundle, concurrency=1, queue=16, deadline=PATIENCE_S)
     with load(server, 4) as outcomes, ThreadPoolExecutor(4) as pool:
         until(lambda: len(outcomes) > 8)
-        slow = [pool.submit(server.predict, SLOW) for _ in range(4)]
-        until(lambda: figure(server, "mtcp_queue_requests") == 7)
-        server.process.send_signal(signal.SIGTERM)
-        with httpx.Client(base_url=server.url) as late:
-            until(lambda: late.get("/health/ready").status_code == 503)
-            response = late.post("/predict", content=GOOD, headers=PNG)
-            check_error(response, 503, "draining")
-            assert response.headers["retry-after"] == "1"
-            check_error(late.get("/health/ready"), 503, "draining")
-            assert late.get("/health/live").status_code == 200
-            assert not all(each.done() for each in slow)
-        assert [each.result().status_code for each in slow] == [200] * 4
-        server.process.wait(timeout=30)
+        with ask(server, STUCK):  # has the one slot: the others wait
+            until(lambda: server.figure("mtcp_queue_requests") == 4)
+            accepted = [pool.submit(server.predict) for _ in range(4)]
+            until(lambda: server.figure("mtcp_queue_requests") == 8)
+            server.process.send_signal(signal.SIGTERM)
+            with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as late:
+                until(lambda: late.get("/health/ready").status_code == 503)
+                response = late.post("/predict", content=GOOD, headers=PNG)
+                check_error(response, 503, "draining")
+                assert response.headers["retry-after"] == "1"
+                check_error(late.get("/health/ready"), 503, "draining")
+                assert late.get("/health/live").status_code == 200
+                assert not any(each.done() for each in accepted)
+        assert [each.result().status_code for each in accepted] == [200] * 4
+        server.process.wait(timeout=PATIENCE_S)
     assert server.stop() in CLEAN
     assert statuses(outcomes) <= {200, 503}
     log = "".join(server.log)
-    assert set(re.findall(r"status=(\d+)", log)) == {"200", "503"}  # nobody was cut off: that would be a 499
+    found = re.findall(r"status=(\d+)", log)
+    assert set(found) == {"200", "503", "499"}
+    assert found.count("499") == 1  # the stuck one: nobody else was cut off
     assert "Traceback" not in log
 
 
@@ -120,33 +109,54 @@ def test_reload_under_load_drops_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def patient(bundle: Path) -> Iterator[Server]:
-    """A server whose deadline no test here reaches, and which gives an upload a second."""
-    server = Server(bundle, concurrency=1, queue=4, deadline=60, upload_time=3, uploads=2, log_format="json")
+    """A server none of whose times ends while a test here lasts."""
+    server = Server(
+        bundle,
+        concurrency=1,
+        queue=4,
+        deadline=PATIENCE_S,
+        upload_time=PATIENCE_S,
+        uploads=2,
+        log_format="json",
+    )
     yield server
     assert server.stop() in CLEAN
 
 
 def test_a_client_that_hangs_up_frees_its_slot(patient: Server) -> None:
-    with closing(patient.connect(f"Content-Length: {len(STUCK)}")) as connection:
-        connection.sendall(STUCK)
-        until(lambda: figure(patient, "mtcp_running_requests") == 1)
+    with patient.held():
+        pass
     assert patient.predict().status_code == 200
-    assert figure(patient, "mtcp_client_disconnects_total") == 1
+    until(lambda: patient.figure("mtcp_client_disconnects_total") == 1)
 
 
-def test_slow_clients_are_cut_off_and_hold_up_nobody(patient: Server) -> None:
+def test_slow_clients_hold_up_nobody(patient: Server) -> None:
     with patient.connect("Content-Length: 5000") as slow, patient.connect("Content-Length: 5000") as slower:
         for connection in (slow, slower):
             connection.sendall(b"\x89")
-        until(lambda: figure(patient, "mtcp_uploads") == 2)
+        until(lambda: patient.figure("mtcp_uploads") == 2)
         check_error(patient.predict(), 429, "overloaded")
         assert patient.client.get("/health/ready").status_code == 200
-        answers = [b"".join(iter(partial(connection.recv, 4096), b"")) for connection in (slow, slower)]
-    for answer in answers:
-        assert answer.startswith(b"HTTP/1.1 408 ")
-        assert b"upload_timeout" in answer
-        assert b"connection: close" in answer.lower()
-    assert patient.predict().status_code == 200
+    until(lambda: patient.predict().status_code == 200)
+
+
+def test_slow_clients_are_cut_off(bundle: Path) -> None:
+    server = Server(bundle, upload_time=1, uploads=2)
+    try:
+        with (
+            server.connect("Content-Length: 5000") as slow,
+            server.connect("Transfer-Encoding: chunked") as slower,
+        ):
+            slow.sendall(b"\x89")
+            slower.sendall(b"1\r\n\x89\r\n")
+            answers = [b"".join(iter(partial(each.recv, 4096), b"")) for each in (slow, slower)]
+        for answer in answers:
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"upload_timeout" in answer
+            assert b"connection: close" in answer.lower()
+        until(lambda: server.figure("mtcp_uploads") == 0)
+    finally:
+        assert server.stop() in CLEAN
 
 
 def test_many_idle_and_half_open_connections(patient: Server) -> None:
@@ -162,9 +172,12 @@ def test_many_idle_and_half_open_connections(patient: Server) -> None:
 
 def test_the_log_is_json_with_request_ids(patient: Server) -> None:
     headers = PNG | {"X-Request-ID": "order-66"}
+    with patient.held():
+        pass
     patient.client.post("/predict?tasks=depth", content=GOOD, headers=headers)
     patient.client.post("/predict?tasks=depth", content=b"bad", headers=PNG | {"X-Request-ID": "order-67"})
-    until(lambda: "order-67" in "".join(patient.log))
+    for expected in ("order-66", "order-67", '"status": 499'):
+        until(lambda expected=expected: expected in "".join(patient.log))  # type: ignore[misc]
     lines = [json.loads(line) for line in patient.log if line.startswith("{")]
     good = next(line for line in lines if line.get("request_id") == "order-66")
     assert (good["method"], good["path"], good["status"]) == ("POST", "/predict", 200)
@@ -201,29 +214,29 @@ def drip(server: Server) -> bytes:
 
 def test_under_load_clients_drip_hang_up_and_do_not_read(bundle: Path) -> None:
     """Good clients are answered 200 beside all of them, and nothing is left of the others afterwards."""
-    server = Server(bundle, concurrency=2, queue=16, deadline=60, upload_time=2, uploads=8)
+    server = Server(bundle, concurrency=2, queue=16, deadline=PATIENCE_S, upload_time=5, uploads=32)
     try:
         with load(server, 3) as outcomes, ThreadPoolExecutor(2) as pool, ExitStack() as unread:
             until(lambda: len(outcomes) > 3)
             dripping = [pool.submit(drip, server) for _ in range(2)]
             for _ in range(3):
                 unread.enter_context(ask(server, PHOTO))
+            until(lambda: server.figure("mtcp_answers") == 3)
             for _ in range(3):
                 with closing(server.connect("Content-Length: 5000")) as hangs_up:
                     hangs_up.sendall(GOOD[:50])
                 with closing(ask(server, STUCK)):
-                    until(lambda: figure(server, "mtcp_running_requests") > 0)
+                    until(lambda: server.figure("mtcp_running_requests") > 0)
                 with closing(ask(server, PHOTO)) as starts_to_read:
                     assert starts_to_read.recv(1000).startswith(b"HTTP/1.1 200 ")
             for client in dripping:
                 assert client.result().startswith(b"HTTP/1.1 408 ")
-            until(lambda: figure(server, "mtcp_answers") == 3)
             seen = len(outcomes)
             until(lambda: len(outcomes) > seen + 6)
         assert not any(isinstance(outcome, httpx.TransportError) for outcome in outcomes)
         assert statuses(outcomes) == {200}
         for name in ("queue_requests", "running_requests", "uploads", "answers"):
-            until(lambda name=name: figure(server, f"mtcp_{name}") == 0)  # type: ignore[misc]
+            until(lambda name=name: server.figure(f"mtcp_{name}") == 0)  # type: ignore[misc]
         assert server.predict().status_code == 200
     finally:
         assert server.stop() in CLEAN
@@ -232,7 +245,7 @@ def test_under_load_clients_drip_hang_up_and_do_not_read(bundle: Path) -> None:
 
 def test_answers_that_nobody_reads_are_bounded(patient: Server) -> None:
     with ask(patient, PHOTO) as first, ask(patient, PHOTO):
-        until(lambda: figure(patient, "mtcp_answers") == 2)
+        until(lambda: patient.figure("mtcp_answers") == 2)
         response = patient.predict()
         check_error(response, 429, "overloaded")
         assert "answers" in response.json()["error"]["message"]

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,30 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 from uvicorn.server import ServerState
 
-from mtcp_serve import protocol
-from mtcp_serve.protocol import BoundedHttp
+from mtcp_serve.protocol import HEAD_S, BoundedHttp
 from mtcp_serve.settings import Settings
-from tests.mtcp_serve.process import CLEAN, Server
+from tests.mtcp_serve.clock import pass_over, run
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
 from tests.mtcp_serve.support import HEIGHT, WIDTH
-from tests.mtcp_serve.test_faults import until
-from tests.mtcp_serve.test_oip import free_port
 
-HEAD_S = 0.3
 SERVICE = "/inference.GRPCInferenceService"
 
 
 @asynccontextmanager
 async def connected(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to ``app`` behind our protocol."""
-    config = uvicorn.Config(app, http=BoundedHttp, log_config=None, lifespan="off", timeout_keep_alive=1)
+    """A connection to ``app`` behind our protocol, which has noticed it."""
+    config = uvicorn.Config(
+        app, http=BoundedHttp, log_config=None, lifespan="off", timeout_keep_alive=int(HEAD_S)
+    )
     config.load()
+    state = ServerState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: BoundedHttp(config, ServerState(), {}), "127.0.0.1", 0
+        lambda: BoundedHttp(config, state, {}), "127.0.0.1", 0
     )
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        while not state.connections:
+            await asyncio.sleep(0.001)
         yield reader, writer
         writer.close()
 
@@ -68,51 +70,55 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     ],
     ids=["silent", "half a head", "slow body", "several"],
 )
-def test_a_slow_head_is_not_waited_for(
-    parts: list[bytes], answers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Parts come further apart than a head may take: a body has that time, a head has not."""
-    monkeypatch.setattr(protocol, "HEAD_S", HEAD_S)
+def test_a_slow_head_is_not_waited_for(parts: list[bytes], answers: int) -> None:
+    """A body comes later than a head may: it has that time."""
+    heads = asyncio.Queue[None]()
 
-    async def run() -> bytes:
-        async with connected(echo) as (reader, writer):
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        heads.put_nowait(None)
+        await echo(scope, receive, send)
+
+    async def scenario() -> None:
+        async with connected(app) as (reader, writer):
             for part in parts:
                 writer.write(part)
-                await asyncio.sleep(2 * HEAD_S if part.endswith(b"\r\n\r\n") else 0)
-            return await asyncio.wait_for(reader.read(), 30)
+                if part.endswith(b"\r\n\r\n"):
+                    await heads.get()
+                    await pass_over(2 * HEAD_S)
+            for _ in range(answers):
+                assert (await reader.readuntil(b"\r\n\r\nbody")).startswith(b"HTTP/1.1 200 OK")
+            await pass_over(0.9 * HEAD_S)
+            assert not reader.at_eof()
+            await pass_over(0.2 * HEAD_S)
+            async with asyncio.timeout(PATIENCE_S):
+                assert await reader.read() == b""
 
-    answer = asyncio.run(run())
-    assert answer.count(b"200 OK") == answers
-    assert answer.endswith(b"body" if answers else b"")
+    run(scenario())
 
 
-def test_a_body_that_goes_on_after_its_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_S", HEAD_S)
-
-    async def run() -> None:
-        async with connected(refuse) as (reader, writer), asyncio.timeout(30):
+def test_a_body_that_goes_on_after_its_answer_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        async with connected(refuse) as (reader, writer):
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
             await reader.readuntil(b"\r\n\r\nno")
-            open_still = True
-            while open_still:
+            for _ in range(9):
+                await pass_over(HEAD_S / 10)
                 writer.write(b"x")
-                try:
-                    async with asyncio.timeout(HEAD_S / 3):
-                        open_still = bool(await reader.read(1))
-                except TimeoutError:
-                    pass
-                except ConnectionError:
-                    open_still = False
+            assert not reader.at_eof()
+            await pass_over(HEAD_S / 5)
+            async with asyncio.timeout(PATIENCE_S):
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
 
-    asyncio.run(run())
+    run(scenario())
 
 
 @pytest.fixture(scope="module")
 def door(bundle: Path) -> Iterator[tuple[Server, str]]:
-    """A server that reads one body at a time, for a second at most; and its gRPC address."""
+    """A server that reads one body at a time; and its gRPC address."""
     port = free_port()
     server = Server(
-        bundle, grpc_port=port, uploads=1, upload_time=1, concurrency=1, queue=1, batch_bytes=50_000
+        bundle, grpc_port=port, uploads=1, upload_time=PATIENCE_S, concurrency=1, queue=1, batch_bytes=50_000
     )
     yield server, f"127.0.0.1:{port}"
     assert server.stop() in CLEAN
@@ -138,35 +144,40 @@ def test_grpc_bodies_take_the_places_of_bodies(door: tuple[Server, str]) -> None
     server, address = door
     with tritonclient.grpc.InferenceServerClient(address) as client:
         with server.connect("Content-Length: 5000"):
-            until(lambda: "mtcp_uploads 1.0" in server.client.get("/metrics").text)
+            until(lambda: server.figure("mtcp_uploads") == 1)
             with pytest.raises(InferenceServerException, match="request bodies are being read") as caught:
                 client.infer("tiny", [tensor(1)])
             assert caught.value.status() == "StatusCode.UNAVAILABLE"
             assert client.is_server_live()
-        until(lambda: "mtcp_uploads 0.0" in server.client.get("/metrics").text)
+        until(lambda: server.figure("mtcp_uploads") == 0)
         client.infer("tiny", [tensor(1)])
 
 
-def test_a_grpc_message_that_does_not_come(door: tuple[Server, str]) -> None:
+def test_a_grpc_message_that_does_not_come(bundle: Path, door: tuple[Server, str]) -> None:
     """A call of one message is a stream of one to whoever writes the bytes; its sender may take its time."""
     waiting = threading.Event()
 
     def nothing() -> Iterator[Any]:
-        waiting.wait(30)
+        waiting.wait(PATIENCE_S)
         yield from ()
 
-    with grpc.insecure_channel(door[1]) as channel:
-        call = channel.stream_unary(
-            f"{SERVICE}/ModelInfer", service_pb2.ModelInferRequest.SerializeToString, None
-        )
-        with pytest.raises(grpc.RpcError) as caught:
-            call(nothing())
+    def failure(address: str, messages: Iterator[Any]) -> Any:
+        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
+            channel.stream_unary(
+                f"{SERVICE}/ModelInfer", service_pb2.ModelInferRequest.SerializeToString, None
+            )(messages)
+        return caught.value
+
+    port = free_port()
+    server = Server(bundle, grpc_port=port, upload_time=1)
+    try:
+        late = failure(f"127.0.0.1:{port}", nothing())
+        assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "not complete within 1 s" in late.details()
+    finally:
         waiting.set()
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "not complete within 1 s" in caught.value.details()
-        with pytest.raises(grpc.RpcError) as caught:
-            call(iter(()))
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert server.stop() in CLEAN
+    assert failure(door[1], iter(())).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_so_many_grpc_calls_at_a_time(door: tuple[Server, str]) -> None:
@@ -174,7 +185,7 @@ def test_so_many_grpc_calls_at_a_time(door: tuple[Server, str]) -> None:
     end = threading.Event()
 
     def nothing() -> Iterator[Any]:
-        end.wait(30)
+        end.wait(PATIENCE_S)
         yield from ()
 
     with grpc.insecure_channel(door[1]) as channel:

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from mtcp_serve.app import create_app
 from mtcp_serve.mount import path_of
 from mtcp_serve.settings import Settings
-from tests.mtcp_serve.process import CLEAN, Server
+from tests.mtcp_serve.process import CLEAN, Server, until
 from tests.mtcp_serve.support import GOOD
 from tests.mtcp_serve.test_bad_input import PNG, check_error
 
@@ -71,8 +71,8 @@ def test_the_rest_needs_one(below: tuple[Any, str]) -> None:
     assert photo.status_code == 200
     assert "script-src" not in photo.headers["content-security-policy"]
     assert client.get(f"{prefix}/v2/nothing", headers=KEY).json()["error"].startswith("there is nothing")
-    figures = client.get(f"{prefix}/metrics", headers=KEY).text
-    assert 'mtcp_requests_total{method="POST",path="/predict",status="200"} 1.0' in figures
+    counted = 'mtcp_requests_total{method="POST",path="/predict",status="200"} 1.0'
+    until(lambda: counted in client.get(f"{prefix}/metrics", headers=KEY).text)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from mtcp_serve.app import create_app
 from mtcp_serve.logs import configure_logging
 from mtcp_serve.settings import Settings
 from mtcp_serve.tracing import Tracing
+from tests.mtcp_serve.process import free_port
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG
-from tests.mtcp_serve.test_oip import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 STAGES = {"queue", "decode", "infer", "encode"}

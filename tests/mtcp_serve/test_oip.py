@@ -4,7 +4,6 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,8 @@ from mtcp_serve.oip.grpc_server import Servicer
 from mtcp_serve.service import Service
 from mtcp_serve.settings import Settings
 from mtcp_serve.timings import Timings
-from tests.mtcp_serve.process import CLEAN, Server
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
 from tests.mtcp_serve.support import HEIGHT, TASKS, WIDTH, noise
-from tests.mtcp_serve.test_faults import until
 from tests.mtcp_serve.test_predict import expected
 
 IMAGES = np.stack([noise(HEIGHT, WIDTH, seed) for seed in range(3)])
@@ -35,23 +33,23 @@ STUCK = np.ascontiguousarray(np.broadcast_to(np.array([0, 255, 0], np.uint8), (1
 MODES = ("http", "grpc")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[tuple[Server, int]]:
+    """A server, and its port for gRPC."""
+    grpc_port = free_port()
+    server = Server(bundle, grpc_port=grpc_port, deadline=PATIENCE_S, concurrency=1, queue=1, batch_photos=4)
+    yield server, grpc_port
+    assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
 
 
 @pytest.fixture(scope="module")
-def ports(bundle: Path) -> Iterator[dict[str, str]]:
-    grpc_port = free_port()
-    server = Server(bundle, grpc_port=grpc_port, deadline=2, concurrency=1, queue=1, batch_photos=4)
-    yield {
-        "http": server.url.removeprefix("http://"),
-        "grpc": f"127.0.0.1:{grpc_port}",
-        "url": server.url,
-    }
-    assert server.stop() in CLEAN
-    assert "Traceback" not in "".join(server.log)
+def ports(server: tuple[Server, int]) -> dict[str, str]:
+    return addresses(*server)
+
+
+def addresses(server: Server, grpc_port: int) -> dict[str, str]:
+    return {"http": server.url.removeprefix("http://"), "grpc": f"127.0.0.1:{grpc_port}"}
 
 
 @pytest.fixture(params=MODES)
@@ -164,24 +162,27 @@ def test_refusals(
         client.infer(model, [image_input(mode, np.ascontiguousarray(images))], version, outputs)
 
 
-def test_a_deadline_and_a_full_queue(ports: dict[str, str], client: Any, mode: str) -> None:
-    """Three requests at once for one slot and one place: one is refused, and the others are late."""
-
-    def infer() -> str:
-        with module(mode).InferenceServerClient(ports[mode]) as own:
-            try:
-                own.infer("tiny", [image_input(mode, STUCK)])
-            except InferenceServerException as error:
-                return str(error)
-        return "answered"
-
-    with ThreadPoolExecutor(3) as pool:
-        answers = sorted(pool.map(lambda _: infer(), range(3)))
-    full = [answer for answer in answers if "the most that may" in answer]
-    assert len(full) == 1
-    assert ("maximum queue size" in full[0]) == (mode == "grpc")
-    assert sum("not ready within 2 s" in answer for answer in answers) == 2
+def test_a_full_queue(server: tuple[Server, int], client: Any, mode: str) -> None:
+    """The one slot and the one place are taken."""
+    with server[0].held(2), pytest.raises(InferenceServerException, match="the most that may") as refused:
+        client.infer("tiny", [image_input(mode)])
+    assert ("maximum queue size" in str(refused.value)) == (mode == "grpc")
     check_maps(client.infer("tiny", [image_input(mode)]), {task.name for task in TASKS})
+
+
+def test_a_deadline(bundle: Path) -> None:
+    grpc_port = free_port()
+    server = Server(bundle, grpc_port=grpc_port, deadline=1)
+    try:
+        for mode, address in addresses(server, grpc_port).items():
+            with (
+                module(mode).InferenceServerClient(address) as client,
+                pytest.raises(InferenceServerException, match="not ready within 1 s"),
+            ):
+                client.infer("tiny", [image_input(mode, STUCK)])
+    finally:
+        assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
 
 
 async def counted_for_one_call(settings: Settings) -> list[Timings]:
@@ -303,9 +304,9 @@ def test_an_address_of_ipv6(bundle: Path) -> None:
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
-            port = probe.getsockname()[1]
     except OSError:
         pytest.skip("this machine has no IPv6")
+    port = free_port()
     settings = Settings(bundle=(bundle,), threads=1, host="::1", grpc_port=port)
     with (
         TestClient(create_app(settings)),

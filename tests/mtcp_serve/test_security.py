@@ -22,11 +22,9 @@ from mtcp_serve.app import create_app
 from mtcp_serve.errors import SettingsError
 from mtcp_serve.security.keys import ApiKeys
 from mtcp_serve.settings import Settings
-from tests.mtcp_serve.process import CLEAN, Server
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
-from tests.mtcp_serve.test_faults import until
-from tests.mtcp_serve.test_oip import free_port
 from tests.needs import needs_posix
 
 KEY = "the-key-of-the-tests"
@@ -56,8 +54,8 @@ def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     keys = keys_file(tmp_path_factory.mktemp("keys"), f"# ours\n\nweb: {KEY}  # the page\n{OTHER}\n")
     port = free_port()
     server = Server(
-        bundle, api_keys_file=keys, grpc_port=port, cors_origin=ORIGIN, concurrency=1, queue=0, deadline=2,
-        log_format="json",
+        bundle, api_keys_file=keys, grpc_port=port, cors_origin=ORIGIN, concurrency=1, queue=0,
+        deadline=PATIENCE_S, log_format="json",
     )  # fmt: skip
     yield server, f"127.0.0.1:{port}", keys
     assert server.stop() in CLEAN
@@ -149,7 +147,7 @@ def test_what_needs_a_key_and_what_does_not(bundle: Path, tmp_path: Path) -> Non
     ],
 )
 def test_odd_paths_open_nothing(server: Server, path: str, status: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.client.base_url.port or 0, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.client.base_url.port or 0, timeout=PATIENCE_S)
     connection.request("GET", path)
     assert connection.getresponse().status == status
     connection.close()
@@ -165,16 +163,18 @@ def test_a_refusal_comes_before_the_body_and_the_queue(server: Server) -> None:
         assert answer.startswith(b"HTTP/1.1 401 ")
         while answer:
             answer = connection.recv(4096)
-    with httpx.Client(base_url=server.url, timeout=30) as own:  # the one slot taken, no place in the queue
-        stuck = own.build_request("POST", "/predict?tasks=depth", content=STUCK, headers=PNG | BEARER)
+    stuck = server.client.build_request("POST", "/predict", content=STUCK, headers=PNG | BEARER)
+    with socket.create_connection(("127.0.0.1", server.client.base_url.port or 0)) as busy:
+        busy.sendall(raw(stuck))  # the one slot taken, no place in the queue
+        until(lambda: running(server, 1))
+        assert (predict_status(server, {}), predict_status(server, BEARER)) == (401, 429)
+    until(lambda: running(server, 0))
 
-        def refusals() -> tuple[int, int]:
-            with socket.create_connection(("127.0.0.1", own.base_url.port or 0)) as busy:
-                busy.sendall(raw(stuck))
-                until(lambda: "mtcp_running_requests 1.0" in own.get("/metrics", headers=BEARER).text)
-                return predict_status(server, {}), predict_status(server, BEARER)
 
-        until(lambda: refusals() == (401, 429))  # again, if the deadline of the stuck one was first
+def running(server: Server, requests: int) -> bool:
+    """Whether so many have a slot."""
+    figures = server.client.get("/metrics", headers=BEARER).text
+    return f"mtcp_running_requests {requests:.1f}" in figures
 
 
 def predict_status(server: Server, headers: dict[str, str]) -> int:
@@ -227,6 +227,11 @@ def test_our_clients_send_a_key(guarded: tuple[Server, str, Path]) -> None:
                 ask()
 
 
+def counted(server: Server, line: str) -> bool:
+    """Whether ``/metrics`` has such a line."""
+    return re.search(line, server.client.get("/metrics", headers=BEARER).text) is not None
+
+
 def test_the_log_and_the_figures_know_labels_not_keys(guarded: tuple[Server, str, Path]) -> None:
     server, address, _ = guarded
     server.client.get("/models", headers=BEARER | {"X-Request-ID": "labelled-1"})
@@ -235,7 +240,6 @@ def test_the_log_and_the_figures_know_labels_not_keys(guarded: tuple[Server, str
         with pytest.raises(InferenceServerException):
             client.get_server_metadata(headers={"x-request-id": "labelled-3"})
     server.client.get("/models", headers={"X-API-Key": THIRD})
-    figures = server.client.get("/metrics", headers=BEARER).text
     for line in (
         r'mtcp_key_requests_total\{key="web"\} \d',
         r'mtcp_key_requests_total\{key="unnamed"\} \d',
@@ -243,7 +247,7 @@ def test_the_log_and_the_figures_know_labels_not_keys(guarded: tuple[Server, str
         r'mtcp_requests_total\{method="GRPC",path="\S+/ServerMetadata",status="UNAUTHENTICATED"\}',
         r'mtcp_errors_total\{code="unauthorized"\}',
     ):
-        assert re.search(line, figures), line
+        until(lambda line=line: counted(server, line))  # type: ignore[misc]
     until(lambda: sum("labelled-" in line for line in server.log) == 3)
     lines = {
         number: next(line for line in server.log if f"labelled-{number}" in line) for number in (1, 2, 3)
@@ -344,14 +348,17 @@ def test_another_origin_may_not(server: Server) -> None:
     assert preflight(server.client, ORIGIN, "DELETE").status_code == 400
 
 
-def test_errors_carry_cors_headers_too(server: Server) -> None:
+def test_errors_carry_cors_headers_too(server: Server, bundle: Path) -> None:
     """Else the page that asked would only learn that something failed."""
     origin = {"Origin": ORIGIN}
+    hasty = create_app(Settings(bundle=(bundle,), threads=1, cors_origin=(ORIGIN,), deadline_s=0.1))
+    with TestClient(hasty) as client:
+        late: Any = client.post("/predict", content=STUCK, headers=origin | PNG)
     answers = {
         401: server.client.get("/models", headers=origin),
         404: server.client.get("/nothing", headers=origin | BEARER),
         413: server.client.post("/predict", content=b"x" * (20 * 2**20 + 1), headers=origin | PNG | BEARER),
-        504: server.client.post("/predict", content=STUCK, headers=origin | PNG | BEARER),
+        504: late,
     }
     for status, answer in answers.items():
         assert answer.status_code == status
@@ -414,7 +421,9 @@ def test_no_server_header_on_the_wire(server: Server) -> None:
     "head", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000 + b"\r\n\r\n"]
 )
 def test_a_head_that_is_none_or_too_long(server: Server, head: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.client.base_url.port or 0), timeout=10) as connection:
+    with socket.create_connection(
+        ("127.0.0.1", server.client.base_url.port or 0), timeout=PATIENCE_S
+    ) as connection:
         connection.sendall(head)
         answer = b""
         while part := connection.recv(65536):

@@ -19,10 +19,9 @@ from mtcp_serve.errors import BundleError, SettingsError
 from mtcp_serve.security.tls import Tls
 from mtcp_serve.settings import Settings
 from mtcp_serve.triton_engine import TritonEngine
-from tests.mtcp_serve.process import CLEAN, Server
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG
-from tests.mtcp_serve.test_oip import free_port
 
 PASSWORD = "open, please"
 
@@ -76,7 +75,9 @@ def secure(bundle: Path, files: Files) -> Iterator[tuple[Server, str]]:
 def test_https(secure: tuple[Server, str], files: Files) -> None:
     server, _ = secure
     assert server.url.startswith("https://")
-    with httpx.Client(base_url=server.url, verify=ssl.create_default_context(cafile=files.ca)) as client:
+    with httpx.Client(
+        base_url=server.url, verify=ssl.create_default_context(cafile=files.ca), timeout=PATIENCE_S
+    ) as client:
         answer = client.post("/predict?tasks=depth", content=GOOD, headers=PNG)
     assert answer.status_code == 200
     assert answer.headers["strict-transport-security"] == "max-age=31536000"
@@ -90,12 +91,12 @@ def test_who_trusts_others_is_not_served(secure: tuple[Server, str], files: File
     ):
         client.models()
     with (
-        TritonClient(address, authorities=files.other_ca, deadline_s=5) as triton,
+        TritonClient(address, authorities=files.other_ca, deadline_s=PATIENCE_S) as triton,
         pytest.raises(UnavailableError),
     ):
         triton.manifest()
     with pytest.raises(httpx.TransportError):
-        httpx.get(server.url.replace("https", "http") + "/health/live")
+        httpx.get(server.url.replace("https", "http") + "/health/live", timeout=PATIENCE_S)
 
 
 def test_our_clients_over_tls(secure: tuple[Server, str], files: Files) -> None:
@@ -133,10 +134,13 @@ def test_an_encrypted_key_and_clients_with_certificates(
     server = Server(bundle, tls_cert=files.cert, tls_key=files.locked, tls_client_ca=files.ca)
     trust = ssl.create_default_context(cafile=files.ca)
     try:
-        with httpx.Client(base_url=server.url, verify=trust) as client, pytest.raises(httpx.TransportError):
+        with (
+            httpx.Client(base_url=server.url, verify=trust, timeout=PATIENCE_S) as client,
+            pytest.raises(httpx.TransportError),
+        ):
             client.get("/health/live")
         trust.load_cert_chain(files.client)
-        with httpx.Client(base_url=server.url, verify=trust) as client:
+        with httpx.Client(base_url=server.url, verify=trust, timeout=PATIENCE_S) as client:
             assert client.get("/health/live").status_code == 200
     finally:
         assert server.stop() in CLEAN
