@@ -1,6 +1,6 @@
 """Clients for the gateway (HTTP) and for a Triton that serves a generated repository (gRPC).
 
-``pip install 'mtcp-serve[clients]'`` brings what they need. Examples that run are in ``clients/examples``.
+``pip install '.[clients]'`` in a checkout brings what they need. ``clients/examples`` has examples that run.
 """
 
 from clients.answers import Answer
