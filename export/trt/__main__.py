@@ -153,7 +153,7 @@ def _command(
     options.append("--repository=/repository")
     command = shlex.join(["python", "-m", "export.trt", f"/bundles/{bundle.name}", *options])
     volumes = " ".join(shlex.join(["-v", f"{path}:{inside}"]) for path, inside in mounts)
-    inside = shlex.quote(f"pip install '.[export]' && {command}")
+    inside = shlex.quote(f"pip install '.[export,cpu]' && {command}")
     return f'docker run --rm --gpus all {volumes} -w /project "$TENSORRT_IMAGE" sh -c {inside}'
 
 
