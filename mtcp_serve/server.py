@@ -64,11 +64,11 @@ class Server(uvicorn.Server):
         return service
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take ``SIGHUP`` as well, where there is such a signal."""
-        await super().startup(sockets)
+        """Take ``SIGHUP`` as well, where there is such a signal, before anybody is told that it runs."""
         self._loop = asyncio.get_running_loop()
         if hasattr(signal, "SIGHUP"):
             self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain first; what uvicorn does on a signal comes after that, or on the second signal."""

@@ -36,7 +36,7 @@ def start(
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Its exit status and what it printed; one that does not end is killed."""
     try:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         process.kill()
         said, _ = process.communicate()

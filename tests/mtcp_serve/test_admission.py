@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -13,7 +12,7 @@ from mtcp_serve.threads import in_thread
 
 def test_bounds() -> None:
     async def scenario() -> tuple[int, int, int]:
-        admission = Admission(concurrency=2, queue=3, deadline_s=10)
+        admission = Admission(concurrency=2, queue=3, deadline_s=60)
         go = asyncio.Event()
         running = most = 0
 
@@ -26,7 +25,8 @@ def test_bounds() -> None:
             return 1
 
         jobs = [asyncio.create_task(admission.run(job)) for _ in range(9)]
-        await asyncio.sleep(0.01)
+        while running < 2:
+            await asyncio.sleep(0)
         with pytest.raises(OverloadedError):
             admission.check()
         go.set()
@@ -42,14 +42,16 @@ def test_waiting_counts_towards_the_deadline_and_leaves_the_queue() -> None:
     async def scenario() -> None:
         admission = Admission(concurrency=1, queue=1, deadline_s=0.05)
         started = 0
+        release = threading.Event()
 
-        async def job() -> None:
+        async def job() -> None:  # keeps the slot until both deadlines have passed
             nonlocal started
             started += 1
-            await asyncio.sleep(5)
+            await in_thread(lambda: release.wait(60))
 
         answers = await asyncio.gather(admission.run(job), admission.run(job), return_exceptions=True)
         assert [type(answer) for answer in answers] == [DeadlineError, DeadlineError]
+        release.set()
         await admission.drain()
         admission.check()
         assert started == 1
@@ -62,7 +64,7 @@ def test_a_late_thread_keeps_its_slot_until_it_ends() -> None:
         admission = Admission(concurrency=1, queue=0, deadline_s=0.05)
         release = threading.Event()
         with pytest.raises(DeadlineError):
-            await admission.run(lambda: in_thread(lambda: release.wait(10)))
+            await admission.run(lambda: in_thread(lambda: release.wait(60)))
         with pytest.raises(OverloadedError):
             await admission.run(lambda: asyncio.sleep(0))
         release.set()
@@ -74,18 +76,19 @@ def test_a_late_thread_keeps_its_slot_until_it_ends() -> None:
 
 def test_a_cancelled_caller_cancels_its_job() -> None:
     async def scenario() -> None:
-        admission = Admission(concurrency=1, queue=0, deadline_s=10)
-        caller = asyncio.create_task(admission.run(lambda: asyncio.sleep(10)))
-        await asyncio.sleep(0.01)
+        admission = Admission(concurrency=1, queue=0, deadline_s=60)
+        never = asyncio.Event()
+        caller = asyncio.create_task(admission.run(never.wait))
+        while not admission.running:
+            await asyncio.sleep(0)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
-        await admission.drain()
+        async with asyncio.timeout(60):
+            await admission.drain()
         admission.check()
 
-    start = time.perf_counter()
     asyncio.run(scenario())
-    assert time.perf_counter() - start < 5
 
 
 def test_a_failing_job_gives_its_slot_back() -> None:
@@ -103,19 +106,21 @@ def test_a_failing_job_gives_its_slot_back() -> None:
 
 
 def test_cancelling_a_thread_signals_it_and_waits() -> None:
-    async def scenario() -> list[str]:
-        stop, events = threading.Event(), []
+    async def scenario() -> list[bool]:
+        begun, stop = threading.Event(), threading.Event()
+        stopped: list[bool] = []
 
         def work() -> None:
-            stop.wait(10)
-            events.append("thread ended")
+            begun.set()
+            stopped.append(stop.wait(60))
             raise ZeroDivisionError
 
         task = asyncio.create_task(in_thread(work, on_cancel=stop.set))
-        await asyncio.sleep(0.01)
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return events
+        return stopped
 
-    assert asyncio.run(scenario()) == ["thread ended"]
+    assert asyncio.run(scenario()) == [True]

@@ -4,7 +4,6 @@ import ctypes
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from mtcp_serve import __version__
 from mtcp_serve.cli import cli
 from mtcp_serve.settings import BUNDLES, Settings
 from tests.mtcp_serve import command
+from tests.mtcp_serve.process import until
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, TASKS, WIDTH, encode, make_bundle, noise
 from tests.needs import needs_linux
 
@@ -238,9 +238,15 @@ def test_an_interrupt_that_wakes_nobody_is_heeded(bundle: Path, tmp_path: Path) 
     )
     assert process.stdout is not None
     assert "first.png -> " in process.stdout.readline()
-    time.sleep(0.5)  # now the main thread sleeps, and a worker is with the model
-    threads = {int(path.name) for path in Path(f"/proc/{process.pid}/task").iterdir()} - {process.pid}
-    assert ctypes.CDLL(None).tgkill(process.pid, max(threads), signal.SIGINT) == 0
+
+    def busy() -> list[int]:
+        """Threads but the main one that have had the processor for half a second."""
+        stats = {path.parent: path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/stat")}
+        ticks = {int(path.name): int(text.rpartition(")")[2].split()[11]) for path, text in stats.items()}
+        return [thread for thread in ticks if thread != process.pid and ticks[thread] > 50]
+
+    until(lambda: bool(busy()))  # a worker is with the model, and the main thread sleeps
+    assert ctypes.CDLL(None).tgkill(process.pid, busy()[0], signal.SIGINT) == 0
     code, said = command.finish(process)
     assert code == 130, said
     assert "interrupted: 1 done, 1 left" in said

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +76,7 @@ def test_cancelling_stops_the_inference(bundle: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    start = time.perf_counter()
-    asyncio.run(scenario())
-    assert time.perf_counter() - start < 10
+    asyncio.run(scenario())  # by itself it would never end
 
 
 def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:

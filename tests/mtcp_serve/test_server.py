@@ -4,6 +4,8 @@ import base64
 import json
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
@@ -17,6 +19,7 @@ from PIL import Image
 from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
+from tests.needs import needs_posix
 
 
 def start(bundle: Path, deadline_s: float = PATIENCE_S) -> Server:
@@ -149,6 +152,36 @@ def test_sigterm_finishes_what_was_accepted(bundle: Path) -> None:
         assert waiting.result().status_code == 200
     assert server.stop() in CLEAN
     assert "Traceback" not in "".join(server.log)
+
+
+HANGUP_AT_ONCE = """
+import os, signal, uvicorn
+from mtcp_serve.cli import main
+from mtcp_serve.service import Service
+
+said, reload = uvicorn.Server._log_started_message, Service.reload
+
+def hang_up(*arguments):
+    said(*arguments)
+    os.kill(os.getpid(), signal.SIGHUP)
+
+async def then_end(*arguments):
+    await reload(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+uvicorn.Server._log_started_message, Service.reload = hang_up, then_end
+main()
+"""
+"""``mtcp-serve`` that gets a SIGHUP as it says that it runs, and a SIGTERM when it has reloaded."""
+
+
+@needs_posix
+def test_sighup_may_come_as_soon_as_it_says_that_it_runs(bundle: Path) -> None:
+    command = [sys.executable, "-c", HANGUP_AT_ONCE, "serve", "--port", "0", "--threads", "1"]
+    ended = subprocess.run([*command, "-b", str(bundle)], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.returncode in CLEAN, ended.stderr
+    assert "reloaded: tiny 7" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_memory_stays_bounded(server: Server) -> None:
