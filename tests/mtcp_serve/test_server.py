@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtcp_serve.protocol import REST_BYTES
 from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, noise
 from tests.mtcp_serve.test_bad_input import PNG, check_error
@@ -87,16 +88,17 @@ def test_a_client_that_sends_too_much_reads_why(server: Server, chunked: bool) -
     check_error(server.client.post("/predict", content=content, headers=PNG), 413, "payload_too_large")
 
 
-def test_an_endless_body_is_cut_off(server: Server) -> None:
+@pytest.mark.parametrize("query", ["", "tasks=nothing"], ids=["the answer ends it", "kept alive"])
+def test_an_endless_body_is_cut_off(server: Server, query: str) -> None:
     sent = 0
-    with server.connect("Transfer-Encoding: chunked") as connection:
+    with server.connect("Transfer-Encoding: chunked", query) as connection:
         while sent < 2**30:
             try:
                 connection.sendall(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
             except OSError:
                 break
             sent += 0x10000
-    assert sent < 2**26
+    assert sent < 2 * REST_BYTES
     assert server.predict().status_code == 200
 
 
