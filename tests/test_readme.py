@@ -14,12 +14,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 URL = "http://127.0.0.1:8000"
-SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
-    blocks = SHELL_BLOCK.findall((ROOT / "README.md").read_text())
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    lines = (block.replace("\\\n", " ").splitlines() for block in blocks("sh"))
+    return [line for block in lines for line in block if line.strip()]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,11 @@ def test_every_other_command_runs_and_writes_what_it_says(clone: Path) -> None:
     maps = json.loads((clone / "maps.json").read_text())["maps"]
     assert sorted(maps) == ["depth", "normals", "parsing", "saliency", "semseg"]
     assert {path.name for path in (clone / "out" / "astronaut").iterdir()} >= {"overview.png", "maps.npz"}
+    (program,) = blocks("python")
+    shape = "print(maps['depth'].dtype, maps['depth'].ndim, maps.about('depth')['unit'], sorted(maps))"
+    python = [clone / ".venv" / "bin" / "python", "-c", program + shape]
+    done = subprocess.run(python, cwd=clone, capture_output=True, text=True)
+    assert done.stdout == "float32 2 m ['depth', 'normals']\n", done.stderr
     packages = list((clone / ".venv-serve").glob("lib/python*/site-packages"))
     assert packages
     assert not (packages[0] / "torch").exists()
