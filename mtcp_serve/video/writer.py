@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.video import SEGMENT
 
-_OPTIONS = {"crf": "20", "preset": "veryfast"}
+_OPTIONS = {"crf": "20", "preset": "veryfast", "x264-params": "cpu-independent=1"}
 _BT709 = 1
 
 
@@ -22,8 +22,9 @@ class SegmentEncoder:
     """Encodes some frames ``[height, width, 3]`` uint8 RGB as an MP4 file in memory.
 
     The first is a key frame and no frame refers to a later one, so segments can be joined (`join`); one
-    thread encodes, so that the same frames give the same bytes wherever that is done. ``time_base`` is
-    seconds a unit of time stamps, ``aspect`` the width of a pixel over its height.
+    thread encodes, and x264 leaves out what it computes in another way on another processor, so that the
+    same frames give the same bytes wherever that is done. ``time_base`` is seconds a unit of time stamps,
+    ``aspect`` the width of a pixel over its height.
     """
 
     def __init__(

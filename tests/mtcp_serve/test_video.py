@@ -14,10 +14,11 @@ import pytest
 
 from mtcp_serve.errors import ImageTooLargeError
 from mtcp_serve.images import ImageLimits
-from mtcp_serve.video import SEGMENT, VideoError
+from mtcp_serve.video import SEGMENT, VideoError, writer
 from mtcp_serve.video.reader import VideoReader
+from mtcp_serve.video.writer import SegmentEncoder
 from tests.mtcp_serve import command
-from tests.mtcp_serve.clips import read_clip, write_clip
+from tests.mtcp_serve.clips import picture, read_clip, write_clip
 from tests.mtcp_serve.test_cli import run
 
 CORNER, MIDDLE = np.s_[2:12, 2:16], np.s_[20:28, 26:40]
@@ -156,6 +157,19 @@ def test_killed_in_the_middle_it_goes_on_and_the_film_is_the_same(bundle: Path, 
     assert command.finish(whole)[0] == 0
     assert command.listing(tmp_path / "cut") == command.listing(tmp_path / "whole")
     assert len(read_clip(tmp_path / "cut" / "clip" / "depth.mp4")[0]) == 3 * SEGMENT + 7
+
+
+def test_a_segment_is_the_same_on_a_processor_that_can_do_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoded() -> bytes:
+        encoder = SegmentEncoder(48, 64, Fraction(1, 25), Fraction(25), Fraction(1))
+        for number in range(SEGMENT):
+            encoder.add(picture(number), number)
+        return encoder.finish()
+
+    here = encoded()
+    less = {**writer._OPTIONS, "x264-params": f"{writer._OPTIONS['x264-params']}:asm=0"}
+    monkeypatch.setattr(writer, "_OPTIONS", less)
+    assert encoded() == here
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
