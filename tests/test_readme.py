@@ -82,8 +82,8 @@ def test_every_other_command_runs_and_writes_what_it_says(clone: Path) -> None:
     assert {path.name for path in (clone / "out" / "astronaut").iterdir()} >= {"overview.png", "maps.npz"}
     (program,) = blocks("python")
     shape = "print(maps['depth'].dtype, maps['depth'].ndim, maps.about('depth')['unit'], sorted(maps))"
-    python = [clone / ".venv" / "bin" / "python", "-c", program + shape]
-    done = subprocess.run(python, cwd=clone, capture_output=True, text=True)
+    python = str(clone / ".venv" / "bin" / "python")
+    done = subprocess.run([python, "-c", program + shape], cwd=clone, capture_output=True, text=True)
     assert done.stdout == "float32 2 m ['depth', 'normals']\n", done.stderr
     packages = list((clone / ".venv-serve").glob("lib/python*/site-packages"))
     assert packages
