@@ -91,6 +91,7 @@ class LocalTriton:
         self._scratch = tempfile.TemporaryDirectory(prefix="mtcp-triton-")
         self._shared = f"mtcp-triton-{os.getpid()}-{self.grpc_port}-"
         self._log = Path(self._scratch.name) / "log"
+        self._killed = False
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 - the wheel's own server
                 self._command(models),
@@ -126,7 +127,13 @@ class LocalTriton:
             self.kill()
 
     def kill(self) -> None:
-        """End the process and its model processes at once, and remove what they leave behind."""
+        """End the process and its model processes at once, and remove what they leave behind.
+
+        Once only: later the number of the process may be somebody else's.
+        """
+        if self._killed:
+            return
+        self._killed = True
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
