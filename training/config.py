@@ -250,6 +250,9 @@ def _overridden(settings: DictConfig, overrides: Sequence[str]) -> dict[Any, Any
             raise ConfigError(f"~{key}: there is no such entry to take out")
         holder.pop(name)
     settings.merge_with_dotlist([entry for entry in overrides if not entry.startswith("~")])
+    missing = [f"{key!s}=..." for key in settings if OmegaConf.is_missing(settings, key)]
+    if missing:
+        raise ConfigError(f"a value is missing; give {' '.join(missing)}")
     plain = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return plain

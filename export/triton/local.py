@@ -139,8 +139,7 @@ class LocalTriton:
         self.process.wait()
         for path in _SHARED_MEMORY.glob(f"{self._shared}*"):
             path.unlink(missing_ok=True)
-        if self._log.exists():
-            self._scratch.cleanup()
+        self._scratch.cleanup()
 
     def __enter__(self) -> Self:
         return self
