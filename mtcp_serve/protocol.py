@@ -72,6 +72,8 @@ class BoundedHttp(H11Protocol):
         """Wait for the next head, or for the rest of a body that was answered early."""
         super().on_response_complete()
         self._passed_over = 0
+        if self._lingers:
+            self._unset_keepalive_if_required()  # nothing is kept alive: the time is ours
         if self._unread:
             self._watch()
 

@@ -27,10 +27,12 @@ SERVICE = "/inference.GRPCInferenceService"
 
 
 @asynccontextmanager
-async def connected(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(
+    app: Any, keep_alive_s: int = int(HEAD_S)
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to ``app`` behind our protocol, which has noticed it."""
     config = uvicorn.Config(
-        app, http=BoundedHttp, log_config=None, lifespan="off", timeout_keep_alive=int(HEAD_S)
+        app, http=BoundedHttp, log_config=None, lifespan="off", timeout_keep_alive=keep_alive_s
     )
     config.load()
     state = ServerState()
@@ -144,7 +146,7 @@ def test_a_client_that_sends_first_and_reads_then_gets_the_answer_that_ends_its_
 
 def test_a_connection_that_its_answer_ends_is_not_held_by_a_body() -> None:
     async def scenario() -> None:
-        async with connected(part) as (reader, writer):
+        async with connected(part, keep_alive_s=1) as (reader, writer):
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
             assert (await reader.read()).endswith(b"\r\n\r\nno")
             for _ in range(5):
