@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from export.triton.local import reserve
 from tests.mtcp_serve.support import GOOD, STUCK
 from tests.mtcp_serve.test_bad_input import PNG
 
@@ -36,11 +37,8 @@ def free_port() -> int:
 
     A socket stays bound to it, and does not listen: a server that is told to take the port can.
     """
-    reserved = socket.socket()
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.bind(("127.0.0.1", 0))
-    _reserved.append(reserved)
-    return int(reserved.getsockname()[1])
+    _reserved.append(reserve())
+    return int(_reserved[-1].getsockname()[1])
 
 
 class Server:
