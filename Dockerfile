@@ -43,7 +43,7 @@ ENV PATH=/opt/mtcp/bin:$PATH \
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-m", "mtcp_serve.probe"]
+    CMD ["python", "-m", "mtcp_serve.server.healthcheck"]
 ENTRYPOINT ["mtcp-serve"]
 CMD ["serve"]
 
@@ -77,6 +77,6 @@ ENV PATH=/opt/mtcp/bin:$PATH \
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-m", "mtcp_serve.probe"]
+    CMD ["python", "-m", "mtcp_serve.server.healthcheck"]
 ENTRYPOINT ["mtcp-serve"]
 CMD ["serve"]

@@ -17,13 +17,13 @@ import torch
 import typer
 from onnx import TensorProto
 
-from export.convert import OPSET, convert
-from export.graph import DeploymentGraph
-from export.mixed import to_mixed_precision
-from export.nodes import typed_tensors
-from export.ranges import measure_peaks
+from export.deployment_module import DeploymentGraph
+from export.fp16.mixed import to_mixed_precision
+from export.fp16.ranges import measure_peaks
+from export.onnx.convert import OPSET, convert
+from export.onnx.nodes import typed_tensors
 from export.trt.graph import for_tensorrt
-from mtcp_serve.manifest import IMAGE_TENSOR
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 from training.config import load_config
 from training.model import build_network
 

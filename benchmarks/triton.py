@@ -27,8 +27,8 @@ from benchmarks.machine import machine
 from clients import TritonClient
 from export.triton import Serving, write_repository
 from export.triton.local import LocalTriton
-from mtcp_serve.manifest import IMAGE_TENSOR, MODEL_FILE, Manifest
-from mtcp_serve.settings import DEFAULT_BUNDLE
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, Manifest
+from mtcp_serve.server.settings import DEFAULT_BUNDLE
 
 
 def throughput(predict: Callable[[], object], photos: int, callers: int) -> float:

@@ -18,13 +18,13 @@ import typer
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from training.balancing import BALANCERS, Engine, MetaBalancer, build_balancer
 from training.config import load_config
 from training.data import Batch
 from training.model import Network, build_network
 from training.objective import Objective
-from training.step import Step
 from training.tasks import Task
-from training.weighting import BALANCERS, Engine, MetaBalancer, build_balancer
+from training.training_step import Step
 
 PLAIN = "plain sum"
 

@@ -3,7 +3,9 @@
 ``pip install '.[clients]'`` in a checkout brings what they need. ``clients/examples`` has examples that run.
 """
 
-from clients.answers import Answer
+from clients._answers import Answer
+from clients._maps import Maps, Outcome
+from clients._photos import photos_in
 from clients.errors import (
     ClientError,
     DeadlineError,
@@ -14,9 +16,7 @@ from clients.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from clients.gateway import AsyncGatewayClient, GatewayClient
-from clients.maps import Maps, Outcome
-from clients.photos import photos_in
+from clients.http import AsyncGatewayClient, GatewayClient
 from clients.triton import TritonClient
 from clients.triton_async import AsyncTritonClient
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from clients import wire
+from clients import _wire as wire
+from clients._maps import Map, Maps, Outcome
+from clients._memory import Region
+from clients._photos import Photo, to_pixels
+from clients._regions import Regions
 from clients.errors import ClientError
-from clients.maps import Map, Maps, Outcome
-from clients.memory import Region
-from clients.photos import Photo, to_pixels
-from clients.regions import Regions
-from mtcp_serve.manifest import Manifest, TaskSpec
+from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 
 
 class TritonClient:

@@ -13,10 +13,10 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
+from export.deployment_module import DeploymentGraph
 from export.errors import ParityError
-from export.graph import DeploymentGraph
-from export.photos import Photo
-from mtcp_serve.manifest import IMAGE_TENSOR
+from export.validation_images import Photo
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 from training.tasks import Kind
 
 BATCHES = (1, 3)

@@ -1,15 +1,14 @@
 """One photo, one request, five maps: serves multi-task dense prediction bundles over HTTP.
 
 This level holds what code outside the server needs, and imports quickly: the bundle contract, the settings
-and the errors. The application is ``mtcp_serve.app:create_app``, the way from photo to maps without HTTP is
-`mtcp_serve.pipeline.Pipeline`.
+and the errors. The application is ``mtcp_serve.server.app:create_app``, the way from photo to maps without
+HTTP is `mtcp_serve.inference.pipeline.Pipeline`.
 """
 
 import os
 from importlib.metadata import version
 
-from mtcp_serve.errors import BundleError, MtcpServeError, RequestError
-from mtcp_serve.manifest import (
+from mtcp_serve.bundle.manifest import (
     DepthTask,
     FileEntry,
     InputSpec,
@@ -18,7 +17,8 @@ from mtcp_serve.manifest import (
     NormalsTask,
     ProbabilityTask,
 )
-from mtcp_serve.settings import Settings
+from mtcp_serve.errors import BundleError, MtcpServeError, RequestError
+from mtcp_serve.server.settings import Settings
 
 # ONNX Runtime's Linux packages (since 1.29) keep an id of the machine in the home folder and report what they
 # run to their maker, unless this is set before the import. Photos and models are nobody else's affair.

@@ -1,4 +1,4 @@
-"""Imports point one way: clients, export, training -> mtcp_serve.manifest; export -> training."""
+"""Imports point one way: clients, export, training -> mtcp_serve.bundle; export -> training."""
 
 import ast
 import re
@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "mtcp_serve": {"mtcp_serve"},
-    "training": {"training", "mtcp_serve.manifest"},
-    "export": {"export", "training", "mtcp_serve.manifest", "mtcp_serve.errors"},
-    "clients": {"clients", "mtcp_serve.manifest"},
+    "training": {"training", "mtcp_serve.bundle"},
+    "export": {"export", "training", "mtcp_serve.bundle", "mtcp_serve.errors", "mtcp_serve.utils"},
+    "clients": {"clients", "mtcp_serve.bundle"},
 }
 EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}}
 """Labelling photos with a bundle runs the gateway's engine."""

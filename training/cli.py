@@ -14,13 +14,13 @@ from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, load_config, override
 from training.data import DataError
-from training.devices import usable_device
+from training.distributed import usable_device
 from training.evaluation import evaluate, validation_sources
-from training.history import HistoryError
 from training.model.pretrained import WeightsError
 from training.plot import PlotError, plot_run
 from training.pseudo.cli import pseudo_label
 from training.report import ReportError, gains, markdown_table, read_single_tasks, terminal_table, write_json
+from training.run_log import HistoryError
 from training.sweep import load_sweep, run_sweep, write_results
 from training.trainer import Trainer, TrainingError
 

@@ -8,9 +8,9 @@ from torch.utils.data import DataLoader, Subset
 
 from training.config import DataConfig
 from training.data import Source, build_source, collate, validate
-from training.deploy import deployment_maps
 from training.metrics import Evaluation
 from training.model import Network
+from training.postprocess import deployment_maps
 from training.tasks import Task
 
 Report = dict[str, dict[str, float]]

@@ -5,9 +5,9 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
+from training.balancing import Balancer
 from training.config import OptimConfig
 from training.model import Network
-from training.weighting import Balancer
 
 
 def build_optimizer(network: Network, balancer: Balancer, optim: OptimConfig) -> AdamW:

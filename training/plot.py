@@ -8,8 +8,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.history import HISTORY, read_history
 from training.metrics.delta_mtl import HEADLINE
+from training.run_log import HISTORY, read_history
 
 Rows = Sequence[Mapping[str, Any]]
 

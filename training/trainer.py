@@ -13,21 +13,21 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import checkpoint
+from training.balancing import Engine, build_balancer
+from training.balancing.meta import MetaBalancer
 from training.config import ConfigError, RunConfig, parse_config
 from training.data import Batch
-from training.devices import launch, loss_scale, mean_over_ranks, seed_step, share_buffers
+from training.dataloader import Feed
+from training.distributed import launch, loss_scale, mean_over_ranks, seed_step, share_buffers
+from training.epoch_stats import Tally
 from training.evaluation import Report, evaluate, validation_sources
-from training.feed import Feed
-from training.history import HISTORY, History, read_history
 from training.model import Network, build_network
 from training.model.pretrained import initialise
 from training.objective import Objective
 from training.optim import build_optimizer, rate
 from training.progress import EpochProgress
-from training.step import Outcome, Step, checkpoint_activations
-from training.tally import Tally
-from training.weighting import Engine, build_balancer
-from training.weighting.meta import MetaBalancer
+from training.run_log import HISTORY, History, read_history
+from training.training_step import Outcome, Step, checkpoint_activations
 
 log = logging.getLogger(__name__)
 

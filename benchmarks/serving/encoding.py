@@ -11,17 +11,17 @@ from typing import get_args
 import httpx
 import numpy as np
 
-from mtcp_serve.batching import Batcher
-from mtcp_serve.describe import describe, describe_map
-from mtcp_serve.formats import FORMATS
-from mtcp_serve.images import ImageLimits
-from mtcp_serve.manifest import Manifest
-from mtcp_serve.models import Models
-from mtcp_serve.onnx_engine import OnnxEngine
-from mtcp_serve.pipeline import DenseMap, Prediction, Size, predict
-from mtcp_serve.png import to_png
-from mtcp_serve.settings import Settings
-from mtcp_serve.timings import Timings
+from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.engines.onnxruntime import OnnxEngine
+from mtcp_serve.inference.batcher import Batcher
+from mtcp_serve.inference.images import ImageLimits
+from mtcp_serve.inference.pipeline import DenseMap, Prediction, Size, predict
+from mtcp_serve.inference.registry import Models
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.outputs.formats import FORMATS
+from mtcp_serve.outputs.metadata import describe, describe_map
+from mtcp_serve.outputs.png import to_png
+from mtcp_serve.server.settings import Settings
 
 SIZES: tuple[Size, ...] = get_args(Size)
 

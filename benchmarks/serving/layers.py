@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.serving.loops import Call, Outcome, closed_loop
-from mtcp_serve.manifest import IMAGE_TENSOR
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
 ENGINE = "engine"
 ARRAYS = "arrays, model size"

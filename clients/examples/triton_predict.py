@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from clients import TritonClient
-from mtcp_serve.manifest import DepthTask, LabelsTask
+from mtcp_serve.bundle.manifest import DepthTask, LabelsTask
 
 
 def main(

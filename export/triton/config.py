@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
-from mtcp_serve.manifest import IMAGE_TENSOR, MODEL_FILE, Manifest
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, Manifest
 
 Backend = Literal["onnxruntime", "tensorrt", "python"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)

@@ -15,9 +15,9 @@ from export.triton.config import (
     model_config,
     read_config,
 )
-from export.workshop import workshop
+from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
 from mtcp_serve.errors import BundleError
-from mtcp_serve.manifest import MODEL_FILE, Manifest
+from mtcp_serve.utils.atomic import workshop
 
 _PYTHON_MODEL = Path(__file__).with_name("python_model.py")
 _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")

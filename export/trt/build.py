@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from export.errors import ExportError, PlanError
-from mtcp_serve.manifest import IMAGE_TENSOR, InputSpec
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, InputSpec
 
 
 class Profile(NamedTuple):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.errors import PlanError
 from export.parity import Map
-from mtcp_serve.manifest import IMAGE_TENSOR
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
 DEVICE = "cuda"
 """Where PyTorch keeps the tensors that a plan reads and writes."""

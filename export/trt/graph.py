@@ -5,10 +5,10 @@ from typing import Literal
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from export.convert import check_operators
-from export.deformable import gather_samples
-from export.nodes import replace_nodes, typed_tensors
-from mtcp_serve.manifest import IMAGE_TENSOR
+from export.onnx.convert import check_operators
+from export.onnx.nodes import replace_nodes, typed_tensors
+from export.trt.deformable import gather_samples
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
 Deformable = Literal["gather", "gridsample"]
 
@@ -20,8 +20,8 @@ def for_tensorrt(model: onnx.ModelProto, deformable: Deformable) -> onnx.ModelPr
     photo becomes float32 before anything else and integers become float32 before uint8.
 
     Args:
-        model: from `export.mixed.to_mixed_precision`.
-        deformable: ``gather`` spells GridSample as gathers (`export.deformable`).
+        model: from `export.fp16.mixed.to_mixed_precision`.
+        deformable: ``gather`` spells GridSample as gathers (`export.trt.deformable`).
 
     Raises:
         ExportError: the graph has operators that TensorRT misreads, or sampling that cannot be spelled.

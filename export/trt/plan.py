@@ -12,7 +12,7 @@ from export.trt.build import Profile
 from export.trt.engine import Engine
 from export.trt.graph import Deformable
 from export.trt.machine import Machine
-from mtcp_serve.manifest import FileEntry
+from mtcp_serve.bundle.manifest import FileEntry
 
 PLAN_FILE = "model.plan"
 SIDECAR_FILE = "model.plan.json"

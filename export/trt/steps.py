@@ -11,19 +11,19 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from export.bundle import PARITY_FILE, record_files, record_parity, revise_bundle
-from export.convert import OPSET
+from export.bundle_writer import PARITY_FILE, record_files, record_parity, revise_bundle
 from export.errors import PlanError
-from export.half import load_halves
+from export.fp16.cli import HALF_FILE, add_half, judge_half
+from export.onnx.convert import OPSET
+from export.onnx.half_weights import load_halves
 from export.parity import HALF, Verdict, judge, refuse, run_in_batches, run_onnx
-from export.photos import Photo
-from export.precision import HALF_FILE, add_half, judge_half
 from export.trt.build import Profile, build_plan
 from export.trt.engine import Engine, half_share, precision_histogram
 from export.trt.graph import Deformable, for_tensorrt
 from export.trt.machine import Machine
 from export.trt.plan import PLAN_FILE, SIDECAR_FILE, Sidecar
-from mtcp_serve.manifest import MODEL_FILE, FileEntry, Manifest
+from export.validation_images import Photo
+from mtcp_serve.bundle.manifest import MODEL_FILE, FileEntry, Manifest
 
 GRAPH_FILE = "model_trt.onnx"
 LAYERS_FILE = "model.plan.layers.json"

@@ -23,7 +23,7 @@ def check(
 
     Exit status 0: all is well; 1: something is not; 2: the photo cannot be used.
     """
-    from mtcp_serve.check import check_bundle
+    from mtcp_serve.offline.check import check_bundle
 
     colours = {"ok": "green", "failed": "bold red", "not run": "yellow"}
     table = Table("check", "result", "found", box=None)

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtcp_serve.errors import BundleError, BundleNotFoundError
-from mtcp_serve.settings import Settings
+from mtcp_serve.server.settings import Settings
 
 if TYPE_CHECKING:
-    from mtcp_serve.engine import Engine
+    from mtcp_serve.engines.base import Engine
 
 SOME_FAILED = 1
 NOTHING_DONE = 2
@@ -70,7 +70,7 @@ def read_settings(**given: object) -> Settings:
 
 def load(settings: Settings) -> "list[Engine]":
     """The engines of the settings' bundles; the import waits for it, so that ``--help`` does not."""
-    from mtcp_serve.loading import load_engines
+    from mtcp_serve.engines.loading import load_engines
 
     try:
         return load_engines(settings)

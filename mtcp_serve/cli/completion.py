@@ -2,8 +2,8 @@
 
 import typer
 
+from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.errors import BundleError
-from mtcp_serve.manifest import Manifest
 
 
 def complete_tasks(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -23,7 +23,7 @@ def complete_task(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _tasks(ctx: typer.Context) -> list[str]:
     """The tasks of ``--bundle``, or of the settings' bundles; none where they cannot be read."""
-    from mtcp_serve.settings import Settings
+    from mtcp_serve.server.settings import Settings
 
     try:
         folders = ctx.params.get("bundle") or Settings().bundle

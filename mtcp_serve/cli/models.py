@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mtcp_serve.bundle.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
 from mtcp_serve.cli.common import BUNDLE_HINT, NOTHING_DONE, fail, plain
 from mtcp_serve.errors import BundleError
-from mtcp_serve.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
-from mtcp_serve.settings import BUNDLES
+from mtcp_serve.server.settings import BUNDLES
 
 
 def models(

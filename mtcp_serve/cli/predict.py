@@ -20,9 +20,9 @@ from mtcp_serve.cli.completion import complete_task, complete_tasks
 from mtcp_serve.errors import BundleError, UnknownTaskError
 
 if TYPE_CHECKING:
-    from mtcp_serve.inputs import Inputs
-    from mtcp_serve.models import Models
-    from mtcp_serve.video import Film
+    from mtcp_serve.inference.registry import Models
+    from mtcp_serve.offline.inputs import Inputs
+    from mtcp_serve.offline.video import Film
 
 _OPACITY = 0.5
 _LAYER = re.compile(r"([^:]+)(?::(0?\.\d+|1|1\.0+))?")
@@ -83,12 +83,12 @@ def predict(
 
     Exit status 0: all is there; 1: not all, or not whole; 2: nothing was done; 130: interrupted.
     """
-    from mtcp_serve.batching import Batcher
     from mtcp_serve.cli.progress import Work
-    from mtcp_serve.images import ImageLimits
-    from mtcp_serve.inputs import InputError, collect
-    from mtcp_serve.models import Models
-    from mtcp_serve.writing import Wanted
+    from mtcp_serve.inference.batcher import Batcher
+    from mtcp_serve.inference.images import ImageLimits
+    from mtcp_serve.inference.registry import Models
+    from mtcp_serve.offline.inputs import InputError, collect
+    from mtcp_serve.offline.writer import Wanted
 
     try:
         found = collect(inputs, out, recursive)
@@ -121,7 +121,7 @@ def _check_video(found: "Inputs") -> None:
 
 
 def _film(models: "Models", video: list[str], overlay: list[str], every: int) -> "Film":
-    from mtcp_serve.video import Film, Layer
+    from mtcp_serve.offline.video import Film, Layer
 
     layers = [Layer(choice) for choice in models.select(video)] if video else []
     for text in overlay:
@@ -137,7 +137,7 @@ def _film(models: "Models", video: list[str], overlay: list[str], every: int) ->
 
 
 def _say_what_is_left_out(found: "Inputs") -> None:
-    from mtcp_serve.inputs import VIDEO_SUFFIXES
+    from mtcp_serve.offline.inputs import VIDEO_SUFFIXES
 
     if found.others:
         videos = sum(path.suffix.lower() in VIDEO_SUFFIXES for path in found.others)

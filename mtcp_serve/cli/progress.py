@@ -2,13 +2,13 @@
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mtcp_serve.bulk import Outcome, predict_files
 from mtcp_serve.cli.common import ERRORS, INTERRUPTED, SOME_FAILED, plain
-from mtcp_serve.files import NoRoomError
-from mtcp_serve.images import ImageLimits
-from mtcp_serve.inputs import Item
-from mtcp_serve.threads import run
-from mtcp_serve.writing import Wanted
+from mtcp_serve.inference.images import ImageLimits
+from mtcp_serve.offline.inputs import Item
+from mtcp_serve.offline.runner import Outcome, predict_files
+from mtcp_serve.offline.writer import Wanted
+from mtcp_serve.utils.atomic import NoRoomError
+from mtcp_serve.utils.concurrency import run
 
 
 class Work:

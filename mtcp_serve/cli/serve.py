@@ -53,10 +53,10 @@ def serve(
     """Serve bundles over HTTP until interrupted. SIGTERM finishes what was accepted, SIGHUP reloads."""
     settings = read_settings(**locals())
     engines = load(settings)
-    from mtcp_serve.app import create_app
-    from mtcp_serve.logs import configure_logging
-    from mtcp_serve.models import describe_engine
-    from mtcp_serve.server import Server
+    from mtcp_serve.inference.registry import describe_engine
+    from mtcp_serve.server.app import create_app
+    from mtcp_serve.server.logging import configure_logging
+    from mtcp_serve.server.process import Server
 
     for engine in engines:
         ERRORS.print(describe_engine(engine))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clients.photos import to_pixels
-from mtcp_serve.images import ImageLimits, decode
-from mtcp_serve.manifest import InputSpec
-from mtcp_serve.settings import Settings
+from clients._photos import to_pixels
+from mtcp_serve.bundle.manifest import InputSpec
+from mtcp_serve.inference.images import ImageLimits, decode
+from mtcp_serve.server.settings import Settings
 
 SIZE = InputSpec(height=24, width=32)
 ROWS, COLUMNS = np.mgrid[0:30, 0:40]

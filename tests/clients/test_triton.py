@@ -28,13 +28,13 @@ from clients import (
     UnavailableError,
     photos_in,
 )
-from clients.regions import Regions
+from clients._regions import Regions
 from export.errors import ExportError
 from export.triton import Serving, local, write_repository
 from export.triton.local import LocalTriton
-from mtcp_serve.manifest import LabelsTask, Manifest
-from mtcp_serve.onnx_engine import OnnxEngine
-from mtcp_serve.settings import DEFAULT_BUNDLE
+from mtcp_serve.bundle.manifest import LabelsTask, Manifest
+from mtcp_serve.engines.onnxruntime import OnnxEngine
+from mtcp_serve.server.settings import DEFAULT_BUNDLE
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
 from tests.needs import needs_triton
 
@@ -108,8 +108,8 @@ def test_maps_equal_the_embedded_engines_exactly(client: TritonClient, embedded:
 
 
 def test_a_photo_is_read_as_the_gateway_reads_it(client: TritonClient, embedded: OnnxEngine) -> None:
-    from mtcp_serve.images import ImageLimits, decode
-    from mtcp_serve.settings import Settings
+    from mtcp_serve.inference.images import ImageLimits, decode
+    from mtcp_serve.server.settings import Settings
 
     size = embedded.manifest.input
     photo = decode(ASTRONAUT.read_bytes(), ImageLimits.of(Settings()), enough=2 * size.width)
@@ -244,7 +244,7 @@ def test_triton_itself_refuses_a_wrong_shape(triton: LocalTriton, client: Triton
     from tritonclient.grpc import InferInput
     from tritonclient.utils import InferenceServerException
 
-    from clients.wire import translate
+    from clients._wire import translate
 
     wrong = InferInput("image", [1, 7, 9, 3], "UINT8")
     wrong.set_data_from_numpy(np.zeros((1, 7, 9, 3), np.uint8))

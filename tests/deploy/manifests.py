@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from mtcp_serve.settings import Settings
+from mtcp_serve.server.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "compose.yaml"

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 import yaml
 
-from clients.gateway import GatewayClient
-from mtcp_serve.settings import DEFAULT_BUNDLE
+from clients.http import GatewayClient
+from mtcp_serve.server.settings import DEFAULT_BUNDLE
 from tests.deploy.manifests import COMPOSE, ROOT, read
 from tests.deploy.test_image import LARGE
 from tests.mtcp_serve.process import CLEAN, Server, until
+from tests.mtcp_serve.server.test_bad_input import PNG, check_error
 from tests.mtcp_serve.support import GOOD, SLOW, make_bundle
-from tests.mtcp_serve.test_bad_input import PNG, check_error
 
 IMAGE = os.environ.get("MTCP_TEST_IMAGE", "")
 KEY = secrets.token_urlsafe(32)

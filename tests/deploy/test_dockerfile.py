@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mtcp_serve.settings import Settings
+from mtcp_serve.server.settings import Settings
 from tests.deploy.manifests import DOCKERFILE, ROOT
 
 HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
@@ -101,7 +101,7 @@ def test_the_gateways_run_what_exists(stage: str, monkeypatch: pytest.MonkeyPatc
     lines = {line[0]: line[1] for line in stages()[stage]}
     assert lines["EXPOSE"] == str(settings.port)
     assert (json.loads(lines["ENTRYPOINT"]), json.loads(lines["CMD"])) == (["mtcp-serve"], ["serve"])
-    assert lines["HEALTHCHECK"].endswith('CMD ["python", "-m", "mtcp_serve.probe"]')
+    assert lines["HEALTHCHECK"].endswith('CMD ["python", "-m", "mtcp_serve.server.healthcheck"]')
 
 
 def test_the_context_is_what_is_copied_and_no_more() -> None:

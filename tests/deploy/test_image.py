@@ -12,12 +12,12 @@ import httpx
 import pytest
 import trustme
 
-from mtcp_serve.probe import ready
-from mtcp_serve.settings import DEFAULT_BUNDLE, Settings
+from mtcp_serve.server.healthcheck import ready
+from mtcp_serve.server.settings import DEFAULT_BUNDLE, Settings
 from tests.deploy.manifests import ROOT
 from tests.mtcp_serve.process import CLEAN, Server, free_port, until
+from tests.mtcp_serve.server.test_bad_input import PNG
 from tests.mtcp_serve.support import encode, make_bundle, noise
-from tests.mtcp_serve.test_bad_input import PNG
 
 LARGE = encode(noise(900, 1200))
 """About 3 MB: more than what web frameworks keep in memory of an upload."""
@@ -95,7 +95,7 @@ def test_what_is_written_would_be_noticed(tmp_path: Path) -> None:
 def probe(**variables: object) -> int:
     """Exit status of the images' health check."""
     given = {name: str(value) for name, value in variables.items()}
-    command = [sys.executable, "-m", "mtcp_serve.probe"]
+    command = [sys.executable, "-m", "mtcp_serve.server.healthcheck"]
     return subprocess.run(command, env={**os.environ, **given}, timeout=PATIENCE_S, check=False).returncode
 
 

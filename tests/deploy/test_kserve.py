@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from mtcp_serve.app import create_app
-from mtcp_serve.settings import Settings
+from mtcp_serve.server.app import create_app
+from mtcp_serve.server.settings import Settings
 from tests.deploy.kserve_schema import FOLDER, ROOT
 from tests.deploy.manifests import KSERVE, environment, read, settings_of
 

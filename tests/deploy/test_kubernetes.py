@@ -9,8 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from mtcp_serve.app import create_app
-from mtcp_serve.settings import Settings
+from mtcp_serve.server.app import create_app
+from mtcp_serve.server.settings import Settings
 from tests.deploy.manifests import KUBERNETES, OVERLAYS, build, environment, of_kind, read, settings_of
 from tests.needs import needs_command
 

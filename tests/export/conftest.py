@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bundle import BundleOptions, write_bundle
-from export.convert import Converted, convert
-from export.graph import DeploymentGraph
-from export.photos import Photo
+from export.bundle_writer import BundleOptions, write_bundle
+from export.deployment_module import DeploymentGraph
+from export.onnx.convert import Converted, convert
+from export.validation_images import Photo
 from tests.export.networks import HEIGHT, WIDTH, mtcp_graph, tiny_graph
 
 

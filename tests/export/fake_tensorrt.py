@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from export.nodes import typed_tensors
-from export.ranges import open_session
+from export.fp16.ranges import open_session
+from export.onnx.nodes import typed_tensors
 
 API: dict[str, dict[str, list[str]]] = json.loads(
     Path(__file__).with_name("tensorrt_api.json").read_text(encoding="utf-8")

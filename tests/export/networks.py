@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from export.graph import DeploymentGraph
+from export.deployment_module import DeploymentGraph
 from training.model.config import ModelConfig
 from training.model.mtcp import MTCP
 from training.tasks import TASK_NAMES, make_task

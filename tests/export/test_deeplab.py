@@ -4,10 +4,10 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from export.convert import convert
-from export.graph import DeploymentGraph
+from export.deployment_module import DeploymentGraph
+from export.onnx.convert import convert
 from export.parity import check_parity
-from export.photos import Photo
+from export.validation_images import Photo
 from tests.export.networks import HEIGHT, WIDTH
 from training.model import DeepLab, DeepLabConfig
 

@@ -5,10 +5,10 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
-from export.convert import Converted
-from export.graph import DeploymentGraph
+from export.deployment_module import DeploymentGraph
+from export.onnx.convert import Converted
 from export.parity import check_parity
-from export.photos import Photo
+from export.validation_images import Photo
 
 
 def test_it_agrees_with_pytorch_at_every_batch_size(

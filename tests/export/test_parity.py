@@ -5,11 +5,11 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
-from export.convert import Converted
+from export.deployment_module import DeploymentGraph
 from export.errors import ParityError
-from export.graph import DeploymentGraph
+from export.onnx.convert import Converted
 from export.parity import HALF, check_parity, judge_depth, judge_labels, judge_normals, judge_probability
-from export.photos import Photo
+from export.validation_images import Photo
 from tests.export.networks import TASKS
 from training.tasks import Task
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from export.workshop import workshop
+from mtcp_serve.utils.atomic import workshop
 
 
 def test_nothing_stays_of_an_interrupt_while_it_is_made(

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Browser
 from starlette.testclient import TestClient
 
-from mtcp_serve.app import create_app
-from mtcp_serve.settings import Settings
+from mtcp_serve.server.app import create_app
+from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.browser import chromium
 from tests.mtcp_serve.support import make_bundle
 

@@ -8,8 +8,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from tests.mtcp_serve.inference.test_images import png_header
 from tests.mtcp_serve.support import encode, noise
-from tests.mtcp_serve.test_images import png_header
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 OK, BAD = (200, ""), (400, "invalid_image")

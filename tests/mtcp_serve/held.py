@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mtcp_serve.cli import main
-from mtcp_serve.video.segments import Segments
+from mtcp_serve.offline.video.segments import Segments
 
 _add = Segments.add
 

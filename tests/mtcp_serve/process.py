@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 
 from export.triton.local import reserve
+from tests.mtcp_serve.server.test_bad_input import PNG
 from tests.mtcp_serve.support import GOOD, STUCK
-from tests.mtcp_serve.test_bad_input import PNG
 
 CLEAN = (0, -signal.SIGTERM)
 """Exit codes of a server that ended in order; uvicorn passes the signal on when it has cleaned up."""

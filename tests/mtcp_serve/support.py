@@ -15,7 +15,7 @@ import onnx.parser
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtcp_serve.manifest import (
+from mtcp_serve.bundle.manifest import (
     DepthTask,
     FileEntry,
     InputSpec,

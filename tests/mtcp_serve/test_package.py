@@ -33,7 +33,7 @@ def refuse(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo"):
         raise RuntimeError(event)
 sys.addaudithook(refuse)
-import mtcp_serve.app, mtcp_serve.bulk, mtcp_serve.cli
+import mtcp_serve.server.app, mtcp_serve.offline.runner, mtcp_serve.cli
 print(json.dumps(sorted(name for name in sys.modules if name.count(".") < 2)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,8 +8,8 @@ import torch
 from tests.training.tiny import tiny_run
 from training.config import RunConfig
 from training.data import Batch
-from training.step import Outcome
 from training.trainer import Trainer
+from training.training_step import Outcome
 
 OVERRIDES = (
     "~model.tasks.saliency",

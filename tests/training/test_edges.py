@@ -6,10 +6,10 @@ from tests.training.tiny import tiny_model
 from training.config import LossConfig
 from training.data import SourceConfig, build_source, collate
 from training.data.config import AugmentConfig
-from training.deploy import deployment_maps
 from training.metrics import Evaluation
 from training.model import MTCP
 from training.objective import Objective
+from training.postprocess import deployment_maps
 
 
 def test_edges_are_learned_and_scored() -> None:

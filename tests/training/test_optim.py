@@ -3,10 +3,10 @@
 import pytest
 
 from tests.training.tiny import tiny_model
+from training.balancing import build_balancer
 from training.config import OptimConfig
 from training.model import MTCP
 from training.optim import build_optimizer
-from training.weighting import build_balancer
 
 
 @pytest.mark.parametrize(("options", "rate"), [({}, 0.025), ({"lr": 0.5}, 0.5), ({"lr": 0.0}, 0.0)])

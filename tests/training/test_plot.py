@@ -6,8 +6,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from training.cli import app
-from training.history import History, read_history
 from training.plot import PlotError, panels, plot_run, plot_weights, series
+from training.run_log import History, read_history
 
 
 def write_run(folder: Path, encoder: bool = False) -> Path:

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
 
-from mtcp_serve.manifest import (
+from mtcp_serve.bundle.manifest import (
     DepthTask,
     InputSpec,
     LabelsTask,
@@ -22,8 +22,8 @@ from mtcp_serve.manifest import (
     ProbabilityTask,
     TaskSpec,
 )
-from mtcp_serve.resample import Map
-from mtcp_serve.settings import DEFAULT_BUNDLE
+from mtcp_serve.inference.resize import Map
+from mtcp_serve.server.settings import DEFAULT_BUNDLE
 from training.cli import app
 from training.data import SourceConfig, build_source
 from training.pseudo.agreement import agree

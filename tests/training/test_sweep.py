@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.training.tiny import RUN
+from training.balancing import build_balancer
 from training.cli import app
 from training.config import ConfigError, shipped_configs
 from training.model import ModelConfig
@@ -16,7 +17,6 @@ from training.sweep.results import DELTA, GAIN, best_row, collect, spread, table
 from training.sweep.runner import runs
 from training.tasks import make_task
 from training.trainer import LAST, Trainer
-from training.weighting import build_balancer
 
 TASKS = [make_task("depth"), make_task("normals")]
 

@@ -14,11 +14,11 @@ from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import RunConfig
 from training.data import Batch, DataError
-from training.history import read_history
 from training.model import Predictions
 from training.objective import Objective, Terms
-from training.step import Outcome
+from training.run_log import read_history
 from training.trainer import LAST, Trainer, TrainingError
+from training.training_step import Outcome
 
 
 def final_state(trainer: Trainer) -> dict[str, Any]:

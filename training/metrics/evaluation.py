@@ -54,8 +54,8 @@ class Evaluation:
         """Add a batch of any size.
 
         Args:
-            outputs: by task name the maps that a bundle gives (`training.deploy.deployment_maps`): ``labels``
-                uint8 [B,H,W], ``depth`` [B,H,W] metres, ``normals`` [B,H,W,3], ``probability`` [B,H,W].
+            outputs: by task name the maps of `training.postprocess.deployment_maps`: ``labels`` uint8
+                [B,H,W], ``depth`` [B,H,W] metres, ``normals`` [B,H,W,3], ``probability`` [B,H,W].
             batch: labels by task name as for `training.losses.task_losses`; an absent entry is a missing
                 label. Beside depth also ``disparity``.
 

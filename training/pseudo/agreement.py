@@ -18,8 +18,8 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcp_serve.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
-from mtcp_serve.resample import Map
+from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
+from mtcp_serve.inference.resize import Map
 
 Mask = NDArray[np.bool_]
 

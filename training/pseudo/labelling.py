@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
+from mtcp_serve.bundle.manifest import MODEL_FILE, LabelsTask, Manifest, NormalsTask, TaskSpec
+from mtcp_serve.engines.loading import load_bundle
 from mtcp_serve.errors import BundleError
-from mtcp_serve.files import write_atomic
-from mtcp_serve.loading import load_bundle
-from mtcp_serve.manifest import MODEL_FILE, LabelsTask, Manifest, NormalsTask, TaskSpec
+from mtcp_serve.utils.atomic import write_atomic
 from training.data.encodings import read_photo
 from training.data.errors import LabelError
-from training.deploy import NORMALS_FRAME
+from training.postprocess import NORMALS_FRAME
 from training.pseudo.agreement import agree
 from training.pseudo.encode import encode, folder_name
 from training.pseudo.views import VIEWS, look, put_back

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtcp_serve.manifest import DepthTask, NormalsTask, TaskSpec
-from mtcp_serve.resample import Map, resize_map
+from mtcp_serve.bundle.manifest import DepthTask, NormalsTask, TaskSpec
+from mtcp_serve.inference.resize import Map, resize_map
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from training.deploy import deployment_maps
 from training.metrics import Evaluation, delta_mtl
 from training.metrics.evaluation import METRICS
+from training.postprocess import deployment_maps
 from training.tasks import TASK_NAMES, Task, entry, make_task
 
 SPACES = {"semseg": "voc", "parsing": "fashion"}

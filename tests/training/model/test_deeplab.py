@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tests.training.data.trees import all_maps, photo, write_record, write_split
 from training import checkpoint
+from training.balancing import Engine, build_balancer
 from training.cli import app
 from training.config import ConfigError, RunConfig, load_config
 from training.model import DeepLab, DeepLabConfig, Network, build_network
@@ -19,9 +20,8 @@ from training.model.deeplab import dilated_encoder
 from training.model.pretrained import WeightsError, initialise
 from training.objective import Objective
 from training.optim import build_optimizer, parameter_groups
-from training.step import Step, checkpoint_activations
 from training.trainer import LAST
-from training.weighting import Engine, build_balancer
+from training.training_step import Step, checkpoint_activations
 
 ALL = {
     "semseg": "nyu13",

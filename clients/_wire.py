@@ -1,0 +1,234 @@
+"""What the Triton clients, blocking and asyncio, have in common: requests, answers, errors, retries."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from clients._maps import Map, Maps, common_type
+from clients._memory import Region
+from clients.errors import (
+    ClientError,
+    DeadlineError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    ServerError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
+
+_MANIFEST = "manifest."
+_RETRY_BUFFER = 256 * 2**20
+"""gRPC silently gives up retrying a request that is larger than this (by default 256 KiB)."""
+_SERVICE = {
+    "methodConfig": [
+        {
+            "name": [{"service": "inference.GRPCInferenceService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+CHANNEL: Final = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),  # maps are larger than gRPC's 4 MB
+    ("grpc.service_config", json.dumps(_SERVICE)),
+    ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 500),  # so that a retry finds a server that is back
+]
+"""Channel options: no cap on messages, and retries within the deadline, on UNAVAILABLE only."""
+
+_ERRORS: Final[dict[str, type[ClientError]]] = {
+    "CANCELLED": UnavailableError,
+    "DEADLINE_EXCEEDED": DeadlineError,
+    "INVALID_ARGUMENT": InvalidRequestError,
+    "NOT_FOUND": NotFoundError,
+    "UNAUTHENTICATED": UnauthorizedError,
+    "UNAVAILABLE": UnavailableError,
+}
+_TLS = "grpcs://"
+_Client = TypeVar("_Client")
+
+
+def connect(
+    kind: Callable[..., _Client], endpoint: str, api_key: str | None, authorities: str | PathLike[str] | None
+) -> _Client:
+    """A client of Triton's of ``kind`` for ``endpoint``; ``grpcs://`` before it means TLS."""
+    address = endpoint.removeprefix(_TLS)
+    client: Any = kind(
+        address,
+        ssl=address != endpoint,
+        root_certificates=None if authorities is None else fspath(authorities),
+        channel_args=CHANNEL,
+    )
+    if api_key is not None:
+
+        def send_key(request: Any) -> None:
+            request.headers["authorization"] = f"Bearer {api_key}"
+
+        client.register_plugin(send_key)
+    connected: _Client = client
+    return connected
+
+
+class RegionLostError(ServerError):
+    """Triton knows nothing of a shared memory region, as after a new start; another one will do."""
+
+
+def translate(error: InferenceServerException) -> ClientError:
+    """The client's error; to Triton a lost server, a full queue and a late request are all UNAVAILABLE."""
+    code = str(error.status() or "").removeprefix("StatusCode.")
+    message = error.message() or code
+    kind = _ERRORS.get(code, ServerError)
+    if code == "UNAVAILABLE" and "maximum queue size" in message:
+        kind = OverloadedError
+    elif code == "UNAVAILABLE" and "timeout expired" in message:
+        kind = DeadlineError
+    elif "Unable to find" in message and "shared memory region" in message:
+        kind = RegionLostError
+    return kind(f"Triton: {message}", code=code)
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether Triton itself ended the request so, and does not work on it any more."""
+    answers = (OverloadedError, InvalidRequestError, NotFoundError)
+    late = isinstance(error, DeadlineError) and error.code == "UNAVAILABLE"  # in Triton's queue
+    return isinstance(error, answers) or late
+
+
+def only_model(names: Sequence[str]) -> str:
+    """The model to use when none was named.
+
+    Raises:
+        NotFoundError: there is none, or more than one.
+    """
+    if len(names) != 1:
+        found = ", ".join(sorted(names)) or "none"
+        raise NotFoundError(f"name the model; the server has {found}")
+    return names[0]
+
+
+def ready_models(index: Any) -> list[str]:
+    """The names of the models that are loaded, from a repository index."""
+    return list(dict.fromkeys(model.name for model in index.models if model.state == "READY"))
+
+
+def manifests(config: Any) -> dict[str, Manifest]:
+    """The manifest of each version, from a model's config.
+
+    Raises:
+        ServerError: there is none; the repository was not written by ``export.triton``.
+    """
+    parameters = config.config.parameters
+    try:
+        found = {
+            key.removeprefix(_MANIFEST): Manifest.model_validate_json(parameters[key].string_value)
+            for key in parameters
+            if key.startswith(_MANIFEST)
+        }
+    except ValidationError as error:
+        raise ServerError(f"the manifest in Triton's model config cannot be read: {error}") from error
+    if not found:
+        raise ServerError(
+            f"Triton's config of {config.config.name} has no manifest; python -m export.triton writes it"
+        )
+    return found
+
+
+def newest(metadata: Any) -> str:
+    """The newest of the versions in a model's metadata."""
+    return str(max(metadata.versions, key=int))
+
+
+def of_version(known: Mapping[str, Manifest], version: str) -> Manifest:
+    """The manifest of ``version``.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if version not in known:
+        raise NotFoundError(f"the model has no version {version}; it has {', '.join(sorted(known, key=int))}")
+    return known[version]
+
+
+def select(manifest: Manifest, names: Sequence[str] | None) -> tuple[TaskSpec, ...]:
+    """The tasks called ``names``, in the manifest's order; all for ``None``.
+
+    Raises:
+        NotFoundError: the model has no task of that name; the message lists those it has.
+    """
+    tasks = {task.name: task for task in manifest.tasks}
+    for name in names or ():
+        if name not in tasks:
+            raise NotFoundError(f"{manifest.name} has no task {name!r}; it has {', '.join(tasks)}")
+    return tuple(task for task in manifest.tasks if names is None or task.name in names)
+
+
+def check_images(images: NDArray[np.uint8], manifest: Manifest) -> None:
+    """Refuse what the model does not take, before it is sent.
+
+    Raises:
+        InvalidRequestError: not uint8 ``[batch, height, width, 3]`` of the manifest's size.
+    """
+    wanted = (manifest.input.height, manifest.input.width, 3)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted or not len(images):
+        raise InvalidRequestError(
+            f"{manifest.name} takes uint8 [batch, {', '.join(map(str, wanted))}]; "
+            f"this is {images.dtype} {list(images.shape)}"
+        )
+
+
+def request(
+    images: NDArray[np.uint8], tasks: Sequence[TaskSpec], region: Region | None
+) -> tuple[list[InferInput], list[InferRequestedOutput]]:
+    """Input and outputs of a request; through ``region``, if there is one, instead of in the message."""
+    image = InferInput(IMAGE_TENSOR, list(images.shape), "UINT8")
+    outputs = [InferRequestedOutput(task.output) for task in tasks]
+    if region is None:
+        image.set_data_from_numpy(images)
+    else:
+        region.write(IMAGE_TENSOR, images)
+        for tensor in (image, *outputs):
+            place = region.places[tensor.name()]
+            tensor.set_shared_memory(region.name, place.bytes, place.offset)
+    return [image], outputs
+
+
+def answer(result: Any, tasks: Sequence[TaskSpec], region: Region | None) -> dict[str, Map]:
+    """Map by task name, ``[batch, ...]``, in arrays of their own.
+
+    Raises:
+        ServerError: a map is missing, or has not the bytes that its shape needs.
+    """
+    maps = {}
+    for task in tasks:
+        try:
+            array = result.as_numpy(task.output) if region is None else region.read(task.output)
+        except ValueError as error:
+            raise ServerError(f"Triton's {task.output} cannot be read: {error}") from error
+        if array is None:
+            raise ServerError(f"Triton's answer has no {task.output}")
+        maps[task.name] = common_type(task, array)
+    return maps
+
+
+def one_by_one(manifest: Manifest, version: str, maps: dict[str, Map], count: int) -> list[Maps]:
+    """The `Maps` of each photo of a batch."""
+    return [
+        Maps(manifest, version, {name: batch[index] for name, batch in maps.items()})
+        for index in range(count)
+    ]

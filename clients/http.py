@@ -1,0 +1,171 @@
+"""Clients for the gateway's HTTP API, blocking and asyncio."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import httpx
+
+from clients._answers import Answer, read_answer, read_models, translate
+from clients.errors import InvalidRequestError
+
+Format = Literal["npz", "json"]
+Size = Literal["input", "model"]
+Source = str | PathLike[str] | bytes
+"""A file or the bytes of one: JPEG, PNG, WebP, GIF, BMP or TIFF."""
+_CONNECT_RETRIES = 2
+
+
+class GatewayClient:
+    """Predictions over HTTP; use it in a ``with`` statement. Threads may share one.
+
+    Connecting, sending, and waiting for the answer may take ``deadline_s`` seconds each. Only a failed
+    connection is tried again, never a request that a server has seen. ``headers`` go with every request, and
+    ``api_key`` in one. ``authorities`` (a PEM file) are trusted at https://, instead of the usual ones.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        deadline_s: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+        authorities: str | PathLike[str] | None = None,
+    ) -> None:
+        transport = httpx.HTTPTransport(verify=_trust(authorities), retries=_CONNECT_RETRIES)
+        self._client = httpx.Client(
+            base_url=url, timeout=deadline_s, headers=_headers(headers, api_key), transport=transport
+        )
+
+    def predict(
+        self,
+        photo: Source,
+        *,
+        tasks: Sequence[str] | None = None,
+        size: Size = "input",
+        format: Format = "npz",
+        model: str | None = None,
+    ) -> Answer:
+        """The maps of ``tasks`` (all by default), as large as the photo or as the model gives them.
+
+        ``npz`` carries the arrays as they are; ``json`` carries PNGs: smaller, and rounded (depth to
+        millimetres, normals and probabilities to 8 bits).
+
+        Raises:
+            ClientError: see `clients.errors`.
+        """
+        request = _predict(self._client, photo, tasks, size, format, model)
+        return read_answer(self._send(request))
+
+    def models(self) -> list[dict[str, Any]]:
+        """The loaded models and their tasks, as ``GET /models`` gives them.
+
+        Raises:
+            ClientError: see `clients.errors`.
+        """
+        return read_models(self._send(self._client.build_request("GET", "models")))
+
+    def close(self) -> None:
+        """End the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return self._client.send(request)
+        except httpx.TransportError as error:
+            raise translate(error, request) from error
+
+
+class AsyncGatewayClient:
+    """`GatewayClient` for asyncio: the same parameters, the same methods as coroutines."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        deadline_s: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+        authorities: str | PathLike[str] | None = None,
+    ) -> None:
+        transport = httpx.AsyncHTTPTransport(verify=_trust(authorities), retries=_CONNECT_RETRIES)
+        self._client = httpx.AsyncClient(
+            base_url=url, timeout=deadline_s, headers=_headers(headers, api_key), transport=transport
+        )
+
+    async def predict(
+        self,
+        photo: Source,
+        *,
+        tasks: Sequence[str] | None = None,
+        size: Size = "input",
+        format: Format = "npz",
+        model: str | None = None,
+    ) -> Answer:
+        """See `GatewayClient.predict`."""
+        request = _predict(self._client, photo, tasks, size, format, model)
+        return read_answer(await self._send(request))
+
+    async def models(self) -> list[dict[str, Any]]:
+        """See `GatewayClient.models`."""
+        return read_models(await self._send(self._client.build_request("GET", "models")))
+
+    async def close(self) -> None:
+        """End the connections."""
+        await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await self._client.send(request)
+        except httpx.TransportError as error:
+            raise translate(error, request) from error
+
+
+def _headers(headers: Mapping[str, str] | None, api_key: str | None) -> dict[str, str]:
+    key = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+    return {**(headers or {}), **key}
+
+
+def _trust(authorities: str | PathLike[str] | None) -> ssl.SSLContext | bool:
+    return True if authorities is None else ssl.create_default_context(cafile=authorities)
+
+
+def _predict(
+    client: httpx.Client | httpx.AsyncClient,
+    photo: Source,
+    tasks: Sequence[str] | None,
+    size: Size,
+    format: Format,
+    model: str | None,
+) -> httpx.Request:
+    query: dict[str, str] = {"size": size, "format": format}
+    if tasks is not None:
+        query["tasks"] = ",".join(tasks)
+    if model is not None:
+        query["model"] = model
+    try:
+        content = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+    except OSError as error:
+        raise InvalidRequestError(f"{photo!r} cannot be read: {error.strerror or error}") from error
+    headers = {"Content-Type": "application/octet-stream"}
+    return client.build_request("POST", "predict", params=query, content=content, headers=headers)

@@ -1,0 +1,43 @@
+"""The network as it is deployed: a photo in, typed maps out, nothing of training inside."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from training.postprocess import deployment_maps
+from training.tasks import Task
+
+
+class DeploymentGraph(nn.Module):
+    """A network between its pre- and post-processing, for inference at one fixed size.
+
+    Args:
+        network: takes RGB [B,3,H,W] in 0..255 and returns an object whose ``final`` holds, by task name, a
+            prediction [B,channels,h,w]. It is put into evaluation mode.
+        tasks: the tasks to give, in the order of the outputs.
+        height: of photo and maps, pixels.
+        width: of photo and maps, pixels.
+    """
+
+    def __init__(self, network: nn.Module, tasks: Sequence[Task], height: int, width: int) -> None:
+        super().__init__()
+        self.network = network
+        self.tasks = tuple(tasks)
+        self.size = (height, width)
+        self.eval()
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """RGB uint8 [B,H,W,3] -> maps by task name; see `training.postprocess.deployment_maps`."""
+        return deployment_maps(self.network(image.movedim(-1, 1)).final, self.tasks, self.size)
+
+    def example(self, batch: int) -> Tensor:
+        """A photo of the right shape and type, all black."""
+        return torch.zeros(batch, *self.size, 3, dtype=torch.uint8)
+
+    def gmacs(self) -> float:
+        """10^9 multiply-accumulates of convolutions, matrix products and attention for one photo."""
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self(self.example(1))
+        return float(counter.get_total_flops() / 2e9)

@@ -1,0 +1,118 @@
+"""Parts of a network that stay in float32 when the rest is computed in half precision.
+
+Each island is found from the graph alone (operators, connections, names of parameters), so that any bundle
+can be converted, whatever checkpoint it came from.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from export.onnx.nodes import MOVES, SHAPE_READERS, Nodes
+
+HALF_MAX = 65504.0
+"""Largest finite float16."""
+HALF_MIN = 2.0**-14
+"""Smallest normal float16; smaller constants (an epsilon, say) would lose their digits or become zero."""
+HEADROOM = 8
+"""A value that comes within this factor of `HALF_MAX` on any photo stays float32."""
+
+_REPRESENTATION = frozenset({"Einsum", "Less", "Mul", "ReduceMean", "ReduceSum", "Resize", "Sigmoid"})
+
+
+def _normalisation(nodes: Nodes) -> set[int]:
+    """LayerNorm and GroupNorm (which ONNX spells InstanceNormalization): their variances overflow."""
+    return nodes.of("GroupNormalization", "InstanceNormalization", "LayerNormalization")
+
+
+def _softmax(nodes: Nodes) -> set[int]:
+    return nodes.of("Softmax")
+
+
+def _sampling(nodes: Nodes) -> set[int]:
+    """GridSample and the arithmetic of its locations: a half holds a coordinate near 1 to 1/2048 only."""
+    samplers = nodes.of("GridSample")
+    return samplers | nodes.upstream((nodes.nodes[index].input[1] for index in samplers), contraction=False)
+
+
+def _representation(nodes: Nodes) -> set[int]:
+    """R = P * sum_n M_n and the masks M (Sec. 3.2): sums of unbounded logits, and hard thresholds on them."""
+    return {
+        index
+        for index, node in enumerate(nodes.nodes)
+        if node.op_type in _REPRESENTATION
+        and re.search(r"(^|\.)(backbone|mask_predictor)$", nodes.modules[index])
+    }
+
+
+def _affinity(nodes: Nodes) -> set[int]:
+    """The CFM's affinity a1^T a2 (Sec. 3.3), which the paper does not scale."""
+    scores = (
+        nodes.nodes[index].input[0]
+        for index in nodes.of("Softmax")
+        if re.search(r"\.cfm$", nodes.modules[index])
+    )
+    return nodes.upstream(scores, contraction=True)
+
+
+def _depth_head(nodes: Nodes) -> set[int]:
+    """Metres: a half holds 8 m to 8 mm."""
+    return {
+        index
+        for index, module in enumerate(nodes.modules)
+        if re.search(r"\.depth\.head(\.|$)", module) and nodes.nodes[index].op_type not in SHAPE_READERS
+    }
+
+
+def _constants(nodes: Nodes) -> set[int]:
+    """What no photo changes, but for weights that are only moved: position encodings, reference points."""
+    weights = set(nodes.constants)
+    moved = set()
+    for index, node in enumerate(nodes.nodes):
+        if node.op_type in MOVES and weights.issuperset(node.input):
+            moved.add(index)
+            weights.update(node.output)
+    return nodes.independent - moved
+
+
+def _ends(nodes: Nodes) -> set[int]:
+    """Pre- and post-processing: pixels up to the first, maps from the last contraction on."""
+    ends = nodes.upstream(nodes.outputs, contraction=False)
+    ends |= {nodes.producer[name] for name in nodes.outputs}
+    waiting = list(nodes.inputs)
+    while waiting:
+        for index in nodes.consumers[waiting.pop()]:
+            if index not in ends and nodes.nodes[index].op_type in {"Cast", "Div", "Mul", "Sub", "Transpose"}:
+                ends.add(index)
+                waiting += nodes.nodes[index].output
+    return ends
+
+
+ISLANDS: Mapping[str, Callable[[Nodes], set[int]]] = {
+    "layer and group normalisation": _normalisation,
+    "softmax": _softmax,
+    "sampling locations and GridSample": _sampling,
+    "R = P * sum M": _representation,
+    "CFM affinity": _affinity,
+    "depth head": _depth_head,
+    "position encodings": _constants,
+    "pre- and post-processing": _ends,
+}
+"""What stays float32 by its nature, by name."""
+
+
+def find_islands(nodes: Nodes, peaks: Mapping[str, float]) -> dict[str, set[int]]:
+    """The nodes of each of `ISLANDS`, and as ``range`` those whose values do not fit a half.
+
+    Args:
+        nodes: the float32 graph.
+        peaks: by tensor, the largest magnitude seen on photos and in the weights; see `export.fp16.ranges`.
+    """
+    islands = {name: find(nodes) for name, find in ISLANDS.items()}
+    unfit = {name for name, peak in peaks.items() if peak > HALF_MAX / HEADROOM}
+    unfit |= {name for name, peak in peaks.items() if name in nodes.constants and 0 < peak < HALF_MIN}
+    islands["range"] = {
+        index
+        for index, node in enumerate(nodes.nodes)
+        if not unfit.isdisjoint(node.input) or not unfit.isdisjoint(node.output)
+    }
+    return islands

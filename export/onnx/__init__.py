@@ -1,0 +1,1 @@
+"""A trained checkpoint becomes a bundle with an ONNX graph."""

@@ -1,0 +1,97 @@
+"""``python -m export.onnx CHECKPOINT -o FOLDER``: a trained checkpoint becomes a bundle."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from export.bundle_writer import BundleOptions, write_bundle
+from export.deployment_module import DeploymentGraph
+from export.errors import ExportError
+from export.onnx.half_weights import round_to_half
+from export.validation_images import IdsOption, Photo, PhotosOption, load_photos
+from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
+from training.checkpoint import CheckpointError, load_network
+from training.config import ConfigError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    checkpoint: Annotated[Path, typer.Argument(help="What training wrote.", exists=True, dir_okay=False)],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="Folder of the bundle; one there is replaced.", resolve_path=True),
+    ],
+    photos: PhotosOption = None,
+    ids: IdsOption = None,
+    card: Annotated[Path | None, typer.Option(help="Model card to put into the bundle.")] = None,
+    name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's unless given.")] = None,
+    version: Annotated[str, typer.Option(help="Model version.")] = "1",
+    license: Annotated[str | None, typer.Option(help="Terms of the weights, such as Apache-2.0.")] = None,
+    half_weights: Annotated[
+        bool, typer.Option("--half-weights", help="Round weights to half precision: half the size.")
+    ] = False,
+) -> None:
+    """Write a bundle: manifest, ONNX graph with pre- and post-processing, parity with PyTorch on photos.
+
+    Exit status 1: the network cannot be exported, or a task's maps differ from PyTorch's; then no bundle is
+    written.
+    """
+    try:
+        with Console(stderr=True).status("exporting, then comparing photos; some minutes"):
+            manifest = export_checkpoint(
+                checkpoint,
+                out,
+                load=lambda height, width: load_photos(photos, height, width, ids),
+                card=card,
+                name=name,
+                version=version,
+                license=license,
+                half_weights=half_weights,
+            )
+    except (ExportError, CheckpointError, ConfigError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(describe(manifest, out))
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    *,
+    load: Callable[[int, int], Mapping[str, Photo]],
+    card: Path | None = None,
+    name: str | None = None,
+    version: str = "1",
+    license: str | None = None,
+    half_weights: bool = False,
+) -> Manifest:
+    """Write the bundle ``out`` of what training wrote, judged on the photos that ``load`` gives for a size.
+
+    Raises:
+        CheckpointError, ConfigError: the checkpoint cannot be read.
+        ExportError: as `export.bundle_writer.write_bundle`.
+    """
+    network, config = load_network(checkpoint)
+    if half_weights:
+        round_to_half(network)
+    height, width = config.data.height, config.data.width
+    graph = DeploymentGraph(network, config.tasks, height, width)
+    trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
+    options = BundleOptions(name or config.name, version, card, trained_on, license)
+    return write_bundle(graph, load(height, width), out, options)
+
+
+def describe(manifest: Manifest, folder: Path) -> str:
+    """One line for people: where the bundle is and how large."""
+    megabytes = (folder / MODEL_FILE).stat().st_size / 1e6
+    parameters = (manifest.parameters or 0) / 1e6
+    return (
+        f"{folder}: {manifest.name} {manifest.version}, {manifest.input.height}x{manifest.input.width}, "
+        f"{', '.join(task.name for task in manifest.tasks)}; "
+        f"{megabytes:.1f} MB, {parameters:.2f} M parameters, {manifest.gmacs:.1f} GMACs"
+    )

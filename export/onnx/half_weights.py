@@ -1,0 +1,67 @@
+"""Weights stored in half precision without any loss, for a file of half the size."""
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from export.onnx.nodes import replace_nodes
+
+LARGE = 8192
+"""Elements; tensors with no more stay float32: they weigh little, and optimizers undo their casts."""
+
+
+@torch.no_grad()
+def round_to_half(network: nn.Module) -> None:
+    """Round each large parameter, in place, to numbers that float16 holds: 11 significant bits.
+
+    The rounded network is then what is deployed and what parity is judged against. A parameter with values
+    beyond the range of float16 is left alone.
+    """
+    for parameter in network.parameters():
+        rounded = parameter.half().to(parameter.dtype)
+        if parameter.numel() > LARGE and rounded.isfinite().all():
+            parameter.copy_(rounded)
+
+
+def store_exact_halves(model: onnx.ModelProto) -> None:
+    """Replace each large float32 initializer that float16 holds exactly by that and a Cast back, in place.
+
+    Nothing changes in value, and the graph still computes in float32: a runtime folds the casts when it loads
+    the model. Call it before an optimizer merges batch normalisation into the weights, which makes them
+    anything but halves.
+    """
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        halves = values.half()
+        if values.numel() <= LARGE or not torch.equal(halves.float(), values):
+            continue
+        name, stored = tensor.name, f"{tensor.name}.half"
+        tensor.CopyFrom(numpy_helper.from_array(halves.numpy(), stored))
+        casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
+    replace_nodes(model, [*casts, *model.graph.node])
+
+
+def load_halves(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` whose weights are float32 again: what `store_exact_halves` does, undone."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    stored = {tensor.name: tensor for tensor in whole.graph.initializer}
+    nodes = []
+    for node in whole.graph.node:
+        tensor = stored.get(node.input[0]) if node.input else None
+        if (
+            tensor is None
+            or tensor.data_type != TensorProto.FLOAT16
+            or node.attribute[0].i != TensorProto.FLOAT
+        ):
+            nodes.append(node)
+            continue
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        whole.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+    replace_nodes(whole, nodes)
+    return whole

@@ -1,0 +1,1 @@
+"""Bundles: what a model is as files, and what its manifest says."""

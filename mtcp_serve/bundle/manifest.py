@@ -1,0 +1,296 @@
+"""The bundle contract: ``manifest.json`` says everything a server needs to know about a model.
+
+A bundle is a folder with ``manifest.json`` and ``model.onnx`` (and, for people, ``parity.json`` and
+``MODEL_CARD.md``). Whoever writes a bundle builds a `Manifest` and saves it; whoever reads one calls
+`Manifest.load`, then `Manifest.check_files`, then `Manifest.check_graph` with the tensors of the graph.
+
+The graph behind a manifest takes one input, ``image``: uint8 ``[batch, height, width, 3]``, RGB. It gives
+one output a task; normalisation and activations are inside it:
+
+============== ============================ ==========================================
+kind           shape                        values
+============== ============================ ==========================================
+``labels``     ``[batch, height, width]``    uint8 class ids, `LabelsTask.ignore_index` = no class
+``depth``      ``[batch, height, width]``    distance (metres if metric), 0 = invalid
+``normals``    ``[batch, height, width, 3]`` unit vectors in the frame that the task names
+``probability`` ``[batch, height, width]``   0 to 1 (a ``uint8`` output is 255 times that)
+============== ============================ ==========================================
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mtcp_serve.errors import BundleMismatchError, ManifestError
+from mtcp_serve.utils.atomic import write_atomic
+
+SCHEMA_VERSION: Final = 1
+"""The only manifest schema that this package reads and writes."""
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+IMAGE_TENSOR = "image"
+"""Name of the graph's only input."""
+RESERVED_TASK_NAMES = ("metadata", "overview")
+"""Names that responses and output folders use beside the maps."""
+
+TensorType = Literal["uint8", "float32", "float16"]
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Text = Annotated[str, Field(min_length=1)]
+
+_ORT_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "float16": "tensor(float16)"}
+
+
+class GraphTensor(Protocol):
+    """An input or output of an opened graph; onnxruntime's ``NodeArg`` is one."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def type(self) -> str: ...  # noqa: D102
+    @property
+    def shape(self) -> Sequence[int | str | None]: ...  # noqa: D102
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class InputSpec(_Model):
+    """The size (pixels) that the graph takes, and how a photo gets there: ``stretch`` ignores its aspect."""
+
+    height: int = Field(ge=1, le=16384)
+    width: int = Field(ge=1, le=16384)
+    resize: Literal["stretch"] = "stretch"
+
+
+class _Task(_Model):
+    channels: ClassVar[tuple[int, ...]] = ()
+    """Trailing axes of the output after ``[batch, height, width]``."""
+
+    name: Identifier
+    output: Text = Field(default_factory=lambda fields: fields["name"])
+    """Name of the graph's output tensor; the task's name unless given."""
+
+
+class LabelsTask(_Task):
+    """One class id a pixel. ``labels[i]`` and ``palette[i]`` (``#rrggbb``) belong to class id ``i``."""
+
+    kind: Literal["labels"] = "labels"
+    dtype: Literal["uint8"] = "uint8"
+    dataset: Text
+    """Name of the label space or of the data set that defines it."""
+    labels: tuple[Text, ...] = Field(min_length=2, max_length=256, strict=False)
+    palette: tuple[Colour, ...] = Field(strict=False)
+    ignore_index: int = Field(default=255, ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _one_colour_a_label(self) -> Self:
+        if len(self.labels) != len(self.palette):
+            raise ValueError(f"{len(self.labels)} labels but {len(self.palette)} palette colours")
+        return self
+
+
+class DepthTask(_Task):
+    """Distance from the camera: metres when ``metric``, otherwise right only up to an unknown scale."""
+
+    kind: Literal["depth"] = "depth"
+    dtype: Literal["float32", "float16"] = "float32"
+    unit: Literal["m", "relative"] = "m"
+    metric: bool = True
+    range: tuple[float, float] = Field(strict=False)
+    """Smallest and largest valid value, in ``unit``; 0 in a map marks an invalid pixel."""
+    trained_on: Text | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        low, high = self.range
+        if not 0 <= low < high < float("inf"):
+            raise ValueError(f"range must be 0 <= min < max, finite; got [{low}, {high}]")
+        if self.metric != (self.unit == "m"):
+            raise ValueError(f"metric is {self.metric} but unit is {self.unit!r}; metric depth is in 'm'")
+        return self
+
+
+class NormalsTask(_Task):
+    """Unit surface normals; ``frame`` says in words where the axes point."""
+
+    channels: ClassVar[tuple[int, ...]] = (3,)
+
+    kind: Literal["normals"] = "normals"
+    dtype: Literal["float32", "float16"] = "float32"
+    frame: Text
+    trained_on: Text | None = None
+
+
+class ProbabilityTask(_Task):
+    """A probability a pixel, 0 to 1; with dtype ``uint8`` the graph gives ``round(255 * p)``."""
+
+    kind: Literal["probability"] = "probability"
+    dtype: TensorType = "float32"
+    trained_on: Text | None = None
+
+
+TaskSpec = Annotated[LabelsTask | DepthTask | NormalsTask | ProbabilityTask, Field(discriminator="kind")]
+
+
+class FileEntry(_Model):
+    """A file of the bundle: its SHA-256 in hexadecimal and, for a graph, its ONNX opset."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    opset: int | None = Field(default=None, ge=1)
+
+    @classmethod
+    def of(cls, path: Path, opset: int | None = None) -> Self:
+        """The entry of the file at ``path``, hashed now.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with path.open("rb") as file:
+            return cls(sha256=hashlib.file_digest(file, "sha256").hexdigest(), opset=opset)
+
+
+class Manifest(_Model):
+    """Everything a server knows about a model. Immutable; the order of ``tasks`` is kept in answers."""
+
+    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
+    name: Name
+    version: Name
+    input: InputSpec
+    tasks: tuple[TaskSpec, ...] = Field(min_length=1, strict=False)
+    files: dict[FileName, FileEntry]
+    parameters: int | None = Field(default=None, ge=0)
+    """Number of weights."""
+    gmacs: float | None = Field(default=None, ge=0)
+    """10^9 multiply-accumulates for one image."""
+    license: Text | None = None
+    description: Text | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if MODEL_FILE not in self.files:
+            raise ValueError(f"files has no entry for {MODEL_FILE}")
+        for what, values in (
+            ("task names", [task.name for task in self.tasks]),
+            ("task outputs", [task.output for task in self.tasks]),
+        ):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{what} must differ from one another; got {', '.join(values)}")
+        for task in self.tasks:
+            if task.name in RESERVED_TASK_NAMES:
+                raise ValueError(f"no task may be called {task.name!r}, the responses use that name")
+        return self
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read ``folder/manifest.json``.
+
+        Raises:
+            ManifestError: the file is missing or not JSON, its schema is not `SCHEMA_VERSION`, or a key is
+                missing, unknown or wrong; the message names the file and every such key.
+        """
+        path = Path(folder) / MANIFEST_FILE
+        try:
+            text = path.read_text(encoding="utf-8")
+            data = json.loads(text)
+        except OSError as error:
+            raise ManifestError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{path} is not JSON: {error}") from error
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if type(schema) is not int or schema != SCHEMA_VERSION:
+            raise ManifestError(
+                f"{path} has schema {schema!r}, but this mtcp-serve reads schema {SCHEMA_VERSION}"
+            )
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
+                for fault in error.errors(include_url=False, include_context=False)
+            )
+            raise ManifestError(f"{path} is not a valid manifest: {faults}") from error
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``folder/manifest.json`` and return its path; a reader sees the old file or the new one.
+
+        Raises:
+            OSError: the folder does not exist or cannot be written.
+        """
+        path = Path(folder) / MANIFEST_FILE
+        text = self.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
+        write_atomic(path, text.encode())
+        return path
+
+    def check_files(self, folder: str | Path) -> None:
+        """Compare every file named in ``files`` with its SHA-256.
+
+        Raises:
+            BundleMismatchError: a file is missing, or its hash differs (both hashes are in the message).
+        """
+        for name, entry in self.files.items():
+            path = Path(folder) / name
+            try:
+                found = FileEntry.of(path).sha256
+            except OSError as error:
+                raise BundleMismatchError(
+                    f"{MANIFEST_FILE} lists {name}, but {path} cannot be read: {error.strerror or error}"
+                ) from error
+            if found != entry.sha256:
+                raise BundleMismatchError(
+                    f"{MANIFEST_FILE} says {name} has SHA-256 {entry.sha256}, but {path} has {found}"
+                )
+
+    def check_graph(self, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> None:
+        """Compare the manifest with the inputs and outputs of the opened graph.
+
+        The graph must have the one input ``image`` and one output a task, with the types and shapes of this
+        module's docstring. A symbolic (string or ``None``) height or width fits any; batch is symbolic or 1.
+
+        Raises:
+            BundleMismatchError: they differ; the message says what each side has, for every difference.
+        """
+        size = (self.input.height, self.input.width)
+        faults = _compare("input", {IMAGE_TENSOR: ("uint8", (*size, 3))}, inputs)
+        faults += _compare(
+            "output", {task.output: (task.dtype, (*size, *task.channels)) for task in self.tasks}, outputs
+        )
+        if faults:
+            raise BundleMismatchError(f"the manifest does not match the graph: {'; '.join(faults)}")
+
+
+def _compare(
+    side: str, wanted: dict[str, tuple[TensorType, tuple[int, ...]]], tensors: Sequence[GraphTensor]
+) -> list[str]:
+    """Differences between ``wanted`` (name -> type, shape without batch) and the graph's ``tensors``."""
+    found = {tensor.name: tensor for tensor in tensors}
+    if set(found) != set(wanted):
+        return [f"manifest {side}s are {sorted(wanted)}, graph {side}s are {sorted(found)}"]
+    faults = []
+    for name, (dtype, shape) in wanted.items():
+        tensor = found[name]
+        if tensor.type != _ORT_TYPES[dtype]:
+            faults.append(f"{side} {name!r}: manifest type {_ORT_TYPES[dtype]}, graph type {tensor.type}")
+        if not _fits(tensor.shape, shape):
+            faults.append(
+                f"{side} {name!r}: manifest shape {['batch', *shape]}, graph shape {list(tensor.shape)}"
+            )
+    return faults
+
+
+def _fits(found: Sequence[int | str | None], shape: tuple[int, ...]) -> bool:
+    if len(found) != len(shape) + 1:
+        return False
+    batch, *rest = found
+    return (not isinstance(batch, int) or batch == 1) and all(
+        not isinstance(axis, int) or axis == wanted for axis, wanted in zip(rest, shape, strict=True)
+    )

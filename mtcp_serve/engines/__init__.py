@@ -1,0 +1,1 @@
+"""Engines run the graph of a bundle."""

@@ -1,0 +1,112 @@
+"""The embedded engine: ONNX Runtime in this process, on CPU, CUDA or TensorRT."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MANIFEST_FILE, MODEL_FILE, Manifest, TaskSpec
+from mtcp_serve.engines.base import common_type
+from mtcp_serve.errors import BundleError, BundleMismatchError, BundleNotFoundError
+from mtcp_serve.inference.resize import Map
+from mtcp_serve.server.settings import DEFAULT_BUNDLE, Provider
+from mtcp_serve.utils.concurrency import in_thread
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_ERRORS_ONLY = 3  # severity of ONNX Runtime's log
+_log = logging.getLogger(__name__)
+
+
+class OnnxEngine:
+    """One ONNX Runtime session; it may be used from several tasks at a time."""
+
+    parallel = 1
+    """A session spreads each call over its threads; a second one beside it would only get in the way."""
+
+    def __init__(self, manifest: Manifest, session: ort.InferenceSession, device: str) -> None:
+        self.manifest = manifest
+        self.device = device
+        self._session = session
+
+    @classmethod
+    def load(cls, folder: Path, provider: Provider = "auto", threads: int = 0) -> Self:
+        """Open the bundle in ``folder``, with ``threads`` CPU threads an inference (0: one a physical core).
+
+        ``auto`` is CUDA where that can be started, and the CPU elsewhere.
+
+        Raises:
+            BundleNotFoundError: there is no bundle in ``folder``.
+            ManifestError: its manifest cannot be used.
+            BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
+            BundleError: ONNX Runtime cannot open the graph, or not on ``provider``.
+        """
+        if not (folder / MANIFEST_FILE).is_file():
+            message = f"there is no bundle in {folder} (no {MANIFEST_FILE})"
+            if folder == DEFAULT_BUNDLE:
+                message = f"this installation has no default bundle ({folder}); name the folder of one"
+            raise BundleNotFoundError(message)
+        manifest = Manifest.load(folder)
+        manifest.check_files(folder)
+        device = _choose(provider)
+        session = _open(folder / MODEL_FILE, device, threads)
+        if _PROVIDERS[device] not in session.get_providers():
+            problem = f"ONNX Runtime has {_PROVIDERS[device]}, but it could not be started on this machine"
+            if provider != "auto":
+                raise BundleError(f"{problem}; its own lines say why, and --provider cpu does without")
+            _log.warning("%s: running on the CPU", problem)
+            device = "cpu"
+        try:
+            manifest.check_graph(session.get_inputs(), session.get_outputs())
+        except BundleMismatchError as error:
+            raise BundleMismatchError(f"{folder}: {error}") from error
+        return cls(manifest, session, device)
+
+    async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
+        """See `mtcp_serve.engines.base.Engine.infer`."""
+        options = ort.RunOptions()
+        options.log_severity_level = _ERRORS_ONLY + 1
+
+        def run() -> list[Map]:
+            names = [task.output for task in tasks]
+            arrays = self._session.run(names, {IMAGE_TENSOR: images}, options)
+            return [common_type(task, array) for task, array in zip(tasks, arrays, strict=True)]
+
+        return await in_thread(run, on_cancel=lambda: setattr(options, "terminate", True))
+
+    async def close(self) -> None:
+        """See `mtcp_serve.engines.base.Engine.close`; the session goes with its last user."""
+
+
+def _choose(provider: Provider) -> str:
+    """The device to try for a provider setting; ``auto`` tries CUDA if this onnxruntime has it."""
+    available = [device for device, name in _PROVIDERS.items() if name in ort.get_available_providers()]
+    if provider == "auto":
+        return "cuda" if "cuda" in available else "cpu"
+    if provider not in available:
+        raise BundleError(
+            f"this onnxruntime cannot run on {provider}, only on {', '.join(available)}; "
+            "the build for GPUs takes its place: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+        )
+    return provider
+
+
+def _open(model: Path, device: str, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _ERRORS_ONLY
+    wanted = _PROVIDERS[device]
+    try:
+        return ort.InferenceSession(
+            model, options, providers=list(dict.fromkeys((wanted, _PROVIDERS["cpu"])))
+        )
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise BundleError(f"ONNX Runtime cannot open {model}: {error}") from error

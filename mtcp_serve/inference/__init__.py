@@ -1,0 +1,1 @@
+"""From an image to the arrays of its maps."""

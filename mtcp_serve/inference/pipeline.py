@@ -1,0 +1,142 @@
+"""From the bytes of a photo to its maps: the one way, for HTTP and the command line alike."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtcp_serve.bundle.manifest import LabelsTask, Manifest, TaskSpec
+from mtcp_serve.errors import InternalError
+from mtcp_serve.inference.images import ImageInfo, ImageLimits, decode
+from mtcp_serve.inference.registry import Choice
+from mtcp_serve.inference.resize import Map, Rule, resize_map, rule
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.utils.concurrency import in_thread, together
+
+Size = Literal["input", "model"]
+"""Maps as large as the photo, or as the model gives them."""
+
+
+@dataclass(frozen=True)
+class DenseMap:
+    """One task's answer: ``raw`` as the model gave it, and the size (pixels) that was asked for.
+
+    Arrays are uint8 (labels) or float32 ``[height, width]``; normals have a last axis of 3.
+    """
+
+    model: str
+    task: TaskSpec
+    raw: Map
+    height: int
+    width: int
+
+    @property
+    def resampled(self) -> Rule:
+        """How `values` are brought to their size."""
+        return rule(self.task, self.raw, self.height, self.width)
+
+    def values(self) -> Map:
+        """The map at its size: made anew at each call, so that nobody keeps what may be very large."""
+        return resize_map(self.task, self.raw, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The maps of one photo and what is known about how they came about."""
+
+    models: tuple[Manifest, ...]
+    image: ImageInfo
+    maps: tuple[DenseMap, ...]
+    timings: Timings
+
+
+async def predict(
+    data: bytes,
+    choices: Sequence[Choice],
+    size: Size,
+    limits: ImageLimits,
+    timings: Timings,
+    decoding: AbstractAsyncContextManager[object] | None = None,
+) -> Prediction:
+    """The maps of ``choices`` for the photo in ``data``; stage times go into ``timings``.
+
+    The photo is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
+    decoding.
+
+    Raises:
+        RequestError: what `mtcp_serve.inference.images.decode` raises.
+        InternalError: a model gave values that the task cannot have.
+    """
+    async with decoding or nullcontext():
+        with timings.measure("decode"):
+            image, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices)))
+    return await infer_maps(image, pixels, choices, size, timings)
+
+
+async def infer_maps(
+    image: ImageInfo,
+    pixels: Mapping[tuple[int, int], NDArray[np.uint8]],
+    choices: Sequence[Choice],
+    size: Size,
+    timings: Timings,
+) -> Prediction:
+    """The maps of ``choices`` for a decoded photo: ``pixels`` has it at every one of `input_sizes`.
+
+    Raises:
+        InternalError: a model gave values that the task cannot have.
+    """
+    models = {choice.manifest.name: choice.batcher for choice in choices}
+
+    async def infer(model: str) -> list[DenseMap]:
+        batcher = models[model]
+        tasks = [choice.task for choice in choices if choice.batcher is batcher]
+        height, width = batcher.engine.manifest.input.height, batcher.engine.manifest.input.width
+        raw = await batcher.infer(pixels[height, width], tasks, timings)
+        for task, values in zip(tasks, raw, strict=True):
+            check_values(task, values)
+        if size == "input":
+            height, width = image.height, image.width
+        return [DenseMap(model, task, values, height, width) for task, values in zip(tasks, raw, strict=True)]
+
+    answers = await together(infer(model) for model in models)
+    maps = {dense.task.name: dense for answer in answers for dense in answer}
+    return Prediction(
+        tuple(batcher.engine.manifest for batcher in models.values()),
+        image,
+        tuple(maps[choice.task.name] for choice in choices),
+        timings,
+    )
+
+
+def input_sizes(choices: Sequence[Choice]) -> set[tuple[int, int]]:
+    """Height and width (pixels) of the inputs of the models of ``choices``."""
+    return {(choice.manifest.input.height, choice.manifest.input.width) for choice in choices}
+
+
+def _read(
+    data: bytes, limits: ImageLimits, sizes: set[tuple[int, int]]
+) -> tuple[ImageInfo, dict[tuple[int, int], NDArray[np.uint8]]]:
+    """The photo at every size of ``sizes``; the decoded photo itself is let go of."""
+    photo = decode(data, limits, enough=2 * max(max(size) for size in sizes))
+    return photo.info, {size: photo.resized(*size) for size in sizes}
+
+
+def check_values(task: TaskSpec, values: Map) -> None:
+    """Refuse a map that no client could make sense of.
+
+    Raises:
+        InternalError: a label that the manifest does not name, or a value that is not finite.
+    """
+    if isinstance(task, LabelsTask):
+        unknown = set(np.flatnonzero(np.bincount(values.ravel(), minlength=256))) - {
+            *range(len(task.labels)),
+            task.ignore_index,
+        }
+        if unknown:
+            raise InternalError(f"the model gave class ids that task {task.name} does not name")
+    elif not np.isfinite(values).all():
+        raise InternalError(f"the model gave values for task {task.name} that are not finite")

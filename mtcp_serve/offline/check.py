@@ -1,0 +1,176 @@
+"""Whether a bundle can be trusted: its manifest, files, graphs, and the maps it makes of a photo."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from mtcp_serve.bundle.manifest import (
+    MODEL_FILE,
+    DepthTask,
+    LabelsTask,
+    Manifest,
+    NormalsTask,
+    ProbabilityTask,
+    TaskSpec,
+)
+from mtcp_serve.bundle.onnx_nodes import Node, read_graph
+from mtcp_serve.engines.loading import load_bundle
+from mtcp_serve.errors import BundleError, BundleMismatchError, InternalError
+from mtcp_serve.inference.images import ImageLimits, decode
+from mtcp_serve.inference.pipeline import check_values
+from mtcp_serve.inference.resize import Map
+from mtcp_serve.server.settings import Settings
+from mtcp_serve.utils.concurrency import run
+
+Status = Literal["ok", "failed", "not run"]
+_GRIDSAMPLE_RENAMED = 20
+"""From this opset on GridSample's default mode is called ``linear``."""
+_LENGTH_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One check: what was looked at, how it went, and what was found."""
+
+    check: str
+    status: Status
+    detail: str
+
+
+def check_bundle(folder: Path, photo: bytes | None = None, threads: int = 0) -> Iterator[Row]:
+    """Check the bundle in ``folder``, one row a check; nothing runs of a bundle whose files are not its own.
+
+    The checks: the manifest's schema; the SHA-256 of every file; of every ``.onnx`` file the opset and the
+    nodes that are known to go wrong in TensorRT; that the graph takes and gives what the manifest says; and,
+    for each task, its map of ``photo`` (of a drawn picture if there is none).
+
+    Raises:
+        RequestError: ``photo`` cannot be used.
+    """
+    data = drawing() if photo is None else photo
+    image = decode(data, ImageLimits.of(Settings()))
+    try:
+        manifest = Manifest.load(folder)
+    except BundleError as error:
+        yield Row("manifest", "failed", str(error))
+        for check in ("files", "graph", "maps"):
+            yield Row(check, "not run", "needs the manifest")
+        return
+    tasks = ", ".join(task.name for task in manifest.tasks)
+    yield Row(
+        "manifest", "ok", f"schema {manifest.schema_version}: {manifest.name} {manifest.version}, {tasks}"
+    )
+    files = _row("files", partial(_files, manifest, folder))
+    yield files
+    for name in manifest.files:
+        if name.endswith(".onnx"):
+            yield _row(f"{name} opset", partial(_opset, manifest, folder, name))
+            yield _row(f"{name} nodes", partial(_nodes, folder, name))
+    if files.status != "ok":
+        for check in ("graph", "maps"):
+            yield Row(check, "not run", "the files are not the manifest's")
+        return
+    try:
+        engine = load_bundle(folder, "cpu", threads)
+    except BundleError as error:
+        yield Row("graph", "failed", str(error))
+        yield Row("maps", "not run", "needs the graph")
+        return
+    yield Row("graph", "ok", f"opens in ONNX Runtime; takes and gives what the manifest says ({MODEL_FILE})")
+    pixels = image.resized(manifest.input.height, manifest.input.width)
+    try:
+        maps = run(engine.infer(pixels[None], manifest.tasks))
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        yield Row("maps", "failed", f"ONNX Runtime cannot run the graph: {error}")
+        return
+    for task, values in zip(manifest.tasks, maps, strict=True):
+        yield _row(f"map {task.name}", partial(_map, manifest, task, values))
+
+
+def _row(check: str, look: Callable[[], str]) -> Row:
+    try:
+        return Row(check, "ok", look())
+    except (BundleError, InternalError) as error:
+        return Row(check, "failed", str(error))
+
+
+def _files(manifest: Manifest, folder: Path) -> str:
+    manifest.check_files(folder)
+    return f"SHA-256 of {', '.join(manifest.files)}"
+
+
+def _opset(manifest: Manifest, folder: Path, name: str) -> str:
+    found, wanted = read_graph(folder / name).opset, manifest.files[name].opset
+    if wanted is not None and wanted != found:
+        raise BundleMismatchError(f"the manifest says {name} has opset {wanted}, the graph has {found}")
+    return f"opset {found}"
+
+
+def _nodes(folder: Path, name: str) -> str:
+    graph = read_graph(folder / name)
+    bad = [fault for node in graph.nodes if (fault := _fault(node, graph.opset))]
+    if bad:
+        raise BundleMismatchError("; ".join(dict.fromkeys(bad)))
+    return f"{len(graph.nodes):,} nodes, none that TensorRT is known to get wrong"
+
+
+def _fault(node: Node, opset: int) -> str | None:
+    """What is wrong with a node."""
+    if node.op_type == "CumSum":
+        return f"CumSum ({node.name}): TensorRT miscompiles it; export position encodings as constants"
+    default = "linear" if opset >= _GRIDSAMPLE_RENAMED else "bilinear"
+    if node.op_type == "GridSample" and node.strings.get("mode", default) == "linear":
+        return f"GridSample of mode linear ({node.name}): TensorRT reads it as nearest; export with opset 18"
+    return None
+
+
+def _map(manifest: Manifest, task: TaskSpec, values: Map) -> str:
+    wanted = (1, manifest.input.height, manifest.input.width, *task.channels)
+    if values.shape != wanted:
+        raise InternalError(f"the map has shape {list(values.shape)}, the manifest says {list(wanted)}")
+    check_values(task, values)
+    match task:
+        case LabelsTask():
+            present = [task.labels[i] for i in np.unique(values) if i != task.ignore_index]
+            return f"{len(present)} classes: {', '.join(present)}"
+        case DepthTask():
+            return _in_range(values[values != 0], *task.range, task.unit)
+        case NormalsTask():
+            lengths = np.linalg.norm(values, axis=-1)
+            if np.abs(lengths - 1).max() > _LENGTH_TOLERANCE:
+                raise InternalError(
+                    f"normals have lengths from {lengths.min():.3g} to {lengths.max():.3g}, not 1"
+                )
+            return f"unit length; mean z {values[..., 2].mean():.2f}"
+        case ProbabilityTask():
+            return _in_range(values, 0, 1, "")
+
+
+def _in_range(values: NDArray[np.generic], low: float, high: float, unit: str) -> str:
+    if not values.size:
+        return "no valid pixel"
+    found = f"{float(values.min()):.4g} to {float(values.max()):.4g} {unit}".strip()
+    slack = 1e-3 * (high - low)
+    if values.min() < low - slack or values.max() > high + slack:
+        raise InternalError(f"the values are {found}, the manifest says {low:g} to {high:g}")
+    return found
+
+
+def drawing() -> bytes:
+    """A drawn picture, PNG: a figure on a floor before a wall that gets darker."""
+    shade = np.linspace(200, 90, 320, dtype=np.uint8)[None, :, None]
+    image = Image.fromarray(np.broadcast_to(shade, (240, 320, 3)).copy())
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 170, 320, 240), fill=(120, 90, 60))
+    pen.rectangle((130, 110, 190, 215), fill=(40, 60, 140))
+    pen.ellipse((138, 60, 182, 112), fill=(220, 180, 150))
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,120 @@
+"""What the command line is to work on, and where the results of each go."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from mtcp_serve.errors import MtcpServeError
+from mtcp_serve.offline.results import read_metadata
+
+PHOTO_SUFFIXES: Final = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+)
+"""Endings of the files that are taken from a folder; a file that is named may be called anything."""
+VIDEO_SUFFIXES: Final = frozenset(
+    (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv")
+)
+"""Endings of the files that are taken for videos."""
+
+
+class InputError(MtcpServeError):
+    """What was named cannot be worked on."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A photo or a video, and the folder for its results."""
+
+    path: Path
+    folder: Path
+
+    @property
+    def video(self) -> bool:
+        """Whether it is a video, by its name."""
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass
+class Inputs:
+    """What was found; ``others`` are files in folders that are no photos, ``folders`` and ``links`` to
+    folders were left alone."""
+
+    items: list[Item]
+    others: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
+
+
+def collect(paths: Iterable[Path], out: Path, recursive: bool) -> Inputs:
+    """The photos and videos that ``paths`` name, and the photos in the folders that they name.
+
+    The results of a file go to ``out/STEM``, those of a file in a folder to the same place in ``out`` that it
+    has in the folder. Hidden files and folders are passed over, and so are the folders of earlier results;
+    links to folders are not followed.
+
+    Raises:
+        InputError: a path is neither a file nor a folder, a folder cannot be read, nothing was found, the
+            results of two files would go to the same place, or nothing can be written to ``out``.
+    """
+    found = Inputs([])
+    for path in paths:
+        if path.is_dir():
+            _look(path, out, recursive, found)
+        elif path.is_file():
+            found.items.append(Item(path, out / path.stem))
+        else:
+            raise InputError(f"{path} is neither a file nor a folder")
+    found.items = list({(item.path.resolve(), item.folder): item for item in found.items}.values())
+    if not found.items:
+        inside = "; --recursive looks into the folders in it" if found.folders else ""
+        raise InputError(f"there is no photo in {' or '.join(map(str, paths))}{inside}")
+    _check_apart(found.items)
+    _check_writable(out)
+    return found
+
+
+def _look(top: Path, out: Path, recursive: bool, found: Inputs) -> None:
+    for folder, folders, files in _walk(top):
+        folders[:] = sorted(name for name in folders if not read_metadata(folder / name))
+        found.links += [folder / name for name in folders if (folder / name).is_symlink()]
+        for name in files:
+            path = folder / name
+            if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file():
+                found.items.append(Item(path, out / path.relative_to(top).with_suffix("")))
+            else:
+                found.others.append(path)
+        if not recursive:
+            found.folders += [folder / name for name in folders if not (folder / name).is_symlink()]
+            return
+
+
+def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`os.walk` without hidden names, in order; it fails where a folder cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for folder, folders, files in os.walk(top, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield Path(folder), folders, sorted(name for name in files if not name.startswith("."))
+
+
+def _check_apart(items: Sequence[Item]) -> None:
+    places: dict[Path, Path] = {}
+    for item in items:
+        other = places.setdefault(item.folder, item.path)
+        if other != item.path:
+            raise InputError(
+                f"the results of {other} and {item.path} would overwrite each other in {item.folder}; "
+                "give them different names, or work on them one after the other with different --out"
+            )
+
+
+def _check_writable(out: Path) -> None:
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"the results cannot go to {out}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"the results cannot go to {out}: {there} cannot be written")

@@ -1,0 +1,51 @@
+"""Videos on disk: the maps of their frames, or films of them.
+
+Without a film every frame is treated as a photo is; its files are in ``OUT/STEM/frames/NUMBER``, where
+``NUMBER`` counts all frames of the video from 0. A film is an MP4 (H.264, yuv420p, BT.709, no sound) in
+``OUT/STEM``, one a `Layer`, as large as the video and with its time stamps; an odd side is made even by
+repeating the last row or column. ``metadata.json``, there and in ``frames``, is written last, as with photos.
+
+Frames are decoded, predicted and written one by one. A film is encoded in segments of `SEGMENT` frames, which
+are joined at the end; whoever is killed in between goes on after the last segment, and the film comes out as
+if nothing had happened.
+
+PyAV does the decoding and encoding (the extra ``video``); this level does without it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mtcp_serve.errors import MtcpServeError
+from mtcp_serve.inference.registry import Choice
+
+Progress = Callable[[int, int | None], object]
+"""Told how many frames of a video are done, and of how many where that is known."""
+
+SEGMENT = 64
+"""Frames that are encoded together: what is lost, at most, when the process is killed."""
+
+
+class VideoError(MtcpServeError):
+    """A file is no video that can be decoded, or its pictures cannot be encoded."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A film of the colours of a task: alone, or laid over the video with ``opacity`` (0 to 1)."""
+
+    choice: Choice
+    opacity: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its file, without the ending."""
+        task = self.choice.task.name
+        return task if self.opacity is None else f"{task}-overlay"
+
+
+@dataclass(frozen=True)
+class Film:
+    """What is made of each ``every``-th frame of a video: films of ``layers``, or maps if there is none."""
+
+    layers: tuple[Layer, ...] = ()
+    every: int = 1

@@ -1,0 +1,207 @@
+"""A video on disk to films of its maps, or to the maps of its frames."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mtcp_serve.inference.images import ImageLimits, Photo
+from mtcp_serve.inference.pipeline import Prediction, Size, infer_maps, input_sizes
+from mtcp_serve.inference.registry import Choice
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.offline.inputs import Item
+from mtcp_serve.offline.results import (
+    METADATA_FILE,
+    discard,
+    fingerprints,
+    finished,
+    metadata,
+    publish,
+    sha256,
+)
+from mtcp_serve.offline.video import SEGMENT, Film, Progress, VideoError
+from mtcp_serve.offline.video.drawing import draw
+from mtcp_serve.offline.video.reader import Frame, VideoReader
+from mtcp_serve.offline.video.segments import Segments
+from mtcp_serve.offline.video.writer import SegmentEncoder, join
+from mtcp_serve.offline.writer import Done, Wanted, write_result
+from mtcp_serve.utils.atomic import Staging, partial_folder, room, write_atomic
+from mtcp_serve.utils.concurrency import in_thread
+
+
+async def predict_video(
+    item: Item, wanted: Wanted, limits: ImageLimits, pool: Executor, progress: Progress
+) -> Done:
+    """Write the films that ``wanted`` asks for, or the maps of the frames; see `mtcp_serve.offline.video`.
+
+    Raises:
+        VideoError: the file is no video, or no frame can be decoded.
+        ImageTooLargeError: the frames exceed ``limits``.
+        NoRoomError: the disk is full.
+        OSError: the video cannot be read, or the results not be written.
+    """
+    source = {"file": item.path.name, "sha256": await in_thread(partial(sha256, item.path))}
+    film = wanted.film
+    if film.layers:
+        folder, made_from = item.folder, _film_made_from(film, source)
+    else:
+        folder, made_from = item.folder / "frames", {**wanted.made_from(source), "every": film.every}
+    found = None if wanted.overwrite else finished(folder, made_from)
+    if found:
+        return Done(skipped=True, fault=found["fault"])
+    reader = await in_thread(partial(VideoReader, item.path, limits))
+    with reader:
+        if film.layers:
+            return await _write_films(reader, folder, film, made_from, progress)
+        return await _write_frames(reader, folder, wanted, made_from, pool, progress)
+
+
+def _film_made_from(film: Film, source: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "source": source,
+        "models": fingerprints(layer.choice.manifest for layer in film.layers),
+        "films": {layer.name: layer.opacity for layer in film.layers},
+        "every": film.every,
+    }
+
+
+async def _write_films(
+    reader: VideoReader, folder: Path, film: Film, made_from: dict[str, Any], progress: Progress
+) -> Done:
+    names = [layer.name for layer in film.layers]
+    work = partial_folder(folder)
+    staging = Staging(work / "films")
+    with room(folder, staging):
+        segments = await in_thread(partial(Segments, work, names, made_from))
+        notes = await _encode(reader, segments, film, staging, progress)
+        if not segments.times:
+            shutil.rmtree(work)
+            raise VideoError(f"no frame of it can be decoded; {reader.fault or 'there is none'}")
+        await in_thread(partial(_join, reader, segments, names, staging))
+        answer = {"frames": len(segments.times), "seconds": float(reader.end * reader.time_base)}
+        files = [f"{name}.mp4" for name in names]
+        staging.write(METADATA_FILE, metadata(made_from, files, answer, reader.fault))
+        publish(staging, folder)
+    shutil.rmtree(work)
+    return Done(fault=reader.fault, notes=notes)
+
+
+async def _encode(
+    reader: VideoReader, segments: Segments, film: Film, staging: Staging, progress: Progress
+) -> tuple[str, ...]:
+    """Add the segments that are not there yet; what is to be said of the films."""
+    choices = tuple({layer.choice.task.name: layer.choice for layer in film.layers}.values())
+    times: list[int] = []
+    encoders: dict[str, SegmentEncoder] = {}
+    notes = ["its sound is left out"] if reader.sound else []
+
+    def encode(frame: Frame, pixels: NDArray[np.uint8], prediction: Prediction) -> None:
+        maps = {dense.task.name: dense for dense in prediction.maps}
+        for layer in film.layers:
+            if layer.name not in encoders:
+                encoders[layer.name] = SegmentEncoder(
+                    *reader.shape, reader.time_base, reader.rate, reader.aspect
+                )
+            encoders[layer.name].add(draw(layer, maps[layer.choice.task.name], pixels), frame.time)
+        times.append(frame.time)
+
+    def keep() -> None:
+        made = {name: encoder.finish() for name, encoder in encoders.items()}
+        staging.bytes = sum(map(len, made.values()))
+        segments.add(list(times), made)
+        times.clear()
+        encoders.clear()
+
+    async for frame in _frames(reader, film.every, len(segments.times) * film.every):
+        pixels, prediction = await _predict(reader, frame, choices, "input")
+        await in_thread(partial(encode, frame, pixels, prediction))
+        if len(times) == SEGMENT:
+            await in_thread(keep)
+        progress(len(segments.times) + len(times), _total(reader, film.every))
+    if times:
+        await in_thread(keep)
+    height, width = reader.shape
+    if height % 2 or width % 2:
+        notes.append(f"{width} x {height} was padded to even sides, as H.264 needs them")
+    return tuple(notes)
+
+
+def _join(reader: VideoReader, segments: Segments, names: Sequence[str], staging: Staging) -> None:
+    """Make the films of their segments."""
+    shutil.rmtree(staging.folder, ignore_errors=True)
+    staging.folder.mkdir()
+    staging.bytes = sum(path.stat().st_size for name in names for path in segments.films(name))
+    for name in names:
+        with (staging.folder / f"{name}.mp4").open("xb") as file:
+            join(segments.films(name), segments.times, reader.end, reader.time_base, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+async def _write_frames(
+    reader: VideoReader,
+    folder: Path,
+    wanted: Wanted,
+    made_from: dict[str, Any],
+    pool: Executor,
+    progress: Progress,
+) -> Done:
+    names: list[str] = []
+    every = wanted.film.every
+    async for frame in _frames(reader, every, 0):
+        name = f"{frame.index:06d}"
+        time = round(float(frame.time * reader.time_base), 6)
+        source = {**made_from["source"], "frame": frame.index, "seconds": time}
+        frame_made_from = wanted.made_from(source)
+        if wanted.overwrite or not finished(folder / name, frame_made_from):
+            pixels, prediction = await _predict(reader, frame, wanted.choices, wanted.size)
+            photo = Photo(Image.fromarray(pixels), prediction.image) if wanted.overview else None
+            await in_thread(
+                partial(write_result, folder / name, prediction, photo, wanted, frame_made_from, pool)
+            )
+        names.append(name)
+        progress(len(names), _total(reader, every))
+    if not names:
+        raise VideoError(f"no frame of it can be decoded; {reader.fault or 'there is none'}")
+    with room(folder, Staging(folder)):
+        await in_thread(partial(_finish_frames, folder, names, made_from, reader.fault))
+    return Done(fault=reader.fault)
+
+
+def _finish_frames(folder: Path, names: Sequence[str], made_from: dict[str, Any], fault: str | None) -> None:
+    """Say that all frames are there, and delete those of other choices of frames."""
+    for other in folder.iterdir():
+        if other.is_dir() and other.name.isdigit() and other.name not in names:
+            discard(other)
+            if not any(other.iterdir()):
+                other.rmdir()
+    files = [f"{name}/{METADATA_FILE}" for name in names]
+    write_atomic(folder / METADATA_FILE, metadata(made_from, files, {"frames": len(names)}, fault))
+
+
+async def _frames(reader: VideoReader, every: int, first: int) -> AsyncIterator[Frame]:
+    """`VideoReader.frames` beside the event loop."""
+    frames = reader.frames(every, first)
+    while (frame := await in_thread(partial(next, frames, None))) is not None:
+        yield frame
+
+
+async def _predict(
+    reader: VideoReader, frame: Frame, choices: Sequence[Choice], size: Size
+) -> tuple[NDArray[np.uint8], Prediction]:
+    """The upright frame, ``[height, width, 3]`` uint8 RGB, and its maps."""
+    pixels = await in_thread(frame.pixels)
+    photo = Photo(Image.fromarray(pixels), reader.info(pixels))
+    inputs = await in_thread(lambda: {size: photo.resized(*size) for size in input_sizes(choices)})
+    return pixels, await infer_maps(photo.info, inputs, choices, size, Timings())
+
+
+def _total(reader: VideoReader, every: int) -> int | None:
+    return None if reader.frame_count is None else -(-reader.frame_count // every)

@@ -1,0 +1,236 @@
+"""A video file to upright RGB frames, one at a time, within the limits of photos."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import av
+import numpy as np
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from mtcp_serve.errors import ImageTooLargeError
+from mtcp_serve.inference.images import ImageInfo, ImageLimits
+from mtcp_serve.offline.video import VideoError
+
+_CONTAINERS: Final = "mov,matroska,avi,mpegts,mpeg,flv,ogg"
+"""None of them refers to other files, as a playlist does."""
+_RATE: Final = Fraction(25)
+"""Frames a second of a video that does not say."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame: its number in the video, and when it is shown, in units of `VideoReader.time_base` from 0."""
+
+    index: int
+    time: int
+    _frame: av.VideoFrame
+    _reader: "VideoReader"
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The upright frame, ``[height, width, 3]`` uint8 RGB."""
+        return self._reader.upright(self._frame)
+
+
+class VideoReader:
+    """The first video stream of a file. A context manager: it closes the file.
+
+    Raises:
+        VideoError: no video that can be decoded.
+        ImageTooLargeError: its frames have more pixels, or a longer side, than ``limits``.
+    """
+
+    def __init__(self, path: Path, limits: ImageLimits) -> None:
+        options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+        try:
+            self._container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(f"not a video that can be read, or cut short ({_words(error)})") from error
+        try:
+            self._stream = self._choose(limits)
+        except BaseException:
+            self._container.close()
+            raise
+        self._size = path.stat().st_size
+        self._limits = limits
+        self._rotation: int | None = None
+        self._start = 0
+        rate = self._stream.average_rate or self._stream.guessed_rate or _RATE
+        self.rate = Fraction(rate)
+        """Frames a second, on average."""
+        self.time_base = Fraction(self._stream.time_base or 1 / self.rate)
+        """Seconds a unit of time stamps."""
+        self._step = max(round(1 / self.rate / self.time_base), 1)
+        self.end = 0
+        """When the last frame that was decoded ends."""
+        self.decoded = 0
+        """Frames that were decoded."""
+        self.fault: str | None = None
+        """What was the first thing wrong with the file, known when all frames were read."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    @property
+    def frame_count(self) -> int | None:
+        """About how many frames there are, as the header has it."""
+        if self._stream.frames:
+            return self._stream.frames
+        seconds = self._tagged_seconds()
+        if seconds is None and self._stream.duration is not None:
+            seconds = float(self._stream.duration * self.time_base)
+        return None if seconds is None else round(seconds * self.rate)
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is sound beside the pictures."""
+        return bool(self._container.streams.audio)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width (pixels) of the upright frames; of those in the file before one was decoded."""
+        quarter = self._rotation is not None and self._rotation % 180 != 0
+        return (self._width, self._height) if quarter else (self._height, self._width)
+
+    @property
+    def aspect(self) -> Fraction:
+        """Width of a pixel of the upright frame over its height."""
+        ratio = self._stream.sample_aspect_ratio or Fraction(1)
+        return 1 / ratio if self._rotation is not None and self._rotation % 180 else Fraction(ratio)
+
+    def info(self, pixels: NDArray[np.uint8]) -> ImageInfo:
+        """What is known of a frame."""
+        context = self._stream.codec_context
+        return ImageInfo(
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            format=context.name,
+            mode=context.pix_fmt or "",
+            exif_rotated=bool(self._rotation),
+            animated=False,
+        )
+
+    def frames(self, every: int = 1, first: int = 0) -> Iterator[Frame]:
+        """Each ``every``-th frame from number ``first`` on; what comes before is decoded, but not shown.
+
+        Damaged frames are left out, or come as the decoder mends them; `fault` says where the first one is.
+
+        Raises:
+            ImageTooLargeError: the frames grow beyond the limits on the way.
+        """
+        start: int | None = None
+        last = -1
+        for index, frame in enumerate(self._decode()):
+            if self._rotation is None:
+                self._rotation = frame.rotation
+            if start is None:
+                start = self._start = frame.pts or 0
+            time = index * self._step if frame.pts is None else frame.pts - start
+            last = time = max(time, last + 1)
+            self.decoded = index + 1
+            self.end = time + (frame.duration or self._step)
+            _check_size(frame.width, frame.height, self._limits)
+            if index >= first and index % every == 0:
+                yield Frame(index, time, frame, self)
+        self._look_for_a_cut()
+
+    def upright(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """``frame`` as RGB, at the size of the first one, turned as the file says."""
+        turned = (self._rotation or 0) // 90 % 4  # quarter turns counter-clockwise
+        pixels = frame.to_ndarray(format="rgb24", width=self._width, height=self._height)
+        return np.ascontiguousarray(np.rot90(pixels, turned))
+
+    def _choose(self, limits: ImageLimits) -> VideoStream:
+        for stream in self._container.streams.video:
+            context = stream.codec_context
+            if context is None or not context.width or not context.height:
+                continue
+            _check_size(context.width, context.height, limits)
+            self._width, self._height = context.width, context.height
+            context.options = {"max_pixels": str(limits.max_pixels)}
+            return stream
+        raise VideoError("there is no video stream in it that can be decoded")
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, OSError) as error:
+                self._note(_words(error))
+                yield from self._rest()
+                return
+            if packet is None:
+                return
+            if packet.is_corrupt:
+                self._note("a damaged packet")
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                self._note(_words(error))
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    self._note("a damaged frame")
+                yield frame
+
+    def _rest(self) -> Iterator[av.VideoFrame]:
+        """The frames that the decoder still holds."""
+        try:
+            yield from self._stream.decode(None)
+        except av.FFmpegError as error:
+            self._note(_words(error))
+
+    def _note(self, what: str) -> None:
+        if self.fault is None:
+            seconds = float(self.end * self.time_base)
+            self.fault = (
+                f"damaged or cut short at or soon after frame {self.decoded} ({seconds:.2f} s): {what}"
+            )
+
+    def _look_for_a_cut(self) -> None:
+        """Compare what was decoded with what the header promised."""
+        entries = self._stream.index_entries
+        cut = any(entry.pos + entry.size > self._size for entry in entries)
+        if self._container.format.name == "avi":
+            cut |= self.decoded < self._stream.frames
+        tagged = self._tagged_seconds()
+        if tagged is not None:
+            cut |= float((self._start + self.end) * self.time_base) < tagged - max(0.5, 3 / float(self.rate))
+        if cut and self.fault is None:
+            seconds = float(self.end * self.time_base)
+            self.fault = f"cut short after frame {self.decoded - 1} ({seconds:.2f} s)"
+
+    def _tagged_seconds(self) -> float | None:
+        """When the stream ends, as Matroska has it."""
+        found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", self._stream.metadata.get("DURATION", ""))
+        if found is None:
+            return None
+        hours, minutes, seconds = map(float, found.groups())
+        return 3600 * hours + 60 * minutes + seconds
+
+
+def _check_size(width: int, height: int, limits: ImageLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageTooLargeError(
+            f"the frames are {width} x {height} = {width * height} pixels, the limit is {limits.max_pixels}"
+        )
+    if max(width, height) > limits.max_side:
+        raise ImageTooLargeError(
+            f"the frames are {width} x {height} pixels, the limit of a side is {limits.max_side}"
+        )
+
+
+def _words(error: Exception) -> str:
+    """What the library says, without its numbers and file names."""
+    return (getattr(error, "strerror", None) or str(error)).split(":")[0]

@@ -1,0 +1,1 @@
+"""Maps as people and programs take them away: metadata, visualizations, formats."""

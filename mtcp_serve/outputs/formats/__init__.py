@@ -1,0 +1,17 @@
+"""Response formats. A new one is a file with a `Writer` and its class in the list below."""
+
+from mtcp_serve.outputs.formats.base import Writer
+from mtcp_serve.outputs.formats.json import JsonWriter
+from mtcp_serve.outputs.formats.multipart import MultipartWriter
+from mtcp_serve.outputs.formats.npz import NpzWriter
+from mtcp_serve.outputs.formats.png import PngWriter
+from mtcp_serve.outputs.formats.zip import ZipWriter
+
+__all__ = ["BATCH_FORMATS", "FORMATS", "Writer"]
+
+_WRITERS: list[type[Writer]] = [JsonWriter, NpzWriter, ZipWriter, MultipartWriter, PngWriter]
+
+FORMATS = {writer.name: writer for writer in _WRITERS}
+"""By name; the first is the default."""
+BATCH_FORMATS = {name: writer for name, writer in FORMATS.items() if not writer.single}
+"""Those that hold several photos."""

@@ -1,0 +1,60 @@
+"""``npz``: the arrays as they are, for ``numpy.load``."""
+
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import write_array
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.resize import Map
+from mtcp_serve.outputs.formats.archive import Archive
+from mtcp_serve.outputs.formats.base import Writer
+from mtcp_serve.outputs.metadata import describe_map
+from mtcp_serve.outputs.schemas import MapOut
+from mtcp_serve.outputs.visualize import colourise
+
+
+class NpzWriter(Writer):
+    """Uncompressed: a member a map, named after its task, and ``metadata``, the JSON as a string.
+
+    Pictures are uint8 ``[height, width, 3]`` members ``TASK.visualization``.
+    """
+
+    name = "npz"
+    media_type = "application/x-npz"
+    description = (
+        "a member a map named after its task (uint8 labels, float32 otherwise), stored, not deflated, and "
+        "member `metadata`, the JSON without PNGs as a string"
+    )
+
+    def __init__(self, pool: Executor, visualize: bool = False) -> None:
+        super().__init__(pool, visualize)
+        self._archive = Archive()
+
+    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+        maps = {}
+        made = self.pool.map(self._encode, prediction.maps)
+        for dense, (values, metadata, picture) in zip(prediction.maps, made, strict=True):
+            name = dense.task.name
+            self._member(folder + name, values)
+            if picture is not None:
+                self._member(f"{folder}{name}.visualization", picture)
+            maps[name] = metadata
+        return maps
+
+    def _encode(self, dense: DenseMap) -> tuple[Map, MapOut, NDArray[np.uint8] | None]:
+        values = dense.values()
+        picture = np.asarray(colourise(dense.task, values)) if self.visualize else None
+        return values, describe_map(dense, values), picture
+
+    def finish(self, document: BaseModel) -> bytes:
+        """The archive."""
+        self._member("metadata", np.array(document.model_dump_json(exclude_none=True)))
+        return self._archive.finish()
+
+    def _member(self, name: str, array: NDArray[Any]) -> None:
+        with self._archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            write_array(member, array, allow_pickle=False)

@@ -1,0 +1,35 @@
+"""``zip``: the PNG files and their metadata, to unpack and look at."""
+
+from concurrent.futures import Executor
+
+from pydantic import BaseModel
+
+from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.outputs.formats.archive import Archive
+from mtcp_serve.outputs.formats.base import Writer, encode_maps
+from mtcp_serve.outputs.schemas import MapOut
+
+
+class ZipWriter(Writer):
+    """``TASK.png``, ``TASK.visualization.png`` and ``metadata.json``; stored, a PNG is compressed already."""
+
+    name = "zip"
+    media_type = "application/zip"
+    description = "`TASK.png` for each map and `metadata.json`"
+
+    def __init__(self, pool: Executor, visualize: bool = False) -> None:
+        super().__init__(pool, visualize)
+        self._archive = Archive()
+
+    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+        maps = {}
+        for name, encoded in encode_maps(prediction, self.pool, self.visualize).items():
+            for file, data in encoded.files(folder + name):
+                self._archive.writestr(file, data)
+            maps[name] = encoded.metadata
+        return maps
+
+    def finish(self, document: BaseModel) -> bytes:
+        """The archive."""
+        self._archive.writestr("metadata.json", document.model_dump_json(exclude_none=True, indent=1))
+        return self._archive.finish()

@@ -1,0 +1,159 @@
+"""The bodies of the answers: what is sent and what the OpenAPI document says are the same classes.
+
+A field whose value is ``None`` is left out of the answer.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from mtcp_serve.bundle.manifest import InputSpec, TaskSpec
+from mtcp_serve.inference.resize import Rule
+
+
+class ModelRef(BaseModel):
+    """The model that made the maps, and the size (pixels) of its input."""
+
+    name: str
+    version: str
+    width: int
+    height: int
+
+
+class ImageOut(BaseModel):
+    """The photo as it was read; ``width`` and ``height`` (pixels) are those after EXIF orientation."""
+
+    width: int
+    height: int
+    format: str
+    mode: str = Field(description="Pixel format in the file, by Pillow's name.")
+    exif_rotated: bool = Field(description="An EXIF orientation was applied.")
+    animated: bool = Field(description="The file has more frames or pages; the first was used.")
+
+
+class Label(BaseModel):
+    """A class: its id (the pixel value), its name, and a colour for display."""
+
+    id: int
+    name: str
+    color: str
+
+
+class _MapOut(BaseModel):
+    model: str
+    trained_on: str | None = None
+    width: int
+    height: int
+    resampled: Rule = Field(description="How the map was brought from the model's size to this one.")
+    png: str | None = Field(default=None, description="The map as PNG, base64. Only in format json.")
+    visualization: str | None = Field(
+        default=None, description="A picture of the map, PNG, base64. Only in format json with visualize."
+    )
+
+
+class LabelsOut(_MapOut):
+    """Classes. PNG: 8-bit indexed, pixel = class id; the palette is for display only."""
+
+    kind: Literal["labels"] = "labels"
+    dataset: str
+    labels: list[Label]
+    present: list[int] = Field(description="Ids of the classes that occur in this map.")
+    ignore_index: int = Field(description="Pixel value for 'no class'.")
+
+
+class DepthOut(_MapOut):
+    """Depth. PNG: 16-bit grey; pixel 0 is invalid, others mean ``png_offset + png_scale * pixel``."""
+
+    kind: Literal["depth"] = "depth"
+    unit: str
+    metric: bool
+    png_scale: float
+    png_offset: float
+    min: float | None = Field(default=None, description="Smallest valid value, in `unit`.")
+    max: float | None = Field(default=None, description="Largest valid value, in `unit`.")
+
+
+class NormalsOut(_MapOut):
+    """Unit surface normals. PNG: 8-bit RGB, ``round((n + 1) * 127.5)``."""
+
+    kind: Literal["normals"] = "normals"
+    frame: str = Field(description="Where the axes point.")
+
+
+class ProbabilityOut(_MapOut):
+    """A probability a pixel. PNG: 8-bit grey, ``round(255 * p)``."""
+
+    kind: Literal["probability"] = "probability"
+    range: tuple[float, float] = (0.0, 1.0)
+
+
+MapOut = Annotated[LabelsOut | DepthOut | NormalsOut | ProbabilityOut, Field(discriminator="kind")]
+
+
+class PredictOut(BaseModel):
+    """The answer of ``POST /predict``."""
+
+    models: list[ModelRef]
+    image: ImageOut
+    maps: dict[str, MapOut] = Field(description="By task name, in the order asked for.")
+    timings_ms: dict[str, float] = Field(description="Milliseconds: queue, decode, infer, encode.")
+
+
+class PhotoResult(BaseModel):
+    """What became of one photo of a batch: an answer, or an error, as it would have been for it alone."""
+
+    index: int = Field(description="Place of the photo in the request, from 0.")
+    name: str | None = Field(default=None, description="File name in the request.")
+    status: int = Field(description="HTTP status that the photo alone would have been answered with.")
+    answer: PredictOut | None = None
+    error: "ErrorDetail | None" = None
+
+
+class BatchOut(BaseModel):
+    """The answer of ``POST /predict/batch``, in the order of the photos."""
+
+    results: list[PhotoResult]
+
+
+class ModelOut(BaseModel):
+    """A loaded model."""
+
+    name: str
+    version: str
+    default: bool = Field(description="The model given first, which goes before the others.")
+    device: str
+    input: InputSpec
+    tasks: list[TaskSpec]
+    parameters: int | None = None
+    gmacs: float | None = None
+    license: str | None = None
+    description: str | None = None
+
+
+class ModelsOut(BaseModel):
+    """The answer of ``GET /models``."""
+
+    models: list[ModelOut]
+    tasks: dict[str, str] = Field(
+        description="Every task there is, and the model that answers it when a request names none."
+    )
+
+
+class HealthOut(BaseModel):
+    """The answer of the health checks."""
+
+    status: Literal["live", "ready"]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong: for programs, for people, and what to do about it."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class ErrorOut(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail

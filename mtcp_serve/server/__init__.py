@@ -1,0 +1,1 @@
+"""The gateway: HTTP, the Open Inference Protocol, and what guards them."""

@@ -1,0 +1,157 @@
+"""HTTP/1.1 as uvicorn reads it, and what it leaves open: slow heads, bad ones, answers before the body."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mtcp_serve.errors import InvalidRequestError
+from mtcp_serve.server.security.headers import EVERYWHERE
+
+HEAD_S = 10.0
+"""Seconds that the head of a request may take; then the connection is closed."""
+HEAD_BYTES = 32 * 1024
+"""Longest head (bytes); a longer one is answered 400."""
+
+REST_BYTES = 64 * 2**20
+"""Bytes of a body that are passed over after its answer; then the connection is cut."""
+
+SEND_S = 30.0
+"""Seconds in which a client must take what is ready to be sent; then the connection is cut."""
+
+
+class _Transport:
+    """A connection as uvicorn sees it: its `close` is asked to ``close``, which may wait."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[asyncio.Transport], None]) -> None:
+        self._transport = transport
+        self._close = close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """See `BoundedHttp`."""
+        self._close(self._transport)
+
+
+class BoundedHttp(H11Protocol):
+    """uvicorn's protocol; a client that sends a head slowly, or none, does not hold a connection for ever.
+
+    Nor does one that goes on with a body after its answer: what nobody reads has the time of a head, and
+    `REST_BYTES`. A connection that the answer ends is not closed before: the system would throw the answer
+    away with the body, and the client, or a proxy, would see nothing but a broken connection.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+    _lingers = False
+    _passed_over = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first head."""
+        super().connection_made(_Transport(transport, self._close))  # type: ignore[arg-type]
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Read; after a head or its first part the time starts or ends."""
+        if self._unread:
+            self._passed_over += len(data)
+        if self._passed_over > REST_BYTES:
+            self.transport.abort()
+        elif self._lingers:
+            self._discard(data)
+        else:
+            super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next head, or for the rest of a body that was answered early."""
+        super().on_response_complete()
+        self._passed_over = 0
+        if self._lingers:
+            self._unset_keepalive_if_required()  # nothing is kept alive: the time is ours
+        if self._unread:
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._unwatch()
+        super().connection_lost(exc)
+        self._unstall()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(SEND_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._unstall()
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a head that is no HTTP in the shape of every error."""
+        error = InvalidRequestError(f"{msg.rstrip('.')}, or its head is longer than {HEAD_BYTES} bytes")
+        body = json.dumps(error.body()).encode()
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+            *EVERYWHERE.items(),
+        ]
+        for event in (
+            h11.Response(status_code=error.status, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _close(self, transport: asyncio.Transport) -> None:
+        """Close; while a body is under way that nobody reads, only this side, and the other one later."""
+        if self._lingers or not self._unread:
+            transport.close()
+            return
+        self._lingers = True
+        if transport.can_write_eof():  # not with TLS
+            try:
+                transport.write_eof()
+            except OSError:  # the client is gone
+                transport.close()
+
+    def _discard(self, data: bytes) -> None:
+        """Read on to the end of the body, for nothing."""
+        self.conn.receive_data(data)
+        try:
+            while isinstance(self.conn.next_event(), h11.Data):
+                pass
+        except h11.RemoteProtocolError:
+            self.transport.close()
+        if self.conn.their_state is not h11.SEND_BODY:
+            self.transport.close()
+
+    @property
+    def _unread(self) -> bool:
+        answered = self.conn.our_state in (h11.DONE, h11.CLOSED)
+        return answered and self.conn.their_state is h11.SEND_BODY
+
+    def _watch(self) -> None:
+        waiting = self.conn.their_state is h11.IDLE or self._unread
+        if not waiting or self.transport.is_closing():
+            self._unwatch()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _unstall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

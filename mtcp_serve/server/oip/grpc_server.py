@@ -1,0 +1,190 @@
+"""The protocol over gRPC. Imported only when a port is set; needs ``mtcp-serve[triton]``."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, SettingsError
+from mtcp_serve.inference.resize import Map
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.server.error_handlers import note
+from mtcp_serve.server.oip import model as protocol
+from mtcp_serve.server.oip.grpc_calls import Calls, text
+from mtcp_serve.server.oip.infer import HINT, Tensor, images_of, infer, tasks_of
+from mtcp_serve.server.security.api_keys import ApiKeys
+from mtcp_serve.server.security.tls import Tls
+from mtcp_serve.server.service import Service
+
+_FRAMING = 64 * 1024
+_PING_MS = (
+    30_000  # a client is asked so often whether it is there: its calls hold places, and their answers memory
+)
+_PONG_MS = 10_000  # one that says nothing for so long is cut off
+
+
+@asynccontextmanager
+async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
+    """Answer gRPC on the settings' port while the block lasts; then finish what was accepted.
+
+    Raises:
+        SettingsError: the port is taken, or the certificate or its key cannot be used.
+    """
+    settings = service.settings
+    tls = Tls.of(settings)
+    server = grpc.aio.server(
+        interceptors=[Calls(service, keys)],
+        maximum_concurrent_rpcs=settings.uploads + settings.concurrency + settings.queue,
+        options=[
+            ("grpc.max_receive_message_length", settings.batch_bytes + _FRAMING),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", _PING_MS),
+            ("grpc.keepalive_timeout_ms", _PONG_MS),
+        ],
+    )
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), server)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
+    try:
+        if tls is None:
+            server.add_insecure_port(address)
+        else:
+            key, chain, authorities = tls.for_grpc()
+            server.add_secure_port(
+                address,
+                grpc.ssl_server_credentials([(key, chain)], authorities, authorities is not None),
+            )
+    except RuntimeError as error:
+        raise SettingsError(f"gRPC cannot listen on {address}: {error}") from error
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(grace=settings.deadline_s)
+
+
+class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """The calls of the protocol; those that are not here are answered UNIMPLEMENTED.
+
+    A `RequestError` that one raises becomes the status of the call (`mtcp_serve.server.oip.grpc_calls`).
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's names
+        """Whether the process runs."""
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether requests are taken."""
+        return service_pb2.ServerReadyResponse(ready=not self._service.draining)
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Name, version and extensions."""
+        return service_pb2.ServerMetadataResponse(**protocol.SERVER)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether there is such a model."""
+        try:
+            protocol.find(self._service.models, request.name, request.version)
+        except NotFoundError:
+            return service_pb2.ModelReadyResponse(ready=False)
+        return service_pb2.ModelReadyResponse(ready=True)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Inputs and outputs of a model."""
+        manifest = self._manifest(request)
+        return service_pb2.ModelMetadataResponse(**protocol.metadata(manifest))
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Triton's configuration of a model, the manifest among its parameters."""
+        described = protocol.config(self._manifest(request), self._service.settings.batch_photos)
+        config = json_format.ParseDict(described, model_config_pb2.ModelConfig())
+        return service_pb2.ModelConfigResponse(config=config)
+
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The models."""
+        return service_pb2.RepositoryIndexResponse(models=protocol.index(self._service.models))
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Maps of photos; a cancelled call leaves the queue."""
+        return await self._infer(request)
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """`ModelInfer` for one request after the other; an error is an answer and ends nothing."""
+        async for request in requests:
+            try:
+                answer = await self._infer(request)
+            except RequestError as error:
+                note(error)
+                self._service.metrics.errors.labels(error.code).inc()
+                yield service_pb2.ModelStreamInferResponse(error_message=text(error))
+            else:
+                yield service_pb2.ModelStreamInferResponse(infer_response=answer)
+
+    def _manifest(self, request: Any) -> Manifest:
+        return protocol.find(self._service.models, request.name, request.version).engine.manifest
+
+    async def _infer(self, request: Any) -> Any:
+        service = self._service
+        service.check()
+        with service.models.lease() as models:
+            batcher = protocol.find(models, request.model_name, request.model_version)
+            tasks = tasks_of(batcher, [output.name for output in request.outputs])
+            images = images_of(batcher, list(_tensors(request)), service.settings.batch_photos)
+            timings = [Timings() for _ in images]
+            arrival = time.perf_counter()
+
+            async def work() -> list[Map]:
+                for times in timings:
+                    times.add("queue", arrival, time.perf_counter())
+                return await infer(batcher, images, tasks, timings)
+
+            maps = await service.admission.run(work)
+            for times in timings:
+                service.observe(times)
+            manifest = batcher.engine.manifest
+        return service_pb2.ModelInferResponse(
+            model_name=manifest.name,
+            model_version=manifest.version,
+            id=request.id,
+            outputs=[
+                {"name": task.output, "datatype": protocol.datatype(task), "shape": values.shape}
+                for task, values in zip(tasks, maps, strict=True)
+            ],
+            raw_output_contents=[np.ascontiguousarray(values).tobytes() for values in maps],
+        )
+
+
+def _tensors(request: Any) -> list[Tensor]:
+    raw = list(request.raw_input_contents)
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidBodyError(
+            f"the request has {len(request.inputs)} inputs and {len(raw)} raw contents", HINT
+        )
+
+    def read(index: int) -> Callable[[], NDArray[np.uint8]]:
+        if raw:
+            return lambda: np.frombuffer(raw[index], np.uint8)
+        return lambda: _contents(request.inputs[index].contents.uint_contents)
+
+    return [
+        Tensor(tensor.name, tensor.datatype, tuple(tensor.shape), read(index))
+        for index, tensor in enumerate(request.inputs)
+    ]
+
+
+def _contents(values: Any) -> NDArray[np.uint8]:
+    wide = np.asarray(values, np.int64)
+    if wide.size and wide.max() > 255:
+        raise InvalidBodyError("uint_contents has values above 255", HINT)
+    return wide.astype(np.uint8)

@@ -1,0 +1,128 @@
+"""Bodies of the protocol's REST form: JSON, with the binary tensor extension after it."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mtcp_serve.bundle.manifest import Manifest, TaskSpec
+from mtcp_serve.errors import InvalidBodyError
+from mtcp_serve.inference.resize import Map
+from mtcp_serve.server.oip.infer import HINT, Tensor
+from mtcp_serve.server.oip.model import datatype
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""Header with the length (bytes) of the JSON, where binary tensors come after it."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class InputTensor(_Message):
+    """An input: its elements in ``data``, flat or nested, or ``binary_data_size`` bytes after the JSON."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class OutputRequest(_Message):
+    """An output that is asked for; parameter ``binary_data`` says in which form."""
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class InferRequest(_Message):
+    """The JSON of a request."""
+
+    id: str = ""
+    inputs: list[InputTensor]
+    outputs: list[OutputRequest] = Field(default_factory=list)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+def parse(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Tensor]]:
+    """The request in ``body``, whose JSON is as long as ``header_length`` says.
+
+    Raises:
+        InvalidBodyError: it is none.
+    """
+    end = len(body) if header_length is None else _length(header_length, len(body))
+    try:
+        request = InferRequest.model_validate_json(body[:end])
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+        raise InvalidBodyError(f"the request is wrong: {faults}", HINT) from error
+    tensors = []
+    for tensor in request.inputs:
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            tensors.append(_tensor(tensor, lambda data=tensor.data: _from_json(data)))
+            continue
+        if type(size) is not int or size < 0 or end + size > len(body):
+            raise InvalidBodyError(
+                f"binary_data_size of {tensor.name} is {size!r}, more than the body holds", HINT
+            )
+        raw = np.frombuffer(body, np.uint8, size, end)
+        tensors.append(_tensor(tensor, lambda raw=raw: raw))
+        end += size
+    if end != len(body):
+        raise InvalidBodyError(f"{len(body) - end} bytes of the body belong to no tensor", HINT)
+    return request, tensors
+
+
+def _length(text: str, most: int) -> int:
+    """The header's value, ``most`` at most; far longer numbers are not even converted."""
+    if not text.isdecimal() or len(text) > len(str(most)) or int(text) > most:
+        raise InvalidBodyError(f"{HEADER_LENGTH} is {text!r}, the body has {most} bytes", HINT)
+    return int(text)
+
+
+def _tensor(tensor: InputTensor, read: Any) -> Tensor:
+    return Tensor(tensor.name, tensor.datatype, tuple(tensor.shape), read)
+
+
+def _from_json(data: list[Any] | None) -> NDArray[np.uint8]:
+    try:
+        values = np.asarray(data or [])
+    except ValueError as error:
+        raise InvalidBodyError(f"data is no array of whole numbers: {error}", HINT) from error
+    if values.size and values.dtype.kind not in "iu":  # fractions would be cut off, text be read
+        raise InvalidBodyError("data is no array of whole numbers", HINT)
+    if values.size and not (values.min() >= 0 and values.max() <= 255):
+        raise InvalidBodyError("data has values that are not 0 to 255", HINT)
+    return values.ravel().astype(np.uint8)
+
+
+def write(
+    request: InferRequest, manifest: Manifest, tasks: Sequence[TaskSpec], maps: Sequence[Map]
+) -> tuple[bytes, int | None]:
+    """The body of the answer, and the length of its JSON if binary tensors come after it."""
+    everything = request.parameters.get("binary_data_output", False)
+    wanted = {output.name: output.parameters.get("binary_data", everything) for output in request.outputs}
+    outputs, blobs = [], []
+    for task, values in zip(tasks, maps, strict=True):
+        entry: dict[str, Any] = {
+            "name": task.output, "datatype": datatype(task), "shape": list(values.shape),
+        }  # fmt: skip
+        if wanted.get(task.output, everything):
+            blobs.append(np.ascontiguousarray(values).tobytes())
+            entry["parameters"] = {"binary_data_size": len(blobs[-1])}
+        else:
+            entry["data"] = values.ravel().tolist()
+        outputs.append(entry)
+    answer = {"model_name": manifest.name, "model_version": manifest.version, "outputs": outputs}
+    if request.id:
+        answer["id"] = request.id
+    head = json.dumps(answer).encode()
+    return b"".join([head, *blobs]), len(head) if blobs else None

@@ -1,0 +1,115 @@
+"""The server process: uvicorn, with an orderly end and a reload by signal.
+
+``SIGTERM`` and ``SIGINT``: the server answers 503 ``draining`` to what is new, finishes what it accepted, and
+ends; a second signal closes the port at once. ``SIGHUP``: the API keys are read again, and the bundles are
+opened again from their folders and take over when they are warm; when that fails the log says why, and what
+was there stays.
+"""
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+from functools import partial
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from mtcp_serve.engines.loading import load_engines
+from mtcp_serve.errors import BundleError, SettingsError
+from mtcp_serve.server.http_protocol import HEAD_BYTES, BoundedHttp
+from mtcp_serve.server.security.tls import Tls
+from mtcp_serve.server.service import Service
+from mtcp_serve.server.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Serves ``app`` as ``settings`` say.
+
+    Raises:
+        SettingsError: the certificate or its key cannot be used.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        tls = Tls.of(settings)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                root_path=settings.root_path,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                http=BoundedHttp,
+                ws="none",
+                h11_max_incomplete_event_size=HEAD_BYTES,
+                timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 1,
+                **({} if tls is None else tls.for_uvicorn()),
+            )
+        )
+        self._app = app
+        self._settings = settings
+        self._ending: asyncio.Task[None] | None = None
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    @property
+    def _service(self) -> Service | None:
+        service: Service | None = self._app.state.service
+        return service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take ``SIGHUP`` as well, where there is such a signal, before anybody is told that it runs."""
+        self._loop = asyncio.get_running_loop()
+        if hasattr(signal, "SIGHUP"):
+            self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain first; what uvicorn does on a signal comes after that, or on the second signal."""
+        if self._ending is not None or not self.started:
+            super().handle_exit(sig, frame)
+        else:
+            self._loop.call_soon_threadsafe(self._begin_end, sig, frame)
+
+    def _begin_end(self, sig: int, frame: FrameType | None) -> None:
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(sig, frame))
+
+    async def _end(self, sig: int, frame: FrameType | None) -> None:
+        if self._service is not None:
+            _log.info("draining: new requests are refused, accepted ones are finished")
+            await self._service.drain()
+        super().handle_exit(sig, frame)
+
+    def _on_hangup(self) -> None:
+        task = asyncio.create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        async with self._reloading:
+            service = self._service
+            if service is None or service.draining:
+                return
+            self._reload_keys()
+            try:
+                await service.reload(partial(load_engines, self._settings))
+            except BundleError as error:
+                _log.error("reload failed, the old bundles stay: %s", error)
+            except Exception:
+                _log.exception("reload failed, the old bundles stay")
+            else:
+                manifests = [batcher.engine.manifest for batcher in service.models]
+                _log.info("reloaded: %s", ", ".join(f"{each.name} {each.version}" for each in manifests))
+
+    def _reload_keys(self) -> None:
+        try:
+            self._app.state.keys.reload()
+        except SettingsError as error:
+            _log.error("the old API keys stay: %s", error)

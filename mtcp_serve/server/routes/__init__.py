@@ -1,0 +1,9 @@
+"""The paths of the API, a file for each kind: here is only HTTP, the work is done in the rooms behind it."""
+
+from fastapi import APIRouter
+
+from mtcp_serve.server.routes import batch, health, predict, v2, web
+
+router = APIRouter()
+for part in (predict, batch, health, v2, web):
+    router.include_router(part.router)

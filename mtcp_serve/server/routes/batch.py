@@ -1,0 +1,152 @@
+"""``POST /predict/batch``: several photos in, an answer or an error for each."""
+
+import asyncio
+import time
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from mtcp_serve.errors import ImageTooLargeError, RequestError
+from mtcp_serve.inference.images import measure
+from mtcp_serve.inference.pipeline import Prediction, Size, predict
+from mtcp_serve.inference.registry import Choice
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.outputs.formats import BATCH_FORMATS, Writer
+from mtcp_serve.outputs.schemas import BatchOut, ErrorDetail, PhotoResult
+from mtcp_serve.server.error_handlers import note
+from mtcp_serve.server.negotiation import choose_format
+from mtcp_serve.server.request_body import FIELD, Upload, read_images
+from mtcp_serve.server.responses import Answer
+from mtcp_serve.server.routes.dependencies import (
+    BINARY,
+    PREDICT_ERRORS,
+    RESPONSE_HEADERS,
+    BatchQuery,
+    Leased,
+    Running,
+    form_schema,
+    given_once,
+)
+from mtcp_serve.server.routes.examples import BATCH
+from mtcp_serve.server.service import Service
+from mtcp_serve.utils.concurrency import in_thread, together
+
+router = APIRouter()
+
+_DESCRIPTION = f"""The photos are the fields `{FIELD}` of a form, in order. The answer is 200 as soon as the
+form could be read: a photo that cannot be answered gets an entry with its own `status` and `error`, and costs
+the others nothing. The metadata (the JSON body, member `metadata` of npz, `metadata.json` of zip, the first
+part of multipart) lists an entry for each photo; the maps of the photo at place 3 are members `3/TASK`.
+
+A batch counts as one request in the queue and against the deadline. Its photos and bytes are limited
+(`MTCP_BATCH_PHOTOS`, `MTCP_BATCH_BYTES`), and with `size=input` so are the pixels of its photos together, to
+those that one photo may have: the photo that goes beyond is answered `image_too_large`."""
+
+
+@router.post(
+    "/predict/batch",
+    summary="Several photos in, the maps of each out",
+    description=_DESCRIPTION,
+    response_class=Response,
+    dependencies=[Depends(given_once)],
+    responses={
+        200: {
+            "model": BatchOut,
+            "description": "An entry for each photo.",
+            "content": {form.media_type: BINARY for form in BATCH_FORMATS.values()}
+            | {"application/json": {"example": BATCH}},
+            "headers": RESPONSE_HEADERS,
+        },
+        **PREDICT_ERRORS,
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": form_schema(
+                    {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "The photos.",
+                    }
+                )
+            },
+        }
+    },
+)
+async def predict_batch(
+    request: Request, query: Annotated[BatchQuery, Query()], service: Running, models: Leased
+) -> Response:
+    """Check everything that needs no pixel first, then read the photos and queue for the work."""
+    choices = models.select(query.names(), query.model)
+    accept = ", ".join(request.headers.getlist("accept"))
+    form = choose_format(query.format, accept, len(choices), BATCH_FORMATS)
+    service.check()
+    settings = service.settings
+    async with service.uploads.reading():
+        uploads = await read_images(
+            request, settings.batch_photos, settings.batch_bytes, service.limits.max_bytes
+        )
+    arrival = time.perf_counter()
+    writer = form(service.pool, query.visualize)
+    timings = [Timings() for _ in uploads]
+
+    async def work() -> bytes:
+        for each in timings:
+            each.add("queue", arrival, time.perf_counter())
+        found = await _predict_all(service, uploads, choices, query.size, timings)
+        return await in_thread(partial(_write, writer, uploads, found))
+
+    content = await service.run(request, work)
+    for each in timings:
+        service.photo_done(request.scope, each)
+    total = Timings()
+    total.spans = [span for each in timings for span in each.spans]
+    headers = {"Server-Timing": total.header(), "Vary": "Accept", "Content-Type": writer.content_type}
+    return Answer(content, headers, service.sending())
+
+
+async def _predict_all(
+    service: Service, uploads: list[Upload], choices: tuple[Choice, ...], size: Size, timings: list[Timings]
+) -> list[Prediction | RequestError]:
+    """Decode one photo at a time, which bounds the memory, while those before it are inferred.
+
+    They are measured first, in their order, so that it is always the same ones that have too many pixels.
+    """
+    left = service.limits.max_pixels
+    decoding = asyncio.Lock()
+
+    async def one(upload: Upload, times: Timings) -> Prediction | RequestError:
+        nonlocal left
+        data = bytes(upload.data)
+        try:
+            if size == "input":
+                async with decoding:
+                    width, height = await in_thread(partial(measure, data, service.limits))
+                if width * height > left:
+                    raise ImageTooLargeError(
+                        f"with this photo the batch has more than {service.limits.max_pixels} pixels",
+                        "send fewer photos a request, or ask for size=model",
+                    )
+                left -= width * height
+            return await predict(data, choices, size, service.limits, times, decoding)
+        except RequestError as error:
+            note(error)
+            service.metrics.errors.labels(error.code).inc()
+            return error
+
+    return await together(one(upload, times) for upload, times in zip(uploads, timings, strict=True))
+
+
+def _write(writer: Writer, uploads: list[Upload], found: list[Prediction | RequestError]) -> bytes:
+    results = []
+    for index, (upload, outcome) in enumerate(zip(uploads, found, strict=True)):
+        result = PhotoResult(index=index, name=upload.name, status=200)
+        if isinstance(outcome, RequestError):
+            result.status, result.error = outcome.status, ErrorDetail(**outcome.body()["error"])
+        else:
+            result.answer = writer.add(outcome, f"{index}/")
+        results.append(result)
+    return writer.finish(BatchOut(results=results))

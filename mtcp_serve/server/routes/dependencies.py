@@ -1,0 +1,180 @@
+"""What several paths share: the running service, the query parameters, and their part of the reference."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mtcp_serve.errors import (
+    DeadlineError,
+    ImageTooLargeError,
+    InternalError,
+    InvalidImageError,
+    InvalidParameterError,
+    NotAcceptableError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+    UnknownTaskError,
+    UnsupportedMediaTypeError,
+    UploadTimeoutError,
+)
+from mtcp_serve.inference.pipeline import Size
+from mtcp_serve.inference.registry import Models
+from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Writer
+from mtcp_serve.outputs.schemas import ErrorOut
+from mtcp_serve.server.request_body import FIELD
+from mtcp_serve.server.service import Service
+
+
+async def get_service(request: Request) -> Service:
+    """The running service.
+
+    Raises:
+        NotReadyError: the model is not loaded yet, or the server is shutting down.
+    """
+    service: Service | None = request.app.state.service
+    if service is None:
+        raise NotReadyError("the server is starting or shutting down")
+    return service
+
+
+Running = Annotated[Service, Depends(get_service)]
+
+
+async def lease_models(service: Running) -> AsyncIterator[Models]:
+    """The models as they are now; a reload does not close them before this request has ended."""
+    with service.models.lease() as models:
+        yield models
+
+
+Leased = Annotated[Models, Depends(lease_models)]
+
+
+async def given_once(request: Request) -> None:
+    """Refuse a query parameter that is there twice: all but the last would be ignored.
+
+    Raises:
+        InvalidParameterError: there is one.
+    """
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if times > 1:
+            raise InvalidParameterError(
+                f"{name} is given {times} times",
+                "give each parameter once; tasks=semseg,depth names two tasks",
+            )
+
+
+def _known(formats: Mapping[str, type[Writer]]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in formats:
+            raise ValueError(f"{name!r} is none of {', '.join(formats)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _task_list(text: str) -> str:
+    if not any(name.strip() for name in text.split(",")):
+        raise ValueError("name at least one task, or leave the parameter out")
+    return text
+
+
+class _Query(BaseModel):
+    """Query parameters; one that is not here is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: Annotated[str, AfterValidator(_task_list)] | None = Field(
+        default=None, description="Tasks to answer, separated by commas; all there are by default.",
+        examples=["semseg,depth"],
+    )  # fmt: skip
+    size: Size = Field(
+        default="input",
+        description="Maps as large as the photo, or as the model gives them.",
+        examples=["model"],
+    )
+    model: str | None = Field(
+        default=None,
+        description="Only the tasks of this model. By default each task is answered by the first model that "
+        "has it (`tasks` of GET /models).",
+    )
+    visualize: bool = Field(
+        default=False, description="Add a colour picture of every map, for people.", examples=[True]
+    )
+
+    def names(self) -> list[str] | None:
+        """The tasks asked for; ``None`` for all."""
+        if self.tasks is None:
+            return None
+        return [name.strip() for name in self.tasks.split(",") if name.strip()]
+
+
+class PredictQuery(_Query):
+    """Query parameters of ``POST /predict``."""
+
+    format: Annotated[str, _known(FORMATS)] | None = Field(
+        default=None,
+        description="Response format; goes before the Accept header. JSON by default.",
+        json_schema_extra={"enum": list(FORMATS)},
+        examples=["npz"],
+    )
+
+
+class BatchQuery(_Query):
+    """Query parameters of ``POST /predict/batch``."""
+
+    format: Annotated[str, _known(BATCH_FORMATS)] | None = Field(
+        default=None,
+        description="Response format; goes before the Accept header. JSON by default.",
+        json_schema_extra={"enum": list(BATCH_FORMATS)},
+        examples=["zip"],
+    )
+
+
+def error_responses(*errors: type[RequestError]) -> dict[int | str, dict[str, Any]]:
+    """The part of the reference that describes ``errors``, with an example of each."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        summary = (error.__doc__ or "").partition("\n")[0]
+        entry: dict[str, Any] = {
+            "model": ErrorOut,
+            "description": summary,
+            "content": {"application/json": {"example": error(summary).body()}},
+        }
+        if error.retry_after is not None:
+            entry["headers"] = {
+                "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
+            }
+        found[error.status] = entry
+    return found
+
+
+PREDICT_ERRORS = error_responses(
+    InvalidImageError,
+    UnknownTaskError,
+    NotAcceptableError,
+    UploadTimeoutError,
+    ImageTooLargeError,
+    UnsupportedMediaTypeError,
+    InvalidParameterError,
+    OverloadedError,
+    InternalError,
+    NotReadyError,
+    DeadlineError,
+)
+"""What ``POST /predict`` and ``POST /predict/batch`` may answer beside 200."""
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+"""Schema of a body of bytes."""
+RESPONSE_HEADERS = {
+    "Server-Timing": {"description": "Milliseconds a stage.", "schema": {"type": "string"}},
+    "X-Request-ID": {"description": "Id of this request.", "schema": {"type": "string"}},
+    "Vary": {"description": "Accept.", "schema": {"type": "string"}},
+}
+
+
+def form_schema(photos: dict[str, Any]) -> dict[str, Any]:
+    """Schema of a form whose field ``image`` is ``photos``."""
+    return {"schema": {"type": "object", "required": [FIELD], "properties": {FIELD: photos}}}

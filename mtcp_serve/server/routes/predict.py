@@ -1,0 +1,86 @@
+"""``POST /predict``: one photo in, its maps out."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from mtcp_serve.inference.images import FORMATS as IMAGE_FORMATS
+from mtcp_serve.inference.pipeline import predict
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.outputs.formats import FORMATS
+from mtcp_serve.outputs.schemas import PredictOut
+from mtcp_serve.server.negotiation import choose_format
+from mtcp_serve.server.request_body import FIELD, read_image
+from mtcp_serve.server.responses import Answer
+from mtcp_serve.server.routes.dependencies import (
+    BINARY,
+    PREDICT_ERRORS,
+    RESPONSE_HEADERS,
+    Leased,
+    PredictQuery,
+    Running,
+    form_schema,
+    given_once,
+)
+from mtcp_serve.server.routes.examples import PREDICT
+from mtcp_serve.utils.concurrency import in_thread
+
+router = APIRouter()
+
+_FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for name, form in FORMATS.items())
+
+
+@router.post(
+    "/predict",
+    summary="One photo in, its maps out",
+    description=f"The photo is the multipart field `{FIELD}` or the raw body: {', '.join(IMAGE_FORMATS)}, "
+    f"told apart by content. Response formats:\n\n{_FORMATS}",
+    response_class=Response,
+    dependencies=[Depends(given_once)],
+    responses={
+        200: {
+            "model": PredictOut,
+            "description": "The maps.",
+            "content": {form.media_type: BINARY for form in FORMATS.values()}
+            | {"application/json": {"example": PREDICT}},
+            "headers": RESPONSE_HEADERS,
+        },
+        **PREDICT_ERRORS,
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": form_schema(
+                    {"type": "string", "format": "binary", "description": "The photo."}
+                ),
+                "image/*": BINARY,
+                "application/octet-stream": BINARY,
+            },
+        }
+    },
+)
+async def predict_one(
+    request: Request, query: Annotated[PredictQuery, Query()], service: Running, models: Leased
+) -> Response:
+    """Check everything that needs no pixel first, then read the photo and queue for the work."""
+    choices = models.select(query.names(), query.model)
+    accept = ", ".join(request.headers.getlist("accept"))
+    form = choose_format(query.format, accept, len(choices))
+    service.check()
+    async with service.uploads.reading():
+        data = await read_image(request, service.settings.max_bytes)
+    timings = Timings()
+    arrival = time.perf_counter()
+    writer = form(service.pool, query.visualize)
+
+    async def work() -> bytes:
+        timings.add("queue", arrival, time.perf_counter())
+        prediction = await predict(data, choices, query.size, service.limits, timings)
+        return await in_thread(lambda: writer.finish(writer.add(prediction)))
+
+    content = await service.run(request, work)
+    service.photo_done(request.scope, timings)
+    headers = {"Server-Timing": timings.header(), "Vary": "Accept", "Content-Type": writer.content_type}
+    return Answer(content, headers, service.sending())

@@ -1,0 +1,202 @@
+"""``/v2``: the Open Inference Protocol over REST, with the binary tensor extension."""
+
+import time
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Request, Response
+from pydantic import BaseModel
+
+from mtcp_serve.errors import (
+    DeadlineError,
+    DrainingError,
+    InternalError,
+    InvalidBodyError,
+    InvalidParameterError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+    TooManyPhotosError,
+    UnknownModelError,
+    UnsupportedMediaTypeError,
+    UploadTimeoutError,
+)
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.server.oip import model as protocol
+from mtcp_serve.server.oip.infer import images_of, infer, tasks_of
+from mtcp_serve.server.oip.rest import HEADER_LENGTH, parse, write
+from mtcp_serve.server.request_body import read_body
+from mtcp_serve.server.responses import Answer
+from mtcp_serve.server.routes.dependencies import BINARY, Leased, Running
+from mtcp_serve.utils.concurrency import in_thread
+
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+
+Name = Annotated[str, Path(description="The model.", examples=["mtcp-lite"])]
+Version = Annotated[str, Path(description="Its version.", examples=["1"])]
+
+
+class ProtocolError(BaseModel):
+    """The body of an error under ``/v2``: the protocol wants a string."""
+
+    error: str
+
+
+def _errors(*errors: type[RequestError]) -> dict[int | str, dict[str, Any]]:
+    return {
+        error.status: {"model": ProtocolError, "description": (error.__doc__ or "").partition("\n")[0]}
+        for error in errors
+    }
+
+
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {
+        "name": {"type": "string", "examples": ["image"]},
+        "datatype": {"type": "string", "examples": ["UINT8"]},
+        "shape": {"type": "array", "items": {"type": "integer"}, "examples": [[1, 240, 320, 3]]},
+        "data": {"type": "array", "items": {"type": "integer"}},
+        "parameters": {"type": "object"},
+    },
+}
+_REQUEST = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {"type": "array", "items": _TENSOR},
+        "outputs": {
+            "type": "array",
+            "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+        },
+        "parameters": {"type": "object"},
+    },
+}
+_MODEL_ERRORS = _errors(UnknownModelError, InvalidParameterError, NotReadyError)
+
+
+@router.get("", summary="The server", responses=_errors(NotReadyError))
+async def server() -> dict[str, Any]:
+    """Name, version and extensions."""
+    return protocol.SERVER
+
+
+@router.get("/health/live", summary="The process runs", response_class=Response)
+async def live() -> Response:
+    """Answer 200 as long as the event loop does."""
+    return Response()
+
+
+@router.get(
+    "/health/ready", summary="Requests are taken", response_class=Response, responses=_errors(NotReadyError)
+)
+async def ready(service: Running) -> Response:
+    """Answer 200 while requests are taken, 503 otherwise."""
+    if service.draining:
+        raise DrainingError("the server is shutting down")
+    return Response()
+
+
+@router.post("/repository/index", summary="The models", responses=_errors(NotReadyError))
+async def index(models: Leased) -> list[dict[str, Any]]:
+    """List the models, as Triton does."""
+    return protocol.index(models)
+
+
+@router.get(
+    "/models/{name}/ready", summary="The model is ready", response_class=Response, responses=_MODEL_ERRORS
+)
+@router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
+async def model_ready(models: Leased, name: Name, version: str = "") -> Response:
+    """Answer 200 if there is such a model."""
+    protocol.find(models, name, version)
+    return Response()
+
+
+@router.get("/models/{name}", summary="Inputs and outputs of a model", responses=_MODEL_ERRORS)
+@router.get("/models/{name}/versions/{version}", include_in_schema=False)
+async def metadata(models: Leased, name: Name, version: str = "") -> dict[str, Any]:
+    """Describe the tensors."""
+    return protocol.metadata(protocol.find(models, name, version).engine.manifest)
+
+
+@router.get("/models/{name}/config", summary="Triton's configuration of a model", responses=_MODEL_ERRORS)
+@router.get("/models/{name}/versions/{version}/config", include_in_schema=False)
+async def config(models: Leased, service: Running, name: Name, version: str = "") -> dict[str, Any]:
+    """Describe the model as Triton would; the manifest is among the parameters."""
+    manifest = protocol.find(models, name, version).engine.manifest
+    return protocol.config(manifest, service.settings.batch_photos)
+
+
+@router.post(
+    "/models/{name}/infer",
+    summary="Maps of photos of the model's size",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The maps: JSON, or JSON followed by the tensors.",
+            "content": {
+                "application/json": {"schema": {"type": "object"}},
+                "application/octet-stream": BINARY,
+            },
+        },
+        **_errors(
+            InvalidBodyError,
+            UnknownModelError,
+            UploadTimeoutError,
+            TooManyPhotosError,
+            UnsupportedMediaTypeError,
+            InvalidParameterError,
+            OverloadedError,
+            InternalError,
+            NotReadyError,
+            DeadlineError,
+        ),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": _REQUEST},
+                "application/octet-stream": BINARY,
+            },
+        }
+    },
+)
+@router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
+async def model_infer(
+    request: Request,
+    service: Running,
+    models: Leased,
+    name: Name,
+    version: str = "",
+    header_length: Annotated[
+        str | None, Header(alias=HEADER_LENGTH, description="Bytes of JSON before the tensors.")
+    ] = None,
+) -> Response:
+    """Infer; the photos share micro-batches with those of every other request."""
+    batcher = protocol.find(models, name, version)
+    service.check()
+    settings = service.settings
+    async with service.uploads.reading():
+        body = await read_body(request, settings.batch_bytes)
+        arrival = time.perf_counter()
+        message, tensors = await in_thread(partial(parse, body, header_length))
+        tasks = tasks_of(batcher, [output.name for output in message.outputs])
+        images = await in_thread(partial(images_of, batcher, tensors, settings.batch_photos))
+    timings = [Timings() for _ in images]
+
+    async def work() -> tuple[bytes, int | None]:
+        for times in timings:
+            times.add("queue", arrival, time.perf_counter())
+        maps = await infer(batcher, images, tasks, timings)
+        return await in_thread(partial(write, message, batcher.engine.manifest, tasks, maps))
+
+    content, json_length = await service.run(request, work)
+    for times in timings:
+        service.photo_done(request.scope, times)
+    headers = {"Content-Type": "application/json"}
+    if json_length is not None:
+        headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
+    return Answer(content, headers, service.sending())

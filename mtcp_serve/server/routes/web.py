@@ -1,0 +1,66 @@
+"""``GET /``: the demo page, from the files in the folder ``server/web``; it loads nothing else."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+
+from mtcp_serve.errors import NotFoundError
+
+router = APIRouter()
+
+_TYPES: Final = {  # not those of the machine's registry, which may call a script text/plain
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "jpg": "image/jpeg",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True)
+class _File:
+    content: bytes
+    media_type: str
+    etag: str
+
+    def answer(self, request: Request) -> Response:
+        """The file, or 304 where the client has it; kept by caches, but asked for again each time."""
+        headers = {"ETag": self.etag, "Cache-Control": "no-cache"}
+        known = request.headers.get("if-none-match", "").replace("W/", "")
+        if self.etag in (part.strip() for part in known.split(",")):
+            return Response(status_code=304, headers=headers)
+        return Response(self.content, headers={**headers, "Content-Type": self.media_type})
+
+
+def _load() -> dict[str, _File]:
+    found = {}
+    for entry in sorted(files("mtcp_serve.server").joinpath("web").iterdir(), key=lambda entry: entry.name):
+        media_type = _TYPES.get(entry.name.rpartition(".")[2])
+        if media_type is not None:
+            content = entry.read_bytes()
+            found[entry.name] = _File(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return found
+
+
+_FILES: Final = _load()
+
+
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+async def page(request: Request) -> Response:
+    """The page."""
+    return _FILES["index.html"].answer(request)
+
+
+@router.api_route("/web/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+async def page_file(request: Request, name: str) -> Response:
+    """A script, style sheet or picture of the page.
+
+    Raises:
+        NotFoundError: the page has no such file.
+    """
+    if name not in _FILES:
+        raise NotFoundError(f"the page has no file {name!r}")
+    return _FILES[name].answer(request)

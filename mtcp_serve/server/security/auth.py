@@ -1,0 +1,48 @@
+"""The door that asks for the key: nothing behind it sees a request that has none."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mtcp_serve.errors import UnauthorizedError
+from mtcp_serve.server.error_handlers import error_response
+from mtcp_serve.server.metrics import Metrics
+from mtcp_serve.server.paths import path_of
+from mtcp_serve.server.security.api_keys import ApiKeys
+
+OPEN = frozenset(
+    {
+        *("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"),  # probes carry no secrets
+        *("/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/favicon.ico"),  # pages without data
+    }
+)
+"""Paths that need no key, as `mtcp_serve.server.paths.path_of` gives them."""
+OPEN_BELOW = ("/web/", "/static-offline-docs/")
+"""Folders of static files that need none: those of the page and of the reference."""
+
+
+def is_open(path: str) -> bool:
+    """Whether ``path`` needs no key."""
+    return path in OPEN or path.startswith(OPEN_BELOW)
+
+
+class RequireKey:
+    """ASGI middleware that answers 401, before the body is read, to a request that lacks the key it needs."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, metrics: Metrics) -> None:
+        self.app = app
+        self.keys = keys
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request in, or answer it."""
+        if scope["type"] == "lifespan" or is_open(path_of(scope)):
+            await self.app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            label = self.keys.check(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        except UnauthorizedError as error:
+            await error_response(error, scope)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["key"] = label
+        self.metrics.key_requests.labels(label).inc()
+        await self.app(scope, receive, send)

@@ -1,0 +1,181 @@
+"""Every setting of the server, in one place: environment variables ``MTCP_*`` and the command line over them.
+
+``MTCP_MAX_BYTES=5000000 mtcp-serve serve --port 9000`` sets two of them.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+BUNDLES = Path(__file__).parent.parent / "bundles"
+"""Where the bundles that ship with the package are."""
+DEFAULT_BUNDLE = BUNDLES / "mtcp-lite"
+
+PILLOW_MAX_PIXELS = 178_956_970
+"""Pillow refuses to open an image of more pixels, whatever this server allows."""
+
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+
+
+class Settings(BaseSettings):
+    """The settings, their types, ranges and defaults; the descriptions are the command line's help."""
+
+    model_config = SettingsConfigDict(env_prefix="MTCP_", frozen=True)
+
+    bundle: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(DEFAULT_BUNDLE,),
+        min_length=1,
+        description=f"Folder of the bundle to serve; several, of which the first that has a task answers it, "
+        f"by giving the option again, or separated by '{os.pathsep}' in the environment.",
+    )
+    triton: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="HOST:PORT of the gRPC of a Triton server to run the models in, instead of bundles "
+        "(grpcs://HOST:PORT with TLS); several by giving the option again, or separated by ',' in the "
+        "environment.",
+    )
+    triton_ca: Path | None = Field(
+        default=None,
+        description="PEM file of the authorities to trust at grpcs://; by default those that gRPC brings.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/[^/?#\s]+)*$",
+        description="Path below which a proxy shows this server, such as /maps; the proxy takes it off.",
+    )
+    grpc_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="TCP port for the Open Inference Protocol over gRPC; 0 is none. Needs the extra triton.",
+    )
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
+        default="info", description="Least severe log messages to print."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Log lines for people, or one JSON object a line."
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of API keys, one a line, each with a label if wanted ('name: KEY'); '#' starts a "
+        "comment. With keys here or in MTCP_API_KEYS (separated by ','), requests need one.",
+    )
+    api_keys: SecretStr | None = Field(
+        default=None, description="API keys, separated by ','. In the environment only."
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="PEM file of the certificate (chain) to serve HTTPS and gRPC with."
+    )
+    tls_key: Path | None = Field(
+        default=None,
+        description="PEM file of its private key; the password of an encrypted one is MTCP_TLS_KEY_PASSWORD.",
+    )
+    tls_key_password: SecretStr | None = Field(
+        default=None, description="Password of the private key. In the environment only."
+    )
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM file of authorities; clients must have a certificate of one of them."
+    )
+    cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origin whose pages may call this server, such as https://example.org; several by giving "
+        "the option again, or separated by ',' in the environment; '*' is every page.",
+    )
+
+    traces: bool = Field(
+        default=False,
+        description="Send OpenTelemetry traces to where the OTEL_* variables say; needs the extra otel.",
+    )
+
+    provider: Provider = Field(
+        default="auto",
+        description="Where the model runs: cpu, cuda, tensorrt, or auto (CUDA if there is one).",
+    )
+    threads: int = Field(
+        default=0, ge=0, description="CPU threads for one inference; 0 is one a physical core."
+    )
+    micro_batch: int = Field(
+        default=1, ge=1, description="Most photos the model is given at a time; memory grows with it."
+    )
+    micro_batch_delay_ms: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Milliseconds that a photo waits for others to share its micro-batch.",
+    )
+    concurrency: int = Field(default=2, ge=1, description="Requests worked on at the same time.")
+    queue: int = Field(default=32, ge=0, description="Requests that may wait; one more is answered 429.")
+    deadline_s: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds from complete upload to answer; a later one is answered 504.",
+    )
+    uploads: int = Field(
+        default=64, ge=1, description="Request bodies read at the same time; one more is answered 429."
+    )
+    upload_s: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a request body may take; a slower one is answered 408.",
+    )
+
+    max_bytes: int = Field(default=20 * 2**20, ge=1, description="Largest image file, bytes.")
+    max_pixels: int = Field(
+        default=2**25,
+        ge=1,
+        le=PILLOW_MAX_PIXELS,
+        description="Largest image, pixels (checked before decoding).",
+    )
+    max_side: int = Field(
+        default=16384, ge=1, description="Longest image side, pixels (checked before decoding)."
+    )
+    batch_photos: int = Field(default=16, ge=1, description="Most photos in one POST /predict/batch.")
+    batch_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Largest body of a POST /predict/batch, bytes."
+    )
+
+    @field_validator("triton", "cors_origin", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """The list of the environment variable."""
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Browsers compare origins as text: one with a path would match nothing."""
+        for origin in value:
+            if origin == "*" and len(value) > 1:
+                raise ValueError("'*' is every origin, and stands alone")
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; write it like https://example.org or '*'")
+        return value
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        """A certificate is of no use without its key, nor the rest of TLS without both."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: give both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        return self
+
+    @field_validator("bundle", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """One folder, or the list of the environment variable."""
+        if isinstance(value, str):
+            return [part for part in value.split(os.pathsep) if part]
+        return (value,) if isinstance(value, Path) else value

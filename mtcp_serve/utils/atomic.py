@@ -1,0 +1,126 @@
+"""Writing files so that a reader, or a crash, never meets half of one."""
+
+import errno
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from rich.filesize import decimal
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class NoRoomError(OSError):
+    """The disk, or the user's share of it, is full."""
+
+    @classmethod
+    def at(cls, path: Path, needed: int) -> Self:
+        """For ``path``, which would have taken ``needed`` bytes or more."""
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(there).free
+        return cls(
+            errno.ENOSPC,
+            f"no room for {path}: it takes {decimal(needed)} or more, {decimal(free)} are free; "
+            "make room, then give the same command again",
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path``: whoever opens it sees the old content or all of the new one.
+
+    Raises:
+        OSError: the folder does not exist, cannot be written, or is full; ``path`` is then as it was.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where the files of ``folder`` are gathered until all are there."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+class Staging:
+    """A folder in which the files of a result are gathered; ``bytes`` have been written, or tried to be."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bytes = 0
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, down to the disk.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.bytes += len(data)
+        with (self.folder / name).open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def room(folder: Path, staging: Staging) -> Iterator[None]:
+    """Make a full disk inside the block a `NoRoomError` that says how much room ``folder`` needs."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoRoomError.at(folder, staging.bytes) from error
+        raise
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Staging]:
+    """Gather the files of ``folder`` beside it, for `mtcp_serve.offline.results.publish` to move there.
+
+    However the block ends, nothing is left of the gathering; what a killed process left is cleared first.
+
+    Raises:
+        NoRoomError: the disk is full.
+        OSError: the folder cannot be written.
+    """
+    staging = Staging(partial_folder(folder))
+    try:
+        with room(folder, staging):
+            shutil.rmtree(staging.folder, ignore_errors=True)
+            staging.folder.mkdir(parents=True)
+            yield staging
+    finally:
+        shutil.rmtree(staging.folder, ignore_errors=True)
+
+
+@contextmanager
+def workshop(parent: Path, name: str) -> Iterator[Path]:
+    """Give a new hidden folder in ``parent``; it is removed at the end, however that comes.
+
+    `tempfile.TemporaryDirectory` leaves its folder behind when an interrupt comes while it is being made.
+
+    Raises:
+        OSError: nothing can be made in ``parent``.
+    """
+    folder = parent / f".{name}-{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

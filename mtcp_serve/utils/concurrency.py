@@ -1,0 +1,88 @@
+"""Blocking work beside the event loop, and several things at once, all or none."""
+
+import asyncio
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def in_thread(func: Callable[[], T], on_cancel: Callable[[], object] = lambda: None) -> T:
+    """Run ``func`` in a thread. When the caller is cancelled, call ``on_cancel`` and wait for the thread.
+
+    The wait is what keeps a bound on concurrency honest: a thread cannot be killed, so whoever holds a slot
+    for it must keep the slot until the thread is done.
+    """
+    future = asyncio.get_running_loop().run_in_executor(None, func)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        on_cancel()
+        await ended(future)
+        raise
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` that an interrupt is sure to cancel.
+
+    Python notes a signal and handles it at the main thread's next instruction. One that comes just before the
+    event loop goes to sleep, or to another thread, does not end that sleep: with `asyncio.run` it would be
+    handled only when the work in a thread is done, whose cancellation it asks for.
+    """
+
+    async def woken() -> T:
+        with _signals_wake():
+            return await main
+
+    return asyncio.run(woken())
+
+
+@contextmanager
+def _signals_wake() -> Iterator[None]:
+    """Have every signal wake the running event loop; what handles it stays as it is."""
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield  # on Windows the loop sees to it itself
+        return
+    loop = asyncio.get_running_loop()
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.setblocking(False)
+        writing.setblocking(False)
+        loop.add_reader(reading, reading.recv, 4096)
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(reading)
+
+
+async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of ``jobs``, in their order.
+
+    The first that fails cancels the others; its error is raised when they have ended. With `asyncio.gather`
+    they would go on after their request was answered, outside of its slot.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(job) for job in jobs]
+    except ExceptionGroup as errors:
+        error = errors.exceptions[0]
+    else:
+        return [task.result() for task in tasks]
+    raise error
+
+
+async def ended(work: asyncio.Future[Any]) -> None:
+    """Wait until ``work`` is done, however often the caller is cancelled meanwhile; drop its result."""
+    while not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()

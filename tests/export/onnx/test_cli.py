@@ -1,0 +1,123 @@
+"""The command line from a checkpoint to a bundle."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import export.bundle_writer
+import export.onnx.cli
+from export.onnx.convert import Converted
+from export.validation_images import Photo
+from mtcp_serve.bundle.manifest import DepthTask, Manifest
+from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
+from training.checkpoint import save
+from training.config import load_config
+from training.data import SourceConfig
+from training.model import build_network
+
+
+@pytest.fixture
+def network() -> TinyNetwork:
+    return TinyNetwork()
+
+
+@pytest.fixture
+def arguments(
+    network: TinyNetwork,
+    converted: Converted,
+    photos: dict[str, Photo],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[str]:
+    """Arguments for a checkpoint of the tiny network, whose conversion is at hand."""
+    sources = (SourceConfig(kind="scenes"), SourceConfig(kind="folder", root="data/nyuv2"))
+    config = SimpleNamespace(
+        name="tiny", tasks=TASKS, data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=sources)
+    )
+    monkeypatch.setattr(export.onnx.cli, "load_network", lambda path: (network, config))
+    monkeypatch.setattr(export.bundle_writer, "convert", lambda graph: converted)
+    (tmp_path / "ckpt.pt").touch()
+    (tmp_path / "photos").mkdir()
+    for name, photo in photos.items():
+        Image.fromarray(photo).save(tmp_path / "photos" / f"{name}.png")
+    return [
+        str(tmp_path / "ckpt.pt"),
+        "-o",
+        str(tmp_path / "bundle"),
+        "--photos",
+        str(tmp_path / "photos"),
+    ]
+
+
+def test_it_writes_a_bundle(arguments: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(export.onnx.cli.app, [*arguments, "--version", "7"])
+    assert result.exit_code == 0, result.output
+    manifest = Manifest.load(tmp_path / "bundle")
+    assert (manifest.name, manifest.version) == ("tiny", "7")
+    depth = manifest.tasks[1]
+    assert isinstance(depth, DepthTask)
+    assert depth.trained_on == "scenes, nyuv2"
+    assert "tiny 7, 64x96, semseg, depth, normals, saliency, parsing" in result.output
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_half_weights_round_the_network(arguments: list[str], network: TinyNetwork, half: bool) -> None:
+    result = CliRunner().invoke(export.onnx.cli.app, [*arguments, *["--half-weights"] * half])
+    assert result.exit_code == 0, result.output
+    weights = network.stem.weight
+    assert torch.equal(weights, weights.half().float()) == half
+
+
+def test_failed_parity_ends_with_status_1_and_the_task(
+    arguments: list[str], converted: Converted, tmp_path: Path
+) -> None:
+    for tensor in converted.model.graph.initializer:
+        if tensor.name == "network.heads.normals.bias":
+            tensor.raw_data = np.ones(3, np.float32).tobytes()
+    result = CliRunner().invoke(export.onnx.cli.app, arguments)
+    assert result.exit_code == 1
+    assert "task 'normals'" in result.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ckpt.pt").write_text("no checkpoint")
+    result = CliRunner().invoke(
+        export.onnx.cli.app, [str(tmp_path / "ckpt.pt"), "-o", str(tmp_path / "bundle")]
+    )
+    assert result.exit_code == 1
+    assert "not a readable checkpoint" in result.stderr
+
+
+_STUCK = """
+import runpy, time
+import export.bundle_writer
+def build(*_):
+    print("building", flush=True)
+    time.sleep(3600)
+export.bundle_writer._build = build
+runpy.run_module("export.onnx.cli", run_name="__main__")
+"""
+"""The command, which does not get beyond the hidden folder that it has made."""
+
+
+def test_a_command_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+    config = load_config("scenes")
+    network = build_network(config.model)
+    state = {"config": config.model_dump(mode="json"), "model": network.state_dict()}
+    save(tmp_path / "ckpt.pt", state)
+    command = [sys.executable, "-c", _STUCK, str(tmp_path / "ckpt.pt"), "-o", str(tmp_path / "bundle")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "building\n"
+        assert len(list(tmp_path.glob(".bundle-*"))) == 1
+        process.terminate()
+        assert process.wait(timeout=600) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt.pt"]

@@ -1,0 +1,29 @@
+"""The deployment wrapper around a network."""
+
+import pytest
+import torch
+
+from export.deployment_module import DeploymentGraph
+from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
+from training.postprocess import deployment_maps
+
+
+def test_it_is_the_network_between_the_shared_processing() -> None:
+    network = TinyNetwork()
+    graph = DeploymentGraph(network, TASKS, HEIGHT, WIDTH)
+    image = torch.randint(0, 256, (2, HEIGHT, WIDTH, 3), dtype=torch.uint8)
+    final = network(image.permute(0, 3, 1, 2)).final
+    expected = deployment_maps(final, TASKS, (HEIGHT, WIDTH))
+    torch.testing.assert_close(graph(image), expected)
+
+
+def test_the_network_is_put_into_evaluation_mode() -> None:
+    network = TinyNetwork().train()
+    DeploymentGraph(network, TASKS, HEIGHT, WIDTH)
+    assert not network.training
+
+
+def test_multiply_accumulates_in_closed_form(graph: DeploymentGraph) -> None:
+    positions = HEIGHT // 4 * WIDTH // 4
+    per_position = 64 * 3 * 7 * 7 + 64 * sum(task.channels for task in TASKS)
+    assert graph.gmacs() == pytest.approx(positions * per_position / 1e9)

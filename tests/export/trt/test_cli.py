@@ -1,0 +1,198 @@
+"""``python -m export.trt``: all of it, with a double of TensorRT; or all that needs none, and status 3."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import export.bundle_writer
+import export.onnx.cli
+import export.trt.cli as command
+import export.trt.engine
+from export.deployment_module import DeploymentGraph
+from export.onnx.convert import Converted
+from export.trt.machine import Machine
+from export.validation_images import Photo
+from mtcp_serve.bundle.manifest import Manifest
+from tests.export.fake_tensorrt import API, FakeTensorRT
+from tests.export.networks import HEIGHT, WIDTH
+from training.data import SourceConfig
+
+HERE = Machine(tensorrt="11.1.0.106", cuda="13.0", driver="580.1", gpu="NVIDIA L4", compute_capability="8.9")
+
+
+@pytest.fixture
+def ours(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle."""
+    return Path(shutil.copytree(bundle, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def folder(photos: dict[str, Photo], tmp_path: Path) -> Path:
+    """The photos as files."""
+    (tmp_path / "photos").mkdir()
+    for name, photo in photos.items():
+        Image.fromarray(photo).save(tmp_path / "photos" / f"{name}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "missing", lambda: ["TensorRT 10.13 or newer", "an NVIDIA GPU"])
+
+
+@pytest.fixture(params=sorted(API))
+def tensorrt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    trt = FakeTensorRT(request.param)
+    monkeypatch.setattr(export.trt.engine, "DEVICE", "cpu")
+    monkeypatch.setattr(command, "missing", list)
+    monkeypatch.setattr(command, "load_tensorrt", lambda: trt)
+    monkeypatch.setattr(command, "this_machine", lambda: HERE)
+    return trt
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(command.app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_without_tensorrt_all_else_is_done_kept_and_not_done_again(ours: Path, folder: Path) -> None:
+    first = run(ours, "--photos", folder, "--profile", "1,2,4", "--deformable", "gridsample")
+    assert first.exit_code == 3, first.output
+    assert "missing here: TensorRT 10.13 or newer; an NVIDIA GPU" in first.stderr
+    finish = first.stderr.splitlines()[-1]
+    assert finish.startswith("docker run --rm --gpus all -v ")
+    for part in (
+        '"$TENSORRT_IMAGE"',
+        f"{ours.parent}:/bundles",
+        f"{folder}:/photos",
+        "python -m export.trt /bundles/tiny --profile=1,2,4 --deformable=gridsample --half-threshold=0.5",
+        "--photos=/photos",
+    ):
+        assert part in finish, part
+    manifest = Manifest.load(ours)
+    manifest.check_files(ours)
+    assert {"model_fp16.onnx", "model_trt.onnx"} <= set(manifest.files)
+    assert {"fp16", "tensorrt_graph"} <= set(json.loads((ours / "parity.json").read_text()))
+    written = {path.name: path.stat().st_mtime_ns for path in ours.iterdir()}
+    again = run(ours, "--photos", folder, "--profile", "1,2,4", "--deformable", "gridsample")
+    assert again.exit_code == 3
+    assert {path.name: path.stat().st_mtime_ns for path in ours.iterdir()} == written
+    run(ours, "--photos", folder)
+    report = json.loads((ours / "parity.json").read_text())["tensorrt_graph"]
+    assert report["deformable"] == "gather"
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_the_command_that_finishes_has_all_files_that_were_named(
+    ours: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PROJECT", ours.parent)
+    monkeypatch.chdir(ours.parent)
+    result = run(ours, "--photos", folder, "--timing-cache", "cache/l4", "--repository", "served", "--check")
+    assert result.exit_code == 3, result.output
+    assert "is done and kept" not in result.stderr
+    words = shlex.split(result.stderr.splitlines()[-1])
+    mounts = [words[index + 1] for index, word in enumerate(words) if word == "-v"]
+    assert mounts == [
+        f"{ours.parent}:/project",
+        f"{ours.parent}:/bundles",
+        f"{ours.parent}/served:/repository",
+        f"{ours.parent}/cache:/timings",
+        f"{folder}:/photos",
+    ]
+    for part in ("--timing-cache=/timings/l4", "--repository=/repository", "--check"):
+        assert part in words[-1].split()
+
+
+def test_with_tensorrt_triton_gets_a_plan(tensorrt: FakeTensorRT, ours: Path, folder: Path) -> None:
+    repository = ours.parent / "repository"
+    result = run(
+        ours, "--photos", folder, "--profile", "1,2,4", "--half-threshold", 0.2, "--repository", repository
+    )
+    assert result.exit_code == 0, result.output
+    assert "for Triton in" in result.stdout
+    assert (repository / "tiny" / "1" / "model_sm89.plan").read_bytes() == (ours / "model.plan").read_bytes()
+    assert "max_batch_size: 4" in (repository / "tiny" / "config.pbtxt").read_text()
+    checked = run(ours, "--photos", folder, "--profile", "1,2,4", "--check")
+    assert checked.exit_code == 0, checked.output
+    assert "agreement" in checked.stdout
+    tensorrt.__version__ = "11.2.0.1"
+    (ours / "model.plan").write_bytes(b"")
+    refused = run(ours, "--photos", folder, "--check")
+    assert refused.exit_code == 1
+    assert "describes a plan with SHA-256" in refused.stderr
+
+
+def test_a_failed_step_is_status_1(tensorrt: FakeTensorRT, ours: Path, folder: Path) -> None:
+    tensorrt._silently_float = True
+    result = run(ours, "--photos", folder, "--profile", "1,2,4", "--repository", ours.parent / "repository")
+    assert result.exit_code == 1
+    assert "0% of the plan's floating-point layers" in result.stderr
+    assert not (ours / "model.plan").exists()
+    assert not (ours.parent / "repository").exists()
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_a_checkpoint_becomes_a_bundle_first(
+    graph: DeploymentGraph,
+    converted: Converted,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = (SourceConfig(kind="scenes"),)
+    config = SimpleNamespace(
+        name="tiny",
+        tasks=graph.tasks,
+        data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=sources),
+    )
+    monkeypatch.setattr(export.onnx.cli, "load_network", lambda path: (graph.network, config))
+    monkeypatch.setattr(export.bundle_writer, "convert", lambda graph: converted)
+    (tmp_path / "ckpt.pt").touch()
+    for options, out in ((["-o", tmp_path / "out"], "out"), ([], "ckpt")):
+        result = run(tmp_path / "ckpt.pt", *options, "--photos", folder)
+        assert result.exit_code == 3, result.output
+        manifest = Manifest.load(tmp_path / out)
+        manifest.check_files(tmp_path / out)
+        assert {"model.onnx", "model_fp16.onnx", "model_trt.onnx"} <= set(manifest.files)
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_a_bundle_given_with_out_stays_as_it_is(ours: Path, folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in ours.iterdir()}
+    out = ours.parent / "other"
+    assert run(ours, "-o", out, "--photos", folder).exit_code == 3
+    assert {path.name: path.read_bytes() for path in ours.iterdir()} == before
+    assert (out / "model_trt.onnx").is_file()
+    refused = run(ours, "-o", out, "--photos", folder)
+    assert refused.exit_code == 1
+    assert "exists; give it alone" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "4,2,1"], "is not MIN,OPT,MAX"),
+        (["--ids", "{ours}/manifest.json", "--photos", "{ours}"], "no photo"),
+    ],
+)
+def test_bad_input(arguments: list[str], message: str, ours: Path) -> None:
+    result = run(ours, *(argument.format(ours=ours) for argument in arguments))
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_a_folder_that_is_no_bundle_and_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+    assert run(tmp_path).exit_code == 1
+    checkpoint = tmp_path / "last.pt"
+    checkpoint.write_bytes(b"")
+    result = run(checkpoint)
+    assert result.exit_code == 1
+    assert "not a readable checkpoint" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]

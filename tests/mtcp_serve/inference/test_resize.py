@@ -1,0 +1,96 @@
+"""Each kind of map has its own rule of resizing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mtcp_serve.bundle.manifest import TaskSpec
+from mtcp_serve.inference.resize import bands, resize_map, rule
+from tests.mtcp_serve.support import TASKS
+
+SEMSEG, DEPTH, NORMALS, SALIENCY, _ = TASKS
+SIDES = st.integers(1, 40)
+
+
+def values_for(task: TaskSpec, height: int, width: int, seed: int = 0) -> Any:
+    rng = np.random.default_rng(seed)
+    match task.kind:
+        case "labels":
+            return rng.integers(0, 3, (height, width), dtype=np.uint8)
+        case "normals":
+            normals = rng.normal(size=(height, width, 3)).astype(np.float32)
+            return normals / np.linalg.norm(normals, axis=-1, keepdims=True)
+        case _:
+            return rng.uniform(0.5, 1, (height, width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_the_same_size_is_the_same_map(task: TaskSpec) -> None:
+    values = values_for(task, 5, 7)
+    assert resize_map(task, values, 5, 7) is values
+    assert rule(task, values, 5, 7) == "none"
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@given(SIDES, SIDES, SIDES, SIDES)
+def test_every_size_to_every_size(task: TaskSpec, h: int, w: int, height: int, width: int) -> None:
+    values = values_for(task, h, w)
+    resized = resize_map(task, values, height, width)
+    assert resized.shape == (height, width, *values.shape[2:])
+    assert resized.dtype == values.dtype
+    if task.kind == "labels":
+        assert set(np.unique(resized)) <= set(np.unique(values))
+    elif task.kind == "normals":
+        assert np.allclose(np.linalg.norm(resized, axis=-1), 1, atol=1e-5)
+    else:
+        assert resized.min() >= values.min() - 1e-6
+        assert resized.max() <= values.max() + 1e-6
+
+
+def test_labels_take_the_nearest_pixel() -> None:
+    values = np.array([[0, 2], [1, 255]], np.uint8)
+    assert np.array_equal(resize_map(SEMSEG, values, 6, 4), values.repeat(3, 0).repeat(2, 1))
+    assert rule(SEMSEG, values, 6, 4) == "nearest"
+
+
+@pytest.mark.parametrize("task", [DEPTH, SALIENCY], ids=lambda task: task.name)
+def test_depth_and_saliency_are_bilinear(task: TaskSpec) -> None:
+    resized = resize_map(task, np.array([[1.0, 3.0]], np.float32), 1, 4)
+    assert resized[0].tolist() == [1.0, 1.5, 2.5, 3.0]
+    assert rule(task, resized, 1, 8) == "bilinear"
+
+
+@given(arrays(np.bool_, (6, 7)), st.integers(6, 30), st.integers(7, 30))
+def test_invalid_depth_never_bleeds(valid: Any, height: int, width: int) -> None:
+    values = np.where(valid, np.float32(4), np.float32(0))
+    resized = resize_map(DEPTH, values, height, width)
+    assert set(np.unique(resized)) <= {0.0, 4.0}
+    nearest = resize_map(SEMSEG, valid.astype(np.uint8), height, width)
+    assert np.array_equal(resized > 0, nearest > 0)
+
+
+def test_depth_away_from_invalid_pixels_stays_smooth() -> None:
+    values = np.array([[0.0, 1.0, 1.0, 2.0, 2.0]], np.float32)
+    resized = resize_map(DEPTH, values, 1, 10)[0]
+    assert resized.tolist() == [0, 0, 1, 1, 1, 1.25, 1.75, 2, 2, 2]
+
+
+def test_normals_that_cancel_out_take_the_nearest() -> None:
+    values = np.array([[[0, 0, 1], [0, 0, -1]]], np.float32)
+    resized = resize_map(NORMALS, values, 1, 3)[0]
+    assert np.allclose(np.abs(resized[:, 2]), 1)
+
+
+def test_a_zero_normal_stays_zero() -> None:
+    resized = resize_map(NORMALS, np.zeros((2, 2, 3), np.float32), 4, 4)
+    assert not resized.any()
+
+
+@given(st.integers(1, 5000), st.integers(1, 100_000))
+def test_bands_cover_every_row_once(height: int, width: int) -> None:
+    rows = [row for band in bands(height, width) for row in range(height)[band]]
+    assert rows == list(range(height))

@@ -1,0 +1,73 @@
+"""Pictures for people."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mtcp_serve.bundle.manifest import DepthTask, FileEntry, InputSpec, Manifest
+from mtcp_serve.inference.images import ImageInfo, Photo
+from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.outputs.visualize import HEAT, caption, colourise, overview
+from tests.mtcp_serve.support import TASKS
+
+SEMSEG, DEPTH, NORMALS, SALIENCY, _ = TASKS
+
+
+def lightness(colours: np.ndarray) -> np.ndarray:
+    return colours.astype(np.float64) @ (0.2126, 0.7152, 0.0722)
+
+
+def test_the_colour_table_rises_in_lightness() -> None:
+    assert HEAT.shape == (256, 3)
+    assert (np.diff(lightness(HEAT)) > -0.8).all()  # rounding to 8 bits may dip by less than a step
+
+
+def test_near_is_bright_and_invalid_is_grey() -> None:
+    picture = np.asarray(colourise(DEPTH, np.array([[1.0, 2.0, 3.0, 0.0]], np.float32)))[0]
+    assert lightness(picture[0]) > lightness(picture[1]) > lightness(picture[2])
+    assert picture[3].tolist() == [128, 128, 128]
+    assert (np.asarray(colourise(DEPTH, np.zeros((2, 2), np.float32))) == 128).all()
+
+
+def test_other_kinds() -> None:
+    labels = np.asarray(colourise(SEMSEG, np.array([[0, 2, 255]], np.uint8)))[0]
+    assert labels.tolist() == [[0x10, 0x20, 0x30], [0xF0, 0xE0, 0xD0], [255, 255, 255]]
+    normal = np.asarray(colourise(NORMALS, np.array([[[0.0, 0.0, 1.0]]], np.float32)))[0, 0]
+    assert normal.tolist() == [128, 128, 255]
+    grey = np.asarray(colourise(SALIENCY, np.array([[0.5, 1.0]], np.float32)))[0]
+    assert grey.tolist() == [[128] * 3, [255] * 3]
+
+
+def test_captions() -> None:
+    assert caption(SEMSEG, np.array([[0, 2, 2, 255]], np.uint8)) == "semseg: bright, dark"
+    assert caption(DEPTH, np.array([[0, 1.25, 4]], np.float32)) == "depth: 1.2 to 4 m, near is bright"
+    assert caption(DEPTH, np.zeros((1, 1), np.float32)) == "depth: nothing valid"
+    assert caption(NORMALS, np.zeros((1, 1, 3), np.float32)).startswith("normals: x right")
+    assert caption(SALIENCY, np.array([[0.5]], np.float32)) == "saliency: 50% of the picture"
+    relative = DepthTask(name="depth", range=(0, 9), unit="relative", metric=False)
+    assert " m" not in caption(relative, np.ones((1, 1), np.float32))
+
+
+def test_overview_has_a_picture_for_every_map() -> None:
+    raw: dict[str, Any] = {
+        "semseg": np.ones((3, 4), np.uint8),
+        "depth": np.ones((3, 4), np.float32),
+        "normals": np.ones((3, 4, 3), np.float32),
+        "saliency": np.ones((3, 4), np.float32),
+    }
+    info = ImageInfo(8, 400, "PNG", "RGB", exif_rotated=False, animated=False)
+    photo = Photo(Image.new("RGB", (8, 400), "red"), info)
+    maps = tuple(DenseMap("tiny", task, raw[task.name], 400, 8) for task in TASKS[:4])
+    manifest = Manifest(
+        name="tiny",
+        version="1",
+        input=InputSpec(height=3, width=4),
+        tasks=TASKS[:4],
+        files={"model.onnx": FileEntry(sha256="0" * 64)},
+    )
+    sheet = overview(photo, Prediction((manifest,), info, maps, Timings()))
+    assert sheet.height > 2 * 480
+    colours = {colour for _, colour in sheet.getcolors(2**20) or []}
+    assert {(255, 0, 0), (0x80, 0x80, 0x80), (255, 255, 255)} <= colours

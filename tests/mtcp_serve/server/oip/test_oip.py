@@ -1,0 +1,315 @@
+"""The Open Inference Protocol, asked by the real Triton clients, over HTTP and gRPC."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from starlette.testclient import TestClient
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import InferenceServerException
+
+from clients import TritonClient
+from mtcp_serve.engines.loading import load_engines
+from mtcp_serve.errors import SettingsError
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.server.app import create_app
+from mtcp_serve.server.metrics import Metrics
+from mtcp_serve.server.oip.grpc_server import Servicer
+from mtcp_serve.server.service import Service
+from mtcp_serve.server.settings import Settings
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
+from tests.mtcp_serve.server.test_predict import expected
+from tests.mtcp_serve.support import HEIGHT, TASKS, WIDTH, noise
+
+IMAGES = np.stack([noise(HEIGHT, WIDTH, seed) for seed in range(3)])
+STUCK = np.ascontiguousarray(np.broadcast_to(np.array([0, 255, 0], np.uint8), (1, HEIGHT, WIDTH, 3)))
+MODES = ("http", "grpc")
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[tuple[Server, int]]:
+    """A server, and its port for gRPC."""
+    grpc_port = free_port()
+    server = Server(bundle, grpc_port=grpc_port, deadline=PATIENCE_S, concurrency=1, queue=1, batch_photos=4)
+    yield server, grpc_port
+    assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
+
+
+@pytest.fixture(scope="module")
+def ports(server: tuple[Server, int]) -> dict[str, str]:
+    return addresses(*server)
+
+
+def addresses(server: Server, grpc_port: int) -> dict[str, str]:
+    return {"http": server.url.removeprefix("http://"), "grpc": f"127.0.0.1:{grpc_port}"}
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def client(ports: dict[str, str], mode: str) -> Iterator[Any]:
+    module = tritonclient.http if mode == "http" else tritonclient.grpc
+    with module.InferenceServerClient(ports[mode]) as client:
+        yield client
+
+
+def module(mode: str) -> Any:
+    return tritonclient.http if mode == "http" else tritonclient.grpc
+
+
+def image_input(mode: str, images: Any = IMAGES, **options: Any) -> Any:
+    tensor = module(mode).InferInput("image", list(images.shape), "UINT8")
+    tensor.set_data_from_numpy(images, **options)
+    return tensor
+
+
+def check_maps(result: Any, names: set[str]) -> None:
+    for task in TASKS:
+        if task.name in names:
+            found = result.as_numpy(task.output)
+            want = np.stack([expected(image)[task.name] for image in IMAGES])
+            assert found.dtype == (np.uint8 if task.kind == "labels" else np.float32)
+            assert np.allclose(found, want, atol=1e-5)
+        else:
+            assert result.as_numpy(task.output) is None
+
+
+def test_health_and_metadata(client: Any, mode: str) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("tiny")
+    assert client.is_model_ready("tiny", "7")
+    assert not client.is_model_ready("other")
+    as_json = {} if mode == "http" else {"as_json": True}
+    assert client.get_server_metadata(**as_json)["name"] == "mtcp-serve"
+    metadata = client.get_model_metadata("tiny", **as_json)
+    assert metadata["versions"] == ["7"]
+    assert [entry["name"] for entry in metadata["outputs"]] == [task.output for task in TASKS]
+    assert [int(side) for side in metadata["inputs"][0]["shape"]] == [-1, HEIGHT, WIDTH, 3]
+    config = client.get_model_config("tiny", **as_json)
+    config = config.get("config", config)
+    assert config["max_batch_size"] == 4
+    assert json.loads(config["parameters"]["manifest.7"]["string_value"])["name"] == "tiny"
+    index = client.get_model_repository_index(**as_json)
+    index = index if mode == "http" else index["models"]
+    assert [(entry["name"], entry["state"]) for entry in index] == [("tiny", "READY")]
+
+
+def test_every_map(client: Any, mode: str) -> None:
+    result = client.infer("tiny", [image_input(mode)], request_id="a1")
+    check_maps(result, {task.name for task in TASKS})
+    response = result.get_response() if mode == "http" else result.get_response(as_json=True)
+    assert (response["id"], response["model_version"]) == ("a1", "7")
+
+
+def test_chosen_outputs(client: Any, mode: str) -> None:
+    outputs = [module(mode).InferRequestedOutput(name) for name in ("parsing", "depth_metres")]
+    check_maps(client.infer("tiny", [image_input(mode)], "7", outputs), {"parsing", "depth"})
+
+
+@pytest.mark.parametrize("binary_input", [True, False])
+@pytest.mark.parametrize("binary_output", [True, False])
+def test_rest_in_json_and_binary(ports: dict[str, str], binary_input: bool, binary_output: bool) -> None:
+    with tritonclient.http.InferenceServerClient(ports["http"]) as client:
+        outputs = [
+            tritonclient.http.InferRequestedOutput(task.output, binary_data=binary_output) for task in TASKS
+        ]
+        tensor = image_input("http", binary_data=binary_input)
+        check_maps(client.infer("tiny", [tensor], outputs=outputs), {task.name for task in TASKS})
+
+
+def test_grpc_contents_and_stream(ports: dict[str, str]) -> None:
+    answers: list[Any] = []
+    with tritonclient.grpc.InferenceServerClient(ports["grpc"]) as client:
+        client.start_stream(lambda result, error: answers.append((result, error)))
+        client.async_stream_infer("tiny", [image_input("grpc")])
+        client.async_stream_infer("other", [image_input("grpc")])
+        client.async_stream_infer("tiny", [image_input("grpc")])
+        until(lambda: len(answers) == 3)
+        client.stop_stream()
+    check_maps(answers[0][0], {task.name for task in TASKS})
+    assert "no model 'other'" in str(answers[1][1])
+    check_maps(answers[2][0], {task.name for task in TASKS})
+
+
+@pytest.mark.parametrize(
+    ("images", "model", "version", "output", "message"),
+    [
+        (IMAGES, "other", "", "depth_metres", "no model 'other' is loaded; there is tiny"),
+        (IMAGES, "tiny", "8", "depth_metres", "has no version '8'; it has 7"),
+        (IMAGES, "tiny", "", "depth", "no output 'depth'; it has semseg, depth_metres"),
+        (IMAGES[:, 1:], "tiny", "", "depth_metres", r"image must be UINT8 \[batch, 24, 32, 3\]"),
+        (IMAGES[0], "tiny", "", "depth_metres", r"this is UINT8 \[24, 32, 3\]"),
+        (np.concatenate([IMAGES, IMAGES]), "tiny", "", "depth_metres", "6 photos, the limit is 4"),
+    ],
+)
+def test_refusals(
+    client: Any, mode: str, images: Any, model: str, version: str, output: str, message: str
+) -> None:
+    outputs = [module(mode).InferRequestedOutput(output)]
+    with pytest.raises(InferenceServerException, match=message):
+        client.infer(model, [image_input(mode, np.ascontiguousarray(images))], version, outputs)
+
+
+def test_a_full_queue(server: tuple[Server, int], client: Any, mode: str) -> None:
+    """The one slot and the one place are taken."""
+    with server[0].held(2), pytest.raises(InferenceServerException, match="the most that may") as refused:
+        client.infer("tiny", [image_input(mode)])
+    assert ("maximum queue size" in str(refused.value)) == (mode == "grpc")
+    check_maps(client.infer("tiny", [image_input(mode)]), {task.name for task in TASKS})
+
+
+def test_a_deadline(bundle: Path) -> None:
+    grpc_port = free_port()
+    server = Server(bundle, grpc_port=grpc_port, deadline=1)
+    try:
+        for mode, address in addresses(server, grpc_port).items():
+            with (
+                module(mode).InferenceServerClient(address) as client,
+                pytest.raises(InferenceServerException, match="not ready within 1 s"),
+            ):
+                client.infer("tiny", [image_input(mode, STUCK)])
+    finally:
+        assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
+
+
+async def counted_for_one_call(settings: Settings) -> list[Timings]:
+    """The timings that a gRPC request is counted with that waits for the one slot and then for the model."""
+    counted: list[Timings] = []
+    async with Service(settings, load_engines(settings), Metrics()) as service:
+        service.observers.append(counted.append)
+        free = asyncio.Event()
+        holder = asyncio.create_task(service.admission.run(free.wait))
+        await asyncio.sleep(0)
+        tensor = image_input("grpc", IMAGES[:1])
+        request = service_pb2.ModelInferRequest(
+            model_name="tiny", inputs=[tensor._get_tensor()], raw_input_contents=[tensor._get_content()]
+        )
+        call = asyncio.create_task(Servicer(service).ModelInfer(request, None))
+        while not (service.admission.waiting or call.done()):
+            await asyncio.sleep(0)
+        free.set()
+        await asyncio.gather(holder, call)
+    return counted
+
+
+def test_the_wait_for_a_slot_is_counted_over_grpc_too(settings: Settings) -> None:
+    one = settings.model_copy(update={"concurrency": 1})
+    (times,) = asyncio.run(counted_for_one_call(one))
+    assert [span.stage for span in times.spans] == ["queue", "queue", "infer"]
+
+
+def test_this_projects_triton_client(ports: dict[str, str]) -> None:
+    with TritonClient(ports["grpc"]) as client:
+        (maps, *_) = client.infer(IMAGES)
+        assert np.allclose(maps["depth"], expected(IMAGES[0])["depth"], atol=1e-5)
+        assert client.manifest().name == "tiny"
+
+
+def post(client: TestClient, body: bytes, header_length: int | str | None = None) -> Any:
+    headers = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
+    return client.post("/v2/models/tiny/infer", content=body, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def local(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    good = {"name": "image", "datatype": "UINT8", "shape": [1, HEIGHT, WIDTH, 3], "data": IMAGES[0].tolist()}
+    return good | changes
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "the request is wrong"),
+        (b"{}", "inputs: Field required"),
+        ({"inputs": []}, "the model takes one input 'image'; the request has none"),
+        ({"inputs": [tensor(), tensor(name="b")]}, "the request has image, b"),
+        ({"inputs": [tensor(datatype="FP32")]}, "this is FP32"),
+        ({"inputs": [tensor(shape=[])]}, r"this is UINT8 []"),
+        ({"inputs": [tensor(shape=[0, HEIGHT, WIDTH, 3])]}, "image must be UINT8"),
+        ({"inputs": [tensor(data=[1, 2])]}, "image has 2 elements, its shape needs 2304"),
+        ({"inputs": [tensor(data=None)]}, "image has 0 elements"),
+        ({"inputs": [tensor(data=["a"])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=[[1], [1, 2]])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=[2**70])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=[0.5, 1])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=["12"])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=[True])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=[256])]}, "values that are not 0 to 255"),
+        ({"inputs": [tensor(data=[-1])]}, "values that are not 0 to 255"),
+        ({"inputs": [tensor(parameters={"binary_data_size": 5})]}, "more than the body holds"),
+        ({"inputs": [tensor(parameters={"binary_data_size": "5"})]}, "more than the body holds"),
+    ],
+)
+def test_wrong_bodies(local: TestClient, body: Any, message: str) -> None:
+    response = post(local, body if isinstance(body, bytes) else json.dumps(body).encode())
+    assert response.status_code == 400, response.text
+    assert message in response.json()["error"]
+    assert "(GET /v2/models/NAME says" in response.json()["error"]
+
+
+def test_wrong_lengths(local: TestClient) -> None:
+    body = json.dumps({"inputs": [tensor()]}).encode()
+    assert post(local, body).status_code == 200
+    assert post(local, body, len(body)).status_code == 200
+    for length in (len(body) + 1, -1, "9" * 5000):
+        assert "Inference-Header-Content-Length" in post(local, body, length).json()["error"]
+    assert "3 bytes of the body belong to no tensor" in post(local, body + b"abc", len(body)).json()["error"]
+    large = post(local, b" " * (64 * 2**20 + 1))
+    assert large.status_code == 413
+
+
+def test_a_compressed_request(ports: dict[str, str]) -> None:
+    with tritonclient.http.InferenceServerClient(ports["http"]) as client:
+        with pytest.raises(InferenceServerException, match="cannot read Content-Encoding gzip"):
+            client.infer("tiny", [image_input("http")], request_compression_algorithm="gzip")
+        result = client.infer("tiny", [image_input("http")], response_compression_algorithm="gzip")
+    check_maps(result, {task.name for task in TASKS})
+
+
+def test_errors_of_the_protocol_are_strings(local: TestClient) -> None:
+    for path in ("/v2/models/other", "/v2/nothing", "/v2/models/tiny/versions/8/ready"):
+        response = local.get(path)
+        assert response.status_code == 404
+        assert isinstance(response.json()["error"], str)
+
+
+def test_a_port_that_is_taken(bundle: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = Settings(bundle=(bundle,), grpc_port=taken.getsockname()[1])
+        with pytest.raises(SettingsError, match="gRPC cannot listen"), TestClient(create_app(settings)):
+            pass
+
+
+def test_an_address_of_ipv6(bundle: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    port = free_port()
+    settings = Settings(bundle=(bundle,), threads=1, host="::1", grpc_port=port)
+    with (
+        TestClient(create_app(settings)),
+        tritonclient.grpc.InferenceServerClient(f"[::1]:{port}") as client,
+    ):
+        assert client.is_server_live()

@@ -1,0 +1,223 @@
+"""From a step's losses to the one scalar whose one backward pass trains decoders, encoder and balancer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.balancing.base import Balancer, Observation, TaskWeights
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """A balanced step.
+
+    ``total`` is the scalar to call backward on once. ``weights`` are detached. ``losses`` [T] are the raw
+    final-task losses, detached and averaged over the ranks. ``finite`` is the same on every rank: False says
+    that some loss is not finite, ``total`` neither, and that the balancer saw nothing of this step.
+    """
+
+    total: Tensor
+    weights: TaskWeights
+    losses: Tensor
+    finite: bool
+
+
+class _Receive(torch.autograd.Function):
+    """<z, gradient> without its value: a scalar 0 whose gradient with respect to z is ``gradient``."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = z.dtype
+        return gradient.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return (upstream[0] * gradient).to(ctx.dtype), None
+
+
+def gramian(gradients: Sequence[Tensor]) -> Tensor:
+    """K [T, T] of T gradients of one shape; one that is not finite, or too long for fp32, counts as zero."""
+    count = len(gradients)
+    products = gradients[0].new_zeros(count, count)
+    for i in range(count):
+        for j in range(i + 1):
+            products[i, j] = products[j, i] = (gradients[i] * gradients[j]).sum()
+    fine = products.diagonal().isfinite()
+    return torch.where(fine & fine[:, None], products, 0)
+
+
+class Engine(nn.Module):
+    """Losses of one forward pass -> the scalar of exactly one backward pass.
+
+    Methods without encoder weights train on heads . L + intermediate losses + extras + penalty. For methods
+    with them (*split* mode) the decoders work on a detached copy of the shared representation z, the leaf.
+    There L_i includes the task's intermediate losses, whose encoder gradient would be lost otherwise,
+    g_i = dL_i/dleaf is taken once a task, and the scalar heads . L + extras + penalty gets a term of value 0
+    whose gradient with respect to z is sum_i a_i g_i + dextras/dleaf. So one backward covers decoders and
+    encoder; DDP's hooks fire once, gradient accumulation and loss scaling act on all of it alike.
+
+    With DDP every rank works on its samples, and one all-reduce of T^2 + 2 T + 1 numbers (K, both kinds of
+    L_i, the rest) makes all ranks choose the same weights. As a sample's entries of z meet its own loss only,
+    the joined batch's loss, the mean of the ranks' losses, has the gradients g_i^r / R, r = 1..R, so K =
+    sum_r K_r / R^2 exactly (but for batch statistics, which belong to a rank). The balancer's parameters get
+    their gradient from the averaged losses, the same on all ranks; they need no DDP.
+
+    Args:
+        balancer: the method.
+        every: a method that needs the Gramian is asked at each ``every``-th step; in between its weights are
+            used again and its parameters rest.
+        reduce: averages a small fp32 tensor over the ranks.
+        ranks: R.
+
+    Raises:
+        ValueError: ``every`` or ``ranks`` below 1.
+    """
+
+    heads: Tensor
+    encoder: Tensor
+    asked: Tensor
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        *,
+        every: int = 1,
+        reduce: Callable[[Tensor], Tensor] = lambda numbers: numbers,
+        ranks: int = 1,
+    ) -> None:
+        super().__init__()
+        if every < 1 or ranks < 1:
+            raise ValueError(f"every and ranks must be at least 1, got {every} and {ranks}")
+        self.balancer = balancer
+        self.every, self.ranks = every, ranks
+        self._reduce = reduce
+        self.register_buffer("heads", torch.ones(balancer.tasks))
+        self.register_buffer("encoder", torch.ones(balancer.tasks))
+        self.register_buffer("asked", torch.tensor(False))
+
+    @property
+    def weights(self) -> TaskWeights:
+        """The latest weights, detached; all 1 before the first step."""
+        return TaskWeights(self.heads.clone(), self.encoder.clone() if self.balancer.splits else None)
+
+    def leaf(self, shared: Tensor) -> Tensor:
+        """What the decoders work on: ``shared`` [B, C, h, w] itself, or in split mode a detached leaf."""
+        return shared.detach().requires_grad_() if self.balancer.splits else shared
+
+    def total(
+        self,
+        losses: Sequence[Tensor] | Tensor,
+        folded: Sequence[Tensor] | Tensor,
+        unweighted: Tensor,
+        shared: Tensor,
+        leaf: Tensor,
+        *,
+        epoch: int,
+        step: int,
+        scale: float = 1.0,
+    ) -> Balanced:
+        """Ask the balancer and build the step's scalar.
+
+        Args:
+            losses: T raw final-task losses, best as separate scalars: through a stacked tensor the gradient
+                of one task visits the decoders of all. A task without a label in the batch has loss 0.
+            folded: T sums of each task's own intermediate losses; weighted in split mode only.
+            unweighted: scalar extras (the coherence term).
+            shared: z, attached to the encoder.
+            leaf: what :meth:`leaf` made of it and the decoders used.
+            epoch: counted from 0.
+            step: counted from 0 over the run.
+            scale: the current loss scale of fp16 training, so that g_i survives fp16 layers; g_i is divided
+                by it in fp32. An overflowing g_i is then left in the gradient of z, for the loss scaler to
+                skip the step and lower the scale. With scale 1 a g_i that is not finite counts as zero.
+        """
+        final = [loss.float() for loss in losses]
+        inner = [loss.float() for loss in folded]
+        split = self.balancer.splits
+        tasks = [a + b for a, b in zip(final, inner, strict=True)] if split else final
+        rest = unweighted.float()
+        if not split:
+            rest = rest + torch.stack(inner).sum()
+        fresh = self._fresh(step)
+        gradients: list[Tensor] = []
+        if fresh and self.balancer.needs_gramian:
+            gradients = [self._gradient(loss, leaf, scale) for loss in tasks]
+        seen, raw, finite = self._observe(final, tasks, rest, gradients, epoch, step)
+        objective = torch.stack(tasks)
+        if not finite:
+            return Balanced((objective.sum() + rest) * torch.nan, self.weights, raw, finite=False)
+        if fresh:
+            answer = self.balancer(seen)
+            self._remember(answer)
+        else:
+            answer = self.weights
+        total = _weighted(answer.heads, objective, seen.losses) + rest + answer.penalty
+        if split:
+            total = total + _Receive.apply(
+                shared, self._encoder_gradient(gradients, objective, rest, leaf, scale)
+            )
+        return Balanced(total, self.weights, raw, finite=True)
+
+    def _fresh(self, step: int) -> bool:
+        if not self.balancer.needs_gramian or not self.asked:
+            return True
+        return step % self.every == 0 and not self.balancer.settled(step)
+
+    def _gradient(self, loss: Tensor, leaf: Tensor, scale: float) -> Tensor:
+        if not loss.requires_grad:
+            return torch.zeros_like(leaf, dtype=torch.float32)
+        (gradient,) = torch.autograd.grad(loss * scale, leaf, retain_graph=True, materialize_grads=True)
+        if scale != 1:
+            return gradient.float() / scale
+        return torch.where(gradient.isfinite().all(), gradient.float(), 0)
+
+    def _observe(
+        self,
+        final: list[Tensor],
+        tasks: list[Tensor],
+        rest: Tensor,
+        gradients: list[Tensor],
+        epoch: int,
+        step: int,
+    ) -> tuple[Observation, Tensor, bool]:
+        """What the balancer sees, the raw losses [T], and whether all is finite: the same on every rank."""
+        count = self.balancer.tasks
+        numbers = [torch.stack(final).detach(), torch.stack(tasks).detach(), rest.detach().reshape(1)]
+        if gradients:
+            numbers.append(gramian(gradients).flatten())
+        averaged = self._reduce(torch.cat(numbers))
+        raw, objective = averaged[:count], averaged[count : 2 * count]
+        finite = bool(averaged[: 2 * count + 1].isfinite().all())
+        gram = averaged[2 * count + 1 :].reshape(count, count) / self.ranks if gradients else None
+        return Observation(objective, epoch, step, gram), raw, finite
+
+    def _remember(self, answer: TaskWeights) -> None:
+        encoder = answer.heads if answer.encoder is None else answer.encoder
+        self.heads.copy_(answer.heads.detach())
+        self.encoder.copy_(encoder.detach())
+        self.asked.fill_(True)
+
+    def _encoder_gradient(
+        self, gradients: list[Tensor], objective: Tensor, rest: Tensor, leaf: Tensor, scale: float
+    ) -> Tensor:
+        """sum_i a_i g_i + dextras/dleaf; without the single g_i at hand in one pass."""
+        if not gradients:
+            return self._gradient((self.encoder * objective).sum() + rest, leaf, scale)
+        total = self._gradient(rest, leaf, scale)
+        for weight, gradient in zip(self.encoder, gradients, strict=True):
+            total.addcmul_(weight, gradient)
+        return total
+
+
+def _weighted(heads: Tensor, losses: Tensor, averaged: Tensor) -> Tensor:
+    """heads . losses, where the heads' own gradient comes from the losses averaged over the ranks."""
+    total = (heads.detach() * losses).sum()
+    if heads.requires_grad:
+        own = (heads * averaged).sum()
+        total = total + own - own.detach()
+    return total

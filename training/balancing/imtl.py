@@ -1,0 +1,28 @@
+"""IMTL, both halves (Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021)."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from training.balancing.base import Balancer, Observation, TaskWeights, present
+from training.balancing.imtl_g import impartial
+
+
+class IMTL(Balancer):
+    """IMTL-L on the heads, IMTL-G for the encoder on the losses that IMTL-L scaled."""
+
+    needs_gramian: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
+
+    def __init__(self, tasks: int | Sequence[str]) -> None:
+        super().__init__(tasks)
+        self.log_scale = nn.Parameter(torch.zeros(self.tasks))
+
+    def forward(self, seen: Observation) -> TaskWeights:
+        """e^s on the heads, with its regulariser; a e^s on the encoder, a of the gradients of e^s L."""
+        heads = self.log_scale.exp()
+        scale = heads.detach()
+        encoder = impartial(scale[:, None] * seen.gram * scale) * scale
+        return TaskWeights(heads, encoder, -(self.log_scale * present(seen.losses)).sum())

@@ -1,0 +1,31 @@
+"""Constant weights: equal, or chosen by hand (Eq. 2)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from training.balancing.base import Balancer, Observation, TaskWeights
+
+
+class Manual(Balancer):
+    """Fixed weights, one a task in task order; all 1 by default.
+
+    Raises:
+        ValueError: a wrong number of weights, or a negative one.
+    """
+
+    weights: Tensor
+
+    def __init__(self, tasks: int | Sequence[str], weights: Sequence[float] | None = None) -> None:
+        super().__init__(tasks)
+        chosen = [1.0] * self.tasks if weights is None else list(weights)
+        if len(chosen) != self.tasks:
+            raise ValueError(f"manual weighting needs {self.tasks} weights, one a task; got {len(chosen)}")
+        if min(chosen) < 0:
+            raise ValueError(f"manual weights must not be negative, got {chosen}")
+        self.register_buffer("weights", torch.tensor(chosen))
+
+    def forward(self, seen: Observation) -> TaskWeights:
+        """The constant weights."""
+        return TaskWeights(self.weights)
