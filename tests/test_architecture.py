@@ -86,3 +86,12 @@ def test_what_a_package_imports_is_declared(package: str) -> None:
         for name in names - sys.stdlib_module_names - {*OURS, OF_TRITON}:
             owners = {plain(owner) for owner in distributions.get(name, [])}
             assert owners & goods or BROUGHT.get(name) in goods, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_no_test_lets_playwright_evaluate_text_in_the_page() -> None:
+    """``wait_for_function`` does when it has to look again, and the page's own policy forbids it."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        called = {
+            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        }
+        assert "wait_for_function" not in called, f"{path.relative_to(ROOT)}: wait by expect or browser.until"

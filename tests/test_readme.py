@@ -1,9 +1,9 @@
 """Every command of the README, run as a newcomer would in a fresh copy of the tree."""
 
 import json
+import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,8 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mtcp_serve.server.settings import Settings
+from tests.mtcp_serve.process import free_port
+
 ROOT = Path(__file__).parent.parent
-URL = "http://127.0.0.1:8000"
+URL = f"http://127.0.0.1:{Settings.model_fields['port'].default}"
+"""The server of the README. Somebody's own may be there: the commands are run against another port."""
 
 
 def blocks(language: str) -> list[str]:
@@ -42,24 +46,27 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(clone: Path) -> Iterator[None]:
-    """``make serve``, which installs the server and starts it."""
-    socket.create_server(("127.0.0.1", 8000)).close()  # somebody else's server would be taken for ours
+def served(clone: Path) -> Iterator[str]:
+    """The address of ``make serve``, which installs the server and starts it."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
     end = time.monotonic() + 1800
-    with subprocess.Popen(["make", "serve"], cwd=clone) as process:
+    with subprocess.Popen(
+        ["make", "serve"], cwd=clone, env={**os.environ, "MTCP_PORT": str(port)}
+    ) as process:
         try:
-            while not ready():
+            while not ready(url):
                 assert process.poll() is None, "make serve ended"
                 assert time.monotonic() < end, "make serve did not become ready"
                 time.sleep(0.5)
-            yield
+            yield url
         finally:
             process.terminate()
 
 
-def ready() -> bool:
+def ready(url: str) -> bool:
     try:
-        return httpx.get(f"{URL}/health/ready").is_success
+        return httpx.get(f"{url}/health/ready").is_success
     except httpx.HTTPError:
         return False
 
@@ -70,17 +77,20 @@ def test_the_first_command_serves_and_the_second_is_what_ci_runs() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-@pytest.mark.usefixtures("served")
-def test_every_other_command_runs_and_writes_what_it_says(clone: Path) -> None:
+def test_every_other_command_runs_and_writes_what_it_says(clone: Path, served: str) -> None:
+    assert any(URL in command for command in commands())
     for command in commands():
         if command.startswith("make "):
             continue
-        done = subprocess.run(["bash", "-euc", command], cwd=clone, capture_output=True, text=True)
+        done = subprocess.run(
+            ["bash", "-euc", command.replace(URL, served)], cwd=clone, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     maps = json.loads((clone / "maps.json").read_text())["maps"]
     assert sorted(maps) == ["depth", "normals", "parsing", "saliency", "semseg"]
     assert {path.name for path in (clone / "out" / "astronaut").iterdir()} >= {"overview.png", "maps.npz"}
     (program,) = blocks("python")
+    program = program.replace(URL, served)
     shape = "print(maps['depth'].dtype, maps['depth'].ndim, maps.about('depth')['unit'], sorted(maps))"
     python = str(clone / ".venv" / "bin" / "python")
     done = subprocess.run([python, "-c", program + shape], cwd=clone, capture_output=True, text=True)

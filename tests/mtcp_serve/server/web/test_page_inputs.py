@@ -28,6 +28,7 @@ from tests.mtcp_serve.browser import (
     needs_chromium,
     point,
     problem,
+    until,
     values,
     visit,
 )
@@ -266,7 +267,7 @@ def test_everything_can_be_done_with_the_keyboard(server: Server, browser: Brows
         said = f"x 257, y 246: semseg {now['semseg']}; depth {now['depth']};"
         expect(page.locator("#spoken")).to_contain_text(said)
         page.keyboard.press("Enter")
-        page.wait_for_function("document.activeElement.matches('#enlarged .frame')")
+        expect(page.locator("#enlarged .frame")).to_be_focused()
         page.keyboard.press("ArrowLeft")
         expect(page.locator("#enlarged .readout dd").first).to_have_text("256, 246")
         tab_to("[data-step='1']")
@@ -275,10 +276,10 @@ def test_everything_can_be_done_with_the_keyboard(server: Server, browser: Brows
         page.keyboard.press("Escape")
         expect(page.locator("#enlarged")).to_be_hidden()
         # The browser gives the focus back to what opened the dialog, then tells the page, which moves it.
-        page.wait_for_function("document.activeElement.dataset.map === 'normals'")
+        expect(page.locator("[data-map=normals]")).to_be_focused()
         tab_to(".legend button")
         page.keyboard.press("Space")
-        page.wait_for_function("document.activeElement.getAttribute('aria-pressed') === 'true'")
+        expect(page.locator(":focus")).to_have_attribute("aria-pressed", "true")
         page.focus("#tab-maps")
         page.keyboard.press("ArrowRight")
         expect(page.locator("#view-overlay")).to_be_visible()
@@ -342,7 +343,7 @@ def test_several_models_and_other_tasks_are_offered(browser: Browser, tmp_path: 
             assert page.locator(".legend h3").all_inner_texts() == ["parity"]
             assert page.locator(".legend .label").all_inner_texts() == ["even", LONG]
             page.set_viewport_size({"width": 360, "height": 740})
-            page.wait_for_function("innerWidth === 360")
+            until(page, lambda: page.evaluate("innerWidth") == 360)
             assert page.evaluate("document.documentElement.scrollWidth") == 360
     finally:
         server.stop()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.mtcp_serve.browser import SMALL, answered, give, needs_chromium, problem, visit
+from tests.mtcp_serve.browser import SMALL, answered, give, needs_chromium, problem, until, visit
 from tests.mtcp_serve.process import Server
 
 pytestmark = needs_chromium
@@ -100,7 +100,7 @@ def test_a_photo_that_is_read_late_says_nothing_any_more(server: Server, browser
         }"""
         )
         page.set_input_files("#file", SMALL)  # type: ignore[arg-type]
-        page.wait_for_function("window.release !== undefined")
+        until(page, lambda: page.evaluate("window.release !== undefined"))
         give(page, OTHER)
         page.evaluate("window.release()")
         settle(page)
