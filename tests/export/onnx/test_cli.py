@@ -103,7 +103,7 @@ def build(*_):
     print("building", flush=True)
     time.sleep(3600)
 export.bundle_writer._build = build
-runpy.run_module("export.onnx.cli", run_name="__main__")
+runpy.run_module("export.onnx", run_name="__main__")
 """
 """The command, which does not get beyond the hidden folder that it has made."""
 
