@@ -79,6 +79,8 @@ class _Task(_Model):
     name: Identifier
     output: Text = Field(default_factory=lambda fields: fields["name"])
     """Name of the graph's output tensor; the task's name unless given."""
+    title: Text | None = None
+    """What people call the map, such as "Objects"; the task's name unless given."""
 
 
 class LabelsTask(_Task):
@@ -109,6 +111,8 @@ class DepthTask(_Task):
     range: tuple[float, float] = Field(strict=False)
     """Smallest and largest valid value, in ``unit``; 0 in a map marks an invalid pixel."""
     trained_on: Text | None = None
+    assumed_fov: float | None = Field(default=None, gt=0, lt=180)
+    """Field of view over the longer side, degrees, of an image that nobody says the camera of."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

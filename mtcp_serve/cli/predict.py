@@ -69,6 +69,22 @@ def predict(
         ),
     ] = None,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of videos, take each Nth frame only.")] = 1,
+    fov_x: Annotated[
+        float | None,
+        typer.Option(
+            "--fov-x",
+            metavar="DEGREES",
+            help="The camera's field of view, left to right; by default as the EXIF or the model says.",
+        ),
+    ] = None,
+    focal_px: Annotated[
+        float | None,
+        typer.Option("--focal-px", metavar="PIXELS", help="The same, as the focal length in pixels."),
+    ] = None,
+    intrinsics: Annotated[
+        str | None,
+        typer.Option("--intrinsics", metavar="FX,FY,CX,CY", help="The same, as four numbers in pixels."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make again what is complete already.")
     ] = False,
@@ -89,10 +105,12 @@ def predict(
     from mtcp_serve.inference.registry import Models
     from mtcp_serve.offline.inputs import InputError, collect
     from mtcp_serve.offline.writer import Wanted
+    from mtcp_serve.outputs.camera import CameraError, CameraRequest
 
     try:
         found = collect(inputs, out, recursive)
-    except InputError as error:
+        camera = CameraRequest.parse(fov_x, focal_px, intrinsics)
+    except (InputError, CameraError) as error:
         fail(str(error), NOTHING_DONE)
     _check_video(found)
     settings = read_settings(bundle=bundle, provider=provider, threads=threads)
@@ -101,7 +119,7 @@ def predict(
     try:
         models = Models(Batcher(engine) for engine in engines)
         film = _film(models, video or [], overlay or [], every)
-        wanted = Wanted(models.select(names), size, arrays, overview, film, overwrite)
+        wanted = Wanted(models.select(names), size, arrays, overview, film, overwrite, camera)
     except (BundleError, UnknownTaskError) as error:
         fail(str(error), NOTHING_DONE)
     _say_what_is_left_out(found)

@@ -6,7 +6,7 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from mtcp_serve.errors import (
     EmptyImageError,
@@ -14,6 +14,7 @@ from mtcp_serve.errors import (
     InvalidImageError,
     PayloadTooLargeError,
 )
+from mtcp_serve.inference.exif import focal_lengths, orientation
 from mtcp_serve.server.settings import Settings
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -59,6 +60,8 @@ class ImageInfo:
     """Whether an EXIF orientation was applied."""
     animated: bool
     """Whether there are more frames or pages; only the first was read."""
+    focal: tuple[float, float] | None = None
+    """Focal lengths across and down by the EXIF, pixels of the upright photo."""
 
 
 @dataclass(frozen=True)
@@ -146,24 +149,27 @@ def _load(image: Image.Image, enough: int | None) -> Photo:
     """Decode the pixels of an opened file."""
     source, mode = str(image.format), image.mode
     width, height = image.size
-    orientation = _orientation(image)
+    turned, focal = _orientation(image), _focal_lengths(image, width, height)
     if source in _JPEG and enough is not None:
         image.draft(None, (enough, enough))
     image.load()
-    orientation = max(orientation, _orientation(image))  # PNG may carry its EXIF after the pixels
+    turned = max(turned, _orientation(image))  # PNG may carry its EXIF after the pixels
+    focal = focal or _focal_lengths(image, width, height)
     animated = source != "MPO" and bool(getattr(image, "is_animated", False))
     rgb = _to_rgb(image)
-    if orientation in _UPRIGHT and source != "TIFF":  # Pillow turns TIFF while loading
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-        if orientation in _QUARTER_TURNS:
+    if turned in _UPRIGHT and source != "TIFF":  # Pillow turns TIFF while loading
+        rgb = rgb.transpose(_UPRIGHT[turned])
+        if turned in _QUARTER_TURNS:
             width, height = height, width
+            focal = focal and focal[::-1]
     info = ImageInfo(
         width=width,
         height=height,
         format="JPEG" if source in _JPEG else source,
         mode=mode,
-        exif_rotated=orientation in _UPRIGHT,
+        exif_rotated=turned in _UPRIGHT,
         animated=animated,
+        focal=focal,
     )
     return Photo(rgb, info)
 
@@ -171,10 +177,17 @@ def _load(image: Image.Image, enough: int | None) -> Photo:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none or it cannot be read."""
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation(image.getexif())
     except Exception:  # damaged EXIF must not cost the photo
         return 1
-    return value if isinstance(value, int) else 1
+
+
+def _focal_lengths(image: Image.Image, width: int, height: int) -> tuple[float, float] | None:
+    """Focal lengths in pixels of the stored image by its EXIF, where that can be read."""
+    try:
+        return focal_lengths(image.getexif(), width, height)
+    except Exception:  # damaged EXIF must not cost the photo
+        return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcp_serve.bundle.manifest import LabelsTask, Manifest, TaskSpec
+from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, Manifest, TaskSpec
 from mtcp_serve.errors import InternalError
 from mtcp_serve.inference.images import ImageInfo, ImageLimits, decode
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.resize import Map, Rule, resize_map, rule
 from mtcp_serve.inference.timings import Timings
+from mtcp_serve.outputs.camera import Camera, CameraRequest, find_camera
 from mtcp_serve.utils.concurrency import in_thread, together
 
 Size = Literal["input", "model"]
@@ -52,6 +53,17 @@ class Prediction:
     image: ImageInfo
     maps: tuple[DenseMap, ...]
     timings: Timings
+    camera_request: CameraRequest | None = None
+    """What the request says of the camera."""
+
+    @property
+    def camera(self) -> Camera:
+        """The camera of the upright photo; see `mtcp_serve.outputs.camera.find_camera`."""
+        tasks = [task for manifest in self.models for task in manifest.tasks]
+        fovs = [task.assumed_fov for task in tasks if isinstance(task, DepthTask)]
+        return find_camera(
+            self.image.width, self.image.height, self.camera_request, self.image.focal, next(iter(fovs), None)
+        )
 
 
 async def predict(
@@ -61,6 +73,7 @@ async def predict(
     limits: ImageLimits,
     timings: Timings,
     decoding: AbstractAsyncContextManager[object] | None = None,
+    camera: CameraRequest | None = None,
 ) -> Prediction:
     """The maps of ``choices`` for the photo in ``data``; stage times go into ``timings``.
 
@@ -74,7 +87,7 @@ async def predict(
     async with decoding or nullcontext():
         with timings.measure("decode"):
             image, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices)))
-    return await infer_maps(image, pixels, choices, size, timings)
+    return await infer_maps(image, pixels, choices, size, timings, camera)
 
 
 async def infer_maps(
@@ -83,6 +96,7 @@ async def infer_maps(
     choices: Sequence[Choice],
     size: Size,
     timings: Timings,
+    camera: CameraRequest | None = None,
 ) -> Prediction:
     """The maps of ``choices`` for a decoded photo: ``pixels`` has it at every one of `input_sizes`.
 
@@ -109,6 +123,7 @@ async def infer_maps(
         image,
         tuple(maps[choice.task.name] for choice in choices),
         timings,
+        camera,
     )
 
 

@@ -75,7 +75,7 @@ async def _predict_photo(item: Item, wanted: Wanted, limits: ImageLimits, pool: 
     made_from = wanted.made_from({"file": item.path.name, "sha256": sha256(data).hexdigest()})
     if not wanted.overwrite and finished(item.folder, made_from):
         return Done(skipped=True)
-    prediction = await predict(data, wanted.choices, wanted.size, limits, Timings())
+    prediction = await predict(data, wanted.choices, wanted.size, limits, Timings(), camera=wanted.camera)
     photo = await in_thread(partial(decode, data, limits, enough=CELL)) if wanted.overview else None
     await in_thread(partial(write_result, item.folder, prediction, photo, wanted, made_from, pool))
     return Done()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from mtcp_serve.inference.pipeline import Prediction, Size
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.offline.results import METADATA_FILE, fingerprints, metadata, publish
 from mtcp_serve.offline.video import Film
+from mtcp_serve.outputs.camera import CameraRequest
 from mtcp_serve.outputs.formats.base import encode_maps
 from mtcp_serve.outputs.formats.npz import NpzWriter
 from mtcp_serve.outputs.metadata import describe
@@ -32,10 +33,14 @@ class Wanted:
     film: Film = field(default_factory=Film)
     overwrite: bool = False
     """Make again what is there already."""
+    camera: CameraRequest = field(default_factory=CameraRequest)
+    """What the command line says of the camera."""
 
     def made_from(self, source: dict[str, Any]) -> dict[str, Any]:
         """What decides the maps of ``source``, for `mtcp_serve.offline.results.metadata`."""
-        options = {"size": self.size, "arrays": self.arrays, "overview": self.overview}
+        options: dict[str, Any] = {"size": self.size, "arrays": self.arrays, "overview": self.overview}
+        if self.camera != CameraRequest():
+            options["camera"] = asdict(self.camera)
         return {
             "source": source,
             "models": fingerprints(choice.manifest for choice in self.choices),

@@ -13,6 +13,7 @@ from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.resize import Map
 from mtcp_serve.outputs.png import depth_scale
 from mtcp_serve.outputs.schemas import (
+    CameraOut,
     DepthOut,
     ImageOut,
     Label,
@@ -82,9 +83,25 @@ def describe(prediction: Prediction, maps: dict[str, MapOut]) -> PredictOut:
             )
             for manifest in prediction.models
         ],
-        image=ImageOut(**asdict(prediction.image)),
+        image=_describe_image(prediction),
         maps=maps,
         timings_ms=prediction.timings.ms,
+    )
+
+
+def _describe_image(prediction: Prediction) -> ImageOut:
+    known = asdict(prediction.image)
+    del known["focal"]
+    camera = prediction.camera
+    return ImageOut(
+        **known,
+        camera=CameraOut(
+            fx=round(camera.fx, 3),
+            fy=round(camera.fy, 3),
+            cx=round(camera.cx, 3),
+            cy=round(camera.cy, 3),
+            source=camera.source,
+        ),
     )
 
 

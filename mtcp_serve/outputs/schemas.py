@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from mtcp_serve.bundle.manifest import InputSpec, TaskSpec
 from mtcp_serve.inference.resize import Rule
+from mtcp_serve.outputs.camera import Source
 
 
 class ModelRef(BaseModel):
@@ -20,6 +21,18 @@ class ModelRef(BaseModel):
     height: int
 
 
+class CameraOut(BaseModel):
+    """A pinhole camera, in pixels of the upright photo; pixel centres are at integers (OpenCV, ROS)."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    source: Source = Field(
+        description="Who says so: the request, the photo's EXIF, the model's manifest, or nobody (assumed)."
+    )
+
+
 class ImageOut(BaseModel):
     """The photo as it was read; ``width`` and ``height`` (pixels) are those after EXIF orientation."""
 
@@ -29,6 +42,7 @@ class ImageOut(BaseModel):
     mode: str = Field(description="Pixel format in the file, by Pillow's name.")
     exif_rotated: bool = Field(description="An EXIF orientation was applied.")
     animated: bool = Field(description="The file has more frames or pages; the first was used.")
+    camera: CameraOut
 
 
 class Label(BaseModel):

@@ -32,6 +32,7 @@ from mtcp_serve.offline.video.reader import Frame, VideoReader
 from mtcp_serve.offline.video.segments import Segments
 from mtcp_serve.offline.video.writer import SegmentEncoder, join
 from mtcp_serve.offline.writer import Done, Wanted, write_result
+from mtcp_serve.outputs.camera import CameraRequest
 from mtcp_serve.utils.atomic import Staging, partial_folder, room, write_atomic
 from mtcp_serve.utils.concurrency import in_thread
 
@@ -161,7 +162,7 @@ async def _write_frames(
         source = {**made_from["source"], "frame": frame.index, "seconds": time}
         frame_made_from = wanted.made_from(source)
         if wanted.overwrite or not finished(folder / name, frame_made_from):
-            pixels, prediction = await _predict(reader, frame, wanted.choices, wanted.size)
+            pixels, prediction = await _predict(reader, frame, wanted.choices, wanted.size, wanted.camera)
             photo = Photo(Image.fromarray(pixels), prediction.image) if wanted.overview else None
             await in_thread(
                 partial(write_result, folder / name, prediction, photo, wanted, frame_made_from, pool)
@@ -194,13 +195,17 @@ async def _frames(reader: VideoReader, every: int, first: int) -> AsyncIterator[
 
 
 async def _predict(
-    reader: VideoReader, frame: Frame, choices: Sequence[Choice], size: Size
+    reader: VideoReader,
+    frame: Frame,
+    choices: Sequence[Choice],
+    size: Size,
+    camera: CameraRequest | None = None,
 ) -> tuple[NDArray[np.uint8], Prediction]:
     """The upright frame, ``[height, width, 3]`` uint8 RGB, and its maps."""
     pixels = await in_thread(frame.pixels)
     photo = Photo(Image.fromarray(pixels), reader.info(pixels))
     inputs = await in_thread(lambda: {size: photo.resized(*size) for size in input_sizes(choices)})
-    return pixels, await infer_maps(photo.info, inputs, choices, size, Timings())
+    return pixels, await infer_maps(photo.info, inputs, choices, size, Timings(), camera)
 
 
 def _total(reader: VideoReader, every: int) -> int | None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from mtcp_serve.errors import ImageTooLargeError, RequestError
 from mtcp_serve.inference.images import measure
-from mtcp_serve.inference.pipeline import Prediction, Size, predict
+from mtcp_serve.inference.pipeline import Prediction, predict
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import BATCH_FORMATS, Writer
@@ -96,7 +96,7 @@ async def predict_batch(
     async def work() -> bytes:
         for each in timings:
             each.add("queue", arrival, time.perf_counter())
-        found = await _predict_all(service, uploads, choices, query.size, timings)
+        found = await _predict_all(service, uploads, choices, query, timings)
         return await in_thread(partial(_write, writer, uploads, found))
 
     content = await service.run(request, work)
@@ -109,7 +109,11 @@ async def predict_batch(
 
 
 async def _predict_all(
-    service: Service, uploads: list[Upload], choices: tuple[Choice, ...], size: Size, timings: list[Timings]
+    service: Service,
+    uploads: list[Upload],
+    choices: tuple[Choice, ...],
+    query: BatchQuery,
+    timings: list[Timings],
 ) -> list[Prediction | RequestError]:
     """Decode one photo at a time, which bounds the memory, while those before it are inferred.
 
@@ -122,7 +126,7 @@ async def _predict_all(
         nonlocal left
         data = bytes(upload.data)
         try:
-            if size == "input":
+            if query.size == "input":
                 async with decoding:
                     width, height = await in_thread(partial(measure, data, service.limits))
                 if width * height > left:
@@ -131,7 +135,7 @@ async def _predict_all(
                         "send fewer photos a request, or ask for size=model",
                     )
                 left -= width * height
-            return await predict(data, choices, size, service.limits, times, decoding)
+            return await predict(data, choices, query.size, service.limits, times, decoding, query.camera())
         except RequestError as error:
             note(error)
             service.metrics.errors.labels(error.code).inc()

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mtcp_serve.errors import (
     DeadlineError,
@@ -23,6 +23,7 @@ from mtcp_serve.errors import (
 )
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.registry import Models
+from mtcp_serve.outputs.camera import CameraRequest
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Writer
 from mtcp_serve.outputs.schemas import ErrorOut
 from mtcp_serve.server.request_body import FIELD
@@ -104,6 +105,36 @@ class _Query(BaseModel):
     visualize: bool = Field(
         default=False, description="Add a colour picture of every map, for people.", examples=[True]
     )
+
+    fov_x: float | None = Field(
+        default=None,
+        gt=0,
+        lt=180,
+        description="The camera's field of view from the left to the right edge, degrees. Give one of fov_x, "
+        "focal_px and intrinsics, or none: then the photo's EXIF says it, or else the model's manifest.",
+        examples=[60],
+    )
+    focal_px: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="The camera's focal length in pixels of the upright photo.",
+        examples=[900],
+    )
+    intrinsics: str | None = Field(
+        default=None,
+        description="The camera as fx,fy,cx,cy in pixels of the upright photo, pixel centres at integers.",
+        examples=["900,900,599.5,449.5"],
+    )
+
+    @model_validator(mode="after")
+    def _one_camera(self) -> Self:
+        self.camera()
+        return self
+
+    def camera(self) -> CameraRequest:
+        """The camera that the request names."""
+        return CameraRequest.parse(self.fov_x, self.focal_px, self.intrinsics)
 
     def names(self) -> list[str] | None:
         """The tasks asked for; ``None`` for all."""

@@ -13,6 +13,7 @@ PREDICT: dict[str, Any] = {
         "mode": "RGB",
         "exif_rotated": False,
         "animated": False,
+        "camera": {"fx": 1039.23, "fy": 1039.23, "cx": 599.5, "cy": 449.5, "source": "assumed"},
     },
     "maps": {
         "semseg": {

@@ -77,7 +77,7 @@ async def predict_one(
 
     async def work() -> bytes:
         timings.add("queue", arrival, time.perf_counter())
-        prediction = await predict(data, choices, query.size, service.limits, timings)
+        prediction = await predict(data, choices, query.size, service.limits, timings, camera=query.camera())
         return await in_thread(lambda: writer.finish(writer.add(prediction)))
 
     content = await service.run(request, work)

@@ -63,6 +63,18 @@ def test_file_names_do_not_command_the_terminal(bundle: Path, tmp_path: Path) ->
     assert not {"\x1b", "\x07", "\x9b"} & set(result.stderr)
 
 
+def test_predict_is_told_the_camera(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run("predict", photo, "-o", out, "-b", bundle, "--focal-px", "77", "--no-overview")
+    assert result.exit_code == 0
+    document = json.loads((out / photo.stem / "metadata.json").read_text())
+    camera = document["answer"]["image"]["camera"]
+    assert (camera["fx"], camera["fy"], camera["source"]) == (77, 77, "request")
+    refused = run("predict", photo, "-o", out, "-b", bundle, "--focal-px", "77", "--fov-x", "60")
+    assert refused.exit_code == 2
+    assert "give one of them" in refused.stderr
+
+
 def test_predict_several_with_a_bad_one(bundle: Path, photo: Path, tmp_path: Path) -> None:
     bad, large = tmp_path / "bad[1].jpg", tmp_path / "large.jpg"
     bad.write_bytes(b"no photo")

@@ -70,6 +70,7 @@ def test_json_metadata(client: TestClient) -> None:
         "mode": "RGB",
         "exif_rotated": False,
         "animated": False,
+        "camera": {"fx": 27.713, "fy": 27.713, "cx": 15.5, "cy": 11.5, "source": "assumed"},
     }
     assert set(answer["timings_ms"]) == {"queue", "decode", "infer", "encode"}
     semseg, depth = answer["maps"]["semseg"], answer["maps"]["depth"]
