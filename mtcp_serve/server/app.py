@@ -63,7 +63,7 @@ def create_app(settings: Settings | None = None, engines: Sequence[Engine] | Non
         loaded = load_engines(settings) if engines is None else engines
         async with Service(settings, loaded, metrics) as service, grpc_door(service, keys):
             if tracing is not None:
-                service.observers.append(tracing.photo)
+                service.observers.append(tracing.image)
             app.state.service = service
             yield
             app.state.service = None

@@ -1,6 +1,6 @@
 """What ``GET /metrics`` tells Prometheus."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,9 +12,6 @@ from prometheus_client import (
 )
 
 from mtcp_serve.inference.timings import Timings
-
-if TYPE_CHECKING:
-    from mtcp_serve.server.service import Service
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -59,21 +56,20 @@ class Metrics:
         self.disconnects = Counter(
             "mtcp_client_disconnects", "Clients that hung up before their answer.", registry=registry
         )
-        self._queue = Gauge("mtcp_queue_requests", "Requests that wait for a slot.", registry=registry)
-        self._running = Gauge("mtcp_running_requests", "Requests being worked on.", registry=registry)
-        self._uploads = Gauge("mtcp_uploads", "Request bodies being read.", registry=registry)
-        self._answers = Gauge("mtcp_answers", "Answers being sent.", registry=registry)
-        self._ready = Gauge("mtcp_ready", "1 while requests are taken.", registry=registry)
+        self._gauges = {
+            "queue": Gauge("mtcp_queue_requests", "Requests that wait for a slot.", registry=registry),
+            "running": Gauge("mtcp_running_requests", "Requests being worked on.", registry=registry),
+            "uploads": Gauge("mtcp_uploads", "Request bodies being read.", registry=registry),
+            "responses": Gauge("mtcp_answers", "Responses being sent.", registry=registry),
+            "ready": Gauge("mtcp_ready", "1 while requests are taken.", registry=registry),
+        }
 
-    def watch(self, service: "Service") -> None:
-        """Read the gauges off ``service`` whenever they are asked for."""
-        self._queue.set_function(lambda: service.admission.waiting)
-        self._running.set_function(lambda: service.admission.running)
-        self._uploads.set_function(lambda: service.uploads.running)
-        self._answers.set_function(lambda: service.answers)
-        self._ready.set_function(lambda: 0 if service.draining else 1)
+    def watch(self, **gauges: Callable[[], float]) -> None:
+        """Read the gauge of each name off its function whenever it is asked for."""
+        for name, read in gauges.items():
+            self._gauges[name].set_function(read)
 
-    def photo(self, timings: Timings) -> None:
-        """Count the stages of a photo that was answered."""
+    def image(self, timings: Timings) -> None:
+        """Count the stages of an image that was answered."""
         for stage, ms in timings.ms.items():
             self.stage_seconds.labels(stage).observe(ms / 1000)

@@ -1,4 +1,4 @@
-"""Answers that may be large, sent no faster than the client takes them."""
+"""Responses that may be large, sent no faster than the client takes them."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -10,7 +10,7 @@ PIECE = 256 * 1024
 """Bytes handed over at a time."""
 
 
-class Answer(Response):
+class PacedResponse(Response):
     """``content`` in pieces, each when the one before is on its way; ``sending`` is held until the last is.
 
     A `Response` is handed over in one piece, and waits outside of every bound for a slow client.

@@ -1,14 +1,14 @@
-"""What a running server holds: the loaded models and the door to them."""
+"""What a running server holds: the loaded models, and the one way of a request to them."""
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Scope
+from starlette.requests import ClientDisconnect
 
 from mtcp_serve.engines.base import Engine
 from mtcp_serve.errors import DrainingError, OverloadedError
@@ -21,6 +21,7 @@ from mtcp_serve.server.metrics import Metrics
 from mtcp_serve.server.settings import Settings
 from mtcp_serve.utils.concurrency import in_thread
 
+B = TypeVar("B")
 T = TypeVar("T")
 _LOOK_S = 0.02  # how often draining looks whether it is done
 
@@ -41,11 +42,17 @@ class Service:
         self.uploads = Uploads(settings.uploads, settings.upload_s)
         self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mtcp-map")
         self.draining = False
-        self.answers = 0
-        """Answers being sent."""
-        self.observers: list[Callable[[Timings], None]] = [metrics.photo]
-        """Told the timings of every photo."""
-        metrics.watch(self)
+        self.responses = 0
+        """Responses being sent."""
+        self.observers: list[Callable[[Timings], None]] = [metrics.image]
+        """Told the timings of every image."""
+        metrics.watch(
+            queue=lambda: self.admission.waiting,
+            running=lambda: self.admission.running,
+            uploads=lambda: self.uploads.running,
+            responses=lambda: self.responses,
+            ready=lambda: not self.draining,
+        )
 
     async def __aenter__(self) -> Self:
         """Warm every model up."""
@@ -58,60 +65,58 @@ class Service:
         await self.models.close()
         self.pool.shutdown()
 
-    def check(self) -> None:
-        """Tell whether a new request may come in.
+    async def handle(
+        self,
+        read: Callable[[], Awaitable[B]],
+        work: Callable[[B, "Turn"], Awaitable[T]],
+        disconnected: Callable[[], Awaitable[object]] | None = None,
+    ) -> tuple[T, "Turn"]:
+        """Everything that happens to a request for maps, whichever protocol it came by.
+
+        It is refused while the server drains or is full, its body is read in one of the places for uploads,
+        it waits for a slot, ``work`` makes the response, and its images are counted. ``read`` returns the
+        body, and ``work`` is given it with its `Turn`. When ``disconnected`` returns, the client is gone, and
+        the work is cancelled; a cancelled call cancels it as well.
+
+        Returns:
+            What ``work`` returned, and its turn.
 
         Raises:
             DrainingError: the server is shutting down.
-            OverloadedError: the queue is full, or as many answers are being sent as bodies may be read.
+            OverloadedError: too many requests are being read, worked on, waiting or answered.
+            UploadTimeoutError: ``read`` took too long.
+            DeadlineError: ``work`` was not done in time.
+            ClientDisconnect: the client disconnected; the request has left the queue.
+            RequestError: ``read`` or ``work`` raised it.
         """
-        if self.draining:
-            raise DrainingError("the server is shutting down")
-        if self.answers >= self.settings.uploads:
-            raise OverloadedError(f"{self.answers} answers are being sent, the most that may")
-        self.admission.check()
+        self._check()
+        async with self.uploads.reading():
+            body = await read()
+        turn = Turn()
 
-    async def run(self, request: Request, job: Callable[[], Awaitable[T]]) -> T:
-        """Run ``job`` for ``request``, whose body has been read, when it is its turn.
+        async def in_turn() -> T:
+            turn.begin()
+            return await work(body, turn)
 
-        Raises:
-            RequestError: what `Admission.run` and the job raise.
-            ClientDisconnect: the client hung up; the job was cancelled, and has left the queue.
-        """
-        work = asyncio.create_task(self.admission.run(job))
-        gone = asyncio.create_task(_gone(request))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientDisconnect
-            return work.result()
-        finally:
-            work.cancel()
-            gone.cancel()
-
-    def photo_done(self, scope: Scope, timings: Timings) -> None:
-        """Count what a photo took, for the figures and the log line of its request."""
-        scope["state"].setdefault("stages", []).append(timings.ms)
-        self.observe(timings)
-
-    def observe(self, timings: Timings) -> None:
-        """Count what a photo took, for the figures."""
-        for observer in self.observers:
-            observer(timings)
+        result = await self._run(in_turn, disconnected)
+        for timings in turn.images:
+            for observer in self.observers:
+                observer(timings)
+        return result, turn
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Count an answer while the block lasts: it stays in memory until its client has taken it."""
-        self.answers += 1
+        """Count a response while the block lasts: it stays in memory until its client has taken it."""
+        self.responses += 1
         try:
             yield
         finally:
-            self.answers -= 1
+            self.responses -= 1
 
     async def drain(self) -> None:
         """Refuse new requests, and wait for those that were accepted."""
         self.draining = True
-        while self.uploads.running or self.admission.running or self.admission.waiting or self.answers:
+        while self.uploads.running or self.admission.running or self.admission.waiting or self.responses:
             await asyncio.sleep(_LOOK_S)
 
     async def reload(self, load: Callable[[], Sequence[Engine]]) -> None:
@@ -129,6 +134,30 @@ class Service:
         before, self.models = self.models, models
         await before.close()
 
+    def _check(self) -> None:
+        if self.draining:
+            raise DrainingError("the server is shutting down")
+        if self.responses >= self.settings.uploads:
+            raise OverloadedError(f"{self.responses} responses are being sent, the most that may")
+        self.admission.check()
+
+    async def _run(
+        self, job: Callable[[], Awaitable[T]], disconnected: Callable[[], Awaitable[object]] | None
+    ) -> T:
+        """Run ``job`` when it is its turn, unless the client disconnects before."""
+        if disconnected is None:
+            return await self.admission.run(job)
+        work = asyncio.create_task(self.admission.run(job))
+        gone = asyncio.ensure_future(disconnected())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientDisconnect
+            return work.result()
+        finally:
+            work.cancel()
+            gone.cancel()
+
     def _models(self, engines: Sequence[Engine]) -> Models:
         return Models(
             Batcher(
@@ -141,7 +170,22 @@ class Service:
         )
 
 
-async def _gone(request: Request) -> None:
-    """Return when the client has hung up."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class Turn:
+    """A request on its way through the service: when it arrived, and what its images' time is spent on."""
+
+    def __init__(self) -> None:
+        self.images: list[Timings] = []
+        self._arrival = time.perf_counter()
+        self._start = self._arrival
+
+    def begin(self) -> None:
+        """Say that the wait for a slot is over."""
+        self._start = time.perf_counter()
+
+    def timings(self, images: int) -> list[Timings]:
+        """New timings for ``images`` of the request; each begins with the wait."""
+        made = [Timings() for _ in range(images)]
+        for each in made:
+            each.add("queue", self._arrival, self._start)
+        self.images += made
+        return made

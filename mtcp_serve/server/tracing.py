@@ -44,7 +44,7 @@ class Tracing:
             "exclude": exclude,
         }
 
-    def photo(self, timings: Timings) -> None:
+    def image(self, timings: Timings) -> None:
         """Turn the timings of a photo into spans of the request that is being answered.
 
         A gRPC call has no span, and each stage would be a trace of its own: there are none for it.

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -25,6 +26,8 @@ from mtcp_serve.server.middleware import REQUEST_ID, request_id
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.service import Service
 
+Read = Callable[[], Awaitable[Any]]
+"""Reads the one message of a call."""
 PROBES: Final = ("ServerLive", "ServerReady")
 """Calls that need no key and no room, and are no news in the log."""
 _CODES: tuple[tuple[type[RequestError], grpc.StatusCode], ...] = (
@@ -41,7 +44,7 @@ _log = logging.getLogger("mtcp_serve")
 
 
 class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Interceptor around every call of the door; a servicer behind it just raises a `RequestError`.
+    """Interceptor around every call; a servicer behind it just raises a `RequestError`.
 
     A message is received only once the call has a key and one of the places for request bodies, and within
     the time that a body may take.
@@ -60,7 +63,8 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         async def unary(requests: AsyncIterator[Any], context: Any) -> Any:
             async def work() -> Any:
-                return await handler.unary_unary(await call.read(requests), context)
+                read = partial(call.read, requests)
+                return await handler.unary_unary(read if call.infers else await call.read_now(read), context)
 
             return await call.run(context, work)
 
@@ -86,6 +90,8 @@ class _Call:
         self._keys = keys
         self._path: str = details.method
         self._name = self._path.rpartition("/")[2]
+        self.infers = self._name == "ModelInfer"
+        """Whether `mtcp_serve.server.service.Service.handle` sees to this call, its message included."""
         self._metadata: dict[str, Any] = dict(details.invocation_metadata or ())
         self._id = request_id(self._text(REQUEST_ID.lower()) or "")
         self._facts: dict[str, object] = {}
@@ -97,7 +103,7 @@ class _Call:
         context.set_trailing_metadata(((REQUEST_ID.lower(), self._id),))
         with structlog.contextvars.bound_contextvars(request_id=self._id):
             try:
-                self._let_in()
+                self._authorize()
                 return await work()
             except asyncio.CancelledError:
                 status = grpc.StatusCode.CANCELLED
@@ -119,19 +125,25 @@ class _Call:
         """The one message of the call.
 
         Raises:
-            RequestError: there is no room for another, it came too slowly, or not at all.
+            InvalidBodyError: there is none.
         """
-        if self._name in PROBES:
-            return await anext(requests, None)
-        if self._name == "ModelInfer":
-            self._service.check()
-        async with self._service.uploads.reading():
-            message = await anext(requests, None)
-        if message is None:
+        message = await anext(requests, None)
+        if message is None and self._name not in PROBES:
             raise InvalidBodyError("the call has no message", "send one")
         return message
 
-    def _let_in(self) -> None:
+    async def read_now(self, read: Read) -> Any:
+        """The message of a call that needs no slot; but for a probe, in one of the places for uploads.
+
+        Raises:
+            RequestError: there is no room for another, it came too slowly, or not at all.
+        """
+        if self._name in PROBES:
+            return await read()
+        async with self._service.uploads.reading():
+            return await read()
+
+    def _authorize(self) -> None:
         if not self._keys or self._name in PROBES:
             return
         label = self._keys.check(self._text("authorization"), self._text("x-api-key"))

@@ -1,6 +1,5 @@
 """The protocol over gRPC. Imported only when a port is set; needs ``mtcp-serve[triton]``."""
 
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,17 +10,16 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, SettingsError
 from mtcp_serve.inference.resize import Map
-from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.oip import model as protocol
-from mtcp_serve.server.oip.grpc_calls import Calls, text
+from mtcp_serve.server.oip.grpc_calls import Calls, Read, text
 from mtcp_serve.server.oip.infer import HINT, Tensor, images_of, infer, tasks_of
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.security.tls import Tls
-from mtcp_serve.server.service import Service
+from mtcp_serve.server.service import Service, Turn
 
 _FRAMING = 64 * 1024
 _PING_MS = (
@@ -115,15 +113,19 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         """The models."""
         return service_pb2.RepositoryIndexResponse(models=protocol.index(self._service.models))
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Maps of photos; a cancelled call leaves the queue."""
-        return await self._infer(request)
+    async def ModelInfer(self, read: Read, context: Any) -> Any:  # noqa: N802
+        """Maps of images; a cancelled call leaves the queue. ``read`` returns the request."""
+        return await self._infer(read)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """`ModelInfer` for one request after the other; an error is an answer and ends nothing."""
         async for request in requests:
+
+            async def read(request: Any = request) -> Any:
+                return request
+
             try:
-                answer = await self._infer(request)
+                answer = await self._infer(read)
             except RequestError as error:
                 note(error)
                 self._service.metrics.errors.labels(error.code).inc()
@@ -134,25 +136,18 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     def _manifest(self, request: Any) -> Manifest:
         return protocol.find(self._service.models, request.name, request.version).engine.manifest
 
-    async def _infer(self, request: Any) -> Any:
+    async def _infer(self, read: Read) -> Any:
         service = self._service
-        service.check()
         with service.models.lease() as models:
-            batcher = protocol.find(models, request.model_name, request.model_version)
-            tasks = tasks_of(batcher, [output.name for output in request.outputs])
-            images = images_of(batcher, list(_tensors(request)), service.settings.batch_photos)
-            timings = [Timings() for _ in images]
-            arrival = time.perf_counter()
 
-            async def work() -> list[Map]:
-                for times in timings:
-                    times.add("queue", arrival, time.perf_counter())
-                return await infer(batcher, images, tasks, timings)
+            async def work(request: Any, turn: Turn) -> tuple[Any, Manifest, list[TaskSpec], list[Map]]:
+                batcher = protocol.find(models, request.model_name, request.model_version)
+                tasks = tasks_of(batcher, [output.name for output in request.outputs])
+                images = images_of(batcher, list(_tensors(request)), service.settings.batch_photos)
+                maps = await infer(batcher, images, tasks, turn.timings(len(images)))
+                return request, batcher.engine.manifest, tasks, maps
 
-            maps = await service.admission.run(work)
-            for times in timings:
-                service.observe(times)
-            manifest = batcher.engine.manifest
+            (request, manifest, tasks, maps), _ = await service.handle(read, work)
         return service_pb2.ModelInferResponse(
             model_name=manifest.name,
             model_version=manifest.version,

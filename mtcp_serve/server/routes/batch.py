@@ -1,7 +1,6 @@
 """``POST /predict/batch``: several photos in, an answer or an error for each."""
 
 import asyncio
-import time
 from functools import partial
 from typing import Annotated
 
@@ -17,7 +16,6 @@ from mtcp_serve.outputs.schemas import BatchOut, ErrorDetail, PhotoResult
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.negotiation import choose_format
 from mtcp_serve.server.request_body import FIELD, Upload, read_images
-from mtcp_serve.server.responses import Answer
 from mtcp_serve.server.routes.dependencies import (
     BINARY,
     PREDICT_ERRORS,
@@ -27,9 +25,11 @@ from mtcp_serve.server.routes.dependencies import (
     Running,
     form_schema,
     given_once,
+    handle,
+    respond,
 )
 from mtcp_serve.server.routes.examples import BATCH
-from mtcp_serve.server.service import Service
+from mtcp_serve.server.service import Service, Turn
 from mtcp_serve.utils.concurrency import in_thread, together
 
 router = APIRouter()
@@ -83,29 +83,20 @@ async def predict_batch(
     choices = models.select(query.names(), query.model)
     accept = ", ".join(request.headers.getlist("accept"))
     form = choose_format(query.format, accept, len(choices), BATCH_FORMATS)
-    service.check()
     settings = service.settings
-    async with service.uploads.reading():
-        uploads = await read_images(
+    writer = form(service.pool, query.visualize)
+
+    async def read() -> list[Upload]:
+        return await read_images(
             request, settings.batch_photos, settings.batch_bytes, service.limits.max_bytes
         )
-    arrival = time.perf_counter()
-    writer = form(service.pool, query.visualize)
-    timings = [Timings() for _ in uploads]
 
-    async def work() -> bytes:
-        for each in timings:
-            each.add("queue", arrival, time.perf_counter())
-        found = await _predict_all(service, uploads, choices, query, timings)
+    async def work(uploads: list[Upload], turn: Turn) -> bytes:
+        found = await _predict_all(service, uploads, choices, query, turn.timings(len(uploads)))
         return await in_thread(partial(_write, writer, uploads, found))
 
-    content = await service.run(request, work)
-    for each in timings:
-        service.photo_done(request.scope, each)
-    total = Timings()
-    total.spans = [span for each in timings for span in each.spans]
-    headers = {"Server-Timing": total.header(), "Vary": "Accept", "Content-Type": writer.content_type}
-    return Answer(content, headers, service.sending())
+    content, turn = await handle(request, service, read, work)
+    return respond(service, content, turn, writer)
 
 
 async def _predict_all(

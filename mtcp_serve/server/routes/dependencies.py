@@ -1,8 +1,8 @@
 """What several paths share: the running service, the query parameters, and their part of the reference."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any, Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Annotated, Any, Self, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -23,11 +23,16 @@ from mtcp_serve.errors import (
 )
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.registry import Models
+from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.camera import CameraRequest
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Writer
 from mtcp_serve.outputs.schemas import ErrorOut
 from mtcp_serve.server.request_body import FIELD
-from mtcp_serve.server.service import Service
+from mtcp_serve.server.responses import PacedResponse
+from mtcp_serve.server.service import Service, Turn
+
+B = TypeVar("B")
+T = TypeVar("T")
 
 
 async def get_service(request: Request) -> Service:
@@ -52,6 +57,31 @@ async def lease_models(service: Running) -> AsyncIterator[Models]:
 
 
 Leased = Annotated[Models, Depends(lease_models)]
+
+
+async def handle(
+    request: Request,
+    service: Service,
+    read: Callable[[], Awaitable[B]],
+    work: Callable[[B, Turn], Awaitable[T]],
+) -> tuple[T, Turn]:
+    """`Service.handle` for an HTTP request: one that disconnects is cancelled, the log says its stages."""
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    result, turn = await service.handle(read, work, disconnected)
+    request.scope["state"]["stages"] = [timings.ms for timings in turn.images]
+    return result, turn
+
+
+def respond(service: Service, content: bytes, turn: Turn, writer: Writer) -> PacedResponse:
+    """The response with what ``writer`` has written, and what the time of its images was spent on."""
+    total = Timings()
+    total.spans = [span for timings in turn.images for span in timings.spans]
+    headers = {"Server-Timing": total.header(), "Vary": "Accept", "Content-Type": writer.content_type}
+    return PacedResponse(content, headers, service.sending())
 
 
 async def given_once(request: Request) -> None:

@@ -1,18 +1,16 @@
 """``POST /predict``: one photo in, its maps out."""
 
-import time
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from mtcp_serve.inference.images import FORMATS as IMAGE_FORMATS
 from mtcp_serve.inference.pipeline import predict
-from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import FORMATS
 from mtcp_serve.outputs.schemas import PredictOut
 from mtcp_serve.server.negotiation import choose_format
 from mtcp_serve.server.request_body import FIELD, read_image
-from mtcp_serve.server.responses import Answer
 from mtcp_serve.server.routes.dependencies import (
     BINARY,
     PREDICT_ERRORS,
@@ -22,8 +20,11 @@ from mtcp_serve.server.routes.dependencies import (
     Running,
     form_schema,
     given_once,
+    handle,
+    respond,
 )
 from mtcp_serve.server.routes.examples import PREDICT
+from mtcp_serve.server.service import Turn
 from mtcp_serve.utils.concurrency import in_thread
 
 router = APIRouter()
@@ -68,19 +69,14 @@ async def predict_one(
     choices = models.select(query.names(), query.model)
     accept = ", ".join(request.headers.getlist("accept"))
     form = choose_format(query.format, accept, len(choices))
-    service.check()
-    async with service.uploads.reading():
-        data = await read_image(request, service.settings.max_bytes)
-    timings = Timings()
-    arrival = time.perf_counter()
     writer = form(service.pool, query.visualize)
 
-    async def work() -> bytes:
-        timings.add("queue", arrival, time.perf_counter())
+    async def work(data: bytes, turn: Turn) -> bytes:
+        (timings,) = turn.timings(1)
         prediction = await predict(data, choices, query.size, service.limits, timings, camera=query.camera())
         return await in_thread(lambda: writer.finish(writer.add(prediction)))
 
-    content = await service.run(request, work)
-    service.photo_done(request.scope, timings)
-    headers = {"Server-Timing": timings.header(), "Vary": "Accept", "Content-Type": writer.content_type}
-    return Answer(content, headers, service.sending())
+    content, turn = await handle(
+        request, service, partial(read_image, request, service.settings.max_bytes), work
+    )
+    return respond(service, content, turn, writer)

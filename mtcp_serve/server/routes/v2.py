@@ -1,6 +1,5 @@
 """``/v2``: the Open Inference Protocol over REST, with the binary tensor extension."""
 
-import time
 from functools import partial
 from typing import Annotated, Any
 
@@ -21,13 +20,13 @@ from mtcp_serve.errors import (
     UnsupportedMediaTypeError,
     UploadTimeoutError,
 )
-from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server.oip import model as protocol
 from mtcp_serve.server.oip.infer import images_of, infer, tasks_of
 from mtcp_serve.server.oip.rest import HEADER_LENGTH, parse, write
 from mtcp_serve.server.request_body import read_body
-from mtcp_serve.server.responses import Answer
-from mtcp_serve.server.routes.dependencies import BINARY, Leased, Running
+from mtcp_serve.server.responses import PacedResponse
+from mtcp_serve.server.routes.dependencies import BINARY, Leased, Running, handle
+from mtcp_serve.server.service import Turn
 from mtcp_serve.utils.concurrency import in_thread
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
@@ -177,26 +176,19 @@ async def model_infer(
 ) -> Response:
     """Infer; the photos share micro-batches with those of every other request."""
     batcher = protocol.find(models, name, version)
-    service.check()
     settings = service.settings
-    async with service.uploads.reading():
-        body = await read_body(request, settings.batch_bytes)
-        arrival = time.perf_counter()
+
+    async def work(body: bytes, turn: Turn) -> tuple[bytes, int | None]:
         message, tensors = await in_thread(partial(parse, body, header_length))
         tasks = tasks_of(batcher, [output.name for output in message.outputs])
         images = await in_thread(partial(images_of, batcher, tensors, settings.batch_photos))
-    timings = [Timings() for _ in images]
-
-    async def work() -> tuple[bytes, int | None]:
-        for times in timings:
-            times.add("queue", arrival, time.perf_counter())
-        maps = await infer(batcher, images, tasks, timings)
+        maps = await infer(batcher, images, tasks, turn.timings(len(images)))
         return await in_thread(partial(write, message, batcher.engine.manifest, tasks, maps))
 
-    content, json_length = await service.run(request, work)
-    for times in timings:
-        service.photo_done(request.scope, times)
+    (content, json_length), _ = await handle(
+        request, service, partial(read_body, request, settings.batch_bytes), work
+    )
     headers = {"Content-Type": "application/json"}
     if json_length is not None:
         headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
-    return Answer(content, headers, service.sending())
+    return PacedResponse(content, headers, service.sending())

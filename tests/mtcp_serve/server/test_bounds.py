@@ -21,7 +21,7 @@ from mtcp_serve.server import http_protocol as protocol
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.metrics import Metrics
 from mtcp_serve.server.request_body import read_image
-from mtcp_serve.server.responses import Answer
+from mtcp_serve.server.responses import PacedResponse
 from mtcp_serve.server.routes import v2
 from mtcp_serve.server.service import Service
 from mtcp_serve.server.settings import Settings
@@ -113,16 +113,15 @@ def test_a_batch_that_fails_leaves_no_inference_behind(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["parse", "images_of"])
-def test_a_body_of_json_counts_as_an_upload_until_it_is_tensors(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    """As text and as Python's numbers it is many times as large."""
+def test_a_body_of_json_is_parsed_in_a_slot(bundle: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """As Python's numbers it is many times as large as its text, and reading them takes time."""
     app = create_app(Settings(bundle=(bundle,), threads=1))
     work = getattr(v2, step)
-    running: list[int] = []
+    running: list[tuple[int, int]] = []
 
     def seen(*arguments: Any) -> Any:
-        running.append(app.state.service.uploads.running)
+        service = app.state.service
+        running.append((service.admission.running, service.uploads.running))
         return work(*arguments)
 
     monkeypatch.setattr(v2, step, seen)
@@ -130,7 +129,7 @@ def test_a_body_of_json_counts_as_an_upload_until_it_is_tensors(
     with TestClient(app) as client:
         body = {"inputs": [{**tensor, "data": [0] * (HEIGHT * WIDTH * 3)}]}
         assert client.post("/v2/models/tiny/infer", json=body).status_code == 200
-        assert running == [1]
+        assert running == [(1, 0)]
         assert "mtcp_uploads 0.0" in client.get("/metrics").text
 
 
@@ -187,7 +186,7 @@ def test_a_client_that_takes_nothing_is_cut_off(reads: bool) -> None:
         being_sent.append(False)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await Answer(bytes(size), {}, sending())(scope, receive, send)
+        await PacedResponse(bytes(size), {}, sending())(scope, receive, send)
 
     async def scenario() -> int:
         config = uvicorn.Config(app, http=protocol.BoundedHttp, log_config=None)

@@ -248,7 +248,7 @@ def test_answers_that_nobody_reads_are_bounded(patient: Server) -> None:
         until(lambda: patient.figure("mtcp_answers") == 2)
         response = patient.predict()
         check_error(response, 429, "overloaded")
-        assert "answers" in response.json()["error"]["message"]
+        assert "responses" in response.json()["error"]["message"]
         answer = b"".join(iter(partial(first.recv, 2**20, socket.MSG_WAITALL), b""))
         head, _, body = answer.partition(b"\r\n\r\n")
         assert f"content-length: {len(body)}".encode() in head.lower()

@@ -115,7 +115,7 @@ def test_text_log_shows_no_variables_of_a_failure(
 ) -> None:
     with text_log(), TestClient(create_app(settings)) as client:
         service: Any = client.app.state.service  # type: ignore[attr-defined]
-        service.check = None  # calling it fails
+        service.handle = None  # calling it fails
         response = client.post(
             "/predict", content=GOOD, headers={**PNG, "Authorization": "Bearer a-key-of-somebody"}
         )

@@ -197,7 +197,11 @@ async def counted_for_one_call(settings: Settings) -> list[Timings]:
         request = service_pb2.ModelInferRequest(
             model_name="tiny", inputs=[tensor._get_tensor()], raw_input_contents=[tensor._get_content()]
         )
-        call = asyncio.create_task(Servicer(service).ModelInfer(request, None))
+
+        async def read() -> Any:
+            return request
+
+        call = asyncio.create_task(Servicer(service).ModelInfer(read, None))
         while not (service.admission.waiting or call.done()):
             await asyncio.sleep(0)
         free.set()
