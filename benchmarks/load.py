@@ -32,7 +32,7 @@ import typer
 
 from benchmarks.machine import machine, resident_megabytes
 from benchmarks.serving.gateway import gateway
-from mtcp_serve.server.settings import DEFAULT_BUNDLE
+from mtcp_serve.bundle import DEFAULT_BUNDLE
 
 PHOTO = Path(__file__).parent.parent / "docs" / "astronaut.jpg"
 _SAMPLE_S = 1.0

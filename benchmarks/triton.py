@@ -27,8 +27,9 @@ from benchmarks.machine import machine
 from clients import TritonClient
 from export.triton import Serving, write_repository
 from export.triton.local import LocalTriton
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, Manifest
-from mtcp_serve.server.settings import DEFAULT_BUNDLE
 
 
 def throughput(predict: Callable[[], object], photos: int, callers: int) -> float:
@@ -91,7 +92,7 @@ def main(
     image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "repository"
-        write_repository(bundle, repository, backend="python", serving=Serving(threads=threads))
+        write_repository(Bundle.open(bundle), repository, backend="python", serving=Serving(threads=threads))
         with (
             LocalTriton(repository) as triton,
             TritonClient(triton.grpc) as plain,

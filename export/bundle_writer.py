@@ -2,8 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,11 @@ from export.errors import ExportError
 from export.onnx.convert import OPSET, convert
 from export.parity import check_parity
 from export.validation_images import Photo
+from mtcp_serve.bundle.bundle import Bundle, create_bundle
 from mtcp_serve.bundle.manifest import (
-    MANIFEST_FILE,
+    CARD_FILE,
     MODEL_FILE,
+    PARITY_FILE,
     DepthTask,
     FileEntry,
     InputSpec,
@@ -29,12 +30,9 @@ from mtcp_serve.bundle.manifest import (
     ProbabilityTask,
     TaskSpec,
 )
-from mtcp_serve.utils.atomic import workshop
+from mtcp_serve.engines.onnxruntime import tensors
 from training.postprocess import DEPTH_RANGE, NORMALS_FRAME
 from training.tasks import IGNORE_LABEL, Kind, Task
-
-PARITY_FILE = "parity.json"
-CARD_FILE = "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
@@ -53,18 +51,16 @@ class BundleOptions:
 
 def write_bundle(
     graph: DeploymentGraph, photos: Mapping[str, Photo], out: Path, options: BundleOptions
-) -> Manifest:
-    """Convert, compare with PyTorch, and write the folder ``out``; return its manifest.
+) -> Bundle:
+    """Convert, compare with PyTorch, and write the bundle ``out``.
 
     The bundle is built beside ``out`` and renamed when it is complete. A bundle that was there is replaced.
 
     Raises:
-        ExportError: ``out`` holds something that is no bundle or cannot be written, the name, version or card
-            cannot be used, or the network cannot be exported.
+        BundleWriteError: ``out`` holds something that is no bundle, or cannot be written.
+        ExportError: the name, version or card cannot be used, or the network cannot be exported.
         ParityError: the graph does not reproduce PyTorch. In every case ``out`` is as it was before.
     """
-    if out.exists() and not (out / MANIFEST_FILE).is_file() and (out.is_file() or any(out.iterdir())):
-        raise ExportError(f"{out} exists and is no bundle; choose another folder")
     for value in (options.name, options.version):
         try:
             TypeAdapter(Name).validate_python(value)
@@ -74,73 +70,9 @@ def write_bundle(
             ) from error
     if options.card and not options.card.is_file():
         raise ExportError(f"there is no model card at {options.card}")
-    with _built_beside(out) as bundle:
-        bundle.mkdir()
-        return _build(graph, photos, bundle, options)
-
-
-@contextmanager
-def revise_bundle(bundle: Path) -> Iterator[Path]:
-    """Give a copy of the bundle to change; it takes the bundle's place when the block ends without an error.
-
-    `record_files` states in its manifest what was changed.
-
-    Raises:
-        ExportError: a file cannot be written; the bundle is then as it was.
-    """
-    with _built_beside(bundle) as draft:
-        shutil.copytree(bundle, draft)
-        yield draft
-
-
-def copy_bundle(bundle: Path, out: Path) -> None:
-    """Copy a bundle to ``out``, which is not there yet: all of it or nothing.
-
-    Raises:
-        ExportError: a file cannot be read or written.
-    """
-    with _built_beside(out) as draft:
-        shutil.copytree(bundle, draft)
-
-
-def record_files(bundle: Path, opsets: Mapping[str, int | None]) -> Manifest:
-    """Put the hashes of files, by name with the opset of each that is a graph, into the manifest."""
-    manifest = Manifest.load(bundle)
-    entries = {name: FileEntry.of(bundle / name, opset) for name, opset in opsets.items()}
-    revised = manifest.model_copy(update={"files": {**manifest.files, **entries}})
-    revised.save(bundle)
-    return revised
-
-
-def record_parity(bundle: Path, column: str, report: Mapping[str, object]) -> None:
-    """Put a comparison into the bundle's ``parity.json`` under ``column``, beside what is there."""
-    path = bundle / PARITY_FILE
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    path.write_text(json.dumps({**known, column: report}, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _built_beside(out: Path) -> Iterator[Path]:
-    """Give the path of a folder to make; without an error it takes the place of ``out`` afterwards."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with workshop(out.parent, out.name) as folder:
-            bundle = folder / "bundle"
-            yield bundle
-            _put_in_place(bundle, out, folder / "replaced")
-    except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error}") from error
-
-
-def _put_in_place(bundle: Path, out: Path, replaced: Path) -> None:
-    try:
-        if out.exists():
-            out.rename(replaced)
-        bundle.rename(out)
-    except BaseException:  # an interrupt too: what was there would go with the workshop
-        if replaced.exists() and not out.exists():
-            replaced.rename(out)
-        raise
+    with create_bundle(out) as folder:
+        manifest = _build(graph, photos, folder, options)
+    return Bundle(out, manifest)
 
 
 def _build(
@@ -164,7 +96,7 @@ def _build(
         gmacs=round(graph.gmacs(), 3),
         license=options.license or None,
     )
-    manifest.check_graph(session.get_inputs(), session.get_outputs())
+    manifest.check_graph(*tensors(session))
     manifest.save(bundle)
     return manifest
 

@@ -6,8 +6,9 @@ HTTP is `mtcp_serve.inference.pipeline.Pipeline`.
 """
 
 import os
-from importlib.metadata import version
 
+from mtcp_serve._version import __version__
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import (
     DepthTask,
     FileEntry,
@@ -24,9 +25,8 @@ from mtcp_serve.server.settings import Settings
 # run to their maker, unless this is set before the import. Photos and models are nobody else's affair.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__version__ = version("mtcp-serve")
-
 __all__ = [
+    "Bundle",
     "BundleError",
     "DepthTask",
     "FileEntry",

@@ -6,7 +6,8 @@ Tree of classes, with the HTTP status and the ``code`` of the answer::
     ├── BundleError                      a bundle cannot be served; the server does not start
     │   ├── BundleNotFoundError
     │   ├── ManifestError
-    │   └── BundleMismatchError
+    │   ├── BundleMismatchError
+    │   └── BundleWriteError
     ├── SettingsError                    a file or port that the settings name cannot be used
     └── RequestError                     a request cannot be answered
         ├── InvalidImageError            400 invalid_image
@@ -56,6 +57,10 @@ class ManifestError(BundleError):
 
 class BundleMismatchError(BundleError):
     """The manifest and the files or the graph beside it disagree."""
+
+
+class BundleWriteError(BundleError):
+    """A file of a bundle cannot be written; the bundle is as it was before."""
 
 
 class SettingsError(MtcpServeError):

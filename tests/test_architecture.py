@@ -1,6 +1,7 @@
 """Imports point one way: clients, export, training -> mtcp_serve.bundle; export -> training."""
 
 import ast
+import graphlib
 import re
 import sys
 import tomllib
@@ -10,11 +11,30 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+LAYERS = (
+    ("_version", "errors"),
+    ("utils",),
+    ("kinds",),
+    ("bundle",),
+    ("engines",),
+    ("inference",),
+    ("outputs",),
+    ("prediction",),
+    ("model",),
+    ("offline", "server"),
+    ("cli",),
+    ("__main__",),
+)
+"""The rooms of mtcp_serve, from the ground up: a room may import those of lower layers, and itself.
+
+``__init__`` is the front door: it names what programs import, and no room goes through it.
+"""
+LOWER = ("errors", "utils", "kinds", "bundle", "engines", "inference")
 MAY_IMPORT = {
     "mtcp_serve": {"mtcp_serve"},
-    "training": {"training", "mtcp_serve.bundle"},
-    "export": {"export", "training", "mtcp_serve.bundle", "mtcp_serve.errors", "mtcp_serve.utils"},
-    "clients": {"clients", "mtcp_serve.bundle"},
+    "training": {"training", "mtcp_serve.bundle", "mtcp_serve.kinds"},
+    "export": {"export", "training", *(f"mtcp_serve.{room}" for room in LOWER)},
+    "clients": {"clients", "mtcp_serve.bundle", "mtcp_serve.kinds"},
 }
 EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}}
 """Labelling photos with a bundle runs the gateway's engine."""
@@ -74,6 +94,54 @@ def test_imports_point_one_way(package: str) -> None:
         for name in imports(path):
             allowed = any(name == good or name.startswith(f"{good}.") for good in goods)
             assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def modules() -> dict[str, set[str]]:
+    """Every module of mtcp_serve, and those of them that it imports, wherever in the file that is."""
+    paths = {name_of(path): path for path in sorted((ROOT / "mtcp_serve").rglob("*.py"))}
+    return {name: {found for found in targets(path) if found in paths} for name, path in paths.items()}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def targets(path: Path) -> set[str]:
+    """Modules and packages that a file imports, where ``from package import module`` is the module."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            files = {name for name in inner if (ROOT / Path(*name.split("."))).with_suffix(".py").exists()}
+            names |= files
+            if files != inner:
+                names.add(node.module)
+    return names
+
+
+def room(module: str) -> str:
+    """The part of mtcp_serve that a module is in; its own name at the top level."""
+    return module.split(".")[1]
+
+
+def test_every_room_has_its_layer() -> None:
+    rooms = {room(module) for module in modules() if module != "mtcp_serve"}
+    assert sorted(rooms) == sorted({name for layer in LAYERS for name in layer} & rooms)
+
+
+def test_no_import_points_up() -> None:
+    height = {name: index for index, layer in enumerate(LAYERS) for name in layer}
+    for module, imports in modules().items():
+        for target in imports if module != "mtcp_serve" else ():
+            assert target != "mtcp_serve", f"{module} imports the front door; import the module that is meant"
+            below = height[room(target)] < height[room(module)]
+            assert below or room(target) == room(module), f"{module} imports {target}, which is not below it"
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    list(graphlib.TopologicalSorter(modules()).static_order())
 
 
 @pytest.mark.parametrize("package", EXTRAS)

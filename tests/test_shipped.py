@@ -11,9 +11,10 @@ from PIL import Image
 from skimage import data
 from starlette.testclient import TestClient
 
+from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.manifest import MODEL_FILE, LabelsTask, Manifest
 from mtcp_serve.server.app import create_app
-from mtcp_serve.server.settings import DEFAULT_BUNDLE, Settings
+from mtcp_serve.server.settings import Settings
 
 Maps = dict[str, NDArray[np.float64]]
 

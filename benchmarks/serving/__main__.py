@@ -46,8 +46,8 @@ from benchmarks.serving.layers import (
 )
 from benchmarks.serving.loops import Outcome, open_loop
 from benchmarks.serving.tables import print_report
+from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
-from mtcp_serve.server.settings import DEFAULT_BUNDLE
 
 _SHARES = (0.5, 0.8, 1.2)
 

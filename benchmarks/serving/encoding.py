@@ -11,10 +11,10 @@ from typing import get_args
 import httpx
 import numpy as np
 
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.inference.batcher import Batcher
-from mtcp_serve.inference.images import ImageLimits
 from mtcp_serve.inference.pipeline import DenseMap, Prediction, Size, predict
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
@@ -58,8 +58,8 @@ def encode_milliseconds(
 
 
 async def _predict(bundle: Path, photo: bytes, threads: int, size: Size) -> Prediction:
-    models = Models([Batcher(OnnxEngine.load(bundle, "cpu", threads))])
-    return await predict(photo, models.select(None), size, ImageLimits.of(Settings()), Timings())
+    models = Models([Batcher(OnnxEngine.load(Bundle.open(bundle), "cpu", threads))])
+    return await predict(photo, models.select(None), size, Settings().image_limits, Timings())
 
 
 def _encode(prediction: Prediction, dense: DenseMap, runs: int) -> dict[str, float]:

@@ -13,7 +13,6 @@ from onnx import TensorProto
 from rich.console import Console
 from rich.table import Table
 
-from export.bundle_writer import PARITY_FILE, record_files, record_parity, revise_bundle
 from export.errors import ExportError
 from export.fp16.emulate import emulate_half
 from export.fp16.mixed import Mixed, to_mixed_precision
@@ -23,7 +22,9 @@ from export.onnx.half_weights import load_halves
 from export.onnx.nodes import typed_tensors
 from export.parity import HALF, Verdict, judge, refuse, run_onnx
 from export.validation_images import IdsOption, Photo, PhotosOption, load_photos
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
+from mtcp_serve.engines.onnxruntime import tensors
 from mtcp_serve.errors import BundleError
 
 HALF_FILE = "model_fp16.onnx"
@@ -33,7 +34,7 @@ PARITY_COLUMN = "fp16"
 app = typer.Typer(add_completion=False)
 
 
-def add_half(bundle: Path, photos: Mapping[str, Photo]) -> tuple[Mixed, dict[str, Verdict]]:
+def add_half(bundle: Bundle, photos: Mapping[str, Photo]) -> tuple[Mixed, dict[str, Verdict]]:
     """Write `HALF_FILE` into a bundle, with its hash in the manifest and its parity in ``parity.json``.
 
     Islands and parity are judged on ``photos`` (RGB uint8 [H,W,3] of the bundle's size, by name), with
@@ -43,23 +44,23 @@ def add_half(bundle: Path, photos: Mapping[str, Photo]) -> tuple[Mixed, dict[str
         What was converted, and the verdict on each task.
 
     Raises:
-        BundleError: the folder is no bundle, or its files are not those of its manifest.
-        ExportError: the graph cannot be converted, or a file cannot be written.
+        BundleError: its files are not those of its manifest, or cannot be written.
+        ExportError: the graph cannot be converted.
         ParityError: a task's maps are beyond `export.parity.HALF`. In every case the bundle is as it was.
     """
-    manifest = Manifest.load(bundle)
-    manifest.check_files(bundle)
-    model = onnx.load_model(bundle / MODEL_FILE)
+    manifest = bundle.verify().manifest
+    model = onnx.load_model(bundle.graph())
     whole = load_halves(model)
     mixed = to_mixed_precision(
         model, measure_peaks(whole, typed_tensors(whole, TensorProto.FLOAT), photos.values())
     )
     verdicts = judge_half(manifest, whole, mixed.model, photos)
     refuse({"FP16": verdicts}, f"{HALF_FILE} does not reproduce {MODEL_FILE}")
-    with revise_bundle(bundle) as draft:
-        onnx.save_model(mixed.model, draft / HALF_FILE)
-        session = ort.InferenceSession(draft / HALF_FILE, providers=["CPUExecutionProvider"])
-        manifest.check_graph(session.get_inputs(), session.get_outputs())
+    with bundle.edit() as draft:
+        path = draft.add(HALF_FILE, OPSET)
+        onnx.save_model(mixed.model, path)
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        manifest.check_graph(*tensors(session))
         report = {
             "onnxruntime": ort.__version__,
             "against": MODEL_FILE,
@@ -70,8 +71,7 @@ def add_half(bundle: Path, photos: Mapping[str, Photo]) -> tuple[Mixed, dict[str
             "float32_islands": mixed.islands,
             "tasks": {task: verdict.figures for task, verdict in verdicts.items()},
         }
-        record_parity(draft, PARITY_COLUMN, report)
-        record_files(draft, {HALF_FILE: OPSET, PARITY_FILE: None})
+        draft.record_parity(PARITY_COLUMN, report)
     return mixed, verdicts
 
 
@@ -91,8 +91,11 @@ def judge_half(
 
 @app.command()
 def main(
-    bundle: Annotated[
-        Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False, resolve_path=True)
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BUNDLE", help="Folder of the bundle.", exists=True, file_okay=False, resolve_path=True
+        ),
     ],
     photos: PhotosOption = None,
     ids: IdsOption = None,
@@ -102,7 +105,8 @@ def main(
     Exit status 1: the graph cannot be converted, or a task's maps differ too much; the bundle is as it was.
     """
     try:
-        size = Manifest.load(bundle).input
+        bundle = Bundle.open(folder)
+        size = bundle.manifest.input
         judged_on = load_photos(photos, size.height, size.width, ids)
         console = Console(stderr=True)
         with console.status(f"converting, then comparing {len(judged_on)} photos; some minutes"):
@@ -112,8 +116,8 @@ def main(
         raise typer.Exit(1) from error
     Console().print(describe_nodes(mixed), describe_verdicts(verdicts))
     typer.echo(
-        f"{bundle / HALF_FILE}: {mixed.share:.0%} of {mixed.total.total()} nodes in half precision, "
-        f"{(bundle / HALF_FILE).stat().st_size / 1e6:.1f} MB"
+        f"{bundle.graph(HALF_FILE)}: {mixed.share:.0%} of {mixed.total.total()} nodes in half precision, "
+        f"{bundle.graph(HALF_FILE).stat().st_size / 1e6:.1f} MB"
     )
 
 

@@ -12,7 +12,8 @@ from export.deployment_module import DeploymentGraph
 from export.errors import ExportError
 from export.onnx.half_weights import round_to_half
 from export.validation_images import IdsOption, Photo, PhotosOption, load_photos
-from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.errors import BundleError
 from training.checkpoint import CheckpointError, load_network
 from training.config import ConfigError
 
@@ -43,7 +44,7 @@ def main(
     """
     try:
         with Console(stderr=True).status("exporting, then comparing photos; some minutes"):
-            manifest = export_checkpoint(
+            bundle = export_checkpoint(
                 checkpoint,
                 out,
                 load=lambda height, width: load_photos(photos, height, width, ids),
@@ -53,10 +54,10 @@ def main(
                 license=license,
                 half_weights=half_weights,
             )
-    except (ExportError, CheckpointError, ConfigError) as error:
+    except (ExportError, BundleError, CheckpointError, ConfigError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    typer.echo(describe(manifest, out))
+    typer.echo(describe(bundle))
 
 
 def export_checkpoint(
@@ -69,12 +70,12 @@ def export_checkpoint(
     version: str = "1",
     license: str | None = None,
     half_weights: bool = False,
-) -> Manifest:
+) -> Bundle:
     """Write the bundle ``out`` of what training wrote, judged on the photos that ``load`` gives for a size.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be read.
-        ExportError: as `export.bundle_writer.write_bundle`.
+        ExportError, BundleWriteError: as `export.bundle_writer.write_bundle`.
     """
     network, config = load_network(checkpoint)
     if half_weights:
@@ -86,12 +87,13 @@ def export_checkpoint(
     return write_bundle(graph, load(height, width), out, options)
 
 
-def describe(manifest: Manifest, folder: Path) -> str:
+def describe(bundle: Bundle) -> str:
     """One line for people: where the bundle is and how large."""
-    megabytes = (folder / MODEL_FILE).stat().st_size / 1e6
+    manifest, size = bundle.manifest, bundle.manifest.input
+    megabytes = bundle.graph().stat().st_size / 1e6
     parameters = (manifest.parameters or 0) / 1e6
     return (
-        f"{folder}: {manifest.name} {manifest.version}, {manifest.input.height}x{manifest.input.width}, "
+        f"{bundle.folder}: {manifest.name} {manifest.version}, {size.height}x{size.width}, "
         f"{', '.join(task.name for task in manifest.tasks)}; "
         f"{megabytes:.1f} MB, {parameters:.2f} M parameters, {manifest.gmacs:.1f} GMACs"
     )

@@ -8,6 +8,8 @@ import typer
 from export.errors import ExportError
 from export.triton.config import Backend, Device, Serving
 from export.triton.repository import write_repository
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.errors import BundleError
 
 _DEFAULT = Serving()
 app = typer.Typer(add_completion=False)
@@ -15,7 +17,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.", exists=True, file_okay=False)
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -71,8 +75,8 @@ def main(
             queue_timeout_ms=queue_timeout_ms,
             latest=latest,
         )
-        folder = write_repository(
-            bundle,
+        model = write_repository(
+            Bundle.open(folder),
             out,
             backend=backend,
             version=version,
@@ -80,11 +84,11 @@ def main(
             plans=_plans(plan or []),
             config_only=config_only,
         )
-    except ExportError as error:
+    except (ExportError, BundleError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    versions = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-    typer.echo(f"{folder}: {backend}, versions {', '.join(map(str, versions)) or 'none (config only)'}")
+    versions = sorted(int(path.name) for path in model.iterdir() if path.name.isdecimal())
+    typer.echo(f"{model}: {backend}, versions {', '.join(map(str, versions)) or 'none (config only)'}")
 
 
 def _plans(given: list[str]) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from export.triton.config import (
     model_config,
     read_config,
 )
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
 from mtcp_serve.errors import BundleError
 from mtcp_serve.utils.atomic import workshop
@@ -24,7 +25,7 @@ _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 
 def write_repository(
-    bundle: Path,
+    bundle: Bundle,
     out: Path,
     *,
     backend: Backend,
@@ -41,14 +42,11 @@ def write_repository(
     ``{"8.9": path}``. ``config_only`` writes no version, only the config as it would be with it.
 
     Raises:
-        ExportError: the bundle, a plan or the version cannot be used, the model is there with another backend
+        BundleMismatchError: the bundle's files are not those of its manifest.
+        ExportError: a plan or the version cannot be used, the model is there with another backend
             or other tensors, or a file cannot be written. Then ``out`` is as it was before.
     """
-    try:
-        manifest = Manifest.load(bundle)
-        manifest.check_files(bundle)
-    except BundleError as error:
-        raise ExportError(f"{bundle} is no bundle that can be served: {error}") from error
+    manifest = bundle.verify().manifest
     number = _version(manifest, version)
     plans = _checked(plans or {}, backend, config_only)
     names = {capability: f"model_sm{capability.replace('.', '')}.plan" for capability in plans}
@@ -64,7 +62,7 @@ def write_repository(
             (model / CONFIG_FILE).write_text(text, encoding="utf-8")
             if not config_only:
                 built = {names[capability]: path for capability, path in plans.items()}
-                _fill(model / str(number), bundle, manifest, backend, built)
+                _fill(model / str(number), bundle, backend, built)
             _put_in_place(model, folder, place / "replaced")
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}") from error
@@ -142,19 +140,17 @@ def _workplace(out: Path) -> Path:
     return beside if same and os.access(beside, os.W_OK | os.X_OK) else out
 
 
-def _fill(
-    folder: Path, bundle: Path, manifest: Manifest, backend: Backend, plans: Mapping[str, Path]
-) -> None:
+def _fill(folder: Path, bundle: Bundle, backend: Backend, plans: Mapping[str, Path]) -> None:
     """Write the files of one version."""
     folder.mkdir()
-    manifest.save(folder)
+    bundle.manifest.save(folder)
     if backend == "tensorrt":
         for name, path in plans.items():
             shutil.copyfile(path, folder / name)
         return
-    for name in manifest.files:
+    for name in bundle.manifest.files:
         if name.startswith(MODEL_FILE):  # the graph and, if they are apart, its weights
-            shutil.copyfile(bundle / name, folder / name)
+            shutil.copyfile(bundle.graph(name), folder / name)
     if backend == "python":
         shutil.copyfile(_PYTHON_MODEL, folder / PYTHON_MODEL_FILE)
 

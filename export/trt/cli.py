@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from export.bundle_writer import copy_bundle
 from export.errors import ExportError
 from export.fp16.cli import describe_verdicts
 from export.onnx.cli import export_checkpoint
@@ -19,7 +18,7 @@ from export.trt.machine import load_tensorrt, missing, this_machine
 from export.trt.plan import PLAN_FILE, Sidecar, load_plan
 from export.trt.steps import GRAPH_FILE, Settings, build, judge_plan, prepare
 from export.validation_images import IdsOption, Photo, PhotosOption, load_photos
-from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.errors import BundleError
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
@@ -74,17 +73,19 @@ def main(
             if not check:
                 prepare(bundle, judged_on, deformable)
                 console.print(
-                    f"{bundle / GRAPH_FILE}: ready for TensorRT, compared on {len(judged_on)} photos"
+                    f"{bundle.graph(GRAPH_FILE)}: ready for TensorRT, compared on {len(judged_on)} photos"
                 )
             lacks = missing()
             if lacks:
-                finish = _command(bundle, repository, settings, deformable, photos, ids, check)
-                typer.echo(_unfinished(bundle, lacks, finish, check), err=True)
+                finish = _command(bundle.folder, repository, settings, deformable, photos, ids, check)
+                typer.echo(_unfinished(bundle.folder, lacks, finish, check), err=True)
                 raise typer.Exit(UNFINISHED)
             status.update("TensorRT at work; many minutes")
             trt, here = load_tensorrt(), this_machine()
             if check:
-                verdicts = judge_plan(bundle, load_plan(bundle, trt, here), judged_on, settings.profile)
+                verdicts = judge_plan(
+                    bundle, load_plan(bundle.folder, trt, here), judged_on, settings.profile
+                )
                 for tasks in verdicts.values():
                     Console().print(describe_verdicts(tasks))
                 return
@@ -93,7 +94,7 @@ def main(
                 bundle,
                 repository,
                 backend="tensorrt",
-                plans={here.compute_capability: bundle / PLAN_FILE},
+                plans={here.compute_capability: bundle.graph(PLAN_FILE)},
                 serving=Serving(max_batch=settings.profile.max),
             )
     except (ExportError, BundleError, CheckpointError, ConfigError) as error:
@@ -102,23 +103,21 @@ def main(
     typer.echo(_describe(bundle, sidecar, model))
 
 
-def _bundle(source: Path, out: Path | None, photos: Path | None, ids: Path | None) -> Path:
+def _bundle(source: Path, out: Path | None, photos: Path | None, ids: Path | None) -> Bundle:
     """The bundle to work on: ``source`` itself, a copy of it, or what its checkpoint becomes."""
     if source.is_dir():
-        Manifest.load(source)
+        bundle = Bundle.open(source.resolve())
         if out is None or out.resolve() == source.resolve():
-            return source.resolve()
+            return bundle
         if out.exists():
             raise ExportError(f"{out} exists; give it alone to go on with it")
-        copy_bundle(source, out)
-        return out.resolve()
+        return bundle.copy(out.resolve())
     out = (source.with_suffix("") if out is None else out).resolve()
-    export_checkpoint(source, out, load=lambda height, width: load_photos(photos, height, width, ids))
-    return out
+    return export_checkpoint(source, out, load=lambda height, width: load_photos(photos, height, width, ids))
 
 
-def _photos(bundle: Path, photos: Path | None, ids: Path | None) -> dict[str, Photo]:
-    size = Manifest.load(bundle).input
+def _photos(bundle: Bundle, photos: Path | None, ids: Path | None) -> dict[str, Photo]:
+    size = bundle.manifest.input
     return load_photos(photos, size.height, size.width, ids)
 
 
@@ -166,9 +165,10 @@ def _unfinished(bundle: Path, lacks: list[str], command: str, check: bool) -> st
     )
 
 
-def _describe(bundle: Path, sidecar: Sidecar, model: Path) -> str:
+def _describe(bundle: Bundle, sidecar: Sidecar, model: Path) -> str:
     return (
-        f"{bundle / PLAN_FILE}: {sidecar.machine.describe()}, batches {','.join(map(str, sidecar.profile))}, "
+        f"{bundle.graph(PLAN_FILE)}: {sidecar.machine.describe()}, "
+        f"batches {','.join(map(str, sidecar.profile))}, "
         f"{sidecar.half_share:.0%} of its layers in half precision, maps as the float32 graph's; "
         f"for Triton in {model}"
     )

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from export.bundle_writer import PARITY_FILE, record_files, record_parity, revise_bundle
 from export.errors import PlanError
 from export.fp16.cli import HALF_FILE, add_half, judge_half
 from export.onnx.convert import OPSET
@@ -23,7 +22,8 @@ from export.trt.graph import Deformable, for_tensorrt
 from export.trt.machine import Machine
 from export.trt.plan import PLAN_FILE, SIDECAR_FILE, Sidecar
 from export.validation_images import Photo
-from mtcp_serve.bundle.manifest import MODEL_FILE, FileEntry, Manifest
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.bundle.manifest import MODEL_FILE, FileEntry
 
 GRAPH_FILE = "model_trt.onnx"
 LAYERS_FILE = "model.plan.layers.json"
@@ -43,33 +43,31 @@ class Settings:
     """Least share of half-precision layers among the floating-point ones."""
 
 
-def prepare(bundle: Path, photos: Mapping[str, Photo], deformable: Deformable) -> None:
+def prepare(bundle: Bundle, photos: Mapping[str, Photo], deformable: Deformable) -> None:
     """Add `GRAPH_FILE` and `HALF_FILE` to a bundle, where it has none yet. Needs no TensorRT.
 
     Raises:
-        BundleError: the folder is no bundle, or its files are not those of its manifest.
+        BundleError: its files are not those of its manifest, or cannot be written.
         ExportError: a graph cannot be made.
         ParityError: a task's maps are beyond `export.parity.HALF`; what was there before stays.
     """
-    if HALF_FILE not in Manifest.load(bundle).files:
+    if HALF_FILE not in bundle.manifest.files:
         add_half(bundle, photos)
-    manifest = Manifest.load(bundle)
-    manifest.check_files(bundle)
+    manifest = bundle.verify().manifest
     origin = {"deformable": deformable, "half_sha256": manifest.files[HALF_FILE].sha256}
     if GRAPH_FILE in manifest.files and _graph_report(bundle).items() >= origin.items():
         return
-    whole = load_halves(onnx.load_model(bundle / MODEL_FILE))
-    prepared = for_tensorrt(onnx.load_model(bundle / HALF_FILE), deformable)
+    whole = load_halves(onnx.load_model(bundle.graph()))
+    prepared = for_tensorrt(onnx.load_model(bundle.graph(HALF_FILE)), deformable)
     verdicts = judge_half(manifest, whole, prepared, photos)
     refuse({"FP16": verdicts}, f"{GRAPH_FILE} does not reproduce {MODEL_FILE}")
-    with revise_bundle(bundle) as draft:
-        onnx.save_model(prepared, draft / GRAPH_FILE)
-        record_parity(draft, GRAPH_COLUMN, {**origin, **_report({"emulated": verdicts}, photos)})
-        record_files(draft, {GRAPH_FILE: OPSET, PARITY_FILE: None})
+    with bundle.edit() as draft:
+        onnx.save_model(prepared, draft.add(GRAPH_FILE, OPSET))
+        draft.record_parity(GRAPH_COLUMN, {**origin, **_report({"emulated": verdicts}, photos)})
 
 
 def build(
-    bundle: Path,
+    bundle: Bundle,
     photos: Mapping[str, Photo],
     settings: Settings,
     trt: ModuleType,
@@ -81,11 +79,11 @@ def build(
         PlanError: TensorRT refuses, or too few layers are in half precision.
         ParityError: a task's maps are beyond `export.parity.HALF`. The bundle is then as it was.
     """
-    manifest = Manifest.load(bundle)
+    manifest = bundle.manifest
     photo = manifest.input
     plan = build_plan(
         trt,
-        bundle / GRAPH_FILE,
+        bundle.graph(GRAPH_FILE),
         photo,
         settings.profile,
         workspace_gib=settings.workspace_gib,
@@ -102,11 +100,11 @@ def build(
         )
     verdicts = judge_plan(bundle, engine, photos, settings.profile)
     report = _report(verdicts, photos)
-    with revise_bundle(bundle) as draft:
-        (draft / PLAN_FILE).write_bytes(plan)
-        (draft / LAYERS_FILE).write_text(json.dumps(layers, indent=1) + "\n", encoding="utf-8")
+    with bundle.edit() as draft:
+        draft.add(PLAN_FILE).write_bytes(plan)
+        draft.add(LAYERS_FILE).write_text(json.dumps(layers, indent=1) + "\n", encoding="utf-8")
         sidecar = Sidecar(
-            plan_sha256=FileEntry.of(draft / PLAN_FILE).sha256,
+            plan_sha256=FileEntry.of(draft.folder / PLAN_FILE).sha256,
             onnx=GRAPH_FILE,
             onnx_sha256=manifest.files[GRAPH_FILE].sha256,
             machine=here,
@@ -118,29 +116,28 @@ def build(
             half_share=share,
             parity=report,
         )
-        (draft / SIDECAR_FILE).write_text(sidecar.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        record_parity(draft, PLAN_COLUMN, report)
-        record_files(draft, dict.fromkeys((PLAN_FILE, SIDECAR_FILE, LAYERS_FILE, PARITY_FILE)))
+        draft.add(SIDECAR_FILE).write_text(sidecar.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        draft.record_parity(PLAN_COLUMN, report)
     return sidecar
 
 
-def _graph_report(bundle: Path) -> dict[str, Any]:
+def _graph_report(bundle: Bundle) -> dict[str, Any]:
     """What ``parity.json`` says of the bundle's `GRAPH_FILE`."""
-    report: dict[str, Any] = json.loads((bundle / PARITY_FILE).read_text(encoding="utf-8"))[GRAPH_COLUMN]
+    report: dict[str, Any] = bundle.parity()[GRAPH_COLUMN]
     return report
 
 
 def judge_plan(
-    bundle: Path, engine: Engine, photos: Mapping[str, Photo], profile: Profile
+    bundle: Bundle, engine: Engine, photos: Mapping[str, Photo], profile: Profile
 ) -> dict[str, dict[str, Verdict]]:
     """The verdicts on a plan against the bundle's float32 graph, at its smallest batch and the tuned one.
 
     Raises:
         ParityError: a task's maps are beyond `export.parity.HALF`.
     """
-    manifest = Manifest.load(bundle)
+    manifest = bundle.manifest
     images = np.stack(list(photos.values()))
-    session = ort.InferenceSession(bundle / MODEL_FILE, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(bundle.graph(), providers=["CPUExecutionProvider"])
     reference = run_onnx(session, images, 1)
     wanted = {task.name: reference[task.output] for task in manifest.tasks}
     kinds = {task.name: task.kind for task in manifest.tasks}

@@ -1,8 +1,6 @@
 """The bundle contract: ``manifest.json`` says everything a server needs to know about a model.
 
-A bundle is a folder with ``manifest.json`` and ``model.onnx`` (and, for people, ``parity.json`` and
-``MODEL_CARD.md``). Whoever writes a bundle builds a `Manifest` and saves it; whoever reads one calls
-`Manifest.load`, then `Manifest.check_files`, then `Manifest.check_graph` with the tensors of the graph.
+The folder around it is a `mtcp_serve.bundle.bundle.Bundle`.
 
 The graph behind a manifest takes one input, ``image``: uint8 ``[batch, height, width, 3]``, RGB. It gives
 one output a task; normalisation and activations are inside it:
@@ -20,8 +18,9 @@ kind           shape                        values
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, Protocol, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,6 +31,8 @@ SCHEMA_VERSION: Final = 1
 """The only manifest schema that this package reads and writes."""
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
+PARITY_FILE = "parity.json"
+CARD_FILE = "MODEL_CARD.md"
 IMAGE_TENSOR = "image"
 """Name of the graph's only input."""
 RESERVED_TASK_NAMES = ("metadata", "overview")
@@ -44,18 +45,16 @@ Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Text = Annotated[str, Field(min_length=1)]
 
-_ORT_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "float16": "tensor(float16)"}
 
+@dataclass(frozen=True)
+class GraphTensor:
+    """An input or output of an opened graph, as its engine states it."""
 
-class GraphTensor(Protocol):
-    """An input or output of an opened graph; onnxruntime's ``NodeArg`` is one."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def type(self) -> str: ...  # noqa: D102
-    @property
-    def shape(self) -> Sequence[int | str | None]: ...  # noqa: D102
+    name: str
+    dtype: str
+    """NumPy's name of the type, such as ``float32``."""
+    shape: tuple[int | str | None, ...]
+    """A symbolic axis is a string or ``None``."""
 
 
 class _Model(BaseModel):
@@ -235,25 +234,6 @@ class Manifest(_Model):
         write_atomic(path, text.encode())
         return path
 
-    def check_files(self, folder: str | Path) -> None:
-        """Compare every file named in ``files`` with its SHA-256.
-
-        Raises:
-            BundleMismatchError: a file is missing, or its hash differs (both hashes are in the message).
-        """
-        for name, entry in self.files.items():
-            path = Path(folder) / name
-            try:
-                found = FileEntry.of(path).sha256
-            except OSError as error:
-                raise BundleMismatchError(
-                    f"{MANIFEST_FILE} lists {name}, but {path} cannot be read: {error.strerror or error}"
-                ) from error
-            if found != entry.sha256:
-                raise BundleMismatchError(
-                    f"{MANIFEST_FILE} says {name} has SHA-256 {entry.sha256}, but {path} has {found}"
-                )
-
     def check_graph(self, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> None:
         """Compare the manifest with the inputs and outputs of the opened graph.
 
@@ -282,8 +262,8 @@ def _compare(
     faults = []
     for name, (dtype, shape) in wanted.items():
         tensor = found[name]
-        if tensor.type != _ORT_TYPES[dtype]:
-            faults.append(f"{side} {name!r}: manifest type {_ORT_TYPES[dtype]}, graph type {tensor.type}")
+        if tensor.dtype != dtype:
+            faults.append(f"{side} {name!r}: manifest type {dtype}, graph type {tensor.dtype}")
         if not _fits(tensor.shape, shape):
             faults.append(
                 f"{side} {name!r}: manifest shape {['batch', *shape]}, graph shape {list(tensor.shape)}"

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mtcp_serve import __version__
+from mtcp_serve._version import __version__
 from mtcp_serve.cli import check, models, predict, serve
 
 cli = typer.Typer(

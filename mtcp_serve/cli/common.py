@@ -41,6 +41,7 @@ def option(name: str, *flags: str) -> Any:
 
 
 BundleOption = Annotated[list[Path] | None, option("bundle", "--bundle", "-b")]
+EngineOption = Annotated[str | None, option("engine", "--engine")]
 ProviderOption = Annotated[str | None, option("provider", "--provider")]
 ThreadsOption = Annotated[int | None, option("threads", "--threads")]
 
@@ -70,7 +71,7 @@ def read_settings(**given: object) -> Settings:
 
 def load(settings: Settings) -> "list[Engine]":
     """The engines of the settings' bundles; the import waits for it, so that ``--help`` does not."""
-    from mtcp_serve.engines.loading import load_engines
+    from mtcp_serve.server.loading import load_engines
 
     try:
         return load_engines(settings)

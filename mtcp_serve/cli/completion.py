@@ -2,7 +2,7 @@
 
 import typer
 
-from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.errors import BundleError
 
 
@@ -27,7 +27,7 @@ def _tasks(ctx: typer.Context) -> list[str]:
 
     try:
         folders = ctx.params.get("bundle") or Settings().bundle
-        manifests = [Manifest.load(folder) for folder in folders]
+        manifests = [Bundle.open(folder).manifest for folder in folders]
     except (BundleError, ValueError):
         return []
     return list(dict.fromkeys(task.name for manifest in manifests for task in manifest.tasks))

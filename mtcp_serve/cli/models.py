@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtcp_serve.bundle.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
+from mtcp_serve.bundle import BUNDLES
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.bundle.manifest import MANIFEST_FILE
 from mtcp_serve.cli.common import BUNDLE_HINT, NOTHING_DONE, fail, plain
 from mtcp_serve.errors import BundleError
-from mtcp_serve.server.settings import BUNDLES
 
 
 def models(
@@ -28,23 +29,24 @@ def models(
     if not folders:
         fail(f"this installation has no bundle in {BUNDLES}. {BUNDLE_HINT}", NOTHING_DONE)
     try:
-        found = [(folder, Manifest.load(folder), (folder / MODEL_FILE).stat().st_size) for folder in folders]
+        found = [(bundle, bundle.graph().stat().st_size) for bundle in map(Bundle.open, folders)]
     except (BundleError, OSError) as error:
         fail(str(error), NOTHING_DONE)
     if as_json:
-        typer.echo(json.dumps([_entry(*bundle) for bundle in found], indent=2))
+        typer.echo(json.dumps([_entry(*each) for each in found], indent=2))
     else:
         Console(soft_wrap=True).print(_table(found))
 
 
-def _entry(folder: Path, manifest: Manifest, size: int) -> dict[str, Any]:
-    document = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {"folder": str(folder), "bytes": size, **document}
+def _entry(bundle: Bundle, size: int) -> dict[str, Any]:
+    document = bundle.manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"folder": str(bundle.folder), "bytes": size, **document}
 
 
-def _table(found: list[tuple[Path, Manifest, int]]) -> Table:
+def _table(found: list[tuple[Bundle, int]]) -> Table:
     table = Table("model", "version", "tasks", "input", "parameters", "GMACs", "MB", "license", box=None)
-    for _, manifest, size in found:
+    for bundle, size in found:
+        manifest = bundle.manifest
         table.add_row(
             manifest.name,
             manifest.version,

@@ -10,6 +10,7 @@ from mtcp_serve.cli.common import (
     ERRORS,
     NOTHING_DONE,
     BundleOption,
+    EngineOption,
     ProviderOption,
     ThreadsOption,
     fail,
@@ -88,6 +89,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make again what is complete already.")
     ] = False,
+    engine: EngineOption = None,
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -101,11 +103,10 @@ def predict(
     """
     from mtcp_serve.cli.progress import Work
     from mtcp_serve.inference.batcher import Batcher
-    from mtcp_serve.inference.images import ImageLimits
+    from mtcp_serve.inference.camera import CameraError, CameraRequest
     from mtcp_serve.inference.registry import Models
     from mtcp_serve.offline.inputs import InputError, collect
     from mtcp_serve.offline.writer import Wanted
-    from mtcp_serve.outputs.camera import CameraError, CameraRequest
 
     try:
         found = collect(inputs, out, recursive)
@@ -113,7 +114,7 @@ def predict(
     except (InputError, CameraError) as error:
         fail(str(error), NOTHING_DONE)
     _check_video(found)
-    settings = read_settings(bundle=bundle, provider=provider, threads=threads)
+    settings = read_settings(bundle=bundle, engine=engine, provider=provider, threads=threads)
     names = None if tasks is None else [name.strip() for name in tasks.split(",")]
     engines = load(settings)
     try:
@@ -123,7 +124,7 @@ def predict(
     except (BundleError, UnknownTaskError) as error:
         fail(str(error), NOTHING_DONE)
     _say_what_is_left_out(found)
-    raise typer.Exit(Work(found.items, wanted, ImageLimits.of(settings)).run())
+    raise typer.Exit(Work(found.items, wanted, settings.image_limits).run())
 
 
 def _check_video(found: "Inputs") -> None:

@@ -7,6 +7,7 @@ from mtcp_serve.cli.common import (
     ERRORS,
     NOTHING_DONE,
     BundleOption,
+    EngineOption,
     ProviderOption,
     ThreadsOption,
     fail,
@@ -30,6 +31,7 @@ def serve(
     tls_key: Annotated[Path | None, option("tls_key", "--tls-key")] = None,
     tls_client_ca: Annotated[Path | None, option("tls_client_ca", "--tls-client-ca")] = None,
     cors_origin: Annotated[list[str] | None, option("cors_origin", "--cors-origin")] = None,
+    engine: EngineOption = None,
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
     micro_batch: Annotated[int | None, option("micro_batch", "--micro-batch")] = None,
@@ -58,8 +60,8 @@ def serve(
     from mtcp_serve.server.logging import configure_logging
     from mtcp_serve.server.process import Server
 
-    for engine in engines:
-        ERRORS.print(describe_engine(engine))
+    for loaded in engines:
+        ERRORS.print(describe_engine(loaded))
     configure_logging(settings.log_level, settings.log_format)
     try:
         server = Server(create_app(settings, engines), settings)

@@ -1,13 +1,16 @@
 """What the gateway asks of whatever runs the network."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import LabelsTask, Manifest, TaskSpec
-from mtcp_serve.inference.resize import Map
+from mtcp_serve.kinds.base import Map
+
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+"""Where an engine in this process runs the network; ``auto`` is CUDA where that can be started."""
 
 
 class Engine(Protocol):

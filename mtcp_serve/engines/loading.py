@@ -1,42 +1,77 @@
-"""Opening what the settings name: bundles in folders, or the models of Triton servers."""
+"""Opening bundles with an engine, and the models of Triton servers.
 
+A new engine is a module with a class that has `mtcp_serve.engines.base.Engine`'s methods and a ``load`` like
+`OnnxEngine.load`, and an entry in `ENGINES`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
-from mtcp_serve.engines.base import Engine
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.engines.base import Engine, Provider
 from mtcp_serve.errors import BundleError
-from mtcp_serve.server.settings import Provider, Settings
-
-if TYPE_CHECKING:
-    from mtcp_serve.engines.onnxruntime import OnnxEngine
 
 
-def load_engines(settings: Settings) -> list[Engine]:
-    """An engine for each bundle, in order; with Triton endpoints one for each model that Triton has.
+@dataclass(frozen=True)
+class EngineClass:
+    """Where an engine is, so that what it needs is imported only when it is used."""
+
+    module: str
+    name: str
+    hint: str
+    """What to install where its import fails."""
+
+    def load(self, bundle: Bundle, provider: Provider, threads: int) -> Engine:
+        """An engine for ``bundle``.
+
+        Raises:
+            BundleError: what the engine needs is not installed, or it cannot run the bundle.
+        """
+        try:
+            module = import_module(self.module)
+        except ImportError as error:
+            raise BundleError(f"{error}; {self.hint}") from error
+        engine: Engine = getattr(module, self.name).load(bundle, provider, threads)
+        return engine
+
+
+ENGINES: Final[dict[str, EngineClass]] = {
+    "onnxruntime": EngineClass(
+        "mtcp_serve.engines.onnxruntime",
+        "OnnxEngine",
+        "pip install 'mtcp-serve[cpu]' brings ONNX Runtime, 'mtcp-serve[gpu]' its build for CUDA: one of "
+        "them, not both",
+    ),
+}
+"""Engines that run in this process, by name; the first is ``auto``."""
+
+
+def load_engine(
+    bundle: Bundle, engine: str = "auto", provider: Provider = "auto", threads: int = 0
+) -> Engine:
+    """An engine for ``bundle`` in this process, with ``threads`` CPU threads (0: the engine's own choice).
 
     Raises:
-        BundleError: a bundle is missing, damaged, or cannot be run; or no Triton answers.
+        BundleError: there is no engine of that name, what it needs is not installed, the bundle is damaged,
+            or it cannot be run.
     """
-    if not settings.triton:
-        return [load_bundle(folder, settings.provider, settings.threads) for folder in settings.bundle]
+    if engine != "auto" and engine not in ENGINES:
+        raise BundleError(f"there is no engine {engine!r}; there is {', '.join(ENGINES)}")
+    chosen = next(iter(ENGINES)) if engine == "auto" else engine
+    return ENGINES[chosen].load(bundle, provider, threads)
+
+
+def load_triton(addresses: Sequence[str], authorities: Path | None = None) -> list[Engine]:
+    """An engine for each model that the Triton servers at ``addresses`` have; see `TritonEngine.load`.
+
+    Raises:
+        BundleError: Triton's client is not installed, or no Triton answers.
+    """
     try:
         from mtcp_serve.engines.triton import TritonEngine
     except ImportError as error:
         raise BundleError(f"{error}; pip install 'mtcp-serve[triton]' brings Triton's client") from error
-    return [*TritonEngine.load(settings.triton, settings.triton_ca)]
-
-
-def load_bundle(folder: Path, provider: Provider = "auto", threads: int = 0) -> "OnnxEngine":
-    """The embedded engine for the bundle in ``folder``; see `mtcp_serve.engines.onnxruntime.OnnxEngine.load`.
-
-    Raises:
-        BundleError: as there, or ONNX Runtime is not installed.
-    """
-    try:
-        from mtcp_serve.engines.onnxruntime import OnnxEngine
-    except ImportError as error:
-        raise BundleError(
-            f"{error}; pip install 'mtcp-serve[cpu]' brings ONNX Runtime, 'mtcp-serve[gpu]' its build "
-            "for CUDA: one of them, not both"
-        ) from error
-    return OnnxEngine.load(folder, provider, threads)
+    return [*TritonEngine.load(addresses, authorities)]

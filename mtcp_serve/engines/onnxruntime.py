@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MANIFEST_FILE, MODEL_FILE, Manifest, TaskSpec
-from mtcp_serve.engines.base import common_type
-from mtcp_serve.errors import BundleError, BundleMismatchError, BundleNotFoundError
-from mtcp_serve.inference.resize import Map
-from mtcp_serve.server.settings import DEFAULT_BUNDLE, Provider
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, GraphTensor, Manifest, TaskSpec
+from mtcp_serve.engines.base import Provider, common_type
+from mtcp_serve.errors import BundleError
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import in_thread
 
 _PROVIDERS = {
@@ -21,6 +21,7 @@ _PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 _ERRORS_ONLY = 3  # severity of ONNX Runtime's log
 _log = logging.getLogger(__name__)
 
@@ -37,37 +38,26 @@ class OnnxEngine:
         self._session = session
 
     @classmethod
-    def load(cls, folder: Path, provider: Provider = "auto", threads: int = 0) -> Self:
-        """Open the bundle in ``folder``, with ``threads`` CPU threads an inference (0: one a physical core).
+    def load(cls, bundle: Bundle, provider: Provider = "auto", threads: int = 0) -> Self:
+        """Open the graph of ``bundle``, with ``threads`` CPU threads an inference (0: one a physical core).
 
         ``auto`` is CUDA where that can be started, and the CPU elsewhere.
 
         Raises:
-            BundleNotFoundError: there is no bundle in ``folder``.
-            ManifestError: its manifest cannot be used.
             BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
             BundleError: ONNX Runtime cannot open the graph, or not on ``provider``.
         """
-        if not (folder / MANIFEST_FILE).is_file():
-            message = f"there is no bundle in {folder} (no {MANIFEST_FILE})"
-            if folder == DEFAULT_BUNDLE:
-                message = f"this installation has no default bundle ({folder}); name the folder of one"
-            raise BundleNotFoundError(message)
-        manifest = Manifest.load(folder)
-        manifest.check_files(folder)
+        bundle.verify()
         device = _choose(provider)
-        session = _open(folder / MODEL_FILE, device, threads)
+        session = _open(bundle.graph(), device, threads)
         if _PROVIDERS[device] not in session.get_providers():
             problem = f"ONNX Runtime has {_PROVIDERS[device]}, but it could not be started on this machine"
             if provider != "auto":
                 raise BundleError(f"{problem}; its own lines say why, and --provider cpu does without")
             _log.warning("%s: running on the CPU", problem)
             device = "cpu"
-        try:
-            manifest.check_graph(session.get_inputs(), session.get_outputs())
-        except BundleMismatchError as error:
-            raise BundleMismatchError(f"{folder}: {error}") from error
-        return cls(manifest, session, device)
+        bundle.check_graph(*tensors(session))
+        return cls(bundle.manifest, session, device)
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         """See `mtcp_serve.engines.base.Engine.infer`."""
@@ -83,6 +73,15 @@ class OnnxEngine:
 
     async def close(self) -> None:
         """See `mtcp_serve.engines.base.Engine.close`; the session goes with its last user."""
+
+
+def tensors(session: ort.InferenceSession) -> tuple[list[GraphTensor], list[GraphTensor]]:
+    """The inputs and outputs of an opened graph, for `mtcp_serve.bundle.bundle.Bundle.check_graph`."""
+    inputs, outputs = (
+        [GraphTensor(node.name, _TYPES.get(node.type, node.type), tuple(node.shape)) for node in nodes]
+        for nodes in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs
 
 
 def _choose(provider: Provider) -> str:

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
 from mtcp_serve.engines.base import common_type
 from mtcp_serve.errors import BundleError, EngineLostError, InternalError, OverloadedError
-from mtcp_serve.inference.resize import Map
+from mtcp_serve.kinds.base import Map
 
 _PARAMETER = "manifest."
 _CHANNEL: Final = [

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import TaskSpec
 from mtcp_serve.engines.base import Engine
-from mtcp_serve.inference.resize import Map
 from mtcp_serve.inference.timings import Timings
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import ended
 
 

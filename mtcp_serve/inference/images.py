@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from mtcp_serve.errors import (
     PayloadTooLargeError,
 )
 from mtcp_serve.inference.exif import focal_lengths, orientation
-from mtcp_serve.server.settings import Settings
 
+PILLOW_MAX_PIXELS: Final = 178_956_970
+"""Pillow refuses to open an image of more pixels, whatever the limits allow."""
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read, told apart by content, whatever a file's name or Content-Type says."""
 
@@ -37,14 +38,9 @@ _QUARTER_TURNS: Final = range(5, 9)  # orientations that swap width and height
 class ImageLimits:
     """The largest image that is decoded: file size (bytes), pixels, and either side (pixels)."""
 
-    max_bytes: int
-    max_pixels: int
-    max_side: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The limits that the settings set."""
-        return cls(settings.max_bytes, settings.max_pixels, settings.max_side)
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 2**25
+    max_side: int = 16384
 
 
 @dataclass(frozen=True)

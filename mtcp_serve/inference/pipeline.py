@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, Manifest, TaskSpec
 from mtcp_serve.errors import InternalError
+from mtcp_serve.inference.camera import Camera, CameraRequest, find_camera
 from mtcp_serve.inference.images import ImageInfo, ImageLimits, decode
 from mtcp_serve.inference.registry import Choice
-from mtcp_serve.inference.resize import Map, Rule, resize_map, rule
+from mtcp_serve.inference.resize import Rule, resize_map, rule
 from mtcp_serve.inference.timings import Timings
-from mtcp_serve.outputs.camera import Camera, CameraRequest, find_camera
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import in_thread, together
 
 Size = Literal["input", "model"]
@@ -58,7 +59,7 @@ class Prediction:
 
     @property
     def camera(self) -> Camera:
-        """The camera of the upright photo; see `mtcp_serve.outputs.camera.find_camera`."""
+        """The camera of the upright photo; see `mtcp_serve.inference.camera.find_camera`."""
         tasks = [task for manifest in self.models for task in manifest.tasks]
         fovs = [task.assumed_fov for task in tasks if isinstance(task, DepthTask)]
         return find_camera(

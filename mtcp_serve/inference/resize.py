@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
+from mtcp_serve.kinds.base import Map
 
-Map = NDArray[np.uint8] | NDArray[np.float32]
 Rule = Literal["none", "nearest", "bilinear"]
 
 _WHOLE = 1 - 1e-5  # a blend with this much valid weight has met no invalid pixel, rounding aside

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import (
     MODEL_FILE,
     DepthTask,
@@ -21,12 +22,11 @@ from mtcp_serve.bundle.manifest import (
     TaskSpec,
 )
 from mtcp_serve.bundle.onnx_nodes import Node, read_graph
-from mtcp_serve.engines.loading import load_bundle
+from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.errors import BundleError, BundleMismatchError, InternalError
 from mtcp_serve.inference.images import ImageLimits, decode
 from mtcp_serve.inference.pipeline import check_values
-from mtcp_serve.inference.resize import Map
-from mtcp_serve.server.settings import Settings
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import run
 
 Status = Literal["ok", "failed", "not run"]
@@ -55,30 +55,31 @@ def check_bundle(folder: Path, photo: bytes | None = None, threads: int = 0) -> 
         RequestError: ``photo`` cannot be used.
     """
     data = drawing() if photo is None else photo
-    image = decode(data, ImageLimits.of(Settings()))
+    image = decode(data, ImageLimits())
     try:
-        manifest = Manifest.load(folder)
+        bundle = Bundle.open(folder)
     except BundleError as error:
         yield Row("manifest", "failed", str(error))
         for check in ("files", "graph", "maps"):
             yield Row(check, "not run", "needs the manifest")
         return
+    manifest = bundle.manifest
     tasks = ", ".join(task.name for task in manifest.tasks)
     yield Row(
         "manifest", "ok", f"schema {manifest.schema_version}: {manifest.name} {manifest.version}, {tasks}"
     )
-    files = _row("files", partial(_files, manifest, folder))
+    files = _row("files", partial(_files, bundle))
     yield files
     for name in manifest.files:
         if name.endswith(".onnx"):
-            yield _row(f"{name} opset", partial(_opset, manifest, folder, name))
-            yield _row(f"{name} nodes", partial(_nodes, folder, name))
+            yield _row(f"{name} opset", partial(_opset, bundle, name))
+            yield _row(f"{name} nodes", partial(_nodes, bundle, name))
     if files.status != "ok":
         for check in ("graph", "maps"):
             yield Row(check, "not run", "the files are not the manifest's")
         return
     try:
-        engine = load_bundle(folder, "cpu", threads)
+        engine = load_engine(bundle, "auto", "cpu", threads)
     except BundleError as error:
         yield Row("graph", "failed", str(error))
         yield Row("maps", "not run", "needs the graph")
@@ -101,20 +102,20 @@ def _row(check: str, look: Callable[[], str]) -> Row:
         return Row(check, "failed", str(error))
 
 
-def _files(manifest: Manifest, folder: Path) -> str:
-    manifest.check_files(folder)
-    return f"SHA-256 of {', '.join(manifest.files)}"
+def _files(bundle: Bundle) -> str:
+    bundle.verify()
+    return f"SHA-256 of {', '.join(bundle.manifest.files)}"
 
 
-def _opset(manifest: Manifest, folder: Path, name: str) -> str:
-    found, wanted = read_graph(folder / name).opset, manifest.files[name].opset
+def _opset(bundle: Bundle, name: str) -> str:
+    found, wanted = read_graph(bundle.graph(name)).opset, bundle.manifest.files[name].opset
     if wanted is not None and wanted != found:
         raise BundleMismatchError(f"the manifest says {name} has opset {wanted}, the graph has {found}")
     return f"opset {found}"
 
 
-def _nodes(folder: Path, name: str) -> str:
-    graph = read_graph(folder / name)
+def _nodes(bundle: Bundle, name: str) -> str:
+    graph = read_graph(bundle.graph(name))
     bad = [fault for node in graph.nodes if (fault := _fault(node, graph.opset))]
     if bad:
         raise BundleMismatchError("; ".join(dict.fromkeys(bad)))

@@ -7,12 +7,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import Photo
 from mtcp_serve.inference.pipeline import Prediction, Size
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.offline.results import METADATA_FILE, fingerprints, metadata, publish
 from mtcp_serve.offline.video import Film
-from mtcp_serve.outputs.camera import CameraRequest
 from mtcp_serve.outputs.formats.base import encode_maps
 from mtcp_serve.outputs.formats.npz import NpzWriter
 from mtcp_serve.outputs.metadata import describe

@@ -10,7 +10,7 @@ from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, NormalsTask, Proba
 from mtcp_serve.engines.base import Engine
 from mtcp_serve.inference.pipeline import DenseMap, Prediction
 from mtcp_serve.inference.registry import Models
-from mtcp_serve.inference.resize import Map
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.outputs.png import depth_scale
 from mtcp_serve.outputs.schemas import (
     CameraOut,

@@ -10,7 +10,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
-from mtcp_serve.inference.resize import Map, bands
+from mtcp_serve.inference.resize import bands
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.outputs.schemas import ImageOut, MapOut
 
 MILLIMETRE = 0.001

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from mtcp_serve.bundle.manifest import InputSpec, TaskSpec
+from mtcp_serve.inference.camera import Source
 from mtcp_serve.inference.resize import Rule
-from mtcp_serve.outputs.camera import Source
 
 
 class ModelRef(BaseModel):

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
 from mtcp_serve.inference.images import Photo
 from mtcp_serve.inference.pipeline import Prediction
-from mtcp_serve.inference.resize import Map
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.outputs.png import to_image
 
 _INVALID_GREY: Final = 128

@@ -11,11 +11,11 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from mtcp_serve import __version__
+from mtcp_serve._version import __version__
 from mtcp_serve.engines.base import Engine
-from mtcp_serve.engines.loading import load_engines
 from mtcp_serve.errors import RequestError
 from mtcp_serve.server.error_handlers import on_http_exception, on_request_error, on_validation_error
+from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.metrics import Metrics
 from mtcp_serve.server.middleware import AnswerFailures, RequestContext
 from mtcp_serve.server.routes import router

@@ -17,9 +17,9 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from mtcp_serve.engines.loading import load_engines
 from mtcp_serve.errors import BundleError, SettingsError
 from mtcp_serve.server.http_protocol import HEAD_BYTES, BoundedHttp
+from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.service import Service
 from mtcp_serve.server.settings import Settings

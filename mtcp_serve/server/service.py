@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect
 from mtcp_serve.engines.base import Engine
 from mtcp_serve.errors import DrainingError, OverloadedError
 from mtcp_serve.inference.batcher import Batcher
-from mtcp_serve.inference.images import ImageLimits
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server.admission import Admission, Uploads
@@ -35,7 +34,7 @@ class Service:
 
     def __init__(self, settings: Settings, engines: Sequence[Engine], metrics: Metrics) -> None:
         self.settings = settings
-        self.limits = ImageLimits.of(settings)
+        self.limits = settings.image_limits
         self.metrics = metrics
         self.models = self._models(engines)
         self.admission = Admission(settings.concurrency, settings.queue, settings.deadline_s)

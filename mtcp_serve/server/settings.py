@@ -11,16 +11,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-BUNDLES = Path(__file__).parent.parent / "bundles"
-"""Where the bundles that ship with the package are."""
-DEFAULT_BUNDLE = BUNDLES / "mtcp-lite"
-
-PILLOW_MAX_PIXELS = 178_956_970
-"""Pillow refuses to open an image of more pixels, whatever this server allows."""
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.engines.base import Provider
+from mtcp_serve.engines.loading import ENGINES
+from mtcp_serve.inference.images import PILLOW_MAX_PIXELS, ImageLimits
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
-
-Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 
 class Settings(BaseSettings):
@@ -95,6 +91,10 @@ class Settings(BaseSettings):
         description="Send OpenTelemetry traces to where the OTEL_* variables say; needs the extra otel.",
     )
 
+    engine: str = Field(
+        default="auto",
+        description=f"What runs the model in this process: {', '.join(ENGINES)}, or auto (the first).",
+    )
     provider: Provider = Field(
         default="auto",
         description="Where the model runs: cpu, cuda, tensorrt, or auto (CUDA if there is one).",
@@ -129,20 +129,27 @@ class Settings(BaseSettings):
         description="Seconds that a request body may take; a slower one is answered 408.",
     )
 
-    max_bytes: int = Field(default=20 * 2**20, ge=1, description="Largest image file, bytes.")
+    max_bytes: int = Field(default=ImageLimits.max_bytes, ge=1, description="Largest image file, bytes.")
     max_pixels: int = Field(
-        default=2**25,
+        default=ImageLimits.max_pixels,
         ge=1,
         le=PILLOW_MAX_PIXELS,
         description="Largest image, pixels (checked before decoding).",
     )
     max_side: int = Field(
-        default=16384, ge=1, description="Longest image side, pixels (checked before decoding)."
+        default=ImageLimits.max_side,
+        ge=1,
+        description="Longest image side, pixels (checked before decoding).",
     )
     batch_photos: int = Field(default=16, ge=1, description="Most photos in one POST /predict/batch.")
     batch_bytes: int = Field(
         default=64 * 2**20, ge=1, description="Largest body of a POST /predict/batch, bytes."
     )
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """The largest image that is decoded."""
+        return ImageLimits(self.max_bytes, self.max_pixels, self.max_side)
 
     @field_validator("triton", "cors_origin", mode="before")
     @classmethod

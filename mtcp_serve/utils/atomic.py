@@ -110,6 +110,29 @@ def staged(folder: Path) -> Iterator[Staging]:
 
 
 @contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Give the path of a folder to make beside ``folder``, whose place it takes if the block ends well.
+
+    Otherwise ``folder`` is as it was, and nothing is left of the other.
+
+    Raises:
+        OSError: something cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with workshop(folder.parent, folder.name) as place:
+        new, old = place / "new", place / "old"
+        yield new
+        try:
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        except BaseException:  # an interrupt too: what was there would go with the workshop
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
+
+
+@contextmanager
 def workshop(parent: Path, name: str) -> Iterator[Path]:
     """Give a new hidden folder in ``parent``; it is removed at the end, however that comes.
 

@@ -32,9 +32,10 @@ from clients._regions import Regions
 from export.errors import ExportError
 from export.triton import Serving, local, write_repository
 from export.triton.local import LocalTriton
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import LabelsTask, Manifest
 from mtcp_serve.engines.onnxruntime import OnnxEngine
-from mtcp_serve.server.settings import DEFAULT_BUNDLE
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
 from tests.needs import needs_triton
 
@@ -52,10 +53,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped bundle, and a tiny model in two versions: the second one's depth is twice the first's."""
     folder = tmp_path_factory.mktemp("triton")
     out = folder / "repository"
-    write_repository(DEFAULT_BUNDLE, out, backend="python", serving=ONE_THREAD)
+    write_repository(Bundle.open(DEFAULT_BUNDLE), out, backend="python", serving=ONE_THREAD)
     for version, graph in ((1, GRAPH), (2, DOUBLED)):
         bundle = make_bundle(folder / f"tiny-{version}", graph)
-        write_repository(bundle, out, backend="python", version=version, serving=ONE_THREAD)
+        write_repository(Bundle.open(bundle), out, backend="python", version=version, serving=ONE_THREAD)
     return out
 
 
@@ -73,7 +74,7 @@ def client(request: pytest.FixtureRequest, triton: LocalTriton) -> Iterator[Trit
 
 @pytest.fixture(scope="module")
 def embedded() -> OnnxEngine:
-    return OnnxEngine.load(DEFAULT_BUNDLE, "cpu", threads=1)
+    return OnnxEngine.load(Bundle.open(DEFAULT_BUNDLE), "cpu", threads=1)
 
 
 def expected(engine: OnnxEngine, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -109,10 +110,9 @@ def test_maps_equal_the_embedded_engines_exactly(client: TritonClient, embedded:
 
 def test_a_photo_is_read_as_the_gateway_reads_it(client: TritonClient, embedded: OnnxEngine) -> None:
     from mtcp_serve.inference.images import ImageLimits, decode
-    from mtcp_serve.server.settings import Settings
 
     size = embedded.manifest.input
-    photo = decode(ASTRONAUT.read_bytes(), ImageLimits.of(Settings()), enough=2 * size.width)
+    photo = decode(ASTRONAUT.read_bytes(), ImageLimits(), enough=2 * size.width)
     wanted = expected(embedded, photo.resized(size.height, size.width))
     for maps in (client.predict(ASTRONAUT), client.predict(ASTRONAUT.read_bytes(), ["depth"])):
         np.testing.assert_array_equal(maps["depth"], wanted["depth"])
@@ -204,7 +204,7 @@ def test_a_new_version_is_used_when_it_is_loaded_and_the_model_can_go(
     bundle = make_bundle(tmp_path / "another")
     with TritonClient(triton.grpc, "tiny") as client, InferenceServerClient(triton.grpc) as control:
         assert client.predict(NOISE).version == "2"
-        write_repository(bundle, repository, backend="python", version=3, serving=ONE_THREAD)
+        write_repository(Bundle.open(bundle), repository, backend="python", version=3, serving=ONE_THREAD)
         control.load_model("tiny")
         maps = client.predict(NOISE)
         assert (maps.version, maps.manifest) == ("3", Manifest.load(bundle))
@@ -256,7 +256,9 @@ def test_triton_itself_refuses_a_wrong_shape(triton: LocalTriton, client: Triton
 
 
 def test_a_damaged_model_is_not_loaded(repository: Path, triton: LocalTriton, tmp_path: Path) -> None:
-    write_repository(make_bundle(tmp_path / "tiny"), tmp_path / "other", backend="python", version=9)
+    write_repository(
+        Bundle.open(make_bundle(tmp_path / "tiny")), tmp_path / "other", backend="python", version=9
+    )
     model = tmp_path / "other" / "tiny" / "9" / "model.onnx"
     model.write_bytes(model.read_bytes() + b"x")
     with InferenceServerClient(triton.grpc) as control:
@@ -269,7 +271,7 @@ def test_a_damaged_model_is_not_loaded(repository: Path, triton: LocalTriton, tm
 def test_numpy_that_this_triton_misreads_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This Triton was built for numpy 1; the environment of the tests has numpy 2."""
     assert np.lib.NumpyVersion(np.__version__) >= "2.0.0"
-    write_repository(make_bundle(tmp_path / "tiny"), tmp_path / "repository", backend="python")
+    write_repository(Bundle.open(make_bundle(tmp_path / "tiny")), tmp_path / "repository", backend="python")
     monkeypatch.setattr(local, "HOME", Path(sys.prefix))
     with pytest.raises(ExportError, match=rf"cannot exchange arrays with numpy {re.escape(np.__version__)}"):
         LocalTriton(tmp_path / "repository")
@@ -280,7 +282,7 @@ def test_overload_then_death_then_a_new_start(tmp_path: Path) -> None:
     before = regions()
     out = tmp_path / "repository"
     serving = Serving(threads=1, max_batch=1, queue_size=1, queue_timeout_ms=60_000)
-    write_repository(make_bundle(tmp_path / "tiny"), out, backend="python", serving=serving)
+    write_repository(Bundle.open(make_bundle(tmp_path / "tiny")), out, backend="python", serving=serving)
     first = LocalTriton(out)
     try:
         with (
@@ -317,7 +319,7 @@ def test_overload_then_death_then_a_new_start(tmp_path: Path) -> None:
 def test_refused_requests_of_asyncio_use_their_regions_again(tmp_path: Path) -> None:
     serving = Serving(threads=1, max_batch=1, queue_size=1)
     bundle = make_bundle(tmp_path / "tiny")
-    write_repository(bundle, tmp_path / "repository", backend="python", serving=serving)
+    write_repository(Bundle.open(bundle), tmp_path / "repository", backend="python", serving=serving)
 
     async def predict(endpoint: str) -> list[int]:
         with InferenceServerClient(endpoint) as raw:
@@ -357,7 +359,7 @@ def test_regions_that_another_thread_gives_back_meanwhile() -> None:
 
 def test_a_local_triton_ends_with_its_command(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny")
-    write_repository(bundle, tmp_path / "repository", backend="python")
+    write_repository(Bundle.open(bundle), tmp_path / "repository", backend="python")
     with local.reserve() as grpc, local.reserve() as http:
         port = grpc.getsockname()[1]
         options = ["--grpc-port", str(port), "--http-port", str(http.getsockname()[1])]

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from clients.http import GatewayClient
-from mtcp_serve.server.settings import DEFAULT_BUNDLE
+from mtcp_serve.bundle import DEFAULT_BUNDLE
 from tests.deploy.manifests import COMPOSE, ROOT, read
 from tests.deploy.test_image import LARGE
 from tests.mtcp_serve.process import CLEAN, Server, until

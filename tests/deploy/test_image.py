@@ -12,8 +12,9 @@ import httpx
 import pytest
 import trustme
 
+from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.server.healthcheck import ready
-from mtcp_serve.server.settings import DEFAULT_BUNDLE, Settings
+from mtcp_serve.server.settings import Settings
 from tests.deploy.manifests import ROOT
 from tests.mtcp_serve.process import CLEAN, Server, free_port, until
 from tests.mtcp_serve.server.test_bad_input import PNG

@@ -10,12 +10,15 @@ import torch
 from onnx import numpy_helper
 
 import export.bundle_writer
-from export.bundle_writer import BundleOptions, copy_bundle, write_bundle
+from export.bundle_writer import BundleOptions, write_bundle
 from export.deployment_module import DeploymentGraph
 from export.errors import ExportError, ParityError
 from export.onnx.convert import Converted
 from export.validation_images import Photo
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, Manifest, NormalsTask
+from mtcp_serve.engines.onnxruntime import tensors
+from mtcp_serve.errors import BundleWriteError
 from tests.export.networks import HEIGHT, TASKS, WIDTH
 
 OPTIONS = BundleOptions("tiny", "2")
@@ -29,10 +32,9 @@ def ready(converted: Converted, monkeypatch: pytest.MonkeyPatch) -> Converted:
 
 
 def test_the_manifest_tells_the_truth(bundle: Path, graph: DeploymentGraph) -> None:
-    manifest = Manifest.load(bundle)
-    manifest.check_files(bundle)
+    manifest = Bundle.open(bundle).verify().manifest
     session = ort.InferenceSession(bundle / "model.onnx")
-    manifest.check_graph(session.get_inputs(), session.get_outputs())
+    manifest.check_graph(*tensors(session))
     assert (manifest.name, manifest.version) == ("tiny", "1")
     assert (manifest.input.height, manifest.input.width) == (HEIGHT, WIDTH)
     assert [(task.name, task.kind) for task in manifest.tasks] == [(task.name, task.kind) for task in TASKS]
@@ -112,7 +114,8 @@ def test_failed_parity_keeps_the_old_bundle(
 
 
 @pytest.mark.parametrize(
-    ("failure", "seen"), [(OSError("no space"), ExportError), (KeyboardInterrupt("now"), KeyboardInterrupt)]
+    ("failure", "seen"),
+    [(OSError("no space"), BundleWriteError), (KeyboardInterrupt("now"), KeyboardInterrupt)],
 )
 @pytest.mark.usefixtures("ready")
 def test_an_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
@@ -128,7 +131,7 @@ def test_an_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
     rename = Path.rename
 
     def stubborn(path: Path, target: Path) -> Path:
-        if path.name == "bundle" and path != out:
+        if path.name == "new":
             raise failure
         return rename(path, target)
 
@@ -143,16 +146,16 @@ def test_a_place_that_cannot_be_written_is_named(
     graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ExportError, match=r"file/bundle cannot be written: .*file"):
+    with pytest.raises(BundleWriteError, match=r"file/bundle cannot be written: .*file"):
         write_bundle(graph, photos, tmp_path / "file" / "bundle", OPTIONS)
 
 
 def test_a_copy_is_whole_or_not_there(bundle: Path, tmp_path: Path) -> None:
-    copy_bundle(bundle, tmp_path / "copy")
-    Manifest.load(tmp_path / "copy").check_files(tmp_path / "copy")
+    Bundle.open(bundle).copy(tmp_path / "copy")
+    Bundle.open(tmp_path / "copy").verify()
     (tmp_path / "copy" / "notes").symlink_to("nowhere")
-    with pytest.raises(ExportError, match=r"other cannot be written: .*notes"):
-        copy_bundle(tmp_path / "copy", tmp_path / "other")
+    with pytest.raises(BundleWriteError, match=r"other cannot be written: .*notes"):
+        Bundle.open(tmp_path / "copy").copy(tmp_path / "other")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
@@ -160,9 +163,9 @@ def test_a_folder_of_something_else_is_not_touched(
     graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ExportError, match="no bundle"):
+    with pytest.raises(BundleWriteError, match="no bundle"):
         write_bundle(graph, photos, tmp_path, OPTIONS)
-    with pytest.raises(ExportError, match="no bundle"):
+    with pytest.raises(BundleWriteError, match="no bundle"):
         write_bundle(graph, photos, tmp_path / "thesis.tex", OPTIONS)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 

@@ -13,6 +13,7 @@ from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
 
+from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.manifest import (
     DepthTask,
     InputSpec,
@@ -22,8 +23,7 @@ from mtcp_serve.bundle.manifest import (
     ProbabilityTask,
     TaskSpec,
 )
-from mtcp_serve.inference.resize import Map
-from mtcp_serve.server.settings import DEFAULT_BUNDLE
+from mtcp_serve.kinds.base import Map
 from training.cli import app
 from training.data import SourceConfig, build_source
 from training.pseudo.agreement import agree
@@ -205,7 +205,7 @@ class RedIsSalient:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.pseudo.labelling.load_bundle", lambda folder: RedIsSalient())
+    monkeypatch.setattr("training.pseudo.labelling.load_engine", lambda bundle: RedIsSalient())
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -329,7 +329,7 @@ def test_classes_without_a_label_space_are_refused(tmp_path: Path, monkeypatch: 
     semseg, *others = engine.manifest.tasks
     tasks = (semseg.model_copy(update={"dataset": "coco"}), *others)
     engine.manifest = engine.manifest.model_copy(update={"tasks": tasks})
-    monkeypatch.setattr("training.pseudo.labelling.load_bundle", lambda folder: engine)
+    monkeypatch.setattr("training.pseudo.labelling.load_engine", lambda bundle: engine)
     with pytest.raises(PseudoLabelError, match=r"classes of semseg \(coco\) are no label space"):
         PseudoLabeller(DEFAULT_BUNDLE, tmp_path / "out", None, 0.9)
     assert not (tmp_path / "out").exists()
@@ -343,6 +343,6 @@ def test_normals_of_another_frame_are_refused(tmp_path: Path, monkeypatch: pytes
         for task in engine.manifest.tasks
     )
     engine.manifest = engine.manifest.model_copy(update={"tasks": tasks})
-    monkeypatch.setattr("training.pseudo.labelling.load_bundle", lambda folder: engine)
+    monkeypatch.setattr("training.pseudo.labelling.load_engine", lambda bundle: engine)
     with pytest.raises(PseudoLabelError, match="normals have the frame 'x right, y down, z forwards'"):
         PseudoLabeller(DEFAULT_BUNDLE, tmp_path / "out", None, 0.9)

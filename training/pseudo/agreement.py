@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
-from mtcp_serve.inference.resize import Map
+from mtcp_serve.kinds.base import Map
 
 Mask = NDArray[np.bool_]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
-from mtcp_serve.inference.resize import Map
+from mtcp_serve.kinds.base import Map
 from training.tasks import IGNORE_LABEL
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, LabelsTask, Manifest, NormalsTask, TaskSpec
-from mtcp_serve.engines.loading import load_bundle
+from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.errors import BundleError
 from mtcp_serve.utils.atomic import write_atomic
 from training.data.encodings import read_photo
@@ -85,7 +86,7 @@ class PseudoLabeller:
         if bundle.is_file() and bundle.name != MODEL_FILE:
             raise PseudoLabelError(f"{bundle} is no bundle: give its folder, or the {MODEL_FILE} in it")
         try:
-            self._engine = load_bundle(bundle.parent if bundle.is_file() else bundle)
+            self._engine = load_engine(Bundle.open(bundle.parent if bundle.is_file() else bundle))
         except BundleError as error:
             raise PseudoLabelError(str(error)) from error
         self.tasks = _usable(self._engine.manifest, tasks)

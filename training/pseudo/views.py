@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.bundle.manifest import DepthTask, NormalsTask, TaskSpec
-from mtcp_serve.inference.resize import Map, resize_map
+from mtcp_serve.inference.resize import resize_map
+from mtcp_serve.kinds.base import Map
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import ImageLimits, Photo
 from mtcp_serve.inference.pipeline import Prediction, Size, infer_maps, input_sizes
 from mtcp_serve.inference.registry import Choice
@@ -32,7 +33,6 @@ from mtcp_serve.offline.video.reader import Frame, VideoReader
 from mtcp_serve.offline.video.segments import Segments
 from mtcp_serve.offline.video.writer import SegmentEncoder, join
 from mtcp_serve.offline.writer import Done, Wanted, write_result
-from mtcp_serve.outputs.camera import CameraRequest
 from mtcp_serve.utils.atomic import Staging, partial_folder, room, write_atomic
 from mtcp_serve.utils.concurrency import in_thread
 

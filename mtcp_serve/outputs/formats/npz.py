@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from mtcp_serve.inference.pipeline import DenseMap, Prediction
-from mtcp_serve.inference.resize import Map
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.outputs.formats.archive import Archive
 from mtcp_serve.outputs.formats.base import Writer
 from mtcp_serve.outputs.metadata import describe_map

@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, SettingsError
-from mtcp_serve.inference.resize import Map
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.oip import model as protocol
 from mtcp_serve.server.oip.grpc_calls import Calls, Read, text

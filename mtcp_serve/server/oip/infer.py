@@ -10,8 +10,8 @@ from mtcp_serve.bundle.manifest import IMAGE_TENSOR, TaskSpec
 from mtcp_serve.errors import InvalidBodyError, TooManyPhotosError, UnknownTaskError
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.pipeline import check_values
-from mtcp_serve.inference.resize import Map
 from mtcp_serve.inference.timings import Timings
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import together
 
 HINT = "GET /v2/models/NAME says what the model takes and gives"

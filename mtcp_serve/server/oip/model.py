@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mtcp_serve import __version__
+from mtcp_serve._version import __version__
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, LabelsTask, Manifest, TaskSpec
 from mtcp_serve.errors import UnknownModelError
 from mtcp_serve.inference.batcher import Batcher

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.errors import InvalidBodyError
-from mtcp_serve.inference.resize import Map
+from mtcp_serve.kinds.base import Map
 from mtcp_serve.server.oip.infer import HINT, Tensor
 from mtcp_serve.server.oip.model import datatype
 

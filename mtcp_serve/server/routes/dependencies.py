@@ -21,10 +21,10 @@ from mtcp_serve.errors import (
     UnsupportedMediaTypeError,
     UploadTimeoutError,
 )
+from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
-from mtcp_serve.outputs.camera import CameraRequest
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Writer
 from mtcp_serve.outputs.schemas import ErrorOut
 from mtcp_serve.server.request_body import FIELD

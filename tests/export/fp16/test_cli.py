@@ -15,7 +15,7 @@ from export.errors import ParityError
 from export.fp16.cli import add_half, app
 from export.fp16.mixed import Mixed, to_mixed_precision
 from export.validation_images import Photo
-from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.errors import BundleMismatchError
 from tests.export.networks import TASKS
 
@@ -34,9 +34,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_half_graph_is_added_and_recorded(ours: Path, photos: dict[str, Photo]) -> None:
     before = json.loads((ours / "parity.json").read_text())
-    mixed, verdicts = add_half(ours, photos)
-    manifest = Manifest.load(ours)
-    manifest.check_files(ours)
+    mixed, verdicts = add_half(Bundle.open(ours), photos)
+    manifest = Bundle.open(ours).verify().manifest
     assert manifest.files["model_fp16.onnx"].opset == 18
     report = json.loads((ours / "parity.json").read_text())
     column = report.pop("fp16")
@@ -68,7 +67,7 @@ def test_the_bundle_may_be_the_folder_that_one_is_in(ours: Path, monkeypatch: py
     monkeypatch.chdir(ours)
     result = CliRunner().invoke(app, ["."])
     assert result.exit_code == 0, result.output
-    Manifest.load(ours).check_files(ours)
+    Bundle.open(ours).verify()
     assert (ours / "model_fp16.onnx").is_file()
     assert [path.name for path in ours.parent.iterdir()] == ["ours"]
 
@@ -90,7 +89,7 @@ def test_a_graph_that_half_precision_spoils_is_refused_by_task(
     with pytest.raises(
         ParityError, match=r"model_fp16\.onnx does not reproduce model\.onnx: task 'depth'"
     ) as caught:
-        add_half(ours, photos)
+        add_half(Bundle.open(ours), photos)
     assert list(caught.value.faults) == ["depth"]
     assert contents(ours) == before
     assert [path.name for path in ours.parent.iterdir()] == ["ours"]
@@ -100,13 +99,13 @@ def test_a_damaged_bundle_is_refused(ours: Path, photos: dict[str, Photo]) -> No
     with (ours / "model.onnx").open("ab") as file:
         file.write(b"?")
     with pytest.raises(BundleMismatchError, match="SHA-256"):
-        add_half(ours, photos)
+        add_half(Bundle.open(ours), photos)
     result = CliRunner().invoke(app, [str(ours)])
     assert result.exit_code == 1
     assert "error:" in result.stderr
 
 
 def test_values_change_but_little(ours: Path, photos: dict[str, Photo]) -> None:
-    _, verdicts = add_half(ours, photos)
+    _, verdicts = add_half(Bundle.open(ours), photos)
     assert verdicts["semseg"].figures["agreement"] > 0.99
     assert np.isfinite([value for verdict in verdicts.values() for value in verdict.figures.values()]).all()

@@ -14,8 +14,10 @@ from typer.testing import CliRunner, Result
 from export.errors import ExportError
 from export.triton import BACKENDS, Backend, Serving, local, write_repository
 from export.triton.cli import app
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import DepthTask, Manifest
-from mtcp_serve.server.settings import DEFAULT_BUNDLE
+from mtcp_serve.errors import BundleError
 from tests.mtcp_serve.support import GRAPH, HEIGHT, TASKS, WIDTH, make_bundle
 from tests.needs import needs_triton
 
@@ -49,7 +51,7 @@ def run(*arguments: object) -> Result:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_committed_configs_are_what_the_shipped_bundle_gives(backend: Backend, tmp_path: Path) -> None:
     """If this fails: ``make model_repository``."""
-    folder = write_repository(DEFAULT_BUNDLE, tmp_path, backend=backend, config_only=True)
+    folder = write_repository(Bundle.open(DEFAULT_BUNDLE), tmp_path, backend=backend, config_only=True)
     committed = ROOT / "model_repository" / backend / folder.name / "config.pbtxt"
     assert committed.read_text() == (folder / "config.pbtxt").read_text()
     assert [path.name for path in folder.iterdir()] == ["config.pbtxt"]
@@ -66,7 +68,7 @@ def test_the_config_says_what_the_manifest_says(bundle: Path, tmp_path: Path) ->
         queue_timeout_ms=250,
         latest=2,
     )
-    folder = write_repository(bundle, tmp_path / "repository", backend="python", serving=serving)
+    folder = write_repository(Bundle.open(bundle), tmp_path / "repository", backend="python", serving=serving)
     found = config(folder)
     assert (found.name, found.backend, found.max_batch_size) == ("tiny", "python", 4)
     size = [HEIGHT, WIDTH]
@@ -103,7 +105,7 @@ def test_the_config_says_what_the_manifest_says(bundle: Path, tmp_path: Path) ->
     ],
 )
 def test_a_version_has_its_files(bundle: Path, tmp_path: Path, backend: Backend, files: set[str]) -> None:
-    folder = write_repository(bundle, tmp_path, backend=backend)
+    folder = write_repository(Bundle.open(bundle), tmp_path, backend=backend)
     assert {path.name for path in (folder / "7").iterdir()} == files
     assert (folder / "7" / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
     assert Manifest.load(folder / "7") == Manifest.load(bundle)
@@ -125,14 +127,14 @@ def test_half_precision_maps_and_weights_apart(tmp_path: Path) -> None:
     manifest = Manifest.load(bundle)
     entry = type(manifest.files["model.onnx"]).of(bundle / "model.onnx.data")
     manifest.model_copy(update={"files": {**manifest.files, "model.onnx.data": entry}}).save(bundle)
-    folder = write_repository(bundle, tmp_path / "repository", backend="onnxruntime")
+    folder = write_repository(Bundle.open(bundle), tmp_path / "repository", backend="onnxruntime")
     assert config(folder).output[1].data_type == pb.TYPE_FP16
     assert (folder / "7" / "model.onnx.data").read_bytes() == b"weights"
 
 
 def test_plans_for_several_gpus(bundle: Path, plan: Path, tmp_path: Path) -> None:
     out = tmp_path / "repository"
-    folder = write_repository(bundle, out, backend="tensorrt", plans={"8.9": plan, "9.0": plan})
+    folder = write_repository(Bundle.open(bundle), out, backend="tensorrt", plans={"8.9": plan, "9.0": plan})
     found = config(folder)
     assert dict(found.cc_model_filenames) == {"8.9": "model_sm89.plan", "9.0": "model_sm90.plan"}
     assert found.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU
@@ -147,12 +149,12 @@ def test_plans_for_several_gpus(bundle: Path, plan: Path, tmp_path: Path) -> Non
 def test_plans_of_other_versions_stay_in_use(bundle: Path, plan: Path, tmp_path: Path) -> None:
     for version, capability in ((1, "7.5"), (2, "8.9"), (3, "8.9")):
         folder = write_repository(
-            bundle, tmp_path, backend="tensorrt", version=version, plans={capability: plan}
+            Bundle.open(bundle), tmp_path, backend="tensorrt", version=version, plans={capability: plan}
         )
     found = config(folder)
     assert dict(found.cc_model_filenames) == {"7.5": "model_sm75.plan", "8.9": "model_sm89.plan"}
     assert found.default_model_filename == "model_sm89.plan"
-    write_repository(bundle, tmp_path, backend="tensorrt", version=1, plans={"8.9": plan})
+    write_repository(Bundle.open(bundle), tmp_path, backend="tensorrt", version=1, plans={"8.9": plan})
     assert dict(config(folder).cc_model_filenames) == {"8.9": "model_sm89.plan"}
 
 
@@ -170,7 +172,7 @@ def test_the_folder_around_the_repository_may_belong_to_somebody_else(
 
     monkeypatch.setattr(os, "mkdir", guarded)
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
-    write_repository(bundle, out, backend="python")
+    write_repository(Bundle.open(bundle), out, backend="python")
     assert [path.name for path in out.iterdir()] == ["tiny"]
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
@@ -192,42 +194,42 @@ def test_a_volume_is_prepared_in_itself(
 
     monkeypatch.setattr(Path, "stat", volume)
     monkeypatch.setattr(Path, "rename", within)
-    write_repository(bundle, out, backend="python")
+    write_repository(Bundle.open(bundle), out, backend="python")
     assert [path.name for path in out.iterdir()] == ["tiny"]
 
 
 def test_versions_are_kept_and_replaced(bundle: Path, tmp_path: Path) -> None:
     other = make_bundle(tmp_path / "other", GRAPH.replace("half = {127.5}", "half = {127}"))
     out = tmp_path / "repository"
-    write_repository(bundle, out, backend="python", version=1)
+    write_repository(Bundle.open(bundle), out, backend="python", version=1)
     first = tree(out / "tiny" / "1")
-    folder = write_repository(other, out, backend="python", version=2)
+    folder = write_repository(Bundle.open(other), out, backend="python", version=2)
     assert tree(folder / "1") == first
     assert set(config(folder).parameters) == {"manifest.1", "manifest.2"}
-    write_repository(other, out, backend="python", version=1)
+    write_repository(Bundle.open(other), out, backend="python", version=1)
     assert tree(folder / "1") == tree(folder / "2") != first
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "config.pbtxt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "repository"]
 
 
 def test_other_models_stay(bundle: Path, tmp_path: Path) -> None:
-    write_repository(bundle, tmp_path, backend="python")
+    write_repository(Bundle.open(bundle), tmp_path, backend="python")
     before = tree(tmp_path / "tiny")
-    write_repository(DEFAULT_BUNDLE, tmp_path, backend="python")
+    write_repository(Bundle.open(DEFAULT_BUNDLE), tmp_path, backend="python")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mtcp-lite", "tiny"]
     assert tree(tmp_path / "tiny") == before
 
 
 def refused(out: Path, message: str, bundle: Path, **options: Any) -> None:
     before = tree(out)
-    with pytest.raises(ExportError, match=message):
-        write_repository(bundle, out, **{"backend": "python", **options})
+    with pytest.raises((ExportError, BundleError), match=message):
+        write_repository(Bundle.open(bundle), out, **{"backend": "python", **options})
     assert tree(out) == before
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing(bundle: Path, plan: Path, tmp_path: Path) -> None:
     out = tmp_path / "repository"
-    write_repository(bundle, out, backend="python")
+    write_repository(Bundle.open(bundle), out, backend="python")
     (out / "notes").mkdir()
     smaller = make_bundle(
         tmp_path / "smaller",
@@ -264,7 +266,7 @@ def test_an_interrupt_leaves_the_repository_as_it_was(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "repository"
-    write_repository(bundle, out, backend="python")
+    write_repository(Bundle.open(bundle), out, backend="python")
     before = tree(out)
     other = make_bundle(tmp_path / "other", GRAPH.replace("half = {127.5}", "half = {127}"))
     rename = Path.rename
@@ -276,7 +278,7 @@ def test_an_interrupt_leaves_the_repository_as_it_was(
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_repository(other, out, backend="python")
+        write_repository(Bundle.open(other), out, backend="python")
     assert tree(out) == before
 
 
@@ -287,7 +289,7 @@ def test_a_full_disk_leaves_the_repository_as_it_was(
     out = tmp_path / "repository"
     out.mkdir()
     if existing:
-        write_repository(bundle, out, backend="python")
+        write_repository(Bundle.open(bundle), out, backend="python")
     before = tree(out)
     other = make_bundle(tmp_path / "other", GRAPH.replace("half = {127.5}", "half = {127}"))
     rename = Path.rename
@@ -299,13 +301,13 @@ def test_a_full_disk_leaves_the_repository_as_it_was(
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ExportError, match="No space left"):
-        write_repository(other, out, backend="python")
+        write_repository(Bundle.open(other), out, backend="python")
     assert tree(out) == before
     monkeypatch.setattr(
         shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(ExportError, match="No space left"):
-        write_repository(other, out, backend="python")
+        write_repository(Bundle.open(other), out, backend="python")
     assert tree(out) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "repository"]
 

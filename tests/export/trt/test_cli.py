@@ -18,7 +18,7 @@ from export.deployment_module import DeploymentGraph
 from export.onnx.convert import Converted
 from export.trt.machine import Machine
 from export.validation_images import Photo
-from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.bundle.bundle import Bundle
 from tests.export.fake_tensorrt import API, FakeTensorRT
 from tests.export.networks import HEIGHT, WIDTH
 from training.data import SourceConfig
@@ -75,8 +75,7 @@ def test_without_tensorrt_all_else_is_done_kept_and_not_done_again(ours: Path, f
         "--photos=/photos",
     ):
         assert part in finish, part
-    manifest = Manifest.load(ours)
-    manifest.check_files(ours)
+    manifest = Bundle.open(ours).verify().manifest
     assert {"model_fp16.onnx", "model_trt.onnx"} <= set(manifest.files)
     assert {"fp16", "tensorrt_graph"} <= set(json.loads((ours / "parity.json").read_text()))
     written = {path.name: path.stat().st_mtime_ns for path in ours.iterdir()}
@@ -158,8 +157,7 @@ def test_a_checkpoint_becomes_a_bundle_first(
     for options, out in ((["-o", tmp_path / "out"], "out"), ([], "ckpt")):
         result = run(tmp_path / "ckpt.pt", *options, "--photos", folder)
         assert result.exit_code == 3, result.output
-        manifest = Manifest.load(tmp_path / out)
-        manifest.check_files(tmp_path / out)
+        manifest = Bundle.open(tmp_path / out).verify().manifest
         assert {"model.onnx", "model_fp16.onnx", "model_trt.onnx"} <= set(manifest.files)
 
 

@@ -28,6 +28,7 @@ from export.trt.machine import Machine, missing, this_machine
 from export.trt.plan import Sidecar, load_plan
 from export.trt.steps import Settings, build, prepare
 from export.validation_images import Photo
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
 from tests.export.fake_tensorrt import API, FakeTensorRT
 from tests.export.networks import HEIGHT, TASKS, WIDTH
@@ -45,7 +46,7 @@ def _without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def _prepared(bundle: Path, photos: dict[str, Photo], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("trt") / "tiny"))
-    prepare(folder, photos, "gather")
+    prepare(Bundle.open(folder), photos, "gather")
     return folder
 
 
@@ -64,9 +65,8 @@ def test_a_plan_is_built_read_back_compared_and_described(
     version: str, prepared: Path, photos: dict[str, Photo], tmp_path: Path
 ) -> None:
     trt, cache = FakeTensorRT(version), tmp_path / "timing.cache"
-    sidecar = build(prepared, photos, Settings(PROFILE, 2.5, cache, 0.2), trt, HERE)
-    manifest = Manifest.load(prepared)
-    manifest.check_files(prepared)
+    sidecar = build(Bundle.open(prepared), photos, Settings(PROFILE, 2.5, cache, 0.2), trt, HERE)
+    manifest = Bundle.open(prepared).verify().manifest
     assert {"model.plan", "model.plan.json", "model.plan.layers.json"} <= set(manifest.files)
     assert Sidecar.model_validate_json((prepared / "model.plan.json").read_bytes()) == sidecar
     assert sidecar.onnx_sha256 == manifest.files["model_trt.onnx"].sha256
@@ -107,7 +107,7 @@ def test_an_engine_that_is_float32_in_secret_is_refused(
     before = contents(prepared)
     with pytest.raises(PlanError, match=r"^0% of the plan's floating-point layers .* at least 30% must be"):
         build(
-            prepared,
+            Bundle.open(prepared),
             photos,
             Settings(PROFILE, half_threshold=0.3),
             FakeTensorRT(version, silently_float=True),
@@ -122,7 +122,13 @@ def test_an_engine_with_wrong_maps_is_refused_by_task(
 ) -> None:
     before = contents(prepared)
     with pytest.raises(ParityError, match=r"the plan does not reproduce model\.onnx") as caught:
-        build(prepared, photos, Settings(PROFILE, half_threshold=0), FakeTensorRT("11.1", spoils=task), HERE)
+        build(
+            Bundle.open(prepared),
+            photos,
+            Settings(PROFILE, half_threshold=0),
+            FakeTensorRT("11.1", spoils=task),
+            HERE,
+        )
     assert list(caught.value.faults) == [task]
     assert contents(prepared) == before
 
@@ -214,7 +220,7 @@ def built(_prepared: Path, photos: dict[str, Photo], tmp_path_factory: pytest.Te
     folder = Path(shutil.copytree(_prepared, tmp_path_factory.mktemp("built") / "tiny"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export.trt.engine, "DEVICE", "cpu")
-        build(folder, photos, Settings(PROFILE, half_threshold=0), FakeTensorRT("10.13"), HERE)
+        build(Bundle.open(folder), photos, Settings(PROFILE, half_threshold=0), FakeTensorRT("10.13"), HERE)
     return folder
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mtcp_serve import __version__
+from mtcp_serve.bundle import BUNDLES
 from mtcp_serve.cli import cli
-from mtcp_serve.server.settings import BUNDLES, Settings
+from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve import command
 from tests.mtcp_serve.process import until
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, TASKS, WIDTH, encode, make_bundle, noise

@@ -9,11 +9,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import DepthTask, FileEntry, Manifest, ProbabilityTask, TaskSpec
-from mtcp_serve.engines.loading import load_engines
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.errors import BundleError, BundleMismatchError, BundleNotFoundError, ManifestError
-from mtcp_serve.server.settings import DEFAULT_BUNDLE, Settings
+from mtcp_serve.server.loading import load_engines
+from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.support import GRAPH, HEIGHT, TASKS, WIDTH, make_bundle, noise
 
 TYPES = """
@@ -30,7 +32,7 @@ types (uint8[batch, height, width, 3] image) => (
 
 
 def test_maps_are_those_of_the_graph(bundle: Path) -> None:
-    engine = OnnxEngine.load(bundle, "cpu", threads=1)
+    engine = OnnxEngine.load(Bundle.open(bundle), "cpu", threads=1)
     images = np.stack([noise(HEIGHT, WIDTH, seed) for seed in range(3)])
     semseg, depth, normals, saliency, parsing = asyncio.run(engine.infer(images, TASKS))
     mean = images.astype(np.float64).mean(-1)
@@ -45,7 +47,7 @@ def test_maps_are_those_of_the_graph(bundle: Path) -> None:
 
 
 def test_only_the_tasks_asked_for_in_their_order(bundle: Path) -> None:
-    engine = OnnxEngine.load(bundle)
+    engine = OnnxEngine.load(Bundle.open(bundle))
     images = noise(HEIGHT, WIDTH)[None]
     saliency, depth = asyncio.run(engine.infer(images, (TASKS[3], TASKS[1])))
     assert saliency.max() <= 1 < depth.max()
@@ -57,7 +59,7 @@ def test_half_and_byte_outputs_come_as_float32(tmp_path: Path) -> None:
         DepthTask(name="depth", dtype="float16", range=(0, 255)),
         ProbabilityTask(name="saliency", dtype="uint8"),
     )
-    engine = OnnxEngine.load(make_bundle(tmp_path, TYPES, tasks))
+    engine = OnnxEngine.load(Bundle.open(make_bundle(tmp_path, TYPES, tasks)))
     images = np.full((1, HEIGHT, WIDTH, 3), 51, np.uint8)
     depth, saliency = asyncio.run(engine.infer(images, tasks))
     assert depth.dtype == saliency.dtype == np.dtype(np.float32)
@@ -65,7 +67,7 @@ def test_half_and_byte_outputs_come_as_float32(tmp_path: Path) -> None:
 
 
 def test_cancelling_stops_the_inference(bundle: Path) -> None:
-    engine = OnnxEngine.load(bundle, threads=1)
+    engine = OnnxEngine.load(Bundle.open(bundle), threads=1)
     stuck = np.broadcast_to(np.array([0, 255, 0], np.uint8), (1, HEIGHT, WIDTH, 3))
 
     async def scenario() -> None:
@@ -81,10 +83,10 @@ def test_cancelling_stops_the_inference(bundle: Path) -> None:
 
 def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BundleNotFoundError, match=f"no bundle in {tmp_path}"):
-        OnnxEngine.load(tmp_path)
+        OnnxEngine.load(Bundle.open(tmp_path))
     if not DEFAULT_BUNDLE.exists():
         with pytest.raises(BundleNotFoundError, match="has no default bundle"):
-            OnnxEngine.load(DEFAULT_BUNDLE)
+            OnnxEngine.load(Bundle.open(DEFAULT_BUNDLE))
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
@@ -92,13 +94,13 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "model.onnx").open("ab") as file:
         file.write(b"\0")
     with pytest.raises(BundleMismatchError, match=r"says model\.onnx has SHA-256 .*, but .* has"):
-        OnnxEngine.load(tmp_path)
+        OnnxEngine.load(Bundle.open(tmp_path))
 
 
 def test_a_graph_that_differs_from_its_manifest_is_refused(tmp_path: Path) -> None:
     make_bundle(tmp_path, GRAPH, TASKS[:4])
     with pytest.raises(BundleMismatchError, match=r"manifest outputs are .*graph outputs are .*'parsing'"):
-        OnnxEngine.load(tmp_path)
+        OnnxEngine.load(Bundle.open(tmp_path))
 
 
 def test_a_wrong_manifest_is_refused(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(data | {"schema": 99}))
     with pytest.raises(ManifestError, match="has schema 99, but this mtcp-serve reads schema 1"):
-        OnnxEngine.load(tmp_path)
+        OnnxEngine.load(Bundle.open(tmp_path))
 
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
@@ -116,14 +118,14 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
     files = {"model.onnx": FileEntry.of(tmp_path / "model.onnx")}
     manifest.model_copy(update={"files": files}).save(tmp_path)
     with pytest.raises(BundleError, match="ONNX Runtime cannot open"):
-        OnnxEngine.load(tmp_path)
+        OnnxEngine.load(Bundle.open(tmp_path))
 
 
 def test_a_provider_that_is_not_there_is_refused(bundle: Path) -> None:
     """Both builds are the same module: one installed beside the other may overwrite it, so it has to go."""
     hint = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
     with pytest.raises(BundleError, match=rf"cannot run on tensorrt, only on .*cpu; .*{hint}"):
-        OnnxEngine.load(bundle, "tensorrt")
+        OnnxEngine.load(Bundle.open(bundle), "tensorrt")
 
 
 def test_what_an_installation_without_a_runtime_lacks_is_said(
@@ -146,11 +148,11 @@ def test_a_provider_that_cannot_be_started(
         ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
-        engine = OnnxEngine.load(bundle)
+        engine = OnnxEngine.load(Bundle.open(bundle))
     assert engine.device == "cpu"
     assert "running on the CPU" in caplog.text
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
         pytest.raises(BundleError, match=r"could not be started .* --provider cpu"),
     ):
-        OnnxEngine.load(bundle, "cuda")
+        OnnxEngine.load(Bundle.open(bundle), "cuda")

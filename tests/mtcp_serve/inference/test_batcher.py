@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.inference.batcher import Batcher
@@ -276,7 +277,7 @@ def test_everybody_gets_their_own_whatever_leaves(max_batch: int, parallel: int,
 
 @pytest.mark.parametrize("together", [2, 5])
 def test_batched_maps_are_those_of_the_photo_alone(bundle: Path, together: int) -> None:
-    engine = OnnxEngine.load(bundle, threads=1)
+    engine = OnnxEngine.load(Bundle.open(bundle), threads=1)
     photos = [noise(HEIGHT, WIDTH, seed) for seed in range(together)]
 
     async def infer(max_batch: int) -> list[Any]:

@@ -9,12 +9,12 @@ import onnx
 import pytest
 from typer.testing import CliRunner, Result
 
+from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.manifest import FileEntry, Manifest
 from mtcp_serve.bundle.onnx_nodes import read_graph
 from mtcp_serve.cli import cli
 from mtcp_serve.errors import BundleMismatchError
 from mtcp_serve.offline.check import Row, check_bundle, drawing
-from mtcp_serve.server.settings import DEFAULT_BUNDLE
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, TASKS, WIDTH, make_bundle
 
 SUBGRAPH = """

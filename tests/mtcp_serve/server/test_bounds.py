@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server import http_protocol as protocol
@@ -159,7 +160,7 @@ def test_a_model_that_cannot_be_warmed_up_is_closed_and_the_old_one_stays(bundle
             self.closed = True
 
     async def scenario() -> None:
-        good = OnnxEngine.load(bundle, threads=1)
+        good = OnnxEngine.load(Bundle.open(bundle), threads=1)
         async with Service(Settings(bundle=(bundle,)), [good], Metrics()) as service:
             cold, before = Cold(), service.models
             cold.manifest = good.manifest

@@ -16,10 +16,10 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from clients import TritonClient
-from mtcp_serve.engines.loading import load_engines
 from mtcp_serve.errors import SettingsError
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server.app import create_app
+from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.metrics import Metrics
 from mtcp_serve.server.oip.grpc_server import Servicer
 from mtcp_serve.server.service import Service

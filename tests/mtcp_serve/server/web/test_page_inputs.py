@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
+from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.manifest import LabelsTask
 from mtcp_serve.server.security.headers import content_policy
-from mtcp_serve.server.settings import DEFAULT_BUNDLE
 from tests.mtcp_serve.browser import (
     PATIENCE_MS,
     PHOTO,

@@ -9,8 +9,8 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 from starlette.testclient import TestClient
 
+from mtcp_serve.inference.camera import Camera, CameraError, CameraRequest, find_camera
 from mtcp_serve.inference.images import ImageLimits, decode
-from mtcp_serve.outputs.camera import Camera, CameraError, CameraRequest, find_camera
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.server.test_bad_input import check_error

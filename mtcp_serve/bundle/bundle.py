@@ -1,0 +1,191 @@
+"""A bundle: the folder of a model, read as one thing and changed as one thing."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.bundle.manifest import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    PARITY_FILE,
+    FileEntry,
+    GraphTensor,
+    Manifest,
+)
+from mtcp_serve.errors import BundleMismatchError, BundleNotFoundError, BundleWriteError
+from mtcp_serve.utils.atomic import replaced_folder
+
+
+class Bundle:
+    """The bundle in ``folder``, which holds what ``manifest`` says; see `open`.
+
+    A bundle is ``manifest.json`` and ``model.onnx``, for people ``parity.json`` and ``MODEL_CARD.md``, and
+    what `export` makes of the graph: ``model_fp16.onnx``, plans.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.manifest.name} {self.manifest.version} in {self.folder}>"
+
+    @classmethod
+    def open(cls, folder: str | PathLike[str]) -> Self:
+        """Read the manifest of the bundle in ``folder``; `verify` compares the files with it.
+
+        Raises:
+            BundleNotFoundError: there is no bundle in ``folder``.
+            ManifestError: its manifest cannot be used.
+        """
+        place = Path(folder)
+        if not (place / MANIFEST_FILE).is_file():
+            message = f"there is no bundle in {place} (no {MANIFEST_FILE})"
+            if place == DEFAULT_BUNDLE:
+                message = f"this installation has no default bundle ({place}); name the folder of one"
+            raise BundleNotFoundError(message)
+        return cls(place, Manifest.load(place))
+
+    def verify(self) -> Self:
+        """Compare every file that the manifest names with its SHA-256.
+
+        Raises:
+            BundleMismatchError: a file is missing, or its hash differs (both hashes are in the message).
+        """
+        for name, entry in self.manifest.files.items():
+            path = self.folder / name
+            try:
+                found = FileEntry.of(path).sha256
+            except OSError as error:
+                raise BundleMismatchError(
+                    f"{MANIFEST_FILE} lists {name}, but {path} cannot be read: {error.strerror or error}"
+                ) from error
+            if found != entry.sha256:
+                raise BundleMismatchError(
+                    f"{MANIFEST_FILE} says {name} has SHA-256 {entry.sha256}, but {path} has {found}"
+                )
+        return self
+
+    def graph(self, name: str = MODEL_FILE) -> Path:
+        """The path of a graph or plan of the bundle.
+
+        Raises:
+            BundleNotFoundError: the manifest names no such file.
+        """
+        if name not in self.manifest.files:
+            raise BundleNotFoundError(
+                f"the bundle in {self.folder} has no {name}; it has {', '.join(self.manifest.files)}"
+            )
+        return self.folder / name
+
+    def check_graph(self, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> None:
+        """Compare the manifest with the tensors of the opened graph; see `Manifest.check_graph`.
+
+        Raises:
+            BundleMismatchError: they differ; the message says what each side has, for every difference.
+        """
+        try:
+            self.manifest.check_graph(inputs, outputs)
+        except BundleMismatchError as error:
+            raise BundleMismatchError(f"{self.folder}: {error}") from error
+
+    def parity(self) -> dict[str, Any]:
+        """What ``parity.json`` says; nothing where there is none.
+
+        Raises:
+            BundleMismatchError: it is not JSON.
+        """
+        path = self.folder / PARITY_FILE
+        if not path.is_file():
+            return {}
+        try:
+            report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BundleMismatchError(f"{path} is not JSON: {error}") from error
+        return report
+
+    @contextmanager
+    def edit(self) -> "Iterator[Draft]":
+        """Give a copy of the bundle to change; it takes the bundle's place if the block ends well.
+
+        Raises:
+            BundleWriteError: a file cannot be written. However the block fails, the bundle is as it was.
+        """
+        with _written(self.folder) as folder:
+            shutil.copytree(self.folder, folder)
+            draft = Draft(folder, self.manifest)
+            yield draft
+            draft.finish()
+        self.manifest = draft.manifest
+
+    def copy(self, out: Path) -> Self:
+        """Copy the bundle to ``out``, which is not there yet: all of it or nothing.
+
+        Raises:
+            BundleWriteError: a file cannot be read or written.
+        """
+        with _written(out) as folder:
+            shutil.copytree(self.folder, folder)
+        return type(self)(out, self.manifest)
+
+
+class Draft:
+    """A bundle that is being changed: files go into ``folder``, and `add` names those that are new.
+
+    Leaving `Bundle.edit` hashes them into the manifest.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._added: dict[str, int | None] = {}
+
+    def add(self, name: str, opset: int | None = None) -> Path:
+        """Say that the file ``name`` (with an ONNX ``opset`` if it is a graph) is new; its path."""
+        self._added[name] = opset
+        return self.folder / name
+
+    def record_parity(self, column: str, report: Mapping[str, object]) -> None:
+        """Put a comparison into ``parity.json`` under ``column``, beside what is there."""
+        path = self.add(PARITY_FILE)
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        path.write_text(json.dumps({**known, column: report}, indent=2) + "\n", encoding="utf-8")
+
+    def finish(self) -> None:
+        """Write the manifest, with the hashes of what was added.
+
+        Raises:
+            OSError: a file that was added is not there, or the manifest cannot be written.
+        """
+        entries = {name: FileEntry.of(self.folder / name, opset) for name, opset in self._added.items()}
+        self.manifest = self.manifest.model_copy(update={"files": {**self.manifest.files, **entries}})
+        self.manifest.save(self.folder)
+
+
+@contextmanager
+def create_bundle(out: Path) -> Iterator[Path]:
+    """Give an empty folder for a new bundle, manifest included; it then takes the place of ``out``.
+
+    Raises:
+        BundleWriteError: ``out`` holds something that is not a bundle, or a file cannot be written. However
+            the block fails, ``out`` is as it was.
+    """
+    if out.exists() and not (out / MANIFEST_FILE).is_file() and (out.is_file() or any(out.iterdir())):
+        raise BundleWriteError(f"{out} exists and is no bundle; choose another folder")
+    with _written(out) as folder:
+        folder.mkdir()
+        yield folder
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[Path]:
+    try:
+        with replaced_folder(out) as folder:
+            yield folder
+    except OSError as error:
+        raise BundleWriteError(f"{out} cannot be written: {error}") from error

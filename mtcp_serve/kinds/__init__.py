@@ -1,0 +1,1 @@
+"""What a map of each kind of task is."""

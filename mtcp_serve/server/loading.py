@@ -1,0 +1,20 @@
+"""Opening what the settings name: bundles in folders, or the models of Triton servers."""
+
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.engines.base import Engine
+from mtcp_serve.engines.loading import load_engine, load_triton
+from mtcp_serve.server.settings import Settings
+
+
+def load_engines(settings: Settings) -> list[Engine]:
+    """An engine for each bundle, in order; with Triton endpoints one for each model that Triton has.
+
+    Raises:
+        BundleError: a bundle is missing, damaged, or cannot be run; or no Triton answers.
+    """
+    if settings.triton:
+        return load_triton(settings.triton, settings.triton_ca)
+    return [
+        load_engine(Bundle.open(folder), settings.engine, settings.provider, settings.threads)
+        for folder in settings.bundle
+    ]

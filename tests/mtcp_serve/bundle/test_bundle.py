@@ -1,0 +1,144 @@
+"""A bundle is read as one thing, and changed as one thing or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.bundle.bundle import Bundle, create_bundle
+from mtcp_serve.bundle.manifest import FileEntry, GraphTensor
+from mtcp_serve.errors import BundleMismatchError, BundleNotFoundError, BundleWriteError, ManifestError
+from tests.mtcp_serve.support import make_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "ours" / "tiny")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_shipped_bundle_is_whole() -> None:
+    bundle = Bundle.open(DEFAULT_BUNDLE).verify()
+    assert bundle.graph() == DEFAULT_BUNDLE / "model.onnx"
+    assert repr(bundle) == f"<Bundle mtcp-lite 1 in {DEFAULT_BUNDLE}>"
+    assert set(bundle.parity()["tasks"]) == {task.name for task in bundle.manifest.tasks}
+
+
+def test_what_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFoundError, match=f"no bundle in {tmp_path}"):
+        Bundle.open(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ManifestError, match="schema None"):
+        Bundle.open(tmp_path)
+
+
+def test_a_changed_or_missing_file_is_found(folder: Path) -> None:
+    bundle = Bundle.open(folder).verify()
+    wanted = FileEntry.of(folder / "model.onnx").sha256
+    (folder / "model.onnx").write_bytes(b"other")
+    found = FileEntry.of(folder / "model.onnx").sha256
+    with pytest.raises(BundleMismatchError, match=f"{wanted}.*{found}"):
+        bundle.verify()
+    (folder / "model.onnx").unlink()
+    with pytest.raises(BundleMismatchError, match=r"lists model\.onnx"):
+        bundle.verify()
+
+
+def test_a_graph_that_is_not_there_is_named_with_those_that_are(folder: Path) -> None:
+    with pytest.raises(BundleNotFoundError, match=r"has no model\.plan; it has model\.onnx"):
+        Bundle.open(folder).graph("model.plan")
+
+
+def test_a_graph_that_differs_is_refused_with_the_folder(folder: Path) -> None:
+    with pytest.raises(BundleMismatchError, match=f"{folder}: the manifest does not match the graph"):
+        Bundle.open(folder).check_graph([GraphTensor("image", "float32", (1, 2, 3, 3))], [])
+
+
+def test_an_edit_is_there_as_a_whole(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    with bundle.edit() as draft:
+        draft.add("model_fp16.onnx", 18).write_bytes(b"half")
+        draft.record_parity("fp16", {"tasks": 1})
+        draft.record_parity("tensorrt", {"tasks": 2})
+        assert not (folder / "model_fp16.onnx").exists()
+    assert Bundle.open(folder).verify().manifest == bundle.manifest
+    assert bundle.manifest.files["model_fp16.onnx"] == FileEntry.of(folder / "model_fp16.onnx", 18)
+    assert bundle.graph("model_fp16.onnx").read_bytes() == b"half"
+    assert bundle.parity() == {"fp16": {"tasks": 1}, "tensorrt": {"tasks": 2}}
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_an_edit_that_fails_changes_nothing(failure: type[BaseException], folder: Path) -> None:
+    bundle, before = Bundle.open(folder), contents(folder)
+    manifest = bundle.manifest
+
+    def spoil() -> None:
+        with bundle.edit() as draft:
+            draft.add("model.onnx", 18).write_bytes(b"spoilt")
+            raise failure
+
+    with pytest.raises(failure):
+        spoil()
+    assert contents(folder) == before
+    assert bundle.manifest is manifest
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_a_file_that_was_promised_and_not_written_is_refused(folder: Path) -> None:
+    before = contents(folder)
+    with (
+        pytest.raises(BundleWriteError, match=r"cannot be written: .*model\.plan"),
+        Bundle.open(folder).edit() as draft,
+    ):
+        draft.add("model.plan")
+    assert contents(folder) == before
+
+
+def test_an_edit_whose_files_cannot_take_their_place_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, before = Bundle.open(folder), contents(folder)
+    rename = Path.rename
+
+    def stubborn(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise OSError("no space")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stubborn)
+    with pytest.raises(BundleWriteError, match="no space"), bundle.edit() as draft:
+        draft.add("notes.txt").write_text("new")
+    assert contents(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_a_copy_is_a_bundle_of_its_own(folder: Path, tmp_path: Path) -> None:
+    copy = Bundle.open(folder).copy(tmp_path / "copy")
+    assert copy.verify().folder == tmp_path / "copy"
+    with copy.edit() as draft:
+        draft.record_parity("note", {})
+    assert Bundle.open(folder).parity() == {}
+
+
+def test_a_new_bundle_takes_the_place_of_a_bundle_only(folder: Path, tmp_path: Path) -> None:
+    with create_bundle(folder) as new:
+        shutil.copytree(DEFAULT_BUNDLE, new, dirs_exist_ok=True)
+    assert Bundle.open(folder).manifest.name == "mtcp-lite"
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(BundleWriteError, match="is no bundle"), create_bundle(tmp_path / "thesis"):
+        pass
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+def test_parity_that_is_not_json_is_named(folder: Path) -> None:
+    (folder / "parity.json").write_text("{")
+    with pytest.raises(BundleMismatchError, match=r"parity\.json is not JSON"):
+        Bundle.open(folder).parity()
+    assert json.loads((folder / "manifest.json").read_text())["schema"] == 1

@@ -1,0 +1,61 @@
+"""Engines are chosen by name: a new one is a module and an entry."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.bundle.manifest import Manifest, TaskSpec
+from mtcp_serve.engines.base import Provider
+from mtcp_serve.engines.loading import ENGINES, EngineClass, load_engine
+from mtcp_serve.engines.onnxruntime import OnnxEngine
+from mtcp_serve.errors import BundleError
+from mtcp_serve.kinds.base import Map
+from mtcp_serve.server.loading import load_engines
+from mtcp_serve.server.settings import Settings
+
+
+class BlackEngine:
+    """Sees nothing anywhere; an engine of somebody else's."""
+
+    device = "nowhere"
+    parallel = 1
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    @classmethod
+    def load(cls, bundle: Bundle, provider: Provider, threads: int) -> Self:
+        return cls(bundle.verify().manifest)
+
+    async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
+        return [np.zeros((*images.shape[:3], *task.channels), np.float32) for task in tasks]
+
+    async def close(self) -> None:
+        pass
+
+
+def test_the_setting_chooses_the_engine(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "black", EngineClass(__name__, "BlackEngine", "nothing to install"))
+    monkeypatch.setenv("MTCP_ENGINE", "black")
+    (engine,) = load_engines(Settings(bundle=(bundle,)))
+    assert isinstance(engine, BlackEngine)
+
+
+def test_auto_is_the_first(bundle: Path) -> None:
+    assert isinstance(load_engine(Bundle.open(bundle), threads=1), OnnxEngine)
+
+
+def test_an_unknown_engine_is_refused_with_those_there_are(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="no engine 'abacus'; there is onnxruntime"):
+        load_engine(Bundle.open(bundle), "abacus")
+
+
+def test_what_an_engine_needs_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "lost", EngineClass("no_such_module", "Engine", "pip install it"))
+    with pytest.raises(BundleError, match="No module named 'no_such_module'; pip install it"):
+        load_engine(Bundle.open(bundle), "lost")
