@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from export.deployment_module import DeploymentGraph
 from export.fp16.mixed import to_mixed_precision
-from export.fp16.ranges import measure_peaks
+from export.fp16.ranges import measure_ranges
 from export.onnx.convert import OPSET, convert
 from export.onnx.nodes import typed_tensors
 from export.trt.graph import for_tensorrt
@@ -30,10 +30,8 @@ from training.model import build_network
 
 def main(
     config: Annotated[str, typer.Argument(help="Name of a config, e.g. nyud_swin_small.")],
-    half: Annotated[
-        bool, typer.Option("--half", help="Make the half-precision graph and TensorRT's too.")
-    ] = False,
-    batch: Annotated[int, typer.Option(help="Photos to run together after one alone; 0 runs none.")] = 2,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Make the FP16 graph and TensorRT's too.")] = False,
+    batch: Annotated[int, typer.Option(help="Images to run together after one alone; 0 runs none.")] = 2,
 ) -> None:
     """Time an export of a network with random weights, and run its graph."""
     torch.manual_seed(0)
@@ -57,20 +55,20 @@ def main(
         report |= {"model_mb": _megabytes(model, Path(folder))}
         for count in (1, batch) if batch else ():
             report |= _run(Path(folder) / "model.onnx", np.zeros((count, height, width, 3), np.uint8))
-        if half:
+        if fp16:
             start = time.perf_counter()
-            photo = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-            peaks = measure_peaks(model, typed_tensors(model, TensorProto.FLOAT), [photo])
-            mixed = to_mixed_precision(model, peaks)
+            image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+            ranges = measure_ranges(model, typed_tensors(model, TensorProto.FLOAT), [image])
+            mixed = to_mixed_precision(model, ranges)
             report |= {
-                "half_s": round(time.perf_counter() - start, 1),
-                "half_mb": _megabytes(mixed.model, Path(folder)),
-                "half_share_of_nodes": round(mixed.share, 3),
-                "float32_islands": mixed.islands,
+                "fp16_s": round(time.perf_counter() - start, 1),
+                "fp16_mb": _megabytes(mixed.model, Path(folder)),
+                "fp16_share_of_nodes": round(mixed.share, 3),
+                "kept_in_fp32": mixed.kept,
                 "tensorrt_nodes": len(for_tensorrt(mixed.model, "gather").graph.node),
             }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({**report, "peak_resident_gib": round(peak, 2)}, indent=1))
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({**report, "peak_resident_gib": round(largest, 2)}, indent=1))
 
 
 def _megabytes(model: onnx.ModelProto, folder: Path) -> float:

@@ -14,7 +14,7 @@ from export.deployment_module import DeploymentGraph
 from export.errors import ExportError
 from export.onnx.convert import OPSET, convert
 from export.parity import check_parity
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle, create_bundle
 from mtcp_serve.bundle.manifest import (
     CARD_FILE,
@@ -50,7 +50,7 @@ class BundleOptions:
 
 
 def write_bundle(
-    graph: DeploymentGraph, photos: Mapping[str, Photo], out: Path, options: BundleOptions
+    graph: DeploymentGraph, images: Mapping[str, RgbImage], out: Path, options: BundleOptions
 ) -> Bundle:
     """Convert, compare with PyTorch, and write the bundle ``out``.
 
@@ -71,19 +71,19 @@ def write_bundle(
     if options.card and not options.card.is_file():
         raise ExportError(f"there is no model card at {options.card}")
     with create_bundle(out) as folder:
-        manifest = _build(graph, photos, folder, options)
+        manifest = _build(graph, images, folder, options)
     return Bundle(out, manifest)
 
 
 def _build(
-    graph: DeploymentGraph, photos: Mapping[str, Photo], bundle: Path, options: BundleOptions
+    graph: DeploymentGraph, images: Mapping[str, RgbImage], bundle: Path, options: BundleOptions
 ) -> Manifest:
     converted = convert(graph)
     model = bundle / MODEL_FILE
     onnx.save_model(converted.model, model)
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     parity = bundle / PARITY_FILE
-    parity.write_text(json.dumps(check_parity(session, graph, photos), indent=2) + "\n", encoding="utf-8")
+    parity.write_text(json.dumps(check_parity(session, graph, images), indent=2) + "\n", encoding="utf-8")
     if options.card:
         shutil.copyfile(options.card, bundle / CARD_FILE)
     manifest = Manifest(

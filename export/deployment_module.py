@@ -1,4 +1,4 @@
-"""The network as it is deployed: a photo in, typed maps out, nothing of training inside."""
+"""The network as it is deployed: an image in, typed maps out, nothing of training inside."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ class DeploymentGraph(nn.Module):
         network: takes RGB [B,3,H,W] in 0..255 and returns an object whose ``final`` holds, by task name, a
             prediction [B,channels,h,w]. It is put into evaluation mode.
         tasks: the tasks to give, in the order of the outputs.
-        height: of photo and maps, pixels.
-        width: of photo and maps, pixels.
+        height: of image and maps, pixels.
+        width: of image and maps, pixels.
     """
 
     def __init__(self, network: nn.Module, tasks: Sequence[Task], height: int, width: int) -> None:
@@ -33,11 +33,11 @@ class DeploymentGraph(nn.Module):
         return deployment_maps(self.network(image.movedim(-1, 1)).final, self.tasks, self.size)
 
     def example(self, batch: int) -> Tensor:
-        """A photo of the right shape and type, all black."""
+        """An image of the right shape and type, all black."""
         return torch.zeros(batch, *self.size, 3, dtype=torch.uint8)
 
     def gmacs(self) -> float:
-        """10^9 multiply-accumulates of convolutions, matrix products and attention for one photo."""
+        """10^9 multiply-accumulates of convolutions, matrix products and attention for one image."""
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self(self.example(1))
         return float(counter.get_total_flops() / 2e9)

@@ -1,4 +1,4 @@
-"""Photos to compare a graph with PyTorch on."""
+"""Images to compare a graph with PyTorch on."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,35 +12,36 @@ from PIL import Image, ImageOps
 from export.errors import ExportError
 from training.data import SourceConfig, build_source
 
-Photo = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 
-PhotosOption = Annotated[
-    Path | None, typer.Option(help="Folder of photos to judge parity on.", exists=True, file_okay=False)
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of images to compare with PyTorch on.", exists=True, file_okay=False),
 ]
 IdsOption = Annotated[
     Path | None,
-    typer.Option(help="File of the ids to take from --photos, e.g. a split.", exists=True, dir_okay=False),
+    typer.Option(help="File of the ids to take from --images, e.g. a split.", exists=True, dir_okay=False),
 ]
 
 MOST = 20
-"""Photos taken from a folder, evenly over its sorted names."""
+"""Images taken from a folder, evenly over its sorted names."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
-def load_photos(folder: Path | None, height: int, width: int, ids: Path | None = None) -> dict[str, Photo]:
-    """Up to `MOST` photos by file name, RGB uint8 [height,width,3], stretched.
+def load_images(folder: Path | None, height: int, width: int, ids: Path | None = None) -> dict[str, RgbImage]:
+    """Up to `MOST` images by file name, RGB uint8 [height,width,3], stretched.
 
     ``ids`` is a file with one id (file name without suffix) a line, e.g. the validation split of the folder;
-    only those photos are taken. Without a folder: the astronaut, the cup of coffee and the cat that
+    only those images are taken. Without a folder: the astronaut, the cup of coffee and the cat that
     scikit-image carries, or where that is not installed three procedural scenes.
 
     Raises:
-        ExportError: the folder has no photo, or a photo or ``ids`` cannot be read.
+        ExportError: the folder has no image, or an image or ``ids`` cannot be read.
     """
     if folder is not None:
-        images = _folder_photos(folder, ids)
+        images = _folder_images(folder, ids)
     elif find_spec("skimage"):
-        images = _standard_photos()
+        images = _standard_images()
     else:
         return _scenes(height, width)
     return {
@@ -49,17 +50,17 @@ def load_photos(folder: Path | None, height: int, width: int, ids: Path | None =
     }
 
 
-def _folder_photos(folder: Path, ids: Path | None) -> dict[str, Image.Image]:
+def _folder_images(folder: Path, ids: Path | None) -> dict[str, Image.Image]:
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if ids is not None:
         try:
-            wanted = set(ids.read_text(encoding="utf-8").split())
+            expected = set(ids.read_text(encoding="utf-8").split())
         except (OSError, UnicodeDecodeError) as error:
             raise ExportError(f"{ids} is no list of ids: {error}") from error
-        paths = [path for path in paths if path.stem in wanted]
+        paths = [path for path in paths if path.stem in expected]
     if not paths:
         listed = f" that {ids} lists" if ids is not None else ""
-        raise ExportError(f"no photo ({', '.join(sorted(SUFFIXES))}) in {folder}{listed}")
+        raise ExportError(f"no image ({', '.join(sorted(SUFFIXES))}) in {folder}{listed}")
     count = min(len(paths), MOST)
     images = {}
     for index in range(count):
@@ -72,13 +73,13 @@ def _folder_photos(folder: Path, ids: Path | None) -> dict[str, Image.Image]:
     return images
 
 
-def _standard_photos() -> dict[str, Image.Image]:
+def _standard_images() -> dict[str, Image.Image]:
     from skimage import data
 
     return {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea")}
 
 
-def _scenes(height: int, width: int) -> dict[str, Photo]:
+def _scenes(height: int, width: int) -> dict[str, RgbImage]:
     config = SourceConfig(kind="scenes", split="parity", count=3, read=[])
     source = build_source(config, (), (height, width), None)
     return {

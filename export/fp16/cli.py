@@ -14,82 +14,83 @@ from rich.console import Console
 from rich.table import Table
 
 from export.errors import ExportError
-from export.fp16.emulate import emulate_half
+from export.fp16.emulate import emulate_fp16
 from export.fp16.mixed import Mixed, to_mixed_precision
-from export.fp16.ranges import measure_peaks, open_session
+from export.fp16.ranges import measure_ranges, open_session
 from export.onnx.convert import OPSET
-from export.onnx.half_weights import load_halves
+from export.onnx.fp16_weights import load_fp16_weights
 from export.onnx.nodes import typed_tensors
-from export.parity import HALF, Verdict, judge, refuse, run_onnx
-from export.validation_images import IdsOption, Photo, PhotosOption, load_photos
+from export.parity import FP16, Result, evaluate, raise_faults, run_onnx
+from export.renamed_flags import RenamedFlags
+from export.validation_images import IdsOption, ImagesOption, RgbImage, load_images
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
 from mtcp_serve.engines.onnxruntime import tensors
 from mtcp_serve.errors import BundleError
 
-HALF_FILE = "model_fp16.onnx"
+FP16_FILE = "model_fp16.onnx"
 PARITY_COLUMN = "fp16"
-"""Where ``parity.json`` keeps the comparison of the half graph with the float32 one."""
+"""Where ``parity.json`` keeps the comparison of the FP16 graph with the float32 one."""
 
 app = typer.Typer(add_completion=False)
 
 
-def add_half(bundle: Bundle, photos: Mapping[str, Photo]) -> tuple[Mixed, dict[str, Verdict]]:
-    """Write `HALF_FILE` into a bundle, with its hash in the manifest and its parity in ``parity.json``.
+def add_fp16(bundle: Bundle, images: Mapping[str, RgbImage]) -> tuple[Mixed, dict[str, Result]]:
+    """Write `FP16_FILE` into a bundle, with its hash in the manifest and its parity in ``parity.json``.
 
-    Islands and parity are judged on ``photos`` (RGB uint8 [H,W,3] of the bundle's size, by name), with
-    half precision emulated (`export.fp16.emulate`).
+    What is kept in FP32, and parity, follow from ``images`` (RGB uint8 [H,W,3] of the bundle's size, by
+    name), with FP16 emulated (`export.fp16.emulate`).
 
     Returns:
-        What was converted, and the verdict on each task.
+        What was converted, and the result on each task.
 
     Raises:
         BundleError: its files are not those of its manifest, or cannot be written.
         ExportError: the graph cannot be converted.
-        ParityError: a task's maps are beyond `export.parity.HALF`. In every case the bundle is as it was.
+        ParityError: a task's maps are beyond `export.parity.FP16`. In every case the bundle is as it was.
     """
     manifest = bundle.verify().manifest
     model = onnx.load_model(bundle.graph())
-    whole = load_halves(model)
+    whole = load_fp16_weights(model)
     mixed = to_mixed_precision(
-        model, measure_peaks(whole, typed_tensors(whole, TensorProto.FLOAT), photos.values())
+        model, measure_ranges(whole, typed_tensors(whole, TensorProto.FLOAT), images.values())
     )
-    verdicts = judge_half(manifest, whole, mixed.model, photos)
-    refuse({"FP16": verdicts}, f"{HALF_FILE} does not reproduce {MODEL_FILE}")
+    results = evaluate_fp16(manifest, whole, mixed.model, images)
+    raise_faults({"FP16": results}, f"{FP16_FILE} does not reproduce {MODEL_FILE}")
     with bundle.edit() as draft:
-        path = draft.add(HALF_FILE, OPSET)
+        path = draft.add(FP16_FILE, OPSET)
         onnx.save_model(mixed.model, path)
         session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         manifest.check_graph(*tensors(session))
         report = {
             "onnxruntime": ort.__version__,
             "against": MODEL_FILE,
-            "photos": list(photos),
-            "limits": asdict(HALF),
-            "half_nodes": mixed.half.total(),
+            "images": list(images),
+            "limits": asdict(FP16),
+            "fp16_nodes": mixed.fp16.total(),
             "nodes": mixed.total.total(),
-            "float32_islands": mixed.islands,
-            "tasks": {task: verdict.figures for task, verdict in verdicts.items()},
+            "kept_in_fp32": mixed.kept,
+            "tasks": {task: result.metrics for task, result in results.items()},
         }
         draft.record_parity(PARITY_COLUMN, report)
-    return mixed, verdicts
+    return mixed, results
 
 
-def judge_half(
-    manifest: Manifest, whole: onnx.ModelProto, mixed: onnx.ModelProto, photos: Mapping[str, Photo]
-) -> dict[str, Verdict]:
-    """The verdict on each task of a half graph, emulated, against the float32 graph ``whole``."""
-    images = np.stack(list(photos.values()))
-    found, wanted = (run_onnx(open_session(model), images, 1) for model in (emulate_half(mixed), whole))
-    return judge(
+def evaluate_fp16(
+    manifest: Manifest, whole: onnx.ModelProto, mixed: onnx.ModelProto, images: Mapping[str, RgbImage]
+) -> dict[str, Result]:
+    """The result on each task of an FP16 graph, emulated, against the float32 graph ``whole``."""
+    stack = np.stack(list(images.values()))
+    found, expected = (run_onnx(open_session(model), stack, 1) for model in (emulate_fp16(mixed), whole))
+    return evaluate(
         {task.name: found[task.output] for task in manifest.tasks},
-        {task.name: wanted[task.output] for task in manifest.tasks},
+        {task.name: expected[task.output] for task in manifest.tasks},
         {task.name: task.kind for task in manifest.tasks},
-        HALF,
+        FP16,
     )
 
 
-@app.command()
+@app.command(cls=RenamedFlags)
 def main(
     folder: Annotated[
         Path,
@@ -97,44 +98,44 @@ def main(
             metavar="BUNDLE", help="Folder of the bundle.", exists=True, file_okay=False, resolve_path=True
         ),
     ],
-    photos: PhotosOption = None,
+    images: ImagesOption = None,
     ids: IdsOption = None,
 ) -> None:
-    """Add model_fp16.onnx to a bundle: half precision but for islands, judged against float32 on photos.
+    """Add model_fp16.onnx to a bundle: FP16 but for what needs FP32, compared with float32 on images.
 
     Exit status 1: the graph cannot be converted, or a task's maps differ too much; the bundle is as it was.
     """
     try:
         bundle = Bundle.open(folder)
         size = bundle.manifest.input
-        judged_on = load_photos(photos, size.height, size.width, ids)
+        loaded = load_images(images, size.height, size.width, ids)
         console = Console(stderr=True)
-        with console.status(f"converting, then comparing {len(judged_on)} photos; some minutes"):
-            mixed, verdicts = add_half(bundle, judged_on)
+        with console.status(f"converting, then comparing {len(loaded)} images; some minutes"):
+            mixed, results = add_fp16(bundle, loaded)
     except (ExportError, BundleError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    Console().print(describe_nodes(mixed), describe_verdicts(verdicts))
+    Console().print(describe_nodes(mixed), describe_results(results))
     typer.echo(
-        f"{bundle.graph(HALF_FILE)}: {mixed.share:.0%} of {mixed.total.total()} nodes in half precision, "
-        f"{bundle.graph(HALF_FILE).stat().st_size / 1e6:.1f} MB"
+        f"{bundle.graph(FP16_FILE)}: {mixed.share:.0%} of {mixed.total.total()} nodes in FP16, "
+        f"{bundle.graph(FP16_FILE).stat().st_size / 1e6:.1f} MB"
     )
 
 
 def describe_nodes(mixed: Mixed) -> Table:
-    """The share of half-precision nodes by operator."""
-    table = Table("operator", "half", "all", box=None)
+    """The share of FP16 nodes by operator."""
+    table = Table("operator", "FP16", "all", box=None)
     for operator, count in mixed.total.most_common():
-        table.add_row(operator, str(mixed.half[operator]), str(count))
-    for island, count in mixed.islands.items():
-        table.add_row(f"float32: {island}", "", str(count))
+        table.add_row(operator, str(mixed.fp16[operator]), str(count))
+    for reason, count in mixed.kept.items():
+        table.add_row(f"kept in FP32: {reason}", "", str(count))
     return table
 
 
-def describe_verdicts(verdicts: Mapping[str, Verdict]) -> Table:
-    """Each task's figures."""
-    table = Table("task", "figure", "value", box=None)
-    for task, verdict in verdicts.items():
-        for name, value in verdict.figures.items():
+def describe_results(results: Mapping[str, Result]) -> Table:
+    """Each task's metrics."""
+    table = Table("task", "metric", "value", box=None)
+    for task, result in results.items():
+        for name, value in result.metrics.items():
             table.add_row(task, name, f"{value:.4g}")
     return table

@@ -1,4 +1,4 @@
-"""Half precision on a processor that has none."""
+"""FP16 on a processor that has none."""
 
 import numpy as np
 import onnx
@@ -6,20 +6,21 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from export.onnx.nodes import MOVES, describe_copies, replace_nodes, typed_tensors
 
-_SPLITTER = "half.splitter"
+_SPLITTER = "fp16.splitter"
 
 
-def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A float32 graph that rounds to half precision wherever ``model`` does.
+def emulate_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A float32 graph that rounds to FP16 wherever ``model`` does.
 
-    ONNX Runtime has no half kernels for x86: it computes such nodes in float32 and drops the rounding between
-    them, so that a poor half graph looks perfect there. Here the result of every half node is rounded to 11
+    ONNX Runtime has no FP16 kernels for x86: it computes such nodes in float32 and drops the rounding between
+    them, so that a poor FP16 graph looks perfect there. Here the result of every FP16 node is rounded to 11
     significant bits (Veltkamp's splitting, in float32 arithmetic); sums inside a node stay float32, as in
-    tensor cores. Overflow and subnormals are not emulated: `export.fp16.islands` keeps both out of the graph.
+    tensor cores. Overflow and subnormals are not emulated: `export.fp16.fp32_nodes`
+    keeps both out of the graph.
     """
     emulated = onnx.ModelProto()
     emulated.CopyFrom(model)
-    halves = typed_tensors(model, TensorProto.FLOAT16)
+    fp16 = typed_tensors(model, TensorProto.FLOAT16)
     for tensor in emulated.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
             values = numpy_helper.to_array(tensor).astype(np.float32)
@@ -36,7 +37,7 @@ def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
         rewritten.append(node)
         if node.op_type not in MOVES:
             for slot, name in enumerate(node.output):
-                if name in halves:
+                if name in fp16:
                     node.output[slot] = f"{name}.exact"
                     rewritten += _round(f"{name}.exact", name)
                     steps |= dict.fromkeys((f"{name}.exact", f"{name}.product", f"{name}.rest"), name)

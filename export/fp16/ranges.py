@@ -1,4 +1,4 @@
-"""How large the numbers inside a graph get."""
+"""Activation ranges: how large the numbers inside a graph get."""
 
 from collections.abc import Iterable, Set
 
@@ -8,16 +8,16 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from export.onnx.nodes import MOVES, describe_copies
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
 
-def measure_peaks(model: onnx.ModelProto, tensors: Set[str], photos: Iterable[Photo]) -> dict[str, float]:
-    """The largest magnitude of each float32 weight and, over ``photos`` (RGB uint8 [H,W,3]), tensor.
+def measure_ranges(model: onnx.ModelProto, tensors: Set[str], images: Iterable[RgbImage]) -> dict[str, float]:
+    """The largest magnitude of each float32 weight and, over ``images`` (RGB uint8 [H,W,3]), tensor.
 
     The maxima are taken inside the graph, so that no activation outlives its use.
     """
-    peaks = {
+    ranges = {
         tensor.name: float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
         for tensor in model.graph.initializer
         if tensor.name in tensors
@@ -34,21 +34,21 @@ def measure_peaks(model: onnx.ModelProto, tensors: Set[str], photos: Iterable[Ph
     del probe.graph.output[:]
     magnitudes: dict[str, str] = {}
     for index, name in enumerate(made):
-        magnitude, peak = f"peak.{index}.magnitude", f"peak.{index}"
+        magnitude, largest = f"largest.{index}.magnitude", f"largest.{index}"
         magnitudes[magnitude] = name
         probe.graph.node.append(helper.make_node("Abs", [name], [magnitude]))
-        probe.graph.node.append(helper.make_node("ReduceMax", [magnitude], [peak], keepdims=0))
-        probe.graph.output.append(helper.make_tensor_value_info(peak, TensorProto.FLOAT, []))
+        probe.graph.node.append(helper.make_node("ReduceMax", [magnitude], [largest], keepdims=0))
+        probe.graph.output.append(helper.make_tensor_value_info(largest, TensorProto.FLOAT, []))
     describe_copies(probe, magnitudes)
     session = open_session(probe)
-    runs = [session.run(None, {IMAGE_TENSOR: photo[None]}) for photo in photos]
-    peaks |= dict(zip(made, np.max(np.array(runs, dtype=np.float64), axis=0).tolist(), strict=True))
+    runs = [session.run(None, {IMAGE_TENSOR: image[None]}) for image in images]
+    ranges |= dict(zip(made, np.max(np.array(runs, dtype=np.float64), axis=0).tolist(), strict=True))
     for node in model.graph.node:
         if node.op_type in MOVES:
-            peaks |= dict.fromkeys(
-                tensors & set(node.output), max(peaks.get(name, 0.0) for name in node.input)
+            ranges |= dict.fromkeys(
+                tensors & set(node.output), max(ranges.get(name, 0.0) for name in node.input)
             )
-    return peaks
+    return ranges
 
 
 def open_session(model: onnx.ModelProto) -> ort.InferenceSession:

@@ -10,8 +10,9 @@ from rich.console import Console
 from export.bundle_writer import BundleOptions, write_bundle
 from export.deployment_module import DeploymentGraph
 from export.errors import ExportError
-from export.onnx.half_weights import round_to_half
-from export.validation_images import IdsOption, Photo, PhotosOption, load_photos
+from export.onnx.fp16_weights import round_to_fp16
+from export.renamed_flags import RenamedFlags
+from export.validation_images import IdsOption, ImagesOption, RgbImage, load_images
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.errors import BundleError
 from training.checkpoint import CheckpointError, load_network
@@ -20,39 +21,39 @@ from training.config import ConfigError
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(cls=RenamedFlags)
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="What training wrote.", exists=True, dir_okay=False)],
     out: Annotated[
         Path,
         typer.Option("-o", "--out", help="Folder of the bundle; one there is replaced.", resolve_path=True),
     ],
-    photos: PhotosOption = None,
+    images: ImagesOption = None,
     ids: IdsOption = None,
     card: Annotated[Path | None, typer.Option(help="Model card to put into the bundle.")] = None,
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's unless given.")] = None,
     version: Annotated[str, typer.Option(help="Model version.")] = "1",
     license: Annotated[str | None, typer.Option(help="Terms of the weights, such as Apache-2.0.")] = None,
-    half_weights: Annotated[
-        bool, typer.Option("--half-weights", help="Round weights to half precision: half the size.")
+    fp16_weights: Annotated[
+        bool, typer.Option("--fp16-weights", help="Round weights to FP16: half the size.")
     ] = False,
 ) -> None:
-    """Write a bundle: manifest, ONNX graph with pre- and post-processing, parity with PyTorch on photos.
+    """Write a bundle: manifest, ONNX graph with pre- and post-processing, parity with PyTorch on images.
 
     Exit status 1: the network cannot be exported, or a task's maps differ from PyTorch's; then no bundle is
     written.
     """
     try:
-        with Console(stderr=True).status("exporting, then comparing photos; some minutes"):
+        with Console(stderr=True).status("exporting, then comparing images; some minutes"):
             bundle = export_checkpoint(
                 checkpoint,
                 out,
-                load=lambda height, width: load_photos(photos, height, width, ids),
+                load=lambda height, width: load_images(images, height, width, ids),
                 card=card,
                 name=name,
                 version=version,
                 license=license,
-                half_weights=half_weights,
+                fp16_weights=fp16_weights,
             )
     except (ExportError, BundleError, CheckpointError, ConfigError) as error:
         typer.echo(f"error: {error}", err=True)
@@ -64,22 +65,22 @@ def export_checkpoint(
     checkpoint: Path,
     out: Path,
     *,
-    load: Callable[[int, int], Mapping[str, Photo]],
+    load: Callable[[int, int], Mapping[str, RgbImage]],
     card: Path | None = None,
     name: str | None = None,
     version: str = "1",
     license: str | None = None,
-    half_weights: bool = False,
+    fp16_weights: bool = False,
 ) -> Bundle:
-    """Write the bundle ``out`` of what training wrote, judged on the photos that ``load`` gives for a size.
+    """Write the bundle ``out`` of what training wrote, compared on the images that ``load`` gives for a size.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be read.
         ExportError, BundleWriteError: as `export.bundle_writer.write_bundle`.
     """
     network, config = load_network(checkpoint)
-    if half_weights:
-        round_to_half(network)
+    if fp16_weights:
+        round_to_fp16(network)
     height, width = config.data.height, config.data.width
     graph = DeploymentGraph(network, config.tasks, height, width)
     trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))

@@ -9,7 +9,7 @@ from torch.export import Dim, ExportedProgram
 
 from export.deployment_module import DeploymentGraph
 from export.errors import ExportError
-from export.onnx.half_weights import store_exact_halves
+from export.onnx.fp16_weights import store_exact_fp16
 from export.onnx.simplify import simplify
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
@@ -62,7 +62,7 @@ def convert(graph: DeploymentGraph) -> Converted:
     assert isinstance(program, torch.onnx.ONNXProgram)
     assert program.exported_program is not None
     model = program.model_proto
-    store_exact_halves(model)
+    store_exact_fp16(model)
     converted = Converted(simplify(model), _used_parameters(program.exported_program))
     _name_nodes(converted.model)
     _strip_notes(converted.model)
@@ -96,7 +96,9 @@ def check_operators(model: onnx.ModelProto) -> None:
         raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets != {"": OPSET}:
-        raise ExportError(f"the exported graph has the operator sets {opsets}, wanted is opset {OPSET} alone")
+        raise ExportError(
+            f"the exported graph has the operator sets {opsets}, expected is opset {OPSET} alone"
+        )
     for node in model.graph.node:
         if node.op_type == "CumSum":
             raise ExportError(f"the exported graph computes CumSum ({node.name}); make it a constant")
@@ -114,7 +116,7 @@ def _used_parameters(program: ExportedProgram) -> dict[str, int]:
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:
-    """Call each node MODULE/OPERATOR_INDEX: what it is part of, for `export.fp16.islands` and profilers."""
+    """Call each node MODULE/OPERATOR_INDEX: what it is part of, for `export.fp16` and profilers."""
     for index, node in enumerate(model.graph.node):
         notes = {entry.key: entry.value for entry in node.metadata_props}
         module = literal_eval(notes[SCOPES])[-2] if SCOPES in notes else ""

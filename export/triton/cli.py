@@ -43,9 +43,9 @@ def main(
     threads: Annotated[
         int, typer.Option(help="CPU threads of one inference; 0 leaves it to ONNX Runtime.")
     ] = _DEFAULT.threads,
-    max_batch: Annotated[int, typer.Option(help="Photos that run together at most.")] = _DEFAULT.max_batch,
+    max_batch: Annotated[int, typer.Option(help="Images that run together at most.")] = _DEFAULT.max_batch,
     queue_delay_us: Annotated[
-        int, typer.Option(help="Microseconds a photo may wait for others to run with.")
+        int, typer.Option(help="Microseconds an image may wait for others to run with.")
     ] = _DEFAULT.queue_delay_us,
     queue_size: Annotated[
         int, typer.Option(help="Requests that may wait; one more is refused.")

@@ -47,9 +47,9 @@ class Serving:
     threads: int = 0
     """CPU threads of one inference; 0 leaves it to ONNX Runtime. Not for TensorRT."""
     max_batch: int = 8
-    """Photos that run together at most."""
+    """Images that run together at most."""
     queue_delay_us: int = 1000
-    """Microseconds a photo may wait for others to run with."""
+    """Microseconds an image may wait for others to run with."""
     queue_size: int = 64
     """Requests that may wait; one more is refused (gRPC status UNAVAILABLE)."""
     queue_timeout_ms: int = 10_000

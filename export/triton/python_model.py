@@ -37,11 +37,11 @@ class TritonPythonModel:
         folder = Path(args["model_repository"]) / args["model_version"]
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         model = folder / "model.onnx"
-        wanted = manifest["files"][model.name]["sha256"]
+        expected = manifest["files"][model.name]["sha256"]
         found = hashlib.sha256(model.read_bytes()).hexdigest()
-        if found != wanted:
+        if found != expected:
             raise triton.TritonModelException(
-                f"the manifest says {model.name} has SHA-256 {wanted}, it has {found}"
+                f"the manifest says {model.name} has SHA-256 {expected}, it has {found}"
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(config["parameters"].get("threads", {}).get("string_value", 0))
@@ -81,9 +81,9 @@ class TritonPythonModel:
 
 def _check_numpy() -> None:
     """Let Triton make an array of memory that it holds, as it does for each request."""
-    wanted = np.arange(1, 7, dtype=np.float32)
-    held = triton.Tensor.from_dlpack("held", triton.Tensor("given", wanted))
-    if not np.array_equal(held.as_numpy(), wanted):
+    expected = np.arange(1, 7, dtype=np.float32)
+    held = triton.Tensor.from_dlpack("held", triton.Tensor("given", expected))
+    if not np.array_equal(held.as_numpy(), expected):
         raise triton.TritonModelException(
             f"this Triton's Python backend cannot exchange arrays with numpy {np.__version__}: "
             "pip install 'numpy<2' into the Python that it runs"

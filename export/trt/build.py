@@ -34,7 +34,7 @@ class Profile(NamedTuple):
 def build_plan(
     trt: ModuleType,
     graph: Path,
-    photo: InputSpec,
+    image: InputSpec,
     profile: Profile,
     *,
     workspace_gib: float | None,
@@ -45,7 +45,7 @@ def build_plan(
     Args:
         trt: TensorRT 10.13 or 11.
         graph: from `export.trt.graph.for_tensorrt`.
-        photo: height and width.
+        image: height and width.
         profile: batch sizes.
         workspace_gib: most memory that a layer may use beside its tensors; TensorRT's choice if None.
         timing_cache: read if it is there, then written; it makes the next build faster.
@@ -67,7 +67,7 @@ def build_plan(
     if workspace_gib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(workspace_gib * 2**30))
     shapes = builder.create_optimization_profile()
-    shapes.set_shape(IMAGE_TENSOR, *((batch, photo.height, photo.width, 3) for batch in profile))
+    shapes.set_shape(IMAGE_TENSOR, *((batch, image.height, image.width, 3) for batch in profile))
     if config.add_optimization_profile(shapes) < 0:
         raise PlanError(f"TensorRT {trt.__version__} refused the profile {','.join(map(str, profile))}")
     if timing_cache is not None:

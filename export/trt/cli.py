@@ -8,16 +8,17 @@ import typer
 from rich.console import Console
 
 from export.errors import ExportError
-from export.fp16.cli import describe_verdicts
+from export.fp16.cli import describe_results
 from export.onnx.cli import export_checkpoint
+from export.renamed_flags import RenamedFlags
 from export.triton.config import Serving
 from export.triton.repository import write_repository
 from export.trt.build import Profile
 from export.trt.graph import Deformable
 from export.trt.machine import load_tensorrt, missing, this_machine
 from export.trt.plan import PLAN_FILE, Sidecar, load_plan
-from export.trt.steps import GRAPH_FILE, Settings, build, judge_plan, prepare
-from export.validation_images import IdsOption, Photo, PhotosOption, load_photos
+from export.trt.steps import GRAPH_FILE, Settings, build, evaluate_plan, prepare
+from export.validation_images import IdsOption, ImagesOption, RgbImage, load_images
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.errors import BundleError
 from training.checkpoint import CheckpointError
@@ -30,7 +31,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(cls=RenamedFlags)
 def main(
     source: Annotated[Path, typer.Argument(help="What training wrote, or a bundle.", exists=True)],
     out: Annotated[
@@ -49,47 +50,43 @@ def main(
         float | None, typer.Option(min=0, help="GiB a layer may use beside its tensors.")
     ] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="File that makes the next build faster.")] = None,
-    half_threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of layers in half precision.")
-    ] = 0.5,
-    photos: PhotosOption = None,
+    fp16_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least share of layers in FP16.")] = 0.5,
+    images: ImagesOption = None,
     ids: IdsOption = None,
     repository: Annotated[Path, typer.Option(help="Triton model repository to add to.")] = Path("repository"),
     check: Annotated[
         bool, typer.Option("--check", help="Only compare the plan that the bundle has.")
     ] = False,
 ) -> None:
-    """Export, convert to half precision, build strongly typed, read the precision back, compare, serve.
+    """Export, convert to FP16, build strongly typed, read the precision back, compare, serve.
 
     Exit status 1: a step failed; what the bundle held before stays. 3: TensorRT or a GPU is missing;
     everything else is done and kept, and the command that finishes is printed.
     """
     console = Console(stderr=True)
     try:
-        settings = Settings(Profile.parse(profile), workspace, timing_cache, half_threshold)
-        with console.status("exporting and comparing photos; some minutes") as status:
-            bundle = _bundle(source, out, photos, ids)
-            judged_on = _photos(bundle, photos, ids)
+        settings = Settings(Profile.parse(profile), workspace, timing_cache, fp16_threshold)
+        with console.status("exporting and comparing images; some minutes") as status:
+            bundle = _bundle(source, out, images, ids)
+            loaded = _images(bundle, images, ids)
             if not check:
-                prepare(bundle, judged_on, deformable)
+                prepare(bundle, loaded, deformable)
                 console.print(
-                    f"{bundle.graph(GRAPH_FILE)}: ready for TensorRT, compared on {len(judged_on)} photos"
+                    f"{bundle.graph(GRAPH_FILE)}: ready for TensorRT, compared on {len(loaded)} images"
                 )
             lacks = missing()
             if lacks:
-                finish = _command(bundle.folder, repository, settings, deformable, photos, ids, check)
+                finish = _command(bundle.folder, repository, settings, deformable, images, ids, check)
                 typer.echo(_unfinished(bundle.folder, lacks, finish, check), err=True)
                 raise typer.Exit(UNFINISHED)
             status.update("TensorRT at work; many minutes")
             trt, here = load_tensorrt(), this_machine()
             if check:
-                verdicts = judge_plan(
-                    bundle, load_plan(bundle.folder, trt, here), judged_on, settings.profile
-                )
-                for tasks in verdicts.values():
-                    Console().print(describe_verdicts(tasks))
+                results = evaluate_plan(bundle, load_plan(bundle.folder, trt, here), loaded, settings.profile)
+                for tasks in results.values():
+                    Console().print(describe_results(tasks))
                 return
-            sidecar = build(bundle, judged_on, settings, trt, here)
+            sidecar = build(bundle, loaded, settings, trt, here)
             model = write_repository(
                 bundle,
                 repository,
@@ -103,7 +100,7 @@ def main(
     typer.echo(_describe(bundle, sidecar, model))
 
 
-def _bundle(source: Path, out: Path | None, photos: Path | None, ids: Path | None) -> Bundle:
+def _bundle(source: Path, out: Path | None, images: Path | None, ids: Path | None) -> Bundle:
     """The bundle to work on: ``source`` itself, a copy of it, or what its checkpoint becomes."""
     if source.is_dir():
         bundle = Bundle.open(source.resolve())
@@ -113,12 +110,12 @@ def _bundle(source: Path, out: Path | None, photos: Path | None, ids: Path | Non
             raise ExportError(f"{out} exists; give it alone to go on with it")
         return bundle.copy(out.resolve())
     out = (source.with_suffix("") if out is None else out).resolve()
-    return export_checkpoint(source, out, load=lambda height, width: load_photos(photos, height, width, ids))
+    return export_checkpoint(source, out, load=lambda height, width: load_images(images, height, width, ids))
 
 
-def _photos(bundle: Bundle, photos: Path | None, ids: Path | None) -> dict[str, Photo]:
+def _images(bundle: Bundle, images: Path | None, ids: Path | None) -> dict[str, RgbImage]:
     size = bundle.manifest.input
-    return load_photos(photos, size.height, size.width, ids)
+    return load_images(images, size.height, size.width, ids)
 
 
 def _command(
@@ -126,7 +123,7 @@ def _command(
     repository: Path,
     settings: Settings,
     deformable: Deformable,
-    photos: Path | None,
+    images: Path | None,
     ids: Path | None,
     check: bool,
 ) -> str:
@@ -134,7 +131,7 @@ def _command(
     options = [
         f"--profile={','.join(map(str, settings.profile))}",
         f"--deformable={deformable}",
-        f"--half-threshold={settings.half_threshold}",
+        f"--fp16-threshold={settings.fp16_threshold}",
     ]
     mounts = [(PROJECT, "/project"), (bundle.parent, "/bundles"), (repository.resolve(), "/repository")]
     if settings.workspace_gib is not None:
@@ -142,7 +139,7 @@ def _command(
     if settings.timing_cache is not None:
         mounts.append((settings.timing_cache.resolve().parent, "/timings"))
         options.append(f"--timing-cache=/timings/{settings.timing_cache.name}")
-    for option, path, inside in (("photos", photos, "/photos"), ("ids", ids, "/ids.txt")):
+    for option, path, inside in (("images", images, "/images"), ("ids", ids, "/ids.txt")):
         if path is not None:
             mounts.append((path.resolve(), inside))
             options.append(f"--{option}={inside}")
@@ -169,6 +166,6 @@ def _describe(bundle: Bundle, sidecar: Sidecar, model: Path) -> str:
     return (
         f"{bundle.graph(PLAN_FILE)}: {sidecar.machine.describe()}, "
         f"batches {','.join(map(str, sidecar.profile))}, "
-        f"{sidecar.half_share:.0%} of its layers in half precision, maps as the float32 graph's; "
+        f"{sidecar.fp16_share:.0%} of its layers in FP16, maps as the float32 graph's; "
         f"for Triton in {model}"
     )

@@ -16,7 +16,7 @@ from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
 DEVICE = "cuda"
 """Where PyTorch keeps the tensors that a plan reads and writes."""
-Precision = Literal["half", "float32", "other"]
+Precision = Literal["fp16", "fp32", "other"]
 MOVERS = frozenset({"NoOp", "Reformat"})
 """Types of layers that compute nothing."""
 
@@ -40,14 +40,14 @@ class Engine:
             raise PlanError("TensorRT cannot make an execution context; is there enough GPU memory?")
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, Map]:
-        """Maps [N,...] by the output's name, of photos [N,H,W,3] with N within the profile.
+        """Maps [N,...] by the output's name, of images [N,H,W,3] with N within the profile.
 
         Raises:
             PlanError: the plan does not take this shape, or running failed.
         """
         self._shape(images.shape)
-        photo = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
-        tensors = {IMAGE_TENSOR: photo}
+        image = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+        tensors = {IMAGE_TENSOR: image}
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         for name in names:
             if name != IMAGE_TENSOR:
@@ -77,7 +77,7 @@ class Engine:
 
     def _shape(self, shape: tuple[int, ...]) -> None:
         if not self._context.set_input_shape(IMAGE_TENSOR, tuple(shape)):
-            raise PlanError(f"the plan does not take photos of shape {list(shape)}")
+            raise PlanError(f"the plan does not take images of shape {list(shape)}")
 
     def _type(self, kind: Any) -> torch.dtype:
         types = self._trt.DataType
@@ -101,16 +101,16 @@ def layer_precision(layer: dict[str, Any]) -> Precision:
         if re.search("format|datatype", key, re.IGNORECASE)
     )
     if re.search(r"\b(float|fp32)\b", text, re.IGNORECASE):
-        return "float32"
-    return "half" if re.search(r"\b(half|fp16)\b", text, re.IGNORECASE) else "other"
+        return "fp32"
+    return "fp16" if re.search(r"\b(half|fp16)\b", text, re.IGNORECASE) else "other"
 
 
 def precision_histogram(layers: list[dict[str, Any]]) -> Counter[Precision]:
-    """How many layers give halves, float32 and anything else."""
+    """How many layers give FP16, float32 and anything else."""
     return Counter(layer_precision(layer) for layer in layers)
 
 
-def half_share(histogram: Counter[Precision]) -> float:
-    """Part of the floating-point layers that gives halves, 0 to 1."""
-    floating = histogram["half"] + histogram["float32"]
-    return histogram["half"] / floating if floating else 0.0
+def fp16_share(histogram: Counter[Precision]) -> float:
+    """Part of the floating-point layers that gives FP16, 0 to 1."""
+    floating = histogram["fp16"] + histogram["fp32"]
+    return histogram["fp16"] / floating if floating else 0.0

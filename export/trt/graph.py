@@ -17,7 +17,7 @@ def for_tensorrt(model: onnx.ModelProto, deformable: Deformable) -> onnx.ModelPr
     """A copy of a mixed-precision graph as TensorRT reads it correctly; the values are the same.
 
     TensorRT takes uint8 for inputs and outputs only and converts it from and to floating point only, so the
-    photo becomes float32 before anything else and integers become float32 before uint8.
+    image becomes float32 before anything else and integers become float32 before uint8.
 
     Args:
         model: from `export.fp16.mixed.to_mixed_precision`.
@@ -42,12 +42,12 @@ def _convert_ends(model: onnx.ModelProto) -> None:
     floating = {
         name for kind in (TensorProto.FLOAT, TensorProto.FLOAT16) for name in typed_tensors(model, kind)
     }
-    photo = f"{IMAGE_TENSOR}.float"
-    nodes = [_cast(IMAGE_TENSOR, photo, TensorProto.FLOAT)]
+    image = f"{IMAGE_TENSOR}.float"
+    nodes = [_cast(IMAGE_TENSOR, image, TensorProto.FLOAT)]
     for node in model.graph.node:
         for slot, name in enumerate(node.input):
             if name == IMAGE_TENSOR:
-                node.input[slot] = photo
+                node.input[slot] = image
         to_small = node.op_type == "Cast" and helper.get_node_attr_value(node, "to") == TensorProto.UINT8
         if to_small and node.input[0] not in floating:
             between = f"{node.output[0]}.float"

@@ -35,8 +35,8 @@ class Sidecar(BaseModel):
     """Name of the file."""
     layers: Mapping[str, int]
     """Layers by precision of what they give."""
-    half_share: float
-    """Half-precision layers among the floating-point ones."""
+    fp16_share: float
+    """FP16 layers among the floating-point ones."""
     parity: Mapping[str, Any]
     """The plan's maps against the float32 graph's."""
 

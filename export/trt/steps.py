@@ -12,16 +12,16 @@ import onnx
 import onnxruntime as ort
 
 from export.errors import PlanError
-from export.fp16.cli import HALF_FILE, add_half, judge_half
+from export.fp16.cli import FP16_FILE, add_fp16, evaluate_fp16
 from export.onnx.convert import OPSET
-from export.onnx.half_weights import load_halves
-from export.parity import HALF, Verdict, judge, refuse, run_in_batches, run_onnx
+from export.onnx.fp16_weights import load_fp16_weights
+from export.parity import FP16, Result, evaluate, raise_faults, run_in_batches, run_onnx
 from export.trt.build import Profile, build_plan
-from export.trt.engine import Engine, half_share, precision_histogram
+from export.trt.engine import Engine, fp16_share, precision_histogram
 from export.trt.graph import Deformable, for_tensorrt
 from export.trt.machine import Machine
 from export.trt.plan import PLAN_FILE, SIDECAR_FILE, Sidecar
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, FileEntry
 
@@ -39,36 +39,36 @@ class Settings:
     profile: Profile
     workspace_gib: float | None = None
     timing_cache: Path | None = None
-    half_threshold: float = 0.5
-    """Least share of half-precision layers among the floating-point ones."""
+    fp16_threshold: float = 0.5
+    """Least share of FP16 layers among the floating-point ones."""
 
 
-def prepare(bundle: Bundle, photos: Mapping[str, Photo], deformable: Deformable) -> None:
-    """Add `GRAPH_FILE` and `HALF_FILE` to a bundle, where it has none yet. Needs no TensorRT.
+def prepare(bundle: Bundle, images: Mapping[str, RgbImage], deformable: Deformable) -> None:
+    """Add `GRAPH_FILE` and `FP16_FILE` to a bundle, where it has none yet. Needs no TensorRT.
 
     Raises:
         BundleError: its files are not those of its manifest, or cannot be written.
         ExportError: a graph cannot be made.
-        ParityError: a task's maps are beyond `export.parity.HALF`; what was there before stays.
+        ParityError: a task's maps are beyond `export.parity.FP16`; what was there before stays.
     """
-    if HALF_FILE not in bundle.manifest.files:
-        add_half(bundle, photos)
+    if FP16_FILE not in bundle.manifest.files:
+        add_fp16(bundle, images)
     manifest = bundle.verify().manifest
-    origin = {"deformable": deformable, "half_sha256": manifest.files[HALF_FILE].sha256}
+    origin = {"deformable": deformable, "fp16_sha256": manifest.files[FP16_FILE].sha256}
     if GRAPH_FILE in manifest.files and _graph_report(bundle).items() >= origin.items():
         return
-    whole = load_halves(onnx.load_model(bundle.graph()))
-    prepared = for_tensorrt(onnx.load_model(bundle.graph(HALF_FILE)), deformable)
-    verdicts = judge_half(manifest, whole, prepared, photos)
-    refuse({"FP16": verdicts}, f"{GRAPH_FILE} does not reproduce {MODEL_FILE}")
+    whole = load_fp16_weights(onnx.load_model(bundle.graph()))
+    prepared = for_tensorrt(onnx.load_model(bundle.graph(FP16_FILE)), deformable)
+    results = evaluate_fp16(manifest, whole, prepared, images)
+    raise_faults({"FP16": results}, f"{GRAPH_FILE} does not reproduce {MODEL_FILE}")
     with bundle.edit() as draft:
         onnx.save_model(prepared, draft.add(GRAPH_FILE, OPSET))
-        draft.record_parity(GRAPH_COLUMN, {**origin, **_report({"emulated": verdicts}, photos)})
+        draft.record_parity(GRAPH_COLUMN, {**origin, **_report({"emulated": results}, images)})
 
 
 def build(
     bundle: Bundle,
-    photos: Mapping[str, Photo],
+    images: Mapping[str, RgbImage],
     settings: Settings,
     trt: ModuleType,
     here: Machine,
@@ -76,30 +76,30 @@ def build(
     """Build the plan of a prepared bundle, read its precision back, compare its maps, and add it.
 
     Raises:
-        PlanError: TensorRT refuses, or too few layers are in half precision.
-        ParityError: a task's maps are beyond `export.parity.HALF`. The bundle is then as it was.
+        PlanError: TensorRT refuses, or too few layers are in FP16.
+        ParityError: a task's maps are beyond `export.parity.FP16`. The bundle is then as it was.
     """
     manifest = bundle.manifest
-    photo = manifest.input
+    image = manifest.input
     plan = build_plan(
         trt,
         bundle.graph(GRAPH_FILE),
-        photo,
+        image,
         settings.profile,
         workspace_gib=settings.workspace_gib,
         timing_cache=settings.timing_cache,
     )
     engine = Engine(trt, plan)
-    layers = engine.layers(settings.profile.opt, photo.height, photo.width)
+    layers = engine.layers(settings.profile.opt, image.height, image.width)
     histogram = precision_histogram(layers)
-    share = half_share(histogram)
-    if share < settings.half_threshold:
+    share = fp16_share(histogram)
+    if share < settings.fp16_threshold:
         raise PlanError(
-            f"{share:.0%} of the plan's floating-point layers are in half precision "
-            f"({dict(histogram)}), at least {settings.half_threshold:.0%} must be"
+            f"{share:.0%} of the plan's floating-point layers are in FP16 "
+            f"({dict(histogram)}), at least {settings.fp16_threshold:.0%} must be"
         )
-    verdicts = judge_plan(bundle, engine, photos, settings.profile)
-    report = _report(verdicts, photos)
+    results = evaluate_plan(bundle, engine, images, settings.profile)
+    report = _report(results, images)
     with bundle.edit() as draft:
         draft.add(PLAN_FILE).write_bytes(plan)
         draft.add(LAYERS_FILE).write_text(json.dumps(layers, indent=1) + "\n", encoding="utf-8")
@@ -113,7 +113,7 @@ def build(
             workspace_gib=settings.workspace_gib,
             timing_cache=settings.timing_cache and settings.timing_cache.name,
             layers=dict(histogram),
-            half_share=share,
+            fp16_share=share,
             parity=report,
         )
         draft.add(SIDECAR_FILE).write_text(sidecar.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -127,36 +127,36 @@ def _graph_report(bundle: Bundle) -> dict[str, Any]:
     return report
 
 
-def judge_plan(
-    bundle: Bundle, engine: Engine, photos: Mapping[str, Photo], profile: Profile
-) -> dict[str, dict[str, Verdict]]:
-    """The verdicts on a plan against the bundle's float32 graph, at its smallest batch and the tuned one.
+def evaluate_plan(
+    bundle: Bundle, engine: Engine, images: Mapping[str, RgbImage], profile: Profile
+) -> dict[str, dict[str, Result]]:
+    """The results on a plan against the bundle's float32 graph, at its smallest batch and the tuned one.
 
     Raises:
-        ParityError: a task's maps are beyond `export.parity.HALF`.
+        ParityError: a task's maps are beyond `export.parity.FP16`.
     """
     manifest = bundle.manifest
-    images = np.stack(list(photos.values()))
+    stack = np.stack(list(images.values()))
     session = ort.InferenceSession(bundle.graph(), providers=["CPUExecutionProvider"])
-    reference = run_onnx(session, images, 1)
-    wanted = {task.name: reference[task.output] for task in manifest.tasks}
+    reference = run_onnx(session, stack, 1)
+    expected = {task.name: reference[task.output] for task in manifest.tasks}
     kinds = {task.name: task.kind for task in manifest.tasks}
-    verdicts = {}
+    results = {}
     for batch in sorted({profile.min, profile.opt}):
-        found = run_in_batches(engine.run, images, batch)
+        found = run_in_batches(engine.run, stack, batch)
         maps = {task.name: found[task.output] for task in manifest.tasks}
-        verdicts[f"batch_{batch}"] = judge(maps, wanted, kinds, HALF)
-    refuse(verdicts, f"the plan does not reproduce {MODEL_FILE}")
-    return verdicts
+        results[f"batch_{batch}"] = evaluate(maps, expected, kinds, FP16)
+    raise_faults(results, f"the plan does not reproduce {MODEL_FILE}")
+    return results
 
 
-def _report(verdicts: Mapping[str, Mapping[str, Verdict]], photos: Mapping[str, Photo]) -> dict[str, object]:
+def _report(results: Mapping[str, Mapping[str, Result]], images: Mapping[str, RgbImage]) -> dict[str, object]:
     return {
         "against": MODEL_FILE,
-        "photos": list(photos),
-        "limits": asdict(HALF),
+        "images": list(images),
+        "limits": asdict(FP16),
         "tasks": {
-            circumstance: {task: verdict.figures for task, verdict in tasks.items()}
-            for circumstance, tasks in verdicts.items()
+            circumstance: {task: result.metrics for task, result in tasks.items()}
+            for circumstance, tasks in results.items()
         },
     }

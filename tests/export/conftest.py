@@ -7,13 +7,13 @@ import pytest
 from export.bundle_writer import BundleOptions, write_bundle
 from export.deployment_module import DeploymentGraph
 from export.onnx.convert import Converted, convert
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 from tests.export.networks import HEIGHT, WIDTH, mtcp_graph, tiny_graph
 
 
 @pytest.fixture(scope="session")
-def photos() -> dict[str, Photo]:
-    """Four smooth coloured pictures: not a multiple of three."""
+def images() -> dict[str, RgbImage]:
+    """Four smooth colored pictures: not a multiple of three."""
     rows, columns = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j]
     return {
         f"wave{index}": np.stack(
@@ -52,9 +52,9 @@ def deployed(mtcp: DeploymentGraph) -> Converted:
 
 @pytest.fixture(scope="session")
 def bundle(
-    graph: DeploymentGraph, photos: dict[str, Photo], tmp_path_factory: pytest.TempPathFactory
+    graph: DeploymentGraph, images: dict[str, RgbImage], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A bundle of the tiny network."""
     folder = tmp_path_factory.mktemp("export") / "tiny"
-    write_bundle(graph, photos, folder, BundleOptions("tiny", "1"))
+    write_bundle(graph, images, folder, BundleOptions("tiny", "1"))
     return folder

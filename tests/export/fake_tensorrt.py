@@ -313,8 +313,8 @@ class IExecutionContext(_Guarded):
         if self._shape is None or len(bindings) != len(self._engine._tensors):
             return False
         size = int(np.prod(self._shape))
-        photo = np.frombuffer(ctypes.string_at(bindings[0], size), np.uint8).reshape(self._shape)
-        maps = self._engine._session.run(None, {"image": photo})
+        image = np.frombuffer(ctypes.string_at(bindings[0], size), np.uint8).reshape(self._shape)
+        maps = self._engine._session.run(None, {"image": image})
         for entry, address, values in zip(self._engine._tensors[1:], bindings[1:], maps, strict=True):
             spoiled = values + 1 if entry.name == self._trt._spoils else values
             content = spoiled.astype(values.dtype).tobytes()
@@ -342,7 +342,7 @@ class EngineInspector(_Guarded):
         if not self._engine._plan["detailed"]:
             return json.dumps({"Layers": [node.name for node in nodes]})
         known = self._context is not None and self._context._shape is not None
-        halves = (
+        fp16 = (
             typed_tensors(self._engine._model, TensorProto.FLOAT16) if self._engine._plan["half"] else set()
         )
         floats = typed_tensors(self._engine._model, TensorProto.FLOAT) | typed_tensors(
@@ -352,7 +352,7 @@ class EngineInspector(_Guarded):
         for node in nodes:
             outputs = []
             for name in node.output:
-                word = "half" if name in halves else "float" if name in floats else None
+                word = "half" if name in fp16 else "float" if name in floats else None
                 short, form_text = _HALF_WORDS[word] if word and known else ("", "N/A")
                 entry = {"Name": name, "Dimensions": [1]}
                 if self._trt._version == "11.1":

@@ -14,7 +14,7 @@ from export.bundle_writer import BundleOptions, write_bundle
 from export.deployment_module import DeploymentGraph
 from export.errors import ExportError, ParityError
 from export.onnx.convert import Converted
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, Manifest, NormalsTask
 from mtcp_serve.engines.onnxruntime import tensors
@@ -50,20 +50,20 @@ def test_the_manifest_tells_the_truth(bundle: Path, graph: DeploymentGraph) -> N
 
 
 def test_maps_out_of_the_bundle_are_those_of_pytorch(
-    bundle: Path, graph: DeploymentGraph, photos: dict[str, Photo]
+    bundle: Path, graph: DeploymentGraph, images: dict[str, RgbImage]
 ) -> None:
-    images = np.stack(list(photos.values()))
+    stack = np.stack(list(images.values()))
     session = ort.InferenceSession(bundle / "model.onnx")
-    depth, saliency = session.run(["depth", "saliency"], {"image": images})
+    depth, saliency = session.run(["depth", "saliency"], {"image": stack})
     with torch.inference_mode():
-        wanted = graph(torch.from_numpy(images))
-    np.testing.assert_allclose(depth, wanted["depth"].numpy(), rtol=1e-5)
-    np.testing.assert_allclose(saliency, wanted["saliency"].numpy(), rtol=1e-5)
+        expected = graph(torch.from_numpy(stack))
+    np.testing.assert_allclose(depth, expected["depth"].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(saliency, expected["saliency"].numpy(), rtol=1e-5)
 
 
-def test_parity_is_recorded(bundle: Path, photos: dict[str, Photo]) -> None:
+def test_parity_is_recorded(bundle: Path, images: dict[str, RgbImage]) -> None:
     report = json.loads((bundle / "parity.json").read_text())
-    assert report["photos"] == list(photos)
+    assert report["images"] == list(images)
     assert report["tasks"]["semseg"]["batch_3"]["agreement"] >= 0.999
     assert report["tasks"]["depth"]["batch_1"]["relative_error_p99"] <= 1e-3
 
@@ -75,25 +75,25 @@ def spoil(converted: Converted, task: str) -> None:
 
 
 def test_failed_parity_leaves_nothing(
-    ready: Converted, graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
+    ready: Converted, graph: DeploymentGraph, images: dict[str, RgbImage], tmp_path: Path
 ) -> None:
     spoil(ready, "depth")
     with pytest.raises(ParityError, match="task 'depth'"):
-        write_bundle(graph, photos, tmp_path / "new", OPTIONS)
+        write_bundle(graph, images, tmp_path / "new", OPTIONS)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("ready")
 def test_a_bundle_is_replaced_as_a_whole(
-    graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
+    graph: DeploymentGraph, images: dict[str, RgbImage], tmp_path: Path
 ) -> None:
     card = tmp_path / "card.md"
     card.write_text("# Tiny\n")
     out = tmp_path / "bundle"
-    write_bundle(graph, photos, out, BundleOptions("tiny", "1", card=card, license="MIT"))
+    write_bundle(graph, images, out, BundleOptions("tiny", "1", card=card, license="MIT"))
     assert Manifest.load(out).license == "MIT"
     assert (out / "MODEL_CARD.md").read_text() == "# Tiny\n"
-    write_bundle(graph, photos, out, OPTIONS)
+    write_bundle(graph, images, out, OPTIONS)
     assert Manifest.load(out).version == "2"
     assert Manifest.load(out).license is None
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "model.onnx", "parity.json"]
@@ -101,14 +101,14 @@ def test_a_bundle_is_replaced_as_a_whole(
 
 
 def test_failed_parity_keeps_the_old_bundle(
-    ready: Converted, graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
+    ready: Converted, graph: DeploymentGraph, images: dict[str, RgbImage], tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
-    write_bundle(graph, photos, out, OPTIONS)
+    write_bundle(graph, images, out, OPTIONS)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     spoil(ready, "saliency")
     with pytest.raises(ParityError, match="task 'saliency'"):
-        write_bundle(graph, photos, out, BundleOptions("tiny", "3"))
+        write_bundle(graph, images, out, BundleOptions("tiny", "3"))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert list(tmp_path.iterdir()) == [out]
 
@@ -122,12 +122,12 @@ def test_an_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
     failure: BaseException,
     seen: type[BaseException],
     graph: DeploymentGraph,
-    photos: dict[str, Photo],
+    images: dict[str, RgbImage],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "bundle"
-    write_bundle(graph, photos, out, OPTIONS)
+    write_bundle(graph, images, out, OPTIONS)
     rename = Path.rename
 
     def stubborn(path: Path, target: Path) -> Path:
@@ -137,17 +137,17 @@ def test_an_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
 
     monkeypatch.setattr(Path, "rename", stubborn)
     with pytest.raises(seen, match=str(failure)):
-        write_bundle(graph, photos, out, BundleOptions("tiny", "3"))
+        write_bundle(graph, images, out, BundleOptions("tiny", "3"))
     assert Manifest.load(out).version == "2"
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_place_that_cannot_be_written_is_named(
-    graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
+    graph: DeploymentGraph, images: dict[str, RgbImage], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BundleWriteError, match=r"file/bundle cannot be written: .*file"):
-        write_bundle(graph, photos, tmp_path / "file" / "bundle", OPTIONS)
+        write_bundle(graph, images, tmp_path / "file" / "bundle", OPTIONS)
 
 
 def test_a_copy_is_whole_or_not_there(bundle: Path, tmp_path: Path) -> None:
@@ -160,13 +160,13 @@ def test_a_copy_is_whole_or_not_there(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else_is_not_touched(
-    graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
+    graph: DeploymentGraph, images: dict[str, RgbImage], tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(BundleWriteError, match="no bundle"):
-        write_bundle(graph, photos, tmp_path, OPTIONS)
+        write_bundle(graph, images, tmp_path, OPTIONS)
     with pytest.raises(BundleWriteError, match="no bundle"):
-        write_bundle(graph, photos, tmp_path / "thesis.tex", OPTIONS)
+        write_bundle(graph, images, tmp_path / "thesis.tex", OPTIONS)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
@@ -179,8 +179,8 @@ def test_a_folder_of_something_else_is_not_touched(
     ],
 )
 def test_bad_options_are_refused_before_the_work(
-    options: BundleOptions, message: str, graph: DeploymentGraph, photos: dict[str, Photo], tmp_path: Path
+    options: BundleOptions, message: str, graph: DeploymentGraph, images: dict[str, RgbImage], tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        write_bundle(graph, photos, tmp_path / "new", options)
+        write_bundle(graph, images, tmp_path / "new", options)
     assert list(tmp_path.iterdir()) == []

@@ -8,13 +8,13 @@ from onnx import numpy_helper
 from export.deployment_module import DeploymentGraph
 from export.onnx.convert import Converted
 from export.parity import check_parity
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 
 
 def test_it_agrees_with_pytorch_at_every_batch_size(
-    mtcp: DeploymentGraph, deployed: Converted, photos: dict[str, Photo]
+    mtcp: DeploymentGraph, deployed: Converted, images: dict[str, RgbImage]
 ) -> None:
-    check_parity(ort.InferenceSession(deployed.model.SerializeToString()), mtcp, photos)
+    check_parity(ort.InferenceSession(deployed.model.SerializeToString()), mtcp, images)
 
 
 def test_only_what_inference_needs_is_in_it(mtcp: DeploymentGraph, deployed: Converted) -> None:
@@ -28,8 +28,8 @@ def test_only_what_inference_needs_is_in_it(mtcp: DeploymentGraph, deployed: Con
 
 
 @pytest.mark.parametrize("module", ["cfm", "srms.0", "srms.2", "dfpn"])
-def test_its_modules_decide_the_maps(module: str, deployed: Converted, photos: dict[str, Photo]) -> None:
-    image = {"image": next(iter(photos.values()))[None]}
+def test_its_modules_decide_the_maps(module: str, deployed: Converted, images: dict[str, RgbImage]) -> None:
+    image = {"image": next(iter(images.values()))[None]}
     model = deployed.model
     before = ort.InferenceSession(model.SerializeToString()).run(["depth"], image)[0]
     kept = type(model).FromString(model.SerializeToString())

@@ -1,4 +1,4 @@
-"""Photos for judging parity."""
+"""Images for judging parity."""
 
 from pathlib import Path
 
@@ -8,70 +8,70 @@ from PIL import Image
 
 import export.validation_images
 from export.errors import ExportError
-from export.validation_images import MOST, load_photos
+from export.validation_images import MOST, load_images
 
 
-def test_the_standard_photos() -> None:
-    photos = load_photos(None, 48, 64)
-    assert list(photos) == ["astronaut", "coffee", "chelsea"]
-    assert all(photo.shape == (48, 64, 3) and photo.dtype == np.uint8 for photo in photos.values())
+def test_the_standard_images() -> None:
+    images = load_images(None, 48, 64)
+    assert list(images) == ["astronaut", "coffee", "chelsea"]
+    assert all(image.shape == (48, 64, 3) and image.dtype == np.uint8 for image in images.values())
 
 
 def test_procedural_scenes_stand_in_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export.validation_images, "find_spec", lambda name: None)
-    photos = load_photos(None, 48, 64)
-    assert len(photos) == 3
-    assert all(photo.shape == (48, 64, 3) and photo.std() > 1 for photo in photos.values())
+    images = load_images(None, 48, 64)
+    assert len(images) == 3
+    assert all(image.shape == (48, 64, 3) and image.std() > 1 for image in images.values())
 
 
 def test_a_folder_is_sampled_evenly(tmp_path: Path) -> None:
     for index in range(2 * MOST):
         Image.new("L", (8, 8), index).save(tmp_path / f"{index:03}.png")
-    (tmp_path / "notes.txt").write_text("no photo")
-    photos = load_photos(tmp_path, 4, 6)
-    assert [int(photo[0, 0, 0]) for photo in photos.values()] == list(range(0, 2 * MOST, 2))
-    assert photos["000.png"].shape == (4, 6, 3)
+    (tmp_path / "notes.txt").write_text("no image")
+    images = load_images(tmp_path, 4, 6)
+    assert [int(image[0, 0, 0]) for image in images.values()] == list(range(0, 2 * MOST, 2))
+    assert images["000.png"].shape == (4, 6, 3)
 
 
 def test_orientation_is_applied(tmp_path: Path) -> None:
-    image = Image.new("RGB", (20, 10), "red")
-    image.paste("blue", (0, 0, 10, 10))
-    exif = image.getexif()
+    picture = Image.new("RGB", (20, 10), "red")
+    picture.paste("blue", (0, 0, 10, 10))
+    exif = picture.getexif()
     exif[0x0112] = 3  # turned by 180 degrees
-    image.save(tmp_path / "turned.png", exif=exif)
-    photo = load_photos(tmp_path, 10, 20)["turned.png"]
-    assert photo[5, 2].tolist() == [255, 0, 0]
-    assert photo[5, 17].tolist() == [0, 0, 255]
+    picture.save(tmp_path / "turned.png", exif=exif)
+    image = load_images(tmp_path, 10, 20)["turned.png"]
+    assert image[5, 2].tolist() == [255, 0, 0]
+    assert image[5, 17].tolist() == [0, 0, 255]
 
 
-def test_a_broken_photo_is_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ExportError, match=r"broken\.jpg"):
-        load_photos(tmp_path, 4, 6)
+        load_images(tmp_path, 4, 6)
 
 
-def test_a_photo_too_large_for_pillow_and_ids_that_are_no_text_are_named(
+def test_an_image_too_large_for_pillow_and_ids_that_are_no_text_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("L", (20, 20)).save(tmp_path / "huge.png")
     with pytest.raises(ExportError, match=r"huge\.png is no list of ids"):
-        load_photos(tmp_path, 4, 6, tmp_path / "huge.png")
+        load_images(tmp_path, 4, 6, tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ExportError, match=r"huge\.png cannot be read: Image size \(400 pixels\)"):
-        load_photos(tmp_path, 4, 6)
+        load_images(tmp_path, 4, 6)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="no photo"):
-        load_photos(tmp_path, 4, 6)
+    with pytest.raises(ExportError, match="no image"):
+        load_images(tmp_path, 4, 6)
 
 
-def test_a_split_chooses_the_photos(tmp_path: Path) -> None:
+def test_a_split_chooses_the_images(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
     split = tmp_path / "val.txt"
     split.write_text("c\na\nelsewhere\n")
-    assert list(load_photos(tmp_path, 4, 6, split)) == ["a.png", "c.png"]
+    assert list(load_images(tmp_path, 4, 6, split)) == ["a.png", "c.png"]
     split.write_text("elsewhere\n")
     with pytest.raises(ExportError, match=r"that .*val\.txt lists"):
-        load_photos(tmp_path, 4, 6, split)
+        load_images(tmp_path, 4, 6, split)

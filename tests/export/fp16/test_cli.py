@@ -1,4 +1,4 @@
-"""``python -m export.precision``: a bundle with a half graph, or the bundle as it was."""
+"""``python -m export.precision``: a bundle with an FP16 graph, or the bundle as it was."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 import export.fp16.cli
 from export.errors import ParityError
-from export.fp16.cli import add_half, app
+from export.fp16.cli import add_fp16, app
 from export.fp16.mixed import Mixed, to_mixed_precision
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.errors import BundleMismatchError
 from tests.export.networks import TASKS
@@ -32,35 +32,35 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_half_graph_is_added_and_recorded(ours: Path, photos: dict[str, Photo]) -> None:
+def test_an_fp16_graph_is_added_and_recorded(ours: Path, images: dict[str, RgbImage]) -> None:
     before = json.loads((ours / "parity.json").read_text())
-    mixed, verdicts = add_half(Bundle.open(ours), photos)
+    mixed, results = add_fp16(Bundle.open(ours), images)
     manifest = Bundle.open(ours).verify().manifest
     assert manifest.files["model_fp16.onnx"].opset == 18
     report = json.loads((ours / "parity.json").read_text())
     column = report.pop("fp16")
     assert report == before
-    assert column["tasks"] == {task: verdict.figures for task, verdict in verdicts.items()}
+    assert column["tasks"] == {task: result.metrics for task, result in results.items()}
     assert list(column["tasks"]) == [task.name for task in TASKS]
     assert column["tasks"]["depth"]["rmse_m"] > 0
-    assert column["half_nodes"] == mixed.half.total() > 0
+    assert column["fp16_nodes"] == mixed.fp16.total() > 0
     stored = onnx.load_model(ours / "model_fp16.onnx")
     assert any(tensor.data_type == TensorProto.FLOAT16 for tensor in stored.graph.initializer)
 
 
-def test_the_command_says_what_became_half(ours: Path, photos: dict[str, Photo], tmp_path: Path) -> None:
-    folder = tmp_path / "photos"
+def test_the_command_says_what_became_fp16(ours: Path, images: dict[str, RgbImage], tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
-    for name, photo in photos.items():
-        Image.fromarray(photo).save(folder / f"{name}.png")
+    for name, image in images.items():
+        Image.fromarray(image).save(folder / f"{name}.png")
     ids = tmp_path / "val.txt"
     ids.write_text("wave1")
-    result = CliRunner().invoke(app, [str(ours), "--photos", str(folder), "--ids", str(ids)])
+    result = CliRunner().invoke(app, [str(ours), "--images", str(folder), "--ids", str(ids)])
     assert result.exit_code == 0, result.output
     assert "Conv" in result.stdout
-    assert "nodes in half precision" in result.stdout
+    assert "nodes in FP16" in result.stdout
     assert "saliency" in result.stdout
-    assert json.loads((ours / "parity.json").read_text())["fp16"]["photos"] == ["wave1.png"]
+    assert json.loads((ours / "parity.json").read_text())["fp16"]["images"] == ["wave1.png"]
 
 
 def test_the_bundle_may_be_the_folder_that_one_is_in(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,11 +72,11 @@ def test_the_bundle_may_be_the_folder_that_one_is_in(ours: Path, monkeypatch: py
     assert [path.name for path in ours.parent.iterdir()] == ["ours"]
 
 
-def test_a_graph_that_half_precision_spoils_is_refused_by_task(
-    ours: Path, photos: dict[str, Photo], monkeypatch: pytest.MonkeyPatch
+def test_a_graph_that_fp16_spoils_is_refused_by_task(
+    ours: Path, images: dict[str, RgbImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def careless(model: onnx.ModelProto, peaks: dict[str, float]) -> Mixed:
-        mixed = to_mixed_precision(model, peaks)
+    def careless(model: onnx.ModelProto, ranges: dict[str, float]) -> Mixed:
+        mixed = to_mixed_precision(model, ranges)
         for tensor in mixed.model.graph.initializer:
             if tensor.name.startswith("network.heads.depth.bias"):
                 tensor.CopyFrom(
@@ -89,23 +89,23 @@ def test_a_graph_that_half_precision_spoils_is_refused_by_task(
     with pytest.raises(
         ParityError, match=r"model_fp16\.onnx does not reproduce model\.onnx: task 'depth'"
     ) as caught:
-        add_half(Bundle.open(ours), photos)
+        add_fp16(Bundle.open(ours), images)
     assert list(caught.value.faults) == ["depth"]
     assert contents(ours) == before
     assert [path.name for path in ours.parent.iterdir()] == ["ours"]
 
 
-def test_a_damaged_bundle_is_refused(ours: Path, photos: dict[str, Photo]) -> None:
+def test_a_damaged_bundle_is_refused(ours: Path, images: dict[str, RgbImage]) -> None:
     with (ours / "model.onnx").open("ab") as file:
         file.write(b"?")
     with pytest.raises(BundleMismatchError, match="SHA-256"):
-        add_half(Bundle.open(ours), photos)
+        add_fp16(Bundle.open(ours), images)
     result = CliRunner().invoke(app, [str(ours)])
     assert result.exit_code == 1
     assert "error:" in result.stderr
 
 
-def test_values_change_but_little(ours: Path, photos: dict[str, Photo]) -> None:
-    _, verdicts = add_half(Bundle.open(ours), photos)
-    assert verdicts["semseg"].figures["agreement"] > 0.99
-    assert np.isfinite([value for verdict in verdicts.values() for value in verdict.figures.values()]).all()
+def test_values_change_but_little(ours: Path, images: dict[str, RgbImage]) -> None:
+    _, results = add_fp16(Bundle.open(ours), images)
+    assert results["semseg"].metrics["agreement"] > 0.99
+    assert np.isfinite([value for result in results.values() for value in result.metrics.values()]).all()

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import export.bundle_writer
 import export.onnx.cli
 from export.onnx.convert import Converted
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 from mtcp_serve.bundle.manifest import DepthTask, Manifest
 from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
 from training.checkpoint import save
@@ -32,7 +32,7 @@ def network() -> TinyNetwork:
 def arguments(
     network: TinyNetwork,
     converted: Converted,
-    photos: dict[str, Photo],
+    images: dict[str, RgbImage],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
@@ -44,15 +44,15 @@ def arguments(
     monkeypatch.setattr(export.onnx.cli, "load_network", lambda path: (network, config))
     monkeypatch.setattr(export.bundle_writer, "convert", lambda graph: converted)
     (tmp_path / "ckpt.pt").touch()
-    (tmp_path / "photos").mkdir()
-    for name, photo in photos.items():
-        Image.fromarray(photo).save(tmp_path / "photos" / f"{name}.png")
+    (tmp_path / "images").mkdir()
+    for name, image in images.items():
+        Image.fromarray(image).save(tmp_path / "images" / f"{name}.png")
     return [
         str(tmp_path / "ckpt.pt"),
         "-o",
         str(tmp_path / "bundle"),
-        "--photos",
-        str(tmp_path / "photos"),
+        "--images",
+        str(tmp_path / "images"),
     ]
 
 
@@ -67,12 +67,12 @@ def test_it_writes_a_bundle(arguments: list[str], tmp_path: Path) -> None:
     assert "tiny 7, 64x96, semseg, depth, normals, saliency, parsing" in result.output
 
 
-@pytest.mark.parametrize("half", [True, False])
-def test_half_weights_round_the_network(arguments: list[str], network: TinyNetwork, half: bool) -> None:
-    result = CliRunner().invoke(export.onnx.cli.app, [*arguments, *["--half-weights"] * half])
+@pytest.mark.parametrize("flags", [["--fp16-weights"], ["--half-weights"], []], ids=str)
+def test_fp16_weights_round_the_network(arguments: list[str], network: TinyNetwork, flags: list[str]) -> None:
+    result = CliRunner().invoke(export.onnx.cli.app, [*arguments, *flags])
     assert result.exit_code == 0, result.output
     weights = network.stem.weight
-    assert torch.equal(weights, weights.half().float()) == half
+    assert torch.equal(weights, weights.half().float()) == bool(flags)
 
 
 def test_failed_parity_ends_with_status_1_and_the_task(

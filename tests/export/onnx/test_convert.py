@@ -31,9 +31,9 @@ def test_the_batch_is_dynamic(converted: Converted, graph: DeploymentGraph, batc
     image = torch.randint(0, 256, (batch, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=generator)
     found = session.run(None, {"image": image.numpy()})
     with torch.inference_mode():
-        wanted = graph(image)
+        maps = graph(image)
     for task, array in zip(TASKS, found, strict=True):
-        expected = wanted[task.name].numpy()
+        expected = maps[task.name].numpy()
         assert array.dtype == expected.dtype
         assert array.shape == expected.shape
         if task.kind == "labels":

@@ -112,7 +112,7 @@ def test_a_version_has_its_files(bundle: Path, tmp_path: Path, backend: Backend,
     assert config(folder).version_policy.HasField("all")
 
 
-def test_half_precision_maps_and_weights_apart(tmp_path: Path) -> None:
+def test_fp16_maps_and_weights_apart(tmp_path: Path) -> None:
     graph = GRAPH.replace("float[batch, 24, 32] depth_metres", "float16[batch, 24, 32] depth_metres").replace(
         "depth_metres = Mul (metres, used)",
         "full = Mul (metres, used)\n    depth_metres = Cast <to = 10> (full)",

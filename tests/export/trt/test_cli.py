@@ -17,7 +17,7 @@ import export.trt.engine
 from export.deployment_module import DeploymentGraph
 from export.onnx.convert import Converted
 from export.trt.machine import Machine
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle
 from tests.export.fake_tensorrt import API, FakeTensorRT
 from tests.export.networks import HEIGHT, WIDTH
@@ -33,12 +33,12 @@ def ours(bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def folder(photos: dict[str, Photo], tmp_path: Path) -> Path:
-    """The photos as files."""
-    (tmp_path / "photos").mkdir()
-    for name, photo in photos.items():
-        Image.fromarray(photo).save(tmp_path / "photos" / f"{name}.png")
-    return tmp_path / "photos"
+def folder(images: dict[str, RgbImage], tmp_path: Path) -> Path:
+    """The images as files."""
+    (tmp_path / "images").mkdir()
+    for name, image in images.items():
+        Image.fromarray(image).save(tmp_path / "images" / f"{name}.png")
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.mark.usefixtures("nothing_here")
 def test_without_tensorrt_all_else_is_done_kept_and_not_done_again(ours: Path, folder: Path) -> None:
-    first = run(ours, "--photos", folder, "--profile", "1,2,4", "--deformable", "gridsample")
+    first = run(ours, "--images", folder, "--profile", "1,2,4", "--deformable", "gridsample")
     assert first.exit_code == 3, first.output
     assert "missing here: TensorRT 10.13 or newer; an NVIDIA GPU" in first.stderr
     finish = first.stderr.splitlines()[-1]
@@ -70,19 +70,19 @@ def test_without_tensorrt_all_else_is_done_kept_and_not_done_again(ours: Path, f
     for part in (
         '"$TENSORRT_IMAGE"',
         f"{ours.parent}:/bundles",
-        f"{folder}:/photos",
-        "python -m export.trt /bundles/tiny --profile=1,2,4 --deformable=gridsample --half-threshold=0.5",
-        "--photos=/photos",
+        f"{folder}:/images",
+        "python -m export.trt /bundles/tiny --profile=1,2,4 --deformable=gridsample --fp16-threshold=0.5",
+        "--images=/images",
     ):
         assert part in finish, part
     manifest = Bundle.open(ours).verify().manifest
     assert {"model_fp16.onnx", "model_trt.onnx"} <= set(manifest.files)
     assert {"fp16", "tensorrt_graph"} <= set(json.loads((ours / "parity.json").read_text()))
     written = {path.name: path.stat().st_mtime_ns for path in ours.iterdir()}
-    again = run(ours, "--photos", folder, "--profile", "1,2,4", "--deformable", "gridsample")
+    again = run(ours, "--images", folder, "--profile", "1,2,4", "--deformable", "gridsample")
     assert again.exit_code == 3
     assert {path.name: path.stat().st_mtime_ns for path in ours.iterdir()} == written
-    run(ours, "--photos", folder)
+    run(ours, "--images", folder)
     report = json.loads((ours / "parity.json").read_text())["tensorrt_graph"]
     assert report["deformable"] == "gather"
 
@@ -93,7 +93,7 @@ def test_the_command_that_finishes_has_all_files_that_were_named(
 ) -> None:
     monkeypatch.setattr(command, "PROJECT", ours.parent)
     monkeypatch.chdir(ours.parent)
-    result = run(ours, "--photos", folder, "--timing-cache", "cache/l4", "--repository", "served", "--check")
+    result = run(ours, "--images", folder, "--timing-cache", "cache/l4", "--repository", "served", "--check")
     assert result.exit_code == 3, result.output
     assert "is done and kept" not in result.stderr
     words = shlex.split(result.stderr.splitlines()[-1])
@@ -103,7 +103,7 @@ def test_the_command_that_finishes_has_all_files_that_were_named(
         f"{ours.parent}:/bundles",
         f"{ours.parent}/served:/repository",
         f"{ours.parent}/cache:/timings",
-        f"{folder}:/photos",
+        f"{folder}:/images",
     ]
     for part in ("--timing-cache=/timings/l4", "--repository=/repository", "--check"):
         assert part in words[-1].split()
@@ -112,25 +112,25 @@ def test_the_command_that_finishes_has_all_files_that_were_named(
 def test_with_tensorrt_triton_gets_a_plan(tensorrt: FakeTensorRT, ours: Path, folder: Path) -> None:
     repository = ours.parent / "repository"
     result = run(
-        ours, "--photos", folder, "--profile", "1,2,4", "--half-threshold", 0.2, "--repository", repository
+        ours, "--images", folder, "--profile", "1,2,4", "--fp16-threshold", 0.2, "--repository", repository
     )
     assert result.exit_code == 0, result.output
     assert "for Triton in" in result.stdout
     assert (repository / "tiny" / "1" / "model_sm89.plan").read_bytes() == (ours / "model.plan").read_bytes()
     assert "max_batch_size: 4" in (repository / "tiny" / "config.pbtxt").read_text()
-    checked = run(ours, "--photos", folder, "--profile", "1,2,4", "--check")
+    checked = run(ours, "--images", folder, "--profile", "1,2,4", "--check")
     assert checked.exit_code == 0, checked.output
     assert "agreement" in checked.stdout
     tensorrt.__version__ = "11.2.0.1"
     (ours / "model.plan").write_bytes(b"")
-    refused = run(ours, "--photos", folder, "--check")
+    refused = run(ours, "--images", folder, "--check")
     assert refused.exit_code == 1
     assert "describes a plan with SHA-256" in refused.stderr
 
 
 def test_a_failed_step_is_status_1(tensorrt: FakeTensorRT, ours: Path, folder: Path) -> None:
     tensorrt._silently_float = True
-    result = run(ours, "--photos", folder, "--profile", "1,2,4", "--repository", ours.parent / "repository")
+    result = run(ours, "--images", folder, "--profile", "1,2,4", "--repository", ours.parent / "repository")
     assert result.exit_code == 1
     assert "0% of the plan's floating-point layers" in result.stderr
     assert not (ours / "model.plan").exists()
@@ -155,7 +155,7 @@ def test_a_checkpoint_becomes_a_bundle_first(
     monkeypatch.setattr(export.bundle_writer, "convert", lambda graph: converted)
     (tmp_path / "ckpt.pt").touch()
     for options, out in ((["-o", tmp_path / "out"], "out"), ([], "ckpt")):
-        result = run(tmp_path / "ckpt.pt", *options, "--photos", folder)
+        result = run(tmp_path / "ckpt.pt", *options, "--images", folder)
         assert result.exit_code == 3, result.output
         manifest = Bundle.open(tmp_path / out).verify().manifest
         assert {"model.onnx", "model_fp16.onnx", "model_trt.onnx"} <= set(manifest.files)
@@ -165,10 +165,10 @@ def test_a_checkpoint_becomes_a_bundle_first(
 def test_a_bundle_given_with_out_stays_as_it_is(ours: Path, folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in ours.iterdir()}
     out = ours.parent / "other"
-    assert run(ours, "-o", out, "--photos", folder).exit_code == 3
+    assert run(ours, "-o", out, "--images", folder).exit_code == 3
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == before
     assert (out / "model_trt.onnx").is_file()
-    refused = run(ours, "-o", out, "--photos", folder)
+    refused = run(ours, "-o", out, "--images", folder)
     assert refused.exit_code == 1
     assert "exists; give it alone" in refused.stderr
 
@@ -177,7 +177,7 @@ def test_a_bundle_given_with_out_stays_as_it_is(ours: Path, folder: Path) -> Non
     ("arguments", "message"),
     [
         (["--profile", "4,2,1"], "is not MIN,OPT,MAX"),
-        (["--ids", "{ours}/manifest.json", "--photos", "{ours}"], "no photo"),
+        (["--ids", "{ours}/manifest.json", "--images", "{ours}"], "no image"),
     ],
 )
 def test_bad_input(arguments: list[str], message: str, ours: Path) -> None:

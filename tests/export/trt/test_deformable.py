@@ -77,9 +77,9 @@ def test_half_pixels_give_means_and_borders_fade_to_zero() -> None:
     picture = np.ones((1, CHANNELS, HEIGHT, WIDTH), np.float32)
     columns = np.array([0.5, -0.5, -1.0, -1.5, WIDTH - 0.5, WIDTH, 0.0, -0.5])
     rows = np.array([0.5, 0.0, 0.0, 0.0, 2.0, 2.0, HEIGHT - 0.5, -0.5])
-    wanted = [1, 0.5, 0, 0, 0.5, 0, 0.5, 0.25]
+    expected = [1, 0.5, 0, 0, 0.5, 0, 0.5, 0.25]
     found = GATHERS(picture, to_grid(columns, rows))
-    np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), atol=1e-6)
+    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=1e-6)
 
 
 def test_the_whole_border_in_small_steps() -> None:
@@ -106,9 +106,9 @@ def test_what_lies_far_outside_is_zero() -> None:
     )
 )
 def test_any_image_and_grid(case: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
-    found, wanted = GATHERS(*case), GRID_SAMPLE(*case)
-    assert found.shape == wanted.shape
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+    found, expected = GATHERS(*case), GRID_SAMPLE(*case)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(

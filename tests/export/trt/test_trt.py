@@ -22,12 +22,12 @@ from export.fp16.ranges import open_session
 from export.onnx.convert import Converted
 from export.onnx.nodes import typed_tensors
 from export.trt.build import Profile, build_plan
-from export.trt.engine import Engine, half_share, layer_precision, precision_histogram
+from export.trt.engine import Engine, fp16_share, layer_precision, precision_histogram
 from export.trt.graph import Deformable, for_tensorrt
 from export.trt.machine import Machine, missing, this_machine
 from export.trt.plan import Sidecar, load_plan
 from export.trt.steps import Settings, build, prepare
-from export.validation_images import Photo
+from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
 from tests.export.fake_tensorrt import API, FakeTensorRT
@@ -44,9 +44,9 @@ def _without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def _prepared(bundle: Path, photos: dict[str, Photo], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _prepared(bundle: Path, images: dict[str, RgbImage], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("trt") / "tiny"))
-    prepare(Bundle.open(folder), photos, "gather")
+    prepare(Bundle.open(folder), images, "gather")
     return folder
 
 
@@ -62,10 +62,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @BOTH
 def test_a_plan_is_built_read_back_compared_and_described(
-    version: str, prepared: Path, photos: dict[str, Photo], tmp_path: Path
+    version: str, prepared: Path, images: dict[str, RgbImage], tmp_path: Path
 ) -> None:
     trt, cache = FakeTensorRT(version), tmp_path / "timing.cache"
-    sidecar = build(Bundle.open(prepared), photos, Settings(PROFILE, 2.5, cache, 0.2), trt, HERE)
+    sidecar = build(Bundle.open(prepared), images, Settings(PROFILE, 2.5, cache, 0.2), trt, HERE)
     manifest = Bundle.open(prepared).verify().manifest
     assert {"model.plan", "model.plan.json", "model.plan.layers.json"} <= set(manifest.files)
     assert Sidecar.model_validate_json((prepared / "model.plan.json").read_bytes()) == sidecar
@@ -74,8 +74,8 @@ def test_a_plan_is_built_read_back_compared_and_described(
     assert (sidecar.machine, sidecar.profile, sidecar.deformable) == (HERE, PROFILE, "gather")
     assert (
         0.2
-        <= sidecar.half_share
-        == sidecar.layers["half"] / (sidecar.layers["half"] + sidecar.layers["float32"])
+        <= sidecar.fp16_share
+        == sidecar.layers["fp16"] / (sidecar.layers["fp16"] + sidecar.layers["fp32"])
     )
     layers = json.loads((prepared / "model.plan.layers.json").read_text())
     assert len(layers) == sum(sidecar.layers.values())
@@ -102,14 +102,14 @@ def test_the_double_refuses_what_the_api_does_not_have(version: str) -> None:
 
 @BOTH
 def test_an_engine_that_is_float32_in_secret_is_refused(
-    version: str, prepared: Path, photos: dict[str, Photo]
+    version: str, prepared: Path, images: dict[str, RgbImage]
 ) -> None:
     before = contents(prepared)
     with pytest.raises(PlanError, match=r"^0% of the plan's floating-point layers .* at least 30% must be"):
         build(
             Bundle.open(prepared),
-            photos,
-            Settings(PROFILE, half_threshold=0.3),
+            images,
+            Settings(PROFILE, fp16_threshold=0.3),
             FakeTensorRT(version, silently_float=True),
             HERE,
         )
@@ -118,14 +118,14 @@ def test_an_engine_that_is_float32_in_secret_is_refused(
 
 @pytest.mark.parametrize("task", [task.name for task in TASKS])
 def test_an_engine_with_wrong_maps_is_refused_by_task(
-    task: str, prepared: Path, photos: dict[str, Photo]
+    task: str, prepared: Path, images: dict[str, RgbImage]
 ) -> None:
     before = contents(prepared)
     with pytest.raises(ParityError, match=r"the plan does not reproduce model\.onnx") as caught:
         build(
             Bundle.open(prepared),
-            photos,
-            Settings(PROFILE, half_threshold=0),
+            images,
+            Settings(PROFILE, fp16_threshold=0),
             FakeTensorRT("11.1", spoils=task),
             HERE,
         )
@@ -147,13 +147,13 @@ def test_what_tensorrt_says_of_a_graph_reaches_the_caller(prepared: Path) -> Non
 
 def test_a_timing_cache_of_another_tensorrt_is_refused(prepared: Path, tmp_path: Path) -> None:
     cache = tmp_path / "timing.cache"
-    photo = Manifest.load(prepared).input
+    image = Manifest.load(prepared).input
 
     def make(version: str) -> bytes:
         return build_plan(
             FakeTensorRT(version),
             prepared / "model_trt.onnx",
-            photo,
+            image,
             PROFILE,
             workspace_gib=None,
             timing_cache=cache,
@@ -203,7 +203,7 @@ def test_a_timing_cache_that_cannot_be_used_is_refused_before_the_build(
 
 
 @BOTH
-def test_float32_islands_are_float32_on_tensor_cores_too(version: str, prepared: Path) -> None:
+def test_what_is_kept_in_fp32_is_fp32_on_tensor_cores_too(version: str, prepared: Path) -> None:
     plan = build_plan(
         FakeTensorRT(version),
         prepared / "model_trt.onnx",
@@ -216,22 +216,22 @@ def test_float32_islands_are_float32_on_tensor_cores_too(version: str, prepared:
 
 
 @pytest.fixture(scope="module")
-def built(_prepared: Path, photos: dict[str, Photo], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(_prepared: Path, images: dict[str, RgbImage], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(_prepared, tmp_path_factory.mktemp("built") / "tiny"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export.trt.engine, "DEVICE", "cpu")
-        build(Bundle.open(folder), photos, Settings(PROFILE, half_threshold=0), FakeTensorRT("10.13"), HERE)
+        build(Bundle.open(folder), images, Settings(PROFILE, fp16_threshold=0), FakeTensorRT("10.13"), HERE)
     return folder
 
 
-def test_a_plan_runs_where_it_was_built(built: Path, photos: dict[str, Photo]) -> None:
+def test_a_plan_runs_where_it_was_built(built: Path, images: dict[str, RgbImage]) -> None:
     updated = HERE.model_copy(update={"driver": "580.2", "cuda": "13.0"})
     engine = load_plan(built, FakeTensorRT("10.13"), updated)
-    images = np.stack(list(photos.values()))
-    maps = engine.run(images)
+    stack = np.stack(list(images.values()))
+    maps = engine.run(stack)
     assert maps["normals"].shape == (4, HEIGHT, WIDTH, 3)
     assert maps["semseg"].dtype == np.uint8
-    reference = open_session(onnx.load_model(built / "model.onnx")).run(["depth"], {"image": images})[0]
+    reference = open_session(onnx.load_model(built / "model.onnx")).run(["depth"], {"image": stack})[0]
     np.testing.assert_allclose(maps["depth"], reference, rtol=1e-2)
 
 
@@ -262,7 +262,7 @@ def test_a_plan_that_is_not_the_sidecars_is_refused(built: Path, tmp_path: Path)
 
 def test_an_engine_says_what_it_does_not_take(built: Path) -> None:
     engine = load_plan(built, FakeTensorRT("10.13"), HERE)
-    with pytest.raises(PlanError, match=rf"does not take photos of shape \[5, {HEIGHT}, {WIDTH}, 3\]"):
+    with pytest.raises(PlanError, match=rf"does not take images of shape \[5, {HEIGHT}, {WIDTH}, 3\]"):
         engine.run(np.zeros((5, HEIGHT, WIDTH, 3), np.uint8))
     with pytest.raises(PlanError, match="cannot load the plan"):
         Engine(FakeTensorRT("10.13"), b"no plan")
@@ -271,12 +271,12 @@ def test_an_engine_says_what_it_does_not_take(built: Path) -> None:
 @pytest.mark.parametrize(
     ("outputs", "precision"),
     [
-        ([{"Name": "Float", "Format/Datatype": "Half"}], "half"),
-        ([{"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}], "half"),
-        ([{"DataType": "Half", "Format": "Row major linear FP16 format (kLINEAR)"}], "half"),
-        ([{"Format/Datatype": "Row major linear FP32"}], "float32"),
-        ([{"DataType": "Float", "Format": "Row major linear FP32 format (kLINEAR)"}], "float32"),
-        ([{"Format/Datatype": "Half"}, {"Format/Datatype": "Float"}], "float32"),
+        ([{"Name": "Float", "Format/Datatype": "Half"}], "fp16"),
+        ([{"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}], "fp16"),
+        ([{"DataType": "Half", "Format": "Row major linear FP16 format (kLINEAR)"}], "fp16"),
+        ([{"Format/Datatype": "Row major linear FP32"}], "fp32"),
+        ([{"DataType": "Float", "Format": "Row major linear FP32 format (kLINEAR)"}], "fp32"),
+        ([{"Format/Datatype": "Half"}, {"Format/Datatype": "Float"}], "fp32"),
         ([{"Format/Datatype": "Int32"}], "other"),
         ([{"Format/Datatype": "BFloat16"}], "other"),
         ([{"Format/Datatype": "N/A due to dynamic shapes"}], "other"),
@@ -290,8 +290,8 @@ def test_precision_in_the_words_of_both_inspectors(outputs: list[dict[str, str]]
 
 def test_the_share_is_of_floating_point_layers() -> None:
     layers = [{"Outputs": [{"DataType": kind}]} for kind in ("Half", "Half", "Half", "Float", "Int64")]
-    assert half_share(precision_histogram(layers)) == 0.75
-    assert half_share(precision_histogram(layers[4:])) == 0
+    assert fp16_share(precision_histogram(layers)) == 0.75
+    assert fp16_share(precision_histogram(layers[4:])) == 0
 
 
 @pytest.mark.parametrize("text", ["1,2", "1,2,3,4", "0,1,2", "4,2,8", "1,8,4", "a,b,c", ""])
@@ -311,13 +311,13 @@ def mixed(deployed: Converted) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("deformable", ["gather", "gridsample"])
 def test_the_graph_for_tensorrt_gives_the_same_maps(
-    deformable: Deformable, deployed: Converted, photos: dict[str, Photo]
+    deformable: Deformable, deployed: Converted, images: dict[str, RgbImage]
 ) -> None:
     prepared = for_tensorrt(deployed.model, deformable)
     operators = {node.op_type for node in prepared.graph.node}
     assert ("GridSample" in operators) == (deformable == "gridsample")
     assert ("GatherElements" in operators) == (deformable == "gather")
-    image = {"image": np.stack(list(photos.values()))}
+    image = {"image": np.stack(list(images.values()))}
     (labels, depth), (wanted_labels, wanted_depth) = (
         open_session(model).run(["semseg", "depth"], image) for model in (prepared, deployed.model)
     )
@@ -398,4 +398,4 @@ def test_the_facts_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sidecar_with_unknown_keys_is_refused(built: Path) -> None:
     content = json.loads((built / "model.plan.json").read_text())
     with pytest.raises(ValidationError):
-        Sidecar.model_validate({**content, "colour": "blue"})
+        Sidecar.model_validate({**content, "color": "blue"})

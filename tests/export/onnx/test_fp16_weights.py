@@ -1,4 +1,4 @@
-"""Weights stored in half precision."""
+"""Weights stored in FP16."""
 
 import numpy as np
 import onnxruntime as ort
@@ -8,8 +8,8 @@ from onnx import TensorProto
 
 from export.deployment_module import DeploymentGraph
 from export.onnx.convert import Converted, convert
-from export.onnx.half_weights import round_to_half
-from export.validation_images import Photo
+from export.onnx.fp16_weights import round_to_fp16
+from export.validation_images import RgbImage
 from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
 
 STEM = "network.stem.weight"
@@ -19,12 +19,12 @@ STEM_WEIGHTS = 64 * 3 * 7 * 7  # the one large tensor
 @pytest.fixture(scope="module")
 def rounded() -> DeploymentGraph:
     network = TinyNetwork()
-    round_to_half(network)
+    round_to_fp16(network)
     return DeploymentGraph(network, TASKS, HEIGHT, WIDTH)
 
 
 @pytest.fixture(scope="module")
-def halves(rounded: DeploymentGraph) -> Converted:
+def fp16(rounded: DeploymentGraph) -> Converted:
     return convert(rounded)
 
 
@@ -38,35 +38,35 @@ def test_only_large_weights_are_rounded(rounded: DeploymentGraph, graph: Deploym
     torch.testing.assert_close(rounded.get_parameter(STEM), graph.get_parameter(STEM), rtol=2**-11, atol=1e-7)
 
 
-def test_values_beyond_half_precision_are_not_rounded() -> None:
+def test_values_beyond_fp16_are_not_rounded() -> None:
     network = TinyNetwork()
     with torch.no_grad():
         network.stem.weight[0, 0, 0, 0] = 1e5
     before = network.stem.weight.clone()
-    round_to_half(network)
+    round_to_fp16(network)
     assert torch.equal(network.stem.weight, before)
 
 
-def test_rounded_weights_take_half_the_space(converted: Converted, halves: Converted) -> None:
-    stored = {tensor.name: tensor.data_type for tensor in halves.model.graph.initializer}
-    assert stored[f"{STEM}.half"] == TensorProto.FLOAT16
+def test_rounded_weights_take_half_the_space(converted: Converted, fp16: Converted) -> None:
+    stored = {tensor.name: tensor.data_type for tensor in fp16.model.graph.initializer}
+    assert stored[f"{STEM}.fp16"] == TensorProto.FLOAT16
     assert STEM not in stored
-    assert converted.model.ByteSize() - halves.model.ByteSize() > 0.9 * 2 * STEM_WEIGHTS
-    assert halves.parameters == converted.parameters
+    assert converted.model.ByteSize() - fp16.model.ByteSize() > 0.9 * 2 * STEM_WEIGHTS
+    assert fp16.parameters == converted.parameters
 
 
-def test_weights_that_halves_cannot_hold_stay_as_they_are(converted: Converted) -> None:
+def test_weights_that_fp16_cannot_hold_stay_as_they_are(converted: Converted) -> None:
     assert all(tensor.data_type != TensorProto.FLOAT16 for tensor in converted.model.graph.initializer)
 
 
-def test_storing_halves_changes_no_value(
-    rounded: DeploymentGraph, halves: Converted, photos: dict[str, Photo]
+def test_storing_fp16_changes_no_value(
+    rounded: DeploymentGraph, fp16: Converted, images: dict[str, RgbImage]
 ) -> None:
-    images = np.stack(list(photos.values()))
-    session = ort.InferenceSession(halves.model.SerializeToString())
-    depth, saliency = session.run(["depth", "saliency"], {"image": images})
+    stack = np.stack(list(images.values()))
+    session = ort.InferenceSession(fp16.model.SerializeToString())
+    depth, saliency = session.run(["depth", "saliency"], {"image": stack})
     with torch.inference_mode():
-        wanted = rounded(torch.from_numpy(images))
+        expected = rounded(torch.from_numpy(stack))
     assert depth.dtype == np.float32
-    np.testing.assert_allclose(depth, wanted["depth"].numpy(), rtol=1e-5)
-    np.testing.assert_allclose(saliency, wanted["saliency"].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(depth, expected["depth"].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(saliency, expected["saliency"].numpy(), rtol=1e-5)

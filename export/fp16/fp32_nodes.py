@@ -1,6 +1,6 @@
-"""Parts of a network that stay in float32 when the rest is computed in half precision.
+"""Nodes kept in FP32 when the rest of the network is computed in FP16.
 
-Each island is found from the graph alone (operators, connections, names of parameters), so that any bundle
+Each is found from the graph alone (operators, connections, names of parameters), so that any bundle
 can be converted, whatever checkpoint it came from.
 """
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 
 from export.onnx.nodes import MOVES, SHAPE_READERS, Nodes
 
-HALF_MAX = 65504.0
+FP16_MAX = 65504.0
 """Largest finite float16."""
-HALF_MIN = 2.0**-14
+FP16_MIN = 2.0**-14
 """Smallest normal float16; smaller constants (an epsilon, say) would lose their digits or become zero."""
 HEADROOM = 8
-"""A value that comes within this factor of `HALF_MAX` on any photo stays float32."""
+"""A value that comes within this factor of `FP16_MAX` on any image stays float32."""
 
 _REPRESENTATION = frozenset({"Einsum", "Less", "Mul", "ReduceMean", "ReduceSum", "Resize", "Sigmoid"})
 
@@ -64,7 +64,7 @@ def _depth_head(nodes: Nodes) -> set[int]:
 
 
 def _constants(nodes: Nodes) -> set[int]:
-    """What no photo changes, but for weights that are only moved: position encodings, reference points."""
+    """What no image changes, but for weights that are only moved: position encodings, reference points."""
     weights = set(nodes.constants)
     moved = set()
     for index, node in enumerate(nodes.nodes):
@@ -87,7 +87,7 @@ def _ends(nodes: Nodes) -> set[int]:
     return ends
 
 
-ISLANDS: Mapping[str, Callable[[Nodes], set[int]]] = {
+KEPT_IN_FP32: Mapping[str, Callable[[Nodes], set[int]]] = {
     "layer and group normalisation": _normalisation,
     "softmax": _softmax,
     "sampling locations and GridSample": _sampling,
@@ -97,22 +97,23 @@ ISLANDS: Mapping[str, Callable[[Nodes], set[int]]] = {
     "position encodings": _constants,
     "pre- and post-processing": _ends,
 }
-"""What stays float32 by its nature, by name."""
+"""What stays in FP32 by its nature, by reason."""
 
 
-def find_islands(nodes: Nodes, peaks: Mapping[str, float]) -> dict[str, set[int]]:
-    """The nodes of each of `ISLANDS`, and as ``range`` those whose values do not fit a half.
+def find_fp32_nodes(nodes: Nodes, ranges: Mapping[str, float]) -> dict[str, set[int]]:
+    """The nodes to keep, by reason: `KEPT_IN_FP32`, and ``range`` for values that do not fit FP16.
 
     Args:
         nodes: the float32 graph.
-        peaks: by tensor, the largest magnitude seen on photos and in the weights; see `export.fp16.ranges`.
+        ranges: the activation ranges, by tensor the largest magnitude on images and in weights; see
+            `export.fp16.ranges`.
     """
-    islands = {name: find(nodes) for name, find in ISLANDS.items()}
-    unfit = {name for name, peak in peaks.items() if peak > HALF_MAX / HEADROOM}
-    unfit |= {name for name, peak in peaks.items() if name in nodes.constants and 0 < peak < HALF_MIN}
-    islands["range"] = {
+    kept = {reason: find(nodes) for reason, find in KEPT_IN_FP32.items()}
+    unfit = {name for name, largest in ranges.items() if largest > FP16_MAX / HEADROOM}
+    unfit |= {name for name, largest in ranges.items() if name in nodes.constants and 0 < largest < FP16_MIN}
+    kept["range"] = {
         index
         for index, node in enumerate(nodes.nodes)
         if not unfit.isdisjoint(node.input) or not unfit.isdisjoint(node.output)
     }
-    return islands
+    return kept

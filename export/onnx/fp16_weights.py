@@ -1,4 +1,4 @@
-"""Weights stored in half precision without any loss, for a file of half the size."""
+"""Weights stored in FP16 without any loss, for a file of half the size."""
 
 import numpy as np
 import onnx
@@ -13,10 +13,10 @@ LARGE = 8192
 
 
 @torch.no_grad()
-def round_to_half(network: nn.Module) -> None:
+def round_to_fp16(network: nn.Module) -> None:
     """Round each large parameter, in place, to numbers that float16 holds: 11 significant bits.
 
-    The rounded network is then what is deployed and what parity is judged against. A parameter with values
+    The rounded network is then what is deployed and what parity is evaluated against. A parameter with values
     beyond the range of float16 is left alone.
     """
     for parameter in network.parameters():
@@ -25,29 +25,29 @@ def round_to_half(network: nn.Module) -> None:
             parameter.copy_(rounded)
 
 
-def store_exact_halves(model: onnx.ModelProto) -> None:
+def store_exact_fp16(model: onnx.ModelProto) -> None:
     """Replace each large float32 initializer that float16 holds exactly by that and a Cast back, in place.
 
     Nothing changes in value, and the graph still computes in float32: a runtime folds the casts when it loads
     the model. Call it before an optimizer merges batch normalisation into the weights, which makes them
-    anything but halves.
+    anything but exact.
     """
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             continue
         values = torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        halves = values.half()
-        if values.numel() <= LARGE or not torch.equal(halves.float(), values):
+        fp16 = values.half()
+        if values.numel() <= LARGE or not torch.equal(fp16.float(), values):
             continue
-        name, stored = tensor.name, f"{tensor.name}.half"
-        tensor.CopyFrom(numpy_helper.from_array(halves.numpy(), stored))
+        name, stored = tensor.name, f"{tensor.name}.fp16"
+        tensor.CopyFrom(numpy_helper.from_array(fp16.numpy(), stored))
         casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
     replace_nodes(model, [*casts, *model.graph.node])
 
 
-def load_halves(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of ``model`` whose weights are float32 again: what `store_exact_halves` does, undone."""
+def load_fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` whose weights are float32 again: what `store_exact_fp16` does, undone."""
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     stored = {tensor.name: tensor for tensor in whole.graph.initializer}

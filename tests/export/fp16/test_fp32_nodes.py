@@ -5,9 +5,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from export.errors import ExportError
-from export.fp16.islands import HALF_MAX, find_islands
+from export.fp16.fp32_nodes import FP16_MAX, find_fp32_nodes
 from export.onnx.convert import Converted
-from export.onnx.half_weights import load_halves
+from export.onnx.fp16_weights import load_fp16_weights
 from export.onnx.nodes import Nodes
 
 
@@ -17,19 +17,19 @@ def nodes(deployed: Converted) -> Nodes:
 
 
 @pytest.fixture(scope="module")
-def islands(nodes: Nodes) -> dict[str, set[int]]:
-    return find_islands(nodes, {})
+def kept(nodes: Nodes) -> dict[str, set[int]]:
+    return find_fp32_nodes(nodes, {})
 
 
 def operators(nodes: Nodes, members: set[int]) -> set[str]:
     return {nodes.nodes[index].op_type for index in members}
 
 
-def test_every_island_is_found_and_without_photos_nothing_is_out_of_range(
-    islands: dict[str, set[int]],
+def test_everything_kept_in_fp32_is_found_and_without_images_nothing_is_out_of_range(
+    kept: dict[str, set[int]],
 ) -> None:
-    assert all(members for name, members in islands.items() if name != "range")
-    assert not islands["range"]
+    assert all(members for name, members in kept.items() if name != "range")
+    assert not kept["range"]
 
 
 def test_nodes_say_their_modules(nodes: Nodes) -> None:
@@ -58,18 +58,18 @@ def test_without_names_modules_follow_from_parameters() -> None:
 
 
 def test_sampling_locations_reach_back_to_the_offsets_but_not_into_them(
-    nodes: Nodes, islands: dict[str, set[int]]
+    nodes: Nodes, kept: dict[str, set[int]]
 ) -> None:
-    members = islands["sampling locations and GridSample"]
+    members = kept["sampling locations and GridSample"]
     assert operators(nodes, members) >= {"GridSample", "Add", "Sub", "Div"}
     assert operators(nodes, members).isdisjoint({"MatMul", "Gemm", "Conv"})
 
 
 def test_the_affinity_is_the_product_before_the_softmax_not_the_one_after(
-    nodes: Nodes, islands: dict[str, set[int]]
+    nodes: Nodes, kept: dict[str, set[int]]
 ) -> None:
     products = [
-        nodes.nodes[index] for index in islands["CFM affinity"] if nodes.nodes[index].op_type == "MatMul"
+        nodes.nodes[index] for index in kept["CFM affinity"] if nodes.nodes[index].op_type == "MatMul"
     ]
     assert len(products) == 2  # one a task
     following = {
@@ -78,26 +78,26 @@ def test_the_affinity_is_the_product_before_the_softmax_not_the_one_after(
     assert following <= {"Softmax", "Mul", "Div"}
 
 
-def test_the_gate_of_the_pixel_embeddings(nodes: Nodes, islands: dict[str, set[int]]) -> None:
-    members = islands["R = P * sum M"]
+def test_the_gate_of_the_pixel_embeddings(nodes: Nodes, kept: dict[str, set[int]]) -> None:
+    members = kept["R = P * sum M"]
     assert operators(nodes, members) >= {"Einsum", "ReduceSum", "Mul"}
     assert operators(nodes, members).isdisjoint({"MatMul", "Conv"})
 
 
-def test_the_depth_head_alone(nodes: Nodes, islands: dict[str, set[int]]) -> None:
+def test_the_depth_head_alone(nodes: Nodes, kept: dict[str, set[int]]) -> None:
     convolutions = [
         index
         for index, node in enumerate(nodes.nodes)
         if node.op_type == "Conv" and ".head." in f"{nodes.modules[index]}."
     ]
-    kept = [index for index in convolutions if index in islands["depth head"]]
+    members = [index for index in convolutions if index in kept["depth head"]]
     assert len(convolutions) == 4
-    assert all(".depth.head." in f"{nodes.modules[index]}." for index in kept)
-    assert len(kept) == 2
+    assert all(".depth.head." in f"{nodes.modules[index]}." for index in members)
+    assert len(members) == 2
 
 
-def test_position_encodings_do_not_depend_on_the_photo(nodes: Nodes, islands: dict[str, set[int]]) -> None:
-    members = islands["position encodings"]
+def test_position_encodings_do_not_depend_on_the_image(nodes: Nodes, kept: dict[str, set[int]]) -> None:
+    members = kept["position encodings"]
     assert operators(nodes, members) >= {"Sin", "Cos"}
     assert operators(nodes, members).isdisjoint({"Conv", "GridSample"})
 
@@ -105,19 +105,19 @@ def test_position_encodings_do_not_depend_on_the_photo(nodes: Nodes, islands: di
 def test_values_near_the_limit_keep_who_makes_and_who_reads_them(nodes: Nodes) -> None:
     index = min(nodes.of("Relu"))
     name = nodes.nodes[index].output[0]
-    unfit = find_islands(nodes, {name: HALF_MAX / 4})["range"]
+    unfit = find_fp32_nodes(nodes, {name: FP16_MAX / 4})["range"]
     assert unfit == {index, *nodes.consumers[name]}
-    assert not find_islands(nodes, {name: HALF_MAX / 16})["range"]
+    assert not find_fp32_nodes(nodes, {name: FP16_MAX / 16})["range"]
 
 
-def test_constants_that_a_half_would_flush_keep_their_readers(nodes: Nodes) -> None:
+def test_constants_that_fp16_would_flush_keep_their_readers(nodes: Nodes) -> None:
     name, readers = next((name, nodes.consumers[name]) for name in nodes.constants if nodes.consumers[name])
-    assert find_islands(nodes, {name: 1e-6})["range"] == set(readers)
-    assert not find_islands(nodes, {name: 0.0})["range"]
+    assert find_fp32_nodes(nodes, {name: 1e-6})["range"] == set(readers)
+    assert not find_fp32_nodes(nodes, {name: 0.0})["range"]
 
 
 def test_control_flow_is_refused(deployed: Converted) -> None:
-    model = load_halves(deployed.model)
+    model = load_fp16_weights(deployed.model)
     attribute = model.graph.node[0].attribute.add()
     attribute.name, attribute.type = "body", attribute.GRAPH
     with pytest.raises(ExportError, match="control flow"):
