@@ -1,0 +1,21 @@
+"""The one reader of image files: untrusted bytes to an upright RGB image, within limits.
+
+Every format has a module with a function ``look``: it walks the file without decoding pixels, refuses what
+would take too long, and cuts out the still image, so that nothing else of the file reaches a decoder.
+"""
+
+from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, PILLOW_MAX_PIXELS, ImageLimits
+from mtcp_serve.inference.images.reader import FORMATS, ImageInfo, Photo, decode, measure, read
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "FORMATS",
+    "OVERSIZE",
+    "PILLOW_MAX_PIXELS",
+    "ImageInfo",
+    "ImageLimits",
+    "Photo",
+    "decode",
+    "measure",
+    "read",
+]

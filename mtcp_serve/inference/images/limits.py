@@ -1,0 +1,30 @@
+"""How large an image may be, and how much work it may make."""
+
+from dataclasses import dataclass
+from typing import Final
+
+PILLOW_MAX_PIXELS: Final = 178_956_970
+"""Pillow refuses to open an image of more pixels, whatever the limits allow."""
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """The largest image that is decoded; everything is checked before the pixels are.
+
+    Beside these, a file may have so many parts (segments, chunks, scans, strips, tags) as real files have;
+    the module of each format states its numbers.
+    """
+
+    max_bytes: int = 20 * 2**20
+    """File size, bytes."""
+    max_pixels: int = 2**25
+    """Pixels held in memory. A JPEG may have `OVERSIZE` times as many where it is decoded at reduced size."""
+    max_side: int = 16384
+    """Longer side, pixels."""
+    max_seconds: float = 10.0
+    """Time for AVIF and HEIC, whose work no header tells: their decoder is a process that is then ended."""
+
+
+DEFAULT_LIMITS: Final = ImageLimits()
+OVERSIZE: Final = 4
+"""A JPEG that is decoded at reduced size may have so many times ``max_pixels``: 134 million by default."""

@@ -1,0 +1,183 @@
+"""Untrusted bytes to an upright RGB image, within limits that are checked before any pixel is decoded."""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mtcp_serve.errors import (
+    EmptyImageError,
+    ImageTooLargeError,
+    InvalidImageError,
+    PayloadTooLargeError,
+    RequestError,
+)
+from mtcp_serve.inference.images import bmp, gif, jpeg, png, tiff, webp
+from mtcp_serve.inference.images.exif import focal_lengths, orientation
+from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, ImageLimits
+from mtcp_serve.inference.images.rgb import to_rgb
+from mtcp_serve.inference.images.still import Still
+
+_LOOKS: Final[dict[str, tuple[Callable[[bytes], bool], Callable[[bytes, ImageLimits], Still]]]] = {
+    "JPEG": (lambda head: head.startswith(b"\xff\xd8\xff"), jpeg.look),
+    "PNG": (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), png.look),
+    "WEBP": (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", webp.look),
+    "GIF": (lambda head: head.startswith((b"GIF87a", b"GIF89a")), gif.look),
+    "BMP": (lambda head: head.startswith(b"BM"), bmp.look),
+    "TIFF": (lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), tiff.look),
+}
+FORMATS: Final = tuple(_LOOKS)
+"""The formats that are read, told apart by content, whatever a file's name or Content-Type says."""
+
+_UPRIGHT: Final = {  # EXIF orientation -> what brings the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUARTER_TURNS: Final = range(5, 9)  # orientations that swap width and height
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a file said of itself. ``width`` and ``height`` (pixels) are those of the upright image."""
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    """Pillow's name of the pixel format in the file, such as ``RGB`` or ``CMYK``."""
+    exif_rotated: bool
+    """Whether an EXIF orientation was applied."""
+    animated: bool
+    """Whether there are more frames or pages; only the first was read."""
+    focal: tuple[float, float] | None = None
+    """Focal lengths across and down by the EXIF, pixels of the upright image."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded image: ``image`` is upright RGB and may be smaller than ``info`` says (see `decode`)."""
+
+    image: Image.Image
+    info: ImageInfo
+
+    def resized(self, height: int, width: int) -> NDArray[np.uint8]:
+        """The image stretched to ``[height, width, 3]`` uint8 RGB, area-averaged where it shrinks."""
+        size = (width, height)
+        image = self.image
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        return np.asarray(image)
+
+
+def read(path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None) -> Photo:
+    """`decode` the file at ``path``.
+
+    Raises:
+        OSError: the file cannot be read.
+        RequestError: what `decode` raises.
+    """
+    size = Path(path).stat().st_size
+    if size > limits.max_bytes:
+        raise PayloadTooLargeError(f"the image has {size} bytes, the limit is {limits.max_bytes}")
+    return decode(Path(path).read_bytes(), limits, enough)
+
+
+def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None) -> Photo:
+    """Decode ``data``, apply its EXIF orientation, and bring any pixel format to RGB (alpha over white).
+
+    With ``enough`` (pixels) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides
+    keep at least that many pixels; that is several times faster where an image is much larger than needed,
+    and allows for `OVERSIZE` times ``limits.max_pixels``. ``info`` has the size before that.
+
+    An orientation in XMP does not count, nor do colour profiles.
+
+    Raises:
+        EmptyImageError: there are no bytes.
+        PayloadTooLargeError: there are more bytes than ``limits.max_bytes``.
+        ImageTooLargeError: the header announces more pixels or a longer side than the limits, or the file
+            has so many parts that decoding would take too long.
+        InvalidImageError: not one of `FORMATS`, damaged, cut short, or of a kind that is not supported.
+    """
+    still = _look(data, limits, enough is not None)
+    try:
+        return _load(still, limits, enough)
+    except (MemoryError, RequestError):
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen types on damaged files
+        raise InvalidImageError(f"the {still.format} image is damaged or cut short") from error
+
+
+def measure(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Width and height (pixels) that the header of ``data`` announces, before EXIF orientation.
+
+    Raises:
+        RequestError: what `decode` raises before it decodes pixels.
+    """
+    still = _look(data, limits, False)
+    return still.width, still.height
+
+
+def _look(data: bytes, limits: ImageLimits, reducible: bool) -> Still:
+    """The still image of the file, found within the limits."""
+    if not data:
+        raise EmptyImageError("the image has 0 bytes")
+    if len(data) > limits.max_bytes:
+        raise PayloadTooLargeError(f"the image has {len(data)} bytes, the limit is {limits.max_bytes}")
+    head = data[:16]
+    for format, (matches, look) in _LOOKS.items():
+        if matches(head):
+            try:
+                still = look(data, limits)
+            except (LookupError, struct.error, ValueError) as error:
+                raise InvalidImageError(f"the {format} image's header is damaged or cut short") from error
+            _check_size(still.format, still.width, still.height, limits, reducible)
+            return still
+    raise InvalidImageError("the bytes are not an image in a format that this server reads")
+
+
+def _check_size(format: str, width: int, height: int, limits: ImageLimits, reducible: bool) -> None:
+    if width < 1 or height < 1:
+        raise InvalidImageError(f"the {format} image's header is damaged: {width} x {height} pixels")
+    most = limits.max_pixels * (OVERSIZE if reducible and format == "JPEG" else 1)
+    if width * height > most:
+        raise ImageTooLargeError(
+            f"the image is {width} x {height} = {width * height} pixels, the limit is {most}"
+        )
+    if max(width, height) > limits.max_side:
+        raise ImageTooLargeError(
+            f"the image is {width} x {height} pixels, the limit of a side is {limits.max_side}"
+        )
+
+
+def _load(still: Still, limits: ImageLimits, enough: int | None) -> Photo:
+    """Decode the pixels."""
+    with still.open() as image:
+        if image.size != (still.width, still.height):
+            raise InvalidImageError(f"the {still.format} image's header is damaged: it has two sizes")
+        mode = image.mode
+        if enough is not None:
+            image.draft(None, (enough, enough))
+            _check_size(still.format, *image.size, limits, False)
+        image.load()
+        rgb = to_rgb(image)
+    width, height = still.width, still.height
+    focal = focal_lengths(still.exif, width, height)
+    turned = orientation(still.exif)
+    if turned in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[turned])
+        if turned in _QUARTER_TURNS:
+            width, height = height, width
+            focal = focal and focal[::-1]
+    info = ImageInfo(width, height, still.format, mode, turned in _UPRIGHT, still.animated, focal)
+    return Photo(rgb, info)
