@@ -1,8 +1,8 @@
 """A server under a closed loop of clients: ``python -m benchmarks.load --clients 64 --seconds 60``.
 
 Each client sends a photo, waits for the answer, and sends the next; after a 429 or 503 it waits as long as
-``Retry-After`` says. More clients than the server works on and lets wait (``--concurrency``, ``--queue``) are
-an overload; ``--clients 2 --seconds 600`` is ten minutes at capacity.
+``Retry-After`` says. More clients than the server works on and lets wait (``--concurrency``,
+``--queue-size``) are an overload; ``--clients 2 --seconds 600`` is ten minutes at capacity.
 
 Prints JSON:
 
@@ -121,11 +121,11 @@ def main(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
     threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
     concurrency: Annotated[int, typer.Option(help="The server's.")] = 2,
-    queue: Annotated[int, typer.Option(help="The server's.")] = 32,
-    deadline: Annotated[float, typer.Option(help="The server's, seconds.")] = 30.0,
+    queue_size: Annotated[int, typer.Option(help="The server's.")] = 32,
+    deadline_s: Annotated[float, typer.Option(help="The server's, seconds.")] = 30.0,
 ) -> None:
     """Start a server, load it, and print what happened."""
-    bounds = {"--concurrency": concurrency, "--queue": queue, "--deadline": deadline}
+    bounds = {"--concurrency": concurrency, "--queue-size": queue_size, "--deadline-s": deadline_s}
     options = [str(part) for option in bounds.items() for part in option]
     where = machine(threads)
     with gateway(bundle, threads, *options) as server:
@@ -136,15 +136,15 @@ def main(
     answered = len(load.seconds) / load.elapsed
     verdict = {
         "only_200_and_429": set(load.statuses) <= {200, 429} and not load.errors,
-        "queue_bounded": load.queue <= queue,
-        "within_deadline": bool(shares[2] <= deadline),
+        "queue_bounded": load.queue <= queue_size,
+        "within_deadline": bool(shares[2] <= deadline_s),
     }
     report = {
         "machine": where,
         "clients": clients,
         "seconds": seconds,
         "query": query,
-        "server": {"concurrency": concurrency, "queue": queue, "deadline_s": deadline},
+        "server": {"concurrency": concurrency, "queue_size": queue_size, "deadline_s": deadline_s},
         "statuses": dict(sorted(load.statuses.items())),
         "transport_errors": dict(load.errors),
         "offered_per_s": round(offered, 2),

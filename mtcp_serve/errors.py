@@ -188,14 +188,16 @@ class PayloadTooLargeError(RequestError):
     status = 413
     code = "payload_too_large"
     close = True
-    default_hint = "send less, or raise MTCP_MAX_BYTES (a photo) or MTCP_BATCH_BYTES (a batch) on the server"
+    default_hint = (
+        "send less, or raise MTCP_MAX_BYTES (a photo) or MTCP_MAX_BATCH_BYTES (a batch) on the server"
+    )
 
 
 class TooManyPhotosError(PayloadTooLargeError):
     """The batch has more photos than the server takes in one request."""
 
     code = "too_many_photos"
-    default_hint = "send several requests, or raise MTCP_BATCH_PHOTOS on the server"
+    default_hint = "send several requests, or raise MTCP_MAX_BATCH_IMAGES on the server"
 
 
 class ImageTooLargeError(RequestError):

@@ -21,7 +21,7 @@ Maps = dict[str, NDArray[np.float64]]
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(threads=1))) as client:
+    with TestClient(create_app(Settings(intra_op_threads=1))) as client:
         yield client
 
 

@@ -26,7 +26,17 @@ class Gateway:
 @contextmanager
 def gateway(bundle: Path, threads: int, *options: str) -> Iterator[Gateway]:
     """Serve ``bundle`` while the block lasts; ``options`` go to ``mtcp-serve serve``."""
-    serve = ["-m", "mtcp_serve", "serve", "--bundle", str(bundle), "--port", "0", "--threads", str(threads)]
+    serve = [
+        "-m",
+        "mtcp_serve",
+        "serve",
+        "--bundle",
+        str(bundle),
+        "--port",
+        "0",
+        "--intra-op-threads",
+        str(threads),
+    ]
     command = [sys.executable, *serve, *options]
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

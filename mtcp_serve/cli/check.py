@@ -1,39 +1,50 @@
 """``mtcp-serve check``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtcp_serve.cli.common import NOTHING_DONE, SOME_FAILED, ThreadsOption, fail, plain
+from mtcp_serve.cli.common import OLD_THREADS, OldThreadsOption, ThreadsOption, fail, plain, take_old
+from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import RequestError
 
 
 def check(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False)],
-    photo: Annotated[
+    image: Annotated[
         Path | None,
-        typer.Option(help="Photo to run; a drawn picture unless given.", exists=True, dir_okay=False),
+        typer.Option(help="Image to run; a drawn one unless given.", exists=True, dir_okay=False),
     ] = None,
-    threads: ThreadsOption = None,
+    intra_op_threads: ThreadsOption = None,
+    photo: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, hidden=True)] = None,
+    threads: OldThreadsOption = None,
 ) -> None:
-    """Check a bundle: manifest, hashes, opset, nodes, graph, and the maps of a photo. On the CPU.
+    """Check a bundle: manifest, hashes, opset, nodes, graph, and the maps of an image. On the CPU.
 
-    Exit status 0: all is well; 1: something is not; 2: the photo cannot be used.
+    Exit status 0: all is well; 1: something is not; 2: the image cannot be used.
     """
     from mtcp_serve.offline.check import check_bundle
 
-    colours = {"ok": "green", "failed": "bold red", "not run": "yellow"}
+    given: dict[str, Any] = {
+        "image": image,
+        "photo": photo,
+        "intra_op_threads": intra_op_threads,
+        "threads": threads,
+    }
+    take_old(given, {"photo": ("--photo", "image"), **OLD_THREADS})
+    image, threads = given["image"], given["intra_op_threads"]
+    colors = {"ok": "green", "failed": "bold red", "not run": "yellow"}
     table = Table("check", "result", "found", box=None)
     failed = False
     try:
-        for row in check_bundle(bundle, photo.read_bytes() if photo else None, threads or 0):
+        for row in check_bundle(bundle, image.read_bytes() if image else None, threads or 0):
             failed |= row.status != "ok"
-            table.add_row(row.check, f"[{colours[row.status]}]{row.status}[/]", plain(row.detail))
+            table.add_row(row.check, f"[{colors[row.status]}]{row.status}[/]", plain(row.detail))
     except (RequestError, OSError) as error:
-        fail(f"{photo}: {error}", NOTHING_DONE)
+        fail(f"{image}: {error}", ExitStatus.NOTHING_DONE)
     Console(soft_wrap=True).print(table)
     if failed:
-        raise typer.Exit(SOME_FAILED)
+        raise typer.Exit(ExitStatus.SOME_FAILED)

@@ -1,22 +1,23 @@
 """What the commands share: options, settings, engines, and how they fail."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import BundleError, BundleNotFoundError
+from mtcp_serve.server.renamed import RenamedWarning, renaming
 from mtcp_serve.server.settings import Settings
 
 if TYPE_CHECKING:
     from mtcp_serve.engines.base import Engine
 
-SOME_FAILED = 1
-NOTHING_DONE = 2
-INTERRUPTED = 130
 BUNDLE_HINT = "A bundle is a folder with manifest.json and model.onnx; pass its path, or set MTCP_BUNDLE."
 
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
@@ -24,10 +25,10 @@ _SPELLED = {code: f"\\x{code:02x}" for code in _CONTROLS if chr(code) != "\n"}
 ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def option(name: str, *flags: str) -> Any:
+def option(name: str, *flags: str, panel: str | None = None) -> Any:
     """A command line option for the setting ``name``, with its description and default.
 
-    Where the option is not called as the setting, the help names the environment variable.
+    It is called as the setting; ``flags`` are further names. In the help it stands in ``panel``.
     """
     field = Settings.model_fields[name]
     default = "the one in the package" if name == "bundle" else field.default
@@ -35,21 +36,38 @@ def option(name: str, *flags: str) -> Any:
         default = "none"
     elif isinstance(default, bool):
         default = "on" if default else "off"
-    same = flags[0].split("/")[0] == "--" + name.replace("_", "-")
-    variable = "" if same else f" In the environment: MTCP_{name.upper()}."
-    return typer.Option(*flags, help=f"{field.description}{variable} Default: {default}.", show_default=False)
+    return typer.Option(
+        flag(name, switch=field.annotation is bool),
+        *flags,
+        help=f"{field.description} Default: {default}.",
+        show_default=False,
+        rich_help_panel=panel,
+    )
 
 
-BundleOption = Annotated[list[Path] | None, option("bundle", "--bundle", "-b")]
-EngineOption = Annotated[str | None, option("engine", "--engine")]
-ProviderOption = Annotated[str | None, option("provider", "--provider")]
-ThreadsOption = Annotated[int | None, option("threads", "--threads")]
+def flag(name: str, switch: bool = False) -> str:
+    """The option of the setting ``name``; a switch has one to turn it off as well."""
+    plain = name.replace("_", "-")
+    return f"--{plain}/--no-{plain}" if switch else f"--{plain}"
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Print ``message`` as an error and end with the exit status ``code``."""
+def old_option(*flags: str) -> Any:
+    """An option of the version before, which works and is not in the help."""
+    return typer.Option(*flags, hidden=True)
+
+
+BundleOption = Annotated[list[Path] | None, option("bundle", "-b")]
+EngineOption = Annotated[str | None, option("engine")]
+ProviderOption = Annotated[str | None, option("provider")]
+ThreadsOption = Annotated[int | None, option("intra_op_threads")]
+OldThreadsOption = Annotated[int | None, old_option("--threads")]
+OLD_THREADS: Final = {"threads": ("--threads", "intra_op_threads")}
+
+
+def fail(message: str, status: ExitStatus) -> NoReturn:
+    """Print ``message`` as an error and end with ``status``."""
     ERRORS.print(f"[bold red]error:[/] {plain(message)}")
-    raise typer.Exit(code)
+    raise typer.Exit(status)
 
 
 def plain(text: object) -> str:
@@ -60,13 +78,41 @@ def plain(text: object) -> str:
     return escape(str(text).translate(_SPELLED))
 
 
-def read_settings(**given: object) -> Settings:
-    """The settings of the environment, with those options that were given."""
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        fail(faults, NOTHING_DONE)
+def take_old(given: dict[str, Any], old: Mapping[str, tuple[str, str]]) -> None:
+    """Move what was given by an old option to the setting that it has become, and say so.
+
+    ``old`` has, by the parameter of the command, the option and the setting.
+    """
+    for parameter, (spelled, name) in old.items():
+        value = given.pop(parameter, None)
+        if value is None:
+            continue
+        if given.get(name) is not None:
+            fail(
+                f"{spelled} is the old name of {flag(name)}; give {flag(name)} only", ExitStatus.NOTHING_DONE
+            )
+        given[name] = value
+        say_notice(renaming(spelled, flag(name)))
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings of the environment, with those options that were given; old variables are told of."""
+    known = {name: value for name, value in given.items() if value is not None}
+    with warnings.catch_warnings(record=True) as notices:
+        warnings.simplefilter("always", RenamedWarning)
+        try:
+            return Settings(**known)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            fail(faults, ExitStatus.NOTHING_DONE)
+        finally:
+            for warning in notices:
+                say_notice(str(warning.message))
+
+
+def say_notice(text: str) -> None:
+    """Print what works, and will not for ever."""
+    ERRORS.print(f"[yellow]notice:[/] {plain(text)}")
 
 
 def load(settings: Settings) -> "list[Engine]":
@@ -76,6 +122,6 @@ def load(settings: Settings) -> "list[Engine]":
     try:
         return load_engines(settings)
     except BundleNotFoundError as error:
-        fail(f"{error}\n{BUNDLE_HINT}", NOTHING_DONE)
+        fail(f"{error}\n{BUNDLE_HINT}", ExitStatus.NOTHING_DONE)
     except BundleError as error:
-        fail(str(error), NOTHING_DONE)
+        fail(str(error), ExitStatus.NOTHING_DONE)

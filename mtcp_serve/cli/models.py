@@ -11,7 +11,8 @@ from rich.table import Table
 from mtcp_serve.bundle import BUNDLES
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MANIFEST_FILE
-from mtcp_serve.cli.common import BUNDLE_HINT, NOTHING_DONE, fail, plain
+from mtcp_serve.cli.common import BUNDLE_HINT, fail, plain
+from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import BundleError
 
 
@@ -27,11 +28,11 @@ def models(
     """List bundles: model, tasks, input size, weights."""
     folders = bundles or sorted(path.parent for path in BUNDLES.glob(f"*/{MANIFEST_FILE}"))
     if not folders:
-        fail(f"this installation has no bundle in {BUNDLES}. {BUNDLE_HINT}", NOTHING_DONE)
+        fail(f"this installation has no bundle in {BUNDLES}. {BUNDLE_HINT}", ExitStatus.NOTHING_DONE)
     try:
         found = [(bundle, bundle.graph().stat().st_size) for bundle in map(Bundle.open, folders)]
     except (BundleError, OSError) as error:
-        fail(str(error), NOTHING_DONE)
+        fail(str(error), ExitStatus.NOTHING_DONE)
     if as_json:
         typer.echo(json.dumps([_entry(*each) for each in found], indent=2))
     else:

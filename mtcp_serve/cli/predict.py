@@ -2,22 +2,25 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mtcp_serve.cli.common import (
     ERRORS,
-    NOTHING_DONE,
+    OLD_THREADS,
     BundleOption,
     EngineOption,
+    OldThreadsOption,
     ProviderOption,
     ThreadsOption,
     fail,
     load,
     read_settings,
+    take_old,
 )
 from mtcp_serve.cli.completion import complete_task, complete_tasks
+from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import BundleError, UnknownTaskError
 
 if TYPE_CHECKING:
@@ -91,7 +94,8 @@ def predict(
     ] = False,
     engine: EngineOption = None,
     provider: ProviderOption = None,
-    threads: ThreadsOption = None,
+    intra_op_threads: ThreadsOption = None,
+    threads: OldThreadsOption = None,
 ) -> None:
     """Write the maps of photos and videos.
 
@@ -112,9 +116,17 @@ def predict(
         found = collect(inputs, out, recursive)
         camera = CameraRequest.parse(fov_x, focal_px, intrinsics)
     except (InputError, CameraError) as error:
-        fail(str(error), NOTHING_DONE)
+        fail(str(error), ExitStatus.NOTHING_DONE)
     _check_video(found)
-    settings = read_settings(bundle=bundle, engine=engine, provider=provider, threads=threads)
+    given: dict[str, Any] = {
+        "bundle": bundle,
+        "engine": engine,
+        "provider": provider,
+        "intra_op_threads": intra_op_threads,
+        "threads": threads,
+    }
+    take_old(given, OLD_THREADS)
+    settings = read_settings(**given)
     names = None if tasks is None else [name.strip() for name in tasks.split(",")]
     engines = load(settings)
     try:
@@ -122,7 +134,7 @@ def predict(
         film = _film(models, video or [], overlay or [], every)
         wanted = Wanted(models.select(names), size, arrays, overview, film, overwrite, camera)
     except (BundleError, UnknownTaskError) as error:
-        fail(str(error), NOTHING_DONE)
+        fail(str(error), ExitStatus.NOTHING_DONE)
     _say_what_is_left_out(found)
     raise typer.Exit(Work(found.items, wanted, settings.image_limits).run())
 
@@ -135,7 +147,7 @@ def _check_video(found: "Inputs") -> None:
         except ImportError as error:
             fail(
                 f"{videos[0]} is a video; pip install 'mtcp-serve[video]' brings what reads it ({error})",
-                NOTHING_DONE,
+                ExitStatus.NOTHING_DONE,
             )
 
 
@@ -147,11 +159,12 @@ def _film(models: "Models", video: list[str], overlay: list[str], every: int) ->
         match = _LAYER.fullmatch(text)
         if match is None or float(match[2] or _OPACITY) == 0:
             fail(
-                f"--overlay {text}: give TASK or TASK:OPACITY, the opacity above 0 and up to 1", NOTHING_DONE
+                f"--overlay {text}: give TASK or TASK:OPACITY, the opacity above 0 and up to 1",
+                ExitStatus.NOTHING_DONE,
             )
         layers += [Layer(choice, float(match[2] or _OPACITY)) for choice in models.select([match[1]])]
     if len({layer.name for layer in layers}) != len(layers):
-        fail("--overlay names a task twice; their films would overwrite each other", NOTHING_DONE)
+        fail("--overlay names a task twice; their films would overwrite each other", ExitStatus.NOTHING_DONE)
     return Film(tuple(layers), every)
 
 

@@ -2,7 +2,8 @@
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mtcp_serve.cli.common import ERRORS, INTERRUPTED, SOME_FAILED, plain
+from mtcp_serve.cli.common import ERRORS, plain
+from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.inference.images import ImageLimits
 from mtcp_serve.offline.inputs import Item
 from mtcp_serve.offline.runner import Outcome, predict_files
@@ -34,13 +35,13 @@ class Work:
         except NoRoomError as error:
             ERRORS.print(f"[bold red]error:[/] {plain(error)}")
             self._sum_up("stopped")
-            return SOME_FAILED
+            return ExitStatus.SOME_FAILED
         except KeyboardInterrupt:
             self._sum_up("interrupted")
-            return INTERRUPTED
+            return ExitStatus.INTERRUPTED
         if len(self._items) > 1:
             self._sum_up("finished")
-        return SOME_FAILED if self._failed else 0
+        return ExitStatus.SOME_FAILED if self._failed else 0
 
     async def _run(self) -> None:
         bar = self._bars.add_task("files", total=len(self._items))

@@ -1,59 +1,76 @@
-"""``mtcp-serve serve``."""
+"""``mtcp-serve serve``: an option for every setting, made of `mtcp_serve.server.settings.Settings`."""
 
-from pathlib import Path
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
-from mtcp_serve.cli.common import (
-    ERRORS,
-    NOTHING_DONE,
-    BundleOption,
-    EngineOption,
-    ProviderOption,
-    ThreadsOption,
-    fail,
-    load,
-    option,
-    read_settings,
-)
+from mtcp_serve.cli.common import ERRORS, fail, flag, load, old_option, option, read_settings, take_old
+from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import SettingsError
+from mtcp_serve.server.renamed import RENAMED
+from mtcp_serve.server.settings import Settings
+
+PANELS: Final = {
+    "Models": (
+        "bundle",
+        "engine",
+        "provider",
+        "intra_op_threads",
+        "triton",
+        "triton_ca",
+    ),
+    "Address": ("host", "port", "root_path", "grpc_port"),
+    "Who may ask": (
+        "api_keys_file",
+        "tls_cert",
+        "tls_key",
+        "tls_client_ca",
+        "cors_origin",
+    ),
+    "Scheduling": (
+        "max_batch_size",
+        "max_queue_delay_ms",
+        "concurrency",
+        "queue_size",
+        "deadline_s",
+        "max_concurrent_uploads",
+        "upload_s",
+    ),
+    "Limits of images and bodies": (
+        "max_bytes",
+        "max_pixels",
+        "max_side",
+        "max_batch_images",
+        "max_batch_bytes",
+        "max_form_fields",
+    ),
+    "Limits of connections": (
+        "max_header_bytes",
+        "header_s",
+        "max_discarded_bytes",
+        "send_s",
+        "grpc_keepalive_s",
+        "grpc_keepalive_timeout_s",
+    ),
+    "Logs and traces": ("log_level", "log_format", "traces"),
+}
+"""The settings that are options, as the help groups them; the others are secrets, of the environment only."""
+_ALIASES: Final = {"bundle": ("-b",)}
+_OLD: Final = {old: (flag(old), new) for old, new in RENAMED.items()} | {
+    "micro_batch_delay_ms": ("--micro-batch-delay", "max_queue_delay_ms"),
+    "deadline": ("--deadline", "deadline_s"),
+    "upload_time": ("--upload-time", "upload_s"),
+}
+"""Options of the version before, by parameter: how they are spelled, and their settings."""
 
 
-def serve(
-    bundle: BundleOption = None,
-    triton: Annotated[list[str] | None, option("triton", "--triton")] = None,
-    triton_ca: Annotated[Path | None, option("triton_ca", "--triton-ca")] = None,
-    host: Annotated[str | None, option("host", "--host")] = None,
-    port: Annotated[int | None, option("port", "--port")] = None,
-    root_path: Annotated[str | None, option("root_path", "--root-path")] = None,
-    grpc_port: Annotated[int | None, option("grpc_port", "--grpc-port")] = None,
-    api_keys_file: Annotated[Path | None, option("api_keys_file", "--api-keys-file")] = None,
-    tls_cert: Annotated[Path | None, option("tls_cert", "--tls-cert")] = None,
-    tls_key: Annotated[Path | None, option("tls_key", "--tls-key")] = None,
-    tls_client_ca: Annotated[Path | None, option("tls_client_ca", "--tls-client-ca")] = None,
-    cors_origin: Annotated[list[str] | None, option("cors_origin", "--cors-origin")] = None,
-    engine: EngineOption = None,
-    provider: ProviderOption = None,
-    threads: ThreadsOption = None,
-    micro_batch: Annotated[int | None, option("micro_batch", "--micro-batch")] = None,
-    micro_batch_delay_ms: Annotated[
-        float | None, option("micro_batch_delay_ms", "--micro-batch-delay")
-    ] = None,
-    concurrency: Annotated[int | None, option("concurrency", "--concurrency")] = None,
-    queue: Annotated[int | None, option("queue", "--queue")] = None,
-    deadline_s: Annotated[float | None, option("deadline_s", "--deadline")] = None,
-    uploads: Annotated[int | None, option("uploads", "--uploads")] = None,
-    upload_s: Annotated[float | None, option("upload_s", "--upload-time")] = None,
-    max_bytes: Annotated[int | None, option("max_bytes", "--max-bytes")] = None,
-    max_pixels: Annotated[int | None, option("max_pixels", "--max-pixels")] = None,
-    max_side: Annotated[int | None, option("max_side", "--max-side")] = None,
-    batch_photos: Annotated[int | None, option("batch_photos", "--batch-photos")] = None,
-    batch_bytes: Annotated[int | None, option("batch_bytes", "--batch-bytes")] = None,
-    traces: Annotated[bool | None, option("traces", "--traces/--no-traces")] = None,
-    log_level: Annotated[str | None, option("log_level", "--log-level")] = None,
-    log_format: Annotated[str | None, option("log_format", "--log-format")] = None,
-) -> None:
-    """Serve bundles over HTTP until interrupted. SIGTERM finishes what was accepted, SIGHUP reloads."""
-    settings = read_settings(**locals())
+def _serve(**given: Any) -> None:
+    """Serve bundles over HTTP until interrupted. SIGTERM finishes what was accepted, SIGHUP reloads.
+
+    Every option is an environment variable too: MTCP_PORT is --port.
+    """
+    settings = read_settings(**given)
     engines = load(settings)
     from mtcp_serve.inference.registry import describe_engine
     from mtcp_serve.server.app import create_app
@@ -66,7 +83,50 @@ def serve(
     try:
         server = Server(create_app(settings, engines), settings)
     except ImportError as error:
-        fail(f"{error}; pip install 'mtcp-serve[otel,triton]' brings what is missing", NOTHING_DONE)
+        fail(f"{error}; pip install 'mtcp-serve[otel,triton]' brings what is missing", ExitStatus.CANNOT_HERE)
     except SettingsError as error:
-        fail(str(error), NOTHING_DONE)
+        fail(str(error), ExitStatus.NOTHING_DONE)
     server.run()
+
+
+def _annotation(name: str, *declared: Any) -> Any:
+    """The type of an option for the setting ``name``: a list where several may be given."""
+    kind: Any = Settings.model_fields[name].annotation
+    if get_origin(kind) is tuple:
+        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+    elif get_origin(kind) is Literal:
+        kind = str  # the settings say what it may be
+    return Annotated[kind | None, *declared]
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """An option for every setting of `PANELS`, and the old ones."""
+    options = {
+        name: _annotation(name, option(name, *_ALIASES.get(name, ()), panel=panel))
+        for panel, names in PANELS.items()
+        for name in names
+    }
+    for old, (spelled, new) in _OLD.items():
+        options[old] = _annotation(new, old_option(spelled))
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in options.items()
+    ]
+
+
+def _command() -> Callable[..., None]:
+    """`_serve` with the options in its signature, where typer looks for them."""
+
+    @wraps(_serve)
+    def serve(**given: Any) -> None:
+        take_old(given, _OLD)
+        _serve(**given)
+
+    parameters = _parameters()
+    serve.__name__ = "serve"
+    serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    serve.__annotations__ = {each.name: each.annotation for each in parameters}
+    return serve
+
+
+serve = _command()

@@ -1,26 +1,34 @@
-"""HTTP/1.1 as uvicorn reads it, and what it leaves open: slow heads, bad ones, answers before the body."""
+"""HTTP/1.1 as uvicorn reads it, and what it leaves open: slow heads, bad ones, responses before the body."""
 
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mtcp_serve.errors import InvalidRequestError
 from mtcp_serve.server.security.headers import EVERYWHERE
+from mtcp_serve.server.settings import Settings
 
-HEAD_S = 10.0
-"""Seconds that the head of a request may take; then the connection is closed."""
-HEAD_BYTES = 32 * 1024
-"""Longest head (bytes); a longer one is answered 400."""
 
-REST_BYTES = 64 * 2**20
-"""Bytes of a body that are passed over after its answer; then the connection is cut."""
+@dataclass(frozen=True)
+class HttpLimits:
+    """What a connection may take; see the settings of the same names."""
 
-SEND_S = 30.0
-"""Seconds in which a client must take what is ready to be sent; then the connection is cut."""
+    max_header_bytes: int
+    header_s: float
+    max_discarded_bytes: int
+    send_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The limits that the settings set."""
+        return cls(
+            settings.max_header_bytes, settings.header_s, settings.max_discarded_bytes, settings.send_s
+        )
 
 
 class _Transport:
@@ -41,15 +49,19 @@ class _Transport:
 class BoundedHttp(H11Protocol):
     """uvicorn's protocol; a client that sends a head slowly, or none, does not hold a connection for ever.
 
-    Nor does one that goes on with a body after its answer: what nobody reads has the time of a head, and
-    `REST_BYTES`. A connection that the answer ends is not closed before: the system would throw the answer
-    away with the body, and the client, or a proxy, would see nothing but a broken connection.
+    Nor does one that goes on with a body after its response: what nobody reads has the time of a head, and a
+    limit in bytes. A connection that the response ends is not closed before: the system would throw the
+    response away with the body, and the client, or a proxy, would see nothing but a broken connection.
     """
 
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _lingers = False
-    _passed_over = 0
+    _discarded = 0
+
+    def __init__(self, *arguments: Any, limits: HttpLimits, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._limits = limits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
@@ -59,8 +71,8 @@ class BoundedHttp(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Read; after a head or its first part the time starts or ends."""
         if self._unread:
-            self._passed_over += len(data)
-        if self._passed_over > REST_BYTES:
+            self._discarded += len(data)
+        if self._discarded > self._limits.max_discarded_bytes:
             self.transport.abort()
         elif self._lingers:
             self._discard(data)
@@ -71,7 +83,7 @@ class BoundedHttp(H11Protocol):
     def on_response_complete(self) -> None:
         """Wait for the next head, or for the rest of a body that was answered early."""
         super().on_response_complete()
-        self._passed_over = 0
+        self._discarded = 0
         if self._lingers:
             self._unset_keepalive_if_required()  # nothing is kept alive: the time is ours
         if self._unread:
@@ -86,7 +98,7 @@ class BoundedHttp(H11Protocol):
     def pause_writing(self) -> None:
         """Wait for the client to read."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(SEND_S, self.transport.abort)
+        self._stalled = self.loop.call_later(self._limits.send_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on."""
@@ -95,7 +107,8 @@ class BoundedHttp(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer a head that is no HTTP in the shape of every error."""
-        error = InvalidRequestError(f"{msg.rstrip('.')}, or its head is longer than {HEAD_BYTES} bytes")
+        limit = self._limits.max_header_bytes
+        error = InvalidRequestError(f"{msg.rstrip('.')}, or its head is longer than {limit} bytes")
         body = json.dumps(error.body()).encode()
         headers = [
             ("Content-Type", "application/json"),
@@ -144,7 +157,7 @@ class BoundedHttp(H11Protocol):
         if not waiting or self.transport.is_closing():
             self._unwatch()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
+            self._deadline = self.loop.call_later(self._limits.header_s, self.transport.close)
 
     def _unstall(self) -> None:
         if self._stalled is not None:

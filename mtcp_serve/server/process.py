@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from mtcp_serve.errors import BundleError, SettingsError
-from mtcp_serve.server.http_protocol import HEAD_BYTES, BoundedHttp
+from mtcp_serve.server.http_protocol import BoundedHttp, HttpLimits
 from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.service import Service
@@ -45,9 +45,9 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                http=BoundedHttp,
+                http=partial(BoundedHttp, limits=HttpLimits.of(settings)),  # type: ignore[arg-type]
                 ws="none",
-                h11_max_incomplete_event_size=HEAD_BYTES,
+                h11_max_incomplete_event_size=settings.max_header_bytes,
                 timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 1,
                 **({} if tls is None else tls.for_uvicorn()),
             )

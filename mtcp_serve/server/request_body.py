@@ -18,7 +18,6 @@ from mtcp_serve.errors import (
 FIELD = "image"
 """Name of the multipart field."""
 _FORM = "multipart/form-data"
-_PARTS = 64  # fields other than photos that a form may have
 _FRAMING = 64 * 1024  # bytes that multipart headers and boundaries may add
 
 
@@ -30,7 +29,7 @@ class Upload:
     data: bytearray = field(default_factory=bytearray)
 
 
-async def read_image(request: Request, max_bytes: int) -> bytes:
+async def read_image(request: Request, max_bytes: int, max_fields: int) -> bytes:
     """The bytes of the photo; at most ``max_bytes`` (and some framing) are read from the connection.
 
     Raises:
@@ -42,7 +41,7 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     """
     media_type = _media_type(request)
     if media_type == _FORM:
-        form = await _read_form(request, max_bytes + _FRAMING, max_bytes, 1)
+        form = await _read_form(request, max_bytes + _FRAMING, max_bytes, 1, max_fields)
         data = bytes(form.images[0].data)
         if len(data) > max_bytes:
             raise PayloadTooLargeError(f"the image has more than {max_bytes} bytes, which is the limit")
@@ -55,7 +54,9 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     return data
 
 
-async def read_images(request: Request, max_photos: int, max_body: int, max_bytes: int) -> list[Upload]:
+async def read_images(
+    request: Request, max_photos: int, max_body: int, max_bytes: int, max_fields: int
+) -> list[Upload]:
     """The photos of a form, in order; one of more than ``max_bytes`` bytes is kept one byte too long.
 
     Raises:
@@ -66,7 +67,7 @@ async def read_images(request: Request, max_photos: int, max_body: int, max_byte
     """
     if _media_type(request) != _FORM:
         raise _unsupported(_media_type(request), "send multipart/form-data with several fields 'image'")
-    return (await _read_form(request, max_body, max_bytes, max_photos)).images
+    return (await _read_form(request, max_body, max_bytes, max_photos, max_fields)).images
 
 
 def _media_type(request: Request) -> str:
@@ -114,8 +115,10 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(data)
 
 
-async def _read_form(request: Request, max_body: int, max_bytes: int, max_photos: int) -> "_Form":
-    form = _Form(request.headers["content-type"], max_bytes, max_photos + _PARTS)
+async def _read_form(
+    request: Request, max_body: int, max_bytes: int, max_photos: int, max_fields: int
+) -> "_Form":
+    form = _Form(request.headers["content-type"], max_bytes, max_photos + max_fields)
     try:
         parser = MultipartParser(
             form.boundary,

@@ -37,8 +37,8 @@ class Service:
         self.limits = settings.image_limits
         self.metrics = metrics
         self.models = self._models(engines)
-        self.admission = Admission(settings.concurrency, settings.queue, settings.deadline_s)
-        self.uploads = Uploads(settings.uploads, settings.upload_s)
+        self.admission = Admission(settings.concurrency, settings.queue_size, settings.deadline_s)
+        self.uploads = Uploads(settings.max_concurrent_uploads, settings.upload_s)
         self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mtcp-map")
         self.draining = False
         self.responses = 0
@@ -136,7 +136,7 @@ class Service:
     def _check(self) -> None:
         if self.draining:
             raise DrainingError("the server is shutting down")
-        if self.responses >= self.settings.uploads:
+        if self.responses >= self.settings.max_concurrent_uploads:
             raise OverloadedError(f"{self.responses} responses are being sent, the most that may")
         self.admission.check()
 
@@ -161,8 +161,8 @@ class Service:
         return Models(
             Batcher(
                 engine,
-                self.settings.micro_batch,
-                self.settings.micro_batch_delay_ms / 1000,
+                self.settings.max_batch_size,
+                self.settings.max_queue_delay_ms / 1000,
                 self.metrics.batch_size.labels(engine.manifest.name).observe,
             )
             for engine in engines

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.engines.base import Provider
 from mtcp_serve.engines.loading import ENGINES
 from mtcp_serve.inference.images import PILLOW_MAX_PIXELS, ImageLimits
+from mtcp_serve.server.renamed import OldVariables, renamed
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 
@@ -57,11 +58,11 @@ class Settings(BaseSettings):
         default="info", description="Least severe log messages to print."
     )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="Log lines for people, or one JSON object a line."
+        default="text", description="Log lines for people, or one JSON object per line."
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="File of API keys, one a line, each with a label if wanted ('name: KEY'); '#' starts a "
+        description="File of API keys, one per line, each with a label if wanted ('name: KEY'); '#' starts a "
         "comment. With keys here or in MTCP_API_KEYS (separated by ','), requests need one.",
     )
     api_keys: SecretStr | None = Field(
@@ -99,27 +100,27 @@ class Settings(BaseSettings):
         default="auto",
         description="Where the model runs: cpu, cuda, tensorrt, or auto (CUDA if there is one).",
     )
-    threads: int = Field(
-        default=0, ge=0, description="CPU threads for one inference; 0 is one a physical core."
+    intra_op_threads: int = Field(
+        default=0, ge=0, description="CPU threads for one inference; 0 is one per physical core."
     )
-    micro_batch: int = Field(
-        default=1, ge=1, description="Most photos the model is given at a time; memory grows with it."
+    max_batch_size: int = Field(
+        default=1, ge=1, description="Most images the model is given at a time; memory grows with it."
     )
-    micro_batch_delay_ms: float = Field(
+    max_queue_delay_ms: float = Field(
         default=0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Milliseconds that a photo waits for others to share its micro-batch.",
+        description="Milliseconds that an image waits for others to share its batch.",
     )
     concurrency: int = Field(default=2, ge=1, description="Requests worked on at the same time.")
-    queue: int = Field(default=32, ge=0, description="Requests that may wait; one more is answered 429.")
+    queue_size: int = Field(default=32, ge=0, description="Requests that may wait; one more is answered 429.")
     deadline_s: float = Field(
         default=30.0,
         gt=0,
         allow_inf_nan=False,
         description="Seconds from complete upload to answer; a later one is answered 504.",
     )
-    uploads: int = Field(
+    max_concurrent_uploads: int = Field(
         default=64, ge=1, description="Request bodies read at the same time; one more is answered 429."
     )
     upload_s: float = Field(
@@ -141,10 +142,68 @@ class Settings(BaseSettings):
         ge=1,
         description="Longest image side, pixels (checked before decoding).",
     )
-    batch_photos: int = Field(default=16, ge=1, description="Most photos in one POST /predict/batch.")
-    batch_bytes: int = Field(
-        default=64 * 2**20, ge=1, description="Largest body of a POST /predict/batch, bytes."
+    max_batch_images: int = Field(
+        default=16, ge=1, description="Most images in one request of /predict/batch or /v2."
     )
+    max_batch_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Largest body of a request of /predict/batch or /v2, bytes."
+    )
+    max_form_fields: int = Field(
+        default=64, ge=0, description="Most fields beside the images in a form; one more is answered 400."
+    )
+
+    max_header_bytes: int = Field(
+        default=32 * 2**10,
+        ge=2**10,
+        description="Longest head of an HTTP request, bytes; a longer one is answered 400.",
+    )
+    header_s: float = Field(
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that the head of an HTTP request may take, and what comes after an early "
+        "response; then the connection is closed.",
+    )
+    max_discarded_bytes: int = Field(
+        default=64 * 2**20,
+        ge=0,
+        description="Bytes of a body that are dropped after an early response; then the connection is cut.",
+    )
+    send_s: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a client may take nothing of its response; then the connection is cut.",
+    )
+    grpc_keepalive_s: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds between pings to a gRPC client, whose calls hold places and memory.",
+    )
+    grpc_keepalive_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a gRPC client may take to answer a ping; then the connection is cut.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments go before the environment, and that before its variables of old names."""
+        return init_settings, env_settings, OldVariables(settings_cls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return renamed(given)
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -167,7 +226,7 @@ class Settings(BaseSettings):
             if origin == "*" and len(value) > 1:
                 raise ValueError("'*' is every origin, and stands alone")
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin; write it like https://example.org or '*'")
+                raise ValueError(f"{origin!r} is not an origin; write it like https://example.org or '*'")
         return value
 
     @model_validator(mode="after")

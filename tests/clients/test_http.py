@@ -45,7 +45,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mtcp_serve", "serve", "-b", str(bundle), "--port", str(port)]
-    limits = ["--threads", "1", "--concurrency", "1", "--queue", "1", "--deadline", "2"]
+    limits = ["--intra-op-threads", "1", "--concurrency", "1", "--queue-size", "1", "--deadline-s", "2"]
     with (
         subprocess.Popen([*command, *limits]) as process,
         GatewayClient(f"http://127.0.0.1:{port}") as client,

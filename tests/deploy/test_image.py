@@ -65,7 +65,7 @@ def test_nothing_is_written(tiny: Path, tmp_path: Path) -> None:
     folder.mkdir()
     settings = Settings(port=free_port())
     ports = ("--port", settings.port, "--grpc-port", free_port())
-    options = ("--bundle", tiny, "--threads", 1, "--deadline", PATIENCE_S, *ports)
+    options = ("--bundle", tiny, "--intra-op-threads", 1, "--deadline-s", PATIENCE_S, *ports)
     process = serve(folder, log, "serve", *options, PYTHONDONTWRITEBYTECODE="1")
     try:
         until(lambda: ready(settings))

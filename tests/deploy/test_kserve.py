@@ -99,7 +99,7 @@ def test_the_gateway_fits_the_server() -> None:
     for probe in ("readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["port"] == settings.port
         assert container[probe]["httpGet"]["path"] in paths
-    assert predictor["containerConcurrency"] == settings.concurrency + settings.queue
+    assert predictor["containerConcurrency"] == settings.concurrency + settings.queue_size
     assert predictor["timeout"] >= settings.upload_s + settings.deadline_s
     assert predictor["terminationGracePeriodSeconds"] > settings.upload_s + settings.deadline_s
     assert predictor["securityContext"]["runAsNonRoot"]

@@ -117,7 +117,7 @@ def test_the_gateway_runs_with_these_settings(objects: list[dict[str, Any]]) -> 
     settings = settings_of(environment(gateway(objects)))
     pod = of_kind(objects, "Deployment", "mtcp-serve")["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > settings.upload_s + settings.deadline_s
-    assert settings.threads == int(gateway(objects)["resources"]["requests"]["cpu"])
+    assert settings.intra_op_threads == int(gateway(objects)["resources"]["requests"]["cpu"])
     assert gateway(objects)["ports"][0]["containerPort"] == Settings.model_fields["port"].default
     assert settings.api_keys_file is not None
     (mount,) = gateway(objects)["volumeMounts"]

@@ -21,7 +21,7 @@ def start(
         module,
         "predict",
         *map(str, arguments),
-        "--threads",
+        "--intra-op-threads",
         "1",
     ]
     return subprocess.Popen(

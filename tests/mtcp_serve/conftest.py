@@ -20,7 +20,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings(bundle: Path) -> Settings:
-    return Settings(bundle=(bundle,), threads=1, max_bytes=1_000_000, max_pixels=4_000_000, max_side=4000)
+    return Settings(
+        bundle=(bundle,), intra_op_threads=1, max_bytes=1_000_000, max_pixels=4_000_000, max_side=4000
+    )
 
 
 @pytest.fixture(scope="session")

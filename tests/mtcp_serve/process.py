@@ -45,7 +45,7 @@ class Server:
     """A ``mtcp-serve serve`` process and a client for it; ``options`` are of its command line."""
 
     def __init__(self, *bundles: Path, **options: object) -> None:
-        command = [sys.executable, "-m", "mtcp_serve", "serve", "--port", "0", "--threads", "1"]
+        command = [sys.executable, "-m", "mtcp_serve", "serve", "--port", "0", "--intra-op-threads", "1"]
         for bundle in bundles:
             command += ["--bundle", str(bundle)]
         for name, value in options.items():

@@ -22,10 +22,6 @@ from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.service import Service, Turn
 
 _FRAMING = 64 * 1024
-_PING_MS = (
-    30_000  # a client is asked so often whether it is there: its calls hold places, and their answers memory
-)
-_PONG_MS = 10_000  # one that says nothing for so long is cut off
 
 
 @asynccontextmanager
@@ -39,13 +35,13 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
     tls = Tls.of(settings)
     server = grpc.aio.server(
         interceptors=[Calls(service, keys)],
-        maximum_concurrent_rpcs=settings.uploads + settings.concurrency + settings.queue,
+        maximum_concurrent_rpcs=settings.max_concurrent_uploads + settings.concurrency + settings.queue_size,
         options=[
-            ("grpc.max_receive_message_length", settings.batch_bytes + _FRAMING),
+            ("grpc.max_receive_message_length", settings.max_batch_bytes + _FRAMING),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-            ("grpc.keepalive_time_ms", _PING_MS),
-            ("grpc.keepalive_timeout_ms", _PONG_MS),
+            ("grpc.keepalive_time_ms", round(1000 * settings.grpc_keepalive_s)),
+            ("grpc.keepalive_timeout_ms", round(1000 * settings.grpc_keepalive_timeout_s)),
         ],
     )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), server)
@@ -105,7 +101,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Triton's configuration of a model, the manifest among its parameters."""
-        described = protocol.config(self._manifest(request), self._service.settings.batch_photos)
+        described = protocol.config(self._manifest(request), self._service.settings.max_batch_images)
         config = json_format.ParseDict(described, model_config_pb2.ModelConfig())
         return service_pb2.ModelConfigResponse(config=config)
 
@@ -143,7 +139,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             async def work(request: Any, turn: Turn) -> tuple[Any, Manifest, list[TaskSpec], list[Map]]:
                 batcher = protocol.find(models, request.model_name, request.model_version)
                 tasks = tasks_of(batcher, [output.name for output in request.outputs])
-                images = images_of(batcher, list(_tensors(request)), service.settings.batch_photos)
+                images = images_of(batcher, list(_tensors(request)), service.settings.max_batch_images)
                 maps = await infer(batcher, images, tasks, turn.timings(len(images)))
                 return request, batcher.engine.manifest, tasks, maps
 

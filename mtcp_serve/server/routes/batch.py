@@ -39,9 +39,9 @@ form could be read: a photo that cannot be answered gets an entry with its own `
 the others nothing. The metadata (the JSON body, member `metadata` of npz, `metadata.json` of zip, the first
 part of multipart) lists an entry for each photo; the maps of the photo at place 3 are members `3/TASK`.
 
-A batch counts as one request in the queue and against the deadline. Its photos and bytes are limited
-(`MTCP_BATCH_PHOTOS`, `MTCP_BATCH_BYTES`), and with `size=input` so are the pixels of its photos together, to
-those that one photo may have: the photo that goes beyond is answered `image_too_large`."""
+A batch counts as one request in the queue and against the deadline. Its images and bytes are limited
+(`MTCP_MAX_BATCH_IMAGES`, `MTCP_MAX_BATCH_BYTES`), and with `size=input` so are the pixels of its images
+together, to those that one image may have: the image that goes beyond is answered `image_too_large`."""
 
 
 @router.post(
@@ -88,7 +88,11 @@ async def predict_batch(
 
     async def read() -> list[Upload]:
         return await read_images(
-            request, settings.batch_photos, settings.batch_bytes, service.limits.max_bytes
+            request,
+            settings.max_batch_images,
+            settings.max_batch_bytes,
+            service.limits.max_bytes,
+            settings.max_form_fields,
         )
 
     async def work(uploads: list[Upload], turn: Turn) -> bytes:

@@ -70,6 +70,7 @@ async def predict_one(
     accept = ", ".join(request.headers.getlist("accept"))
     form = choose_format(query.format, accept, len(choices))
     writer = form(service.pool, query.visualize)
+    settings = service.settings
 
     async def work(data: bytes, turn: Turn) -> bytes:
         (timings,) = turn.timings(1)
@@ -77,6 +78,6 @@ async def predict_one(
         return await in_thread(lambda: writer.finish(writer.add(prediction)))
 
     content, turn = await handle(
-        request, service, partial(read_image, request, service.settings.max_bytes), work
+        request, service, partial(read_image, request, settings.max_bytes, settings.max_form_fields), work
     )
     return respond(service, content, turn, writer)

@@ -125,7 +125,7 @@ async def metadata(models: Leased, name: Name, version: str = "") -> dict[str, A
 async def config(models: Leased, service: Running, name: Name, version: str = "") -> dict[str, Any]:
     """Describe the model as Triton would; the manifest is among the parameters."""
     manifest = protocol.find(models, name, version).engine.manifest
-    return protocol.config(manifest, service.settings.batch_photos)
+    return protocol.config(manifest, service.settings.max_batch_images)
 
 
 @router.post(
@@ -181,12 +181,12 @@ async def model_infer(
     async def work(body: bytes, turn: Turn) -> tuple[bytes, int | None]:
         message, tensors = await in_thread(partial(parse, body, header_length))
         tasks = tasks_of(batcher, [output.name for output in message.outputs])
-        images = await in_thread(partial(images_of, batcher, tensors, settings.batch_photos))
+        images = await in_thread(partial(images_of, batcher, tensors, settings.max_batch_images))
         maps = await infer(batcher, images, tasks, turn.timings(len(images)))
         return await in_thread(partial(write, message, batcher.engine.manifest, tasks, maps))
 
     (content, json_length), _ = await handle(
-        request, service, partial(read_body, request, settings.batch_bytes), work
+        request, service, partial(read_body, request, settings.max_batch_bytes), work
     )
     headers = {"Content-Type": "application/json"}
     if json_length is not None:

@@ -275,7 +275,7 @@ def test_predict_refuses_what_it_cannot_do(bundle: Path, photo: Path, tree: Path
         ([tree / "empty", "-b", bundle], "there is no photo in"),
         ([photo, "-b", bundle, "--tasks", "depht"], "no task 'depht'; it has semseg, depth"),
         ([photo, "-b", tmp_path], "no bundle in"),
-        ([photo, "-b", bundle, "--threads", "-1"], "threads: Input should be greater"),
+        ([photo, "-b", bundle, "--intra-op-threads", "-1"], "intra_op_threads: Input should be greater"),
         ([photo, "-b", bundle, "--size", "huge"], "huge"),
         ([tmp_path / "missing.jpg", "-b", bundle], "does not exist"),
     ):

@@ -75,7 +75,7 @@ def test_served_over_http(triton: LocalTriton) -> None:
 
 def test_a_dead_triton_costs_no_request_and_comes_back(triton: LocalTriton, repository: Path) -> None:
     second = LocalTriton(repository, grpc_port=free_port())
-    settings = Settings(triton=(second.grpc, triton.grpc), concurrency=4, micro_batch=1)
+    settings = Settings(triton=(second.grpc, triton.grpc), concurrency=4, max_batch_size=1)
     try:
         with TestClient(create_app(settings)) as client, ThreadPoolExecutor(3) as pool:
             calls = [pool.submit(post, client) for _ in range(40)]

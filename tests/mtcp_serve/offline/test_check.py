@@ -73,7 +73,7 @@ def test_a_good_bundle_passes(bundle: Path) -> None:
 
 
 def test_the_shipped_bundle_passes() -> None:
-    result = run(DEFAULT_BUNDLE, "--threads", 1)
+    result = run(DEFAULT_BUNDLE, "--intra-op-threads", 1)
     assert result.exit_code == 0, result.output
     assert result.stdout.count(" ok ") == 10
     assert "opset 18" in result.stdout
@@ -163,12 +163,12 @@ def test_what_cannot_be_checked(bundle: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "missing").exit_code == 2
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no photo")
-    result = run(bundle, "--photo", bad)
+    result = run(bundle, "--image", bad)
     assert result.exit_code == 2
     assert "not an image" in result.stderr
     photo = tmp_path / "photo.png"
     photo.write_bytes(GOOD)
-    result = run(bundle, "--photo", photo, "--threads", 1)
+    result = run(bundle, "--image", photo, "--intra-op-threads", 1)
     assert result.exit_code == 0
     assert "3 classes" in result.stdout
 

@@ -105,7 +105,9 @@ def test_refused_as_a_whole(
 
 
 def test_limits(bundle: Any) -> None:
-    settings = Settings(bundle=(bundle,), threads=1, batch_photos=3, batch_bytes=50_000, max_pixels=2000)
+    settings = Settings(
+        bundle=(bundle,), intra_op_threads=1, max_batch_images=3, max_batch_bytes=50_000, max_pixels=2000
+    )
     with TestClient(create_app(settings)) as client:
         assert len(post(client, GOOD, GOOD, GOOD, size="model").json()["results"]) == 3
         error = check_error(post(client, *[GOOD] * 4), 413, "too_many_photos")
@@ -125,7 +127,7 @@ def test_the_photo_that_goes_beyond_the_pixels_is_the_last(bundle: Any) -> None:
     long_header = PngInfo()
     long_header.add_text("Comment", "x" * 900_000, zip=True)  # its size takes longest to find
     first = encode(noise(24, 32), pnginfo=long_header)
-    settings = Settings(bundle=(bundle,), threads=1, max_pixels=2 * 24 * 32)
+    settings = Settings(bundle=(bundle,), intra_op_threads=1, max_pixels=2 * 24 * 32)
     with TestClient(create_app(settings)) as client:
         for _ in range(10):
             results = post(client, first, GOOD, GOOD, tasks="depth").json()["results"]

@@ -44,7 +44,7 @@ def test_many_small_chunks_take_no_more_memory_than_one() -> None:
     request = Request({"type": "http", "headers": [(b"content-type", b"image/png")]}, receive)
     tracemalloc.start()
     try:
-        data = asyncio.run(read_image(request, 10**6))
+        data = asyncio.run(read_image(request, 10**6, 64))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -96,7 +96,7 @@ def test_the_first_failure_ends_the_others_before_it_is_raised() -> None:
 
 def test_a_batch_that_fails_leaves_no_inference_behind(bundle: Path) -> None:
     """One photo of the batch fails for a reason nobody foresaw: the slow one beside it is stopped."""
-    app = create_app(Settings(bundle=(bundle,), threads=1))
+    app = create_app(Settings(bundle=(bundle,), intra_op_threads=1))
     with TestClient(app, raise_server_exceptions=False) as client:
         batcher = app.state.service.models["tiny"]
         infer = batcher.infer
@@ -116,7 +116,7 @@ def test_a_batch_that_fails_leaves_no_inference_behind(bundle: Path) -> None:
 @pytest.mark.parametrize("step", ["parse", "images_of"])
 def test_a_body_of_json_is_parsed_in_a_slot(bundle: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """As Python's numbers it is many times as large as its text, and reading them takes time."""
-    app = create_app(Settings(bundle=(bundle,), threads=1))
+    app = create_app(Settings(bundle=(bundle,), intra_op_threads=1))
     work = getattr(v2, step)
     running: list[tuple[int, int]] = []
 
@@ -190,23 +190,24 @@ def test_a_client_that_takes_nothing_is_cut_off(reads: bool) -> None:
         await PacedResponse(bytes(size), {}, sending())(scope, receive, send)
 
     async def scenario() -> int:
+        limits = protocol.HttpLimits.of(Settings())
         config = uvicorn.Config(app, http=protocol.BoundedHttp, log_config=None)
         config.load()
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: protocol.BoundedHttp(config, ServerState(), {}), "127.0.0.1", 0
+            lambda: protocol.BoundedHttp(config, ServerState(), {}, limits=limits), "127.0.0.1", 0
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=2**16)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         read = 0
         if not reads:
             while being_sent != [True, False]:
-                await pass_over(protocol.SEND_S / 2)
+                await pass_over(limits.send_s / 2)
         try:
             while chunk := await reader.read(2**21):
                 read += len(chunk)
                 if reads:
-                    await pass_over(protocol.SEND_S / 100)
+                    await pass_over(limits.send_s / 100)
         except ConnectionResetError:
             pass
         writer.close()

@@ -50,7 +50,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def both(bundle: Path, second: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(bundle=(bundle, second), threads=1))) as client:
+    with TestClient(create_app(Settings(bundle=(bundle, second), intra_op_threads=1))) as client:
         yield client
 
 
@@ -112,7 +112,7 @@ def test_models_says_who_answers_what(both: TestClient) -> None:
 def test_two_bundles_of_one_name_are_refused(bundle: Path) -> None:
     with (
         pytest.raises(BundleError, match="two of the bundles are called 'tiny'"),
-        TestClient(create_app(Settings(bundle=(bundle, bundle), threads=1))),
+        TestClient(create_app(Settings(bundle=(bundle, bundle), intra_op_threads=1))),
     ):
         pass
 

@@ -53,7 +53,7 @@ def statuses(outcomes: list[httpx.Response | httpx.TransportError]) -> set[int]:
 
 
 def test_sigterm_under_load_finishes_what_was_accepted(bundle: Path) -> None:
-    server = Server(bundle, concurrency=1, queue=16, deadline=PATIENCE_S)
+    server = Server(bundle, concurrency=1, queue_size=16, deadline_s=PATIENCE_S)
     with load(server, 4) as outcomes, ThreadPoolExecutor(4) as pool:
         until(lambda: len(outcomes) > 8)
         with ask(server, STUCK):  # has the one slot: the others wait
@@ -83,7 +83,7 @@ def test_sigterm_under_load_finishes_what_was_accepted(bundle: Path) -> None:
 def test_reload_under_load_drops_nothing(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "tiny")
     manifest = Manifest.load(folder)
-    server = Server(folder, queue=16)
+    server = Server(folder, queue_size=16)
     try:
         with load(server, 4) as outcomes:
             until(lambda: len(outcomes) > 8)
@@ -113,10 +113,10 @@ def patient(bundle: Path) -> Iterator[Server]:
     server = Server(
         bundle,
         concurrency=1,
-        queue=4,
-        deadline=PATIENCE_S,
-        upload_time=PATIENCE_S,
-        uploads=2,
+        queue_size=4,
+        deadline_s=PATIENCE_S,
+        upload_s=PATIENCE_S,
+        max_concurrent_uploads=2,
         log_format="json",
     )
     yield server
@@ -141,7 +141,7 @@ def test_slow_clients_hold_up_nobody(patient: Server) -> None:
 
 
 def test_slow_clients_are_cut_off(bundle: Path) -> None:
-    server = Server(bundle, upload_time=1, uploads=2)
+    server = Server(bundle, upload_s=1, max_concurrent_uploads=2)
     try:
         with (
             server.connect("Content-Length: 5000") as slow,
@@ -214,7 +214,9 @@ def drip(server: Server) -> bytes:
 
 def test_under_load_clients_drip_hang_up_and_do_not_read(bundle: Path) -> None:
     """Good clients are answered 200 beside all of them, and nothing is left of the others afterwards."""
-    server = Server(bundle, concurrency=2, queue=16, deadline=PATIENCE_S, upload_time=5, uploads=32)
+    server = Server(
+        bundle, concurrency=2, queue_size=16, deadline_s=PATIENCE_S, upload_s=5, max_concurrent_uploads=32
+    )
     try:
         with load(server, 3) as outcomes, ThreadPoolExecutor(2) as pool, ExitStack() as unread:
             until(lambda: len(outcomes) > 3)

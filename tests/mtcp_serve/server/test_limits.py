@@ -17,18 +17,19 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 from uvicorn.server import ServerState
 
-from mtcp_serve.server.http_protocol import HEAD_S, BoundedHttp
+from mtcp_serve.server.http_protocol import BoundedHttp, HttpLimits
 from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.clock import pass_over, run
 from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
 from tests.mtcp_serve.support import HEIGHT, WIDTH
 
+LIMITS = HttpLimits.of(Settings())
 SERVICE = "/inference.GRPCInferenceService"
 
 
 @asynccontextmanager
 async def connected(
-    app: Any, keep_alive_s: int = int(HEAD_S)
+    app: Any, keep_alive_s: int = int(LIMITS.header_s)
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to ``app`` behind our protocol, which has noticed it."""
     config = uvicorn.Config(
@@ -37,7 +38,7 @@ async def connected(
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: BoundedHttp(config, state, {}), "127.0.0.1", 0
+        lambda: BoundedHttp(config, state, {}, limits=LIMITS), "127.0.0.1", 0
     )
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -86,12 +87,12 @@ def test_a_slow_head_is_not_waited_for(parts: list[bytes], answers: int) -> None
                 writer.write(part)
                 if part.endswith(b"\r\n\r\n"):
                     await heads.get()
-                    await pass_over(2 * HEAD_S)
+                    await pass_over(2 * LIMITS.header_s)
             for _ in range(answers):
                 assert (await reader.readuntil(b"\r\n\r\nbody")).startswith(b"HTTP/1.1 200 OK")
-            await pass_over(HEAD_S / 2)
+            await pass_over(LIMITS.header_s / 2)
             assert not reader.at_eof()
-            await pass_over(HEAD_S)
+            await pass_over(LIMITS.header_s)
             async with asyncio.timeout(PATIENCE_S):
                 assert await reader.read() == b""
 
@@ -104,10 +105,10 @@ def test_a_body_that_goes_on_after_its_answer_is_not_waited_for() -> None:
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
             await reader.readuntil(b"\r\n\r\nno")
             for _ in range(5):
-                await pass_over(HEAD_S / 10)
+                await pass_over(LIMITS.header_s / 10)
                 writer.write(b"x")
             assert not reader.at_eof()
-            await pass_over(HEAD_S)
+            await pass_over(LIMITS.header_s)
             async with asyncio.timeout(PATIENCE_S):
                 with suppress(ConnectionError):
                     assert await reader.read() == b""
@@ -150,11 +151,11 @@ def test_a_connection_that_its_answer_ends_is_not_held_by_a_body() -> None:
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
             assert (await reader.read()).endswith(b"\r\n\r\nno")
             for _ in range(5):
-                await pass_over(HEAD_S / 10)
+                await pass_over(LIMITS.header_s / 10)
                 writer.write(b"x")
             await asyncio.sleep(0.1)
             assert not writer.is_closing()
-            await pass_over(HEAD_S)
+            await pass_over(LIMITS.header_s)
             async with asyncio.timeout(PATIENCE_S):
                 while not writer.is_closing():
                     writer.write(b"x")
@@ -168,7 +169,13 @@ def door(bundle: Path) -> Iterator[tuple[Server, str]]:
     """A server that reads one body at a time; and its gRPC address."""
     port = free_port()
     server = Server(
-        bundle, grpc_port=port, uploads=1, upload_time=PATIENCE_S, concurrency=1, queue=1, batch_bytes=50_000
+        bundle,
+        grpc_port=port,
+        max_concurrent_uploads=1,
+        upload_s=PATIENCE_S,
+        concurrency=1,
+        queue_size=1,
+        max_batch_bytes=50_000,
     )
     yield server, f"127.0.0.1:{port}"
     assert server.stop() in CLEAN
@@ -219,7 +226,7 @@ def test_a_grpc_message_that_does_not_come(bundle: Path, door: tuple[Server, str
         return caught.value
 
     port = free_port()
-    server = Server(bundle, grpc_port=port, upload_time=1)
+    server = Server(bundle, grpc_port=port, upload_s=1)
     try:
         late = failure(f"127.0.0.1:{port}", nothing())
         assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -267,7 +274,7 @@ def test_so_many_grpc_calls_at_a_time(door: tuple[Server, str]) -> None:
         until(lambda: status() is grpc.StatusCode.OK)
 
 
-@pytest.mark.parametrize("name", ["deadline_s", "upload_s", "micro_batch_delay_ms"])
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name.endswith(("_s", "_ms"))])
 def test_no_time_is_infinite(name: str) -> None:
     with pytest.raises(ValidationError, match="finite number"):
         Settings.model_validate({name: float("inf")})

@@ -38,7 +38,7 @@ def samples(client: TestClient) -> dict[tuple[str, tuple[str, ...]], float]:
 
 
 def test_figures(bundle: Path) -> None:
-    with TestClient(create_app(Settings(bundle=(bundle,), threads=1))) as client:
+    with TestClient(create_app(Settings(bundle=(bundle,), intra_op_threads=1))) as client:
         for content in (GOOD, GOOD, b"bad"):
             client.post("/predict", content=content, headers=PNG)
         client.post("/predict/batch", files=[("image", GOOD), ("image", GOOD), ("image", b"")])
@@ -71,7 +71,7 @@ def test_two_applications_count_for_themselves(settings: Settings) -> None:
 def test_a_request_is_a_trace_with_a_span_a_stage(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spans = InMemorySpanExporter()
     monkeypatch.setattr(app_module, "_tracing", lambda: Tracing(spans))
-    settings = Settings(bundle=(bundle,), threads=1, traces=True, grpc_port=free_port())
+    settings = Settings(bundle=(bundle,), intra_op_threads=1, traces=True, grpc_port=free_port())
     with TestClient(create_app(settings)) as client:
         client.post("/predict", content=GOOD, headers=PNG)
         for probe in ("/health/ready", "/v2/health/ready", "/metrics"):

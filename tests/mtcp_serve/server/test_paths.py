@@ -31,7 +31,7 @@ def below(
     keys.write_text(f"tests: {KEY['X-API-Key']}")
     keys.chmod(0o600)
     if request.param == "mounted":
-        app = create_app(Settings(bundle=(bundle,), threads=1, api_keys_file=keys))
+        app = create_app(Settings(bundle=(bundle,), intra_op_threads=1, api_keys_file=keys))
         lifespan: Any = app.router.lifespan_context
         parent = Starlette(routes=[Mount(PREFIX, app)], lifespan=lambda _: lifespan(app))
         with TestClient(parent, follow_redirects=False) as client:

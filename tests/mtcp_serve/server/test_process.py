@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtcp_serve.server.http_protocol import REST_BYTES
+from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
 from tests.mtcp_serve.server.test_bad_input import PNG, check_error
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, noise
@@ -24,7 +24,7 @@ from tests.needs import needs_posix
 
 
 def start(bundle: Path, deadline_s: float = PATIENCE_S) -> Server:
-    return Server(bundle, concurrency=1, queue=1, deadline=deadline_s, max_bytes=200_000)
+    return Server(bundle, concurrency=1, queue_size=1, deadline_s=deadline_s, max_bytes=200_000)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_an_endless_body_is_cut_off(server: Server, query: str) -> None:
             except OSError:
                 break
             sent += 0x10000
-    assert sent < 2 * REST_BYTES
+    assert sent < 2 * Settings().max_discarded_bytes
     assert server.predict().status_code == 200
 
 
@@ -179,7 +179,7 @@ main()
 
 @needs_posix
 def test_sighup_may_come_as_soon_as_it_says_that_it_runs(bundle: Path) -> None:
-    command = [sys.executable, "-c", HANGUP_AT_ONCE, "serve", "--port", "0", "--threads", "1"]
+    command = [sys.executable, "-c", HANGUP_AT_ONCE, "serve", "--port", "0", "--intra-op-threads", "1"]
     ended = subprocess.run([*command, "-b", str(bundle)], capture_output=True, text=True, timeout=PATIENCE_S)
     assert ended.returncode in CLEAN, ended.stderr
     assert "reloaded: tiny 7" in ended.stderr

@@ -37,7 +37,9 @@ MODES = ("http", "grpc")
 def server(bundle: Path) -> Iterator[tuple[Server, int]]:
     """A server, and its port for gRPC."""
     grpc_port = free_port()
-    server = Server(bundle, grpc_port=grpc_port, deadline=PATIENCE_S, concurrency=1, queue=1, batch_photos=4)
+    server = Server(
+        bundle, grpc_port=grpc_port, deadline_s=PATIENCE_S, concurrency=1, queue_size=1, max_batch_images=4
+    )
     yield server, grpc_port
     assert server.stop() in CLEAN
     assert "Traceback" not in "".join(server.log)
@@ -172,7 +174,7 @@ def test_a_full_queue(server: tuple[Server, int], client: Any, mode: str) -> Non
 
 def test_a_deadline(bundle: Path) -> None:
     grpc_port = free_port()
-    server = Server(bundle, grpc_port=grpc_port, deadline=1)
+    server = Server(bundle, grpc_port=grpc_port, deadline_s=1)
     try:
         for mode, address in addresses(server, grpc_port).items():
             with (
@@ -311,7 +313,7 @@ def test_an_address_of_ipv6(bundle: Path) -> None:
     except OSError:
         pytest.skip("this machine has no IPv6")
     port = free_port()
-    settings = Settings(bundle=(bundle,), threads=1, host="::1", grpc_port=port)
+    settings = Settings(bundle=(bundle,), intra_op_threads=1, host="::1", grpc_port=port)
     with (
         TestClient(create_app(settings)),
         tritonclient.grpc.InferenceServerClient(f"[::1]:{port}") as client,

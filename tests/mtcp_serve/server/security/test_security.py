@@ -54,8 +54,8 @@ def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     keys = keys_file(tmp_path_factory.mktemp("keys"), f"# ours\n\nweb: {KEY}  # the page\n{OTHER}\n")
     port = free_port()
     server = Server(
-        bundle, api_keys_file=keys, grpc_port=port, cors_origin=ORIGIN, concurrency=1, queue=0,
-        deadline=PATIENCE_S, log_format="json",
+        bundle, api_keys_file=keys, grpc_port=port, cors_origin=ORIGIN, concurrency=1, queue_size=0,
+        deadline_s=PATIENCE_S, log_format="json",
     )  # fmt: skip
     yield server, f"127.0.0.1:{port}", keys
     assert server.stop() in CLEAN
@@ -104,7 +104,7 @@ def test_a_key_opens(server: Server, headers: dict[str, str]) -> None:
 
 def test_what_needs_a_key_and_what_does_not(bundle: Path, tmp_path: Path) -> None:
     """Every path of the application is one or the other; an unknown one says nothing without a key."""
-    app = create_app(Settings(bundle=(bundle,), api_keys_file=keys_file(tmp_path, KEY), threads=1))
+    app = create_app(Settings(bundle=(bundle,), api_keys_file=keys_file(tmp_path, KEY), intra_op_threads=1))
     with TestClient(app, follow_redirects=False) as client:
         document = client.get("/openapi.json").json()
         answers = {
@@ -351,7 +351,7 @@ def test_another_origin_may_not(server: Server) -> None:
 def test_errors_carry_cors_headers_too(server: Server, bundle: Path) -> None:
     """Else the page that asked would only learn that something failed."""
     origin = {"Origin": ORIGIN}
-    hasty = create_app(Settings(bundle=(bundle,), threads=1, cors_origin=(ORIGIN,), deadline_s=0.1))
+    hasty = create_app(Settings(bundle=(bundle,), intra_op_threads=1, cors_origin=(ORIGIN,), deadline_s=0.1))
     with TestClient(hasty) as client:
         late: Any = client.post("/predict", content=STUCK, headers=origin | PNG)
     answers = {
