@@ -84,8 +84,7 @@ def undo_class_weights(
     takes all of that back, 0 nothing. A class of weight 0 was never learned; its logit stays as it is.
     """
     for task, weights in class_weights.items():
-        bias = network.last_layer(task).bias
-        assert bias is not None
+        bias = network.output_bias(task)
         factors = torch.tensor(weights)
         bias -= strength * torch.where(factors > 0, factors, 1).log().to(bias)
 

@@ -54,12 +54,12 @@ def _affinity(nodes: Nodes) -> set[int]:
     return nodes.upstream(scores, contraction=True)
 
 
-def _depth_head(nodes: Nodes) -> set[int]:
-    """Metres: a half holds 8 m to 8 mm."""
+def _heads(nodes: Nodes) -> set[int]:
+    """The heads of all tasks, one computation, for the metres they emit: a half holds 8 m to 8 mm."""
     return {
         index
         for index, module in enumerate(nodes.modules)
-        if re.search(r"\.depth\.head(\.|$)", module) and nodes.nodes[index].op_type not in SHAPE_READERS
+        if re.search(r"\.head(\.|$)", module) and nodes.nodes[index].op_type not in SHAPE_READERS
     }
 
 
@@ -93,7 +93,7 @@ KEPT_IN_FP32: Mapping[str, Callable[[Nodes], set[int]]] = {
     "sampling locations and GridSample": _sampling,
     "R = P * sum M": _representation,
     "CFM affinity": _affinity,
-    "depth head": _depth_head,
+    "heads": _heads,
     "position encodings": _constants,
     "pre- and post-processing": _ends,
 }

@@ -14,7 +14,7 @@ from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import RunConfig
 from training.data import Batch, DataError
-from training.model import Predictions
+from training.model import MTCP, Predictions
 from training.objective import Objective, Terms
 from training.run_log import read_history
 from training.trainer import LAST, Trainer, TrainingError
@@ -132,8 +132,12 @@ def test_an_unlabelled_task_teaches_nothing(tmp_path: Path) -> None:
     assert terms.supervised.tolist() == [True, True, True, True, False]
     assert terms.losses[-1].item() == terms.folded[-1].item() == 0
     torch.stack([*terms.losses, *terms.folded, terms.unweighted]).sum().backward()  # type: ignore[no-untyped-call]
-    head = trainer.network.get_submodule("branches.parsing.head")
-    assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
+    assert isinstance(trainer.network, MTCP)
+    head, own = trainer.network.branches.head, trainer.network.tasks[-1].channels
+    for parameter, rows in ((head.weight, own), (head.bias, own), (head.hidden[1].weight, 16)):
+        assert isinstance(parameter.grad, torch.Tensor)
+        assert not parameter.grad[-rows:].any()
+        assert parameter.grad[:-rows].any()
 
 
 def poison_depth(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, steps: range = range(1000)) -> None:

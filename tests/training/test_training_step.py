@@ -33,7 +33,7 @@ def test_recomputed_activations_give_equal_gradients(method: str, tmp_path: Path
     recomputed = Trainer(tiny_run(*settings, "activation_checkpointing=true"), tmp_path)
     batch = next(kept.feed.batches(0, 0))
     passes = []
-    stage = recomputed.network.get_submodule("branches.depth.decoder.stages.1.blocks")
+    stage = recomputed.network.get_submodule("branches.decoder.stages.1.blocks")
     stage.register_forward_pre_hook(lambda *_: passes.append(1))
     expected, found = gradients(kept, batch), gradients(recomputed, batch)
     assert expected.keys() == found.keys()

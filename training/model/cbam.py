@@ -3,26 +3,37 @@
 import torch
 from torch import Tensor, nn
 
+from training.model.stacked import by_task, pointwise
+
+MOMENTUM = 0.01
+"""Of the batch norm in the spatial gate, as its authors have it."""
+
 
 class CBAM(nn.Module):
     """Channel gate (shared MLP on average and maximum, reduction 16), then spatial gate (7x7 conv + BN).
 
-    Shape and channel count are kept.
+    One of each a task; shape and channel count are kept.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, tasks: int, channels: int, reduction: int = 16) -> None:
         super().__init__()
+        self.tasks = tasks
         hidden = max(channels // reduction, 4)
         self.channel = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels)
+            pointwise(tasks, channels, hidden), nn.ReLU(inplace=True), pointwise(tasks, hidden, channels)
         )
-        self.spatial = nn.Sequential(nn.Conv2d(2, 1, 7, padding=3, bias=False), nn.BatchNorm2d(1))
+        self.spatial = nn.Sequential(
+            nn.Conv2d(2 * tasks, tasks, 7, padding=3, groups=tasks, bias=False),
+            nn.BatchNorm2d(tasks, momentum=MOMENTUM),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
-        highest = x.flatten(2).max(-1).values  # max by index: its gradient is one scatter, unlike amax
-        gate = self.channel(x.mean((2, 3))) + self.channel(highest)
-        x = x * gate.sigmoid()[:, :, None, None]
-        pooled = torch.cat([x.max(1, keepdim=True).values, x.mean(1, keepdim=True)], 1)
-        gated: Tensor = x * self.spatial(pooled).sigmoid()
-        return gated
+        """[B, T*C, H, W] -> [B, T*C, H, W]."""
+        flat = x.flatten(2)
+        highest = flat.max(-1).values  # max by index: its gradient is one scatter, unlike amax
+        pooled = torch.stack([flat.mean(-1), highest], -1)[..., None]
+        gate = self.channel(pooled).sum(2, keepdim=True).sigmoid()
+        tasks = by_task(x * gate, self.tasks)
+        pooled = torch.stack([tasks.max(2).values, tasks.mean(2)], 2).flatten(1, 2)
+        gated: Tensor = tasks * self.spatial(pooled).sigmoid().unsqueeze(2)
+        return gated.flatten(1, 2)

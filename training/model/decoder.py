@@ -1,58 +1,57 @@
-"""The task decoder: a hierarchical Swin transformer on R without patch embedding (Sec. 3.2)."""
+"""The task decoders: hierarchical Swin transformers on R without patch embedding (Sec. 3.2)."""
 
-from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from torch import Tensor, nn
 
 from training.model.config import DecoderConfig
+from training.model.stacked import TaskLayerNorm, to_maps, to_tokens
+from training.model.windows import PatchMerging, SwinBlock
 
 
-class _Stage(nn.Module):
+class Stage(nn.Module):
     """Optional patch merging, Swin blocks (every second one shifted); normalised output."""
 
-    def __init__(self, config: DecoderConfig, index: int) -> None:
+    def __init__(self, tasks: int, config: DecoderConfig, index: int) -> None:
         super().__init__()
         channels = config.channels * 2**index
-        self.merge = PatchMerging(channels // 2, channels) if index else nn.Identity()
+        self.merge = PatchMerging(tasks, channels // 2) if index else nn.Identity()
         self.blocks = nn.Sequential(
             *(
-                SwinTransformerBlock(
-                    dim=channels,
-                    input_resolution=(config.window, config.window),
-                    num_heads=config.heads,
-                    window_size=config.window,
-                    shift_size=config.window // 2 if block % 2 else 0,
-                    always_partition=True,
-                    dynamic_mask=True,
+                SwinBlock(
+                    tasks,
+                    channels,
+                    config.heads,
+                    config.window,
+                    shift=config.window // 2 if block % 2 else 0,
                     mlp_ratio=config.mlp_ratio,
                 )
                 for block in range(config.depths[index])
             )
         )
-        self.norm = nn.LayerNorm(channels)
+        self.norm = TaskLayerNorm(tasks, channels)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, h, w, C] -> (tokens for the next stage, normalised feature map [B, C', h', w'])."""
+        """[T or 1, B, h, w, C] -> (tokens for the next stage, normalised maps [B, T*C', h', w'])."""
         tokens = self.blocks(self.merge(tokens))
-        return tokens, self.norm(tokens).permute(0, 3, 1, 2)
+        return tokens, to_maps(self.norm(tokens))
 
 
-class TaskDecoder(nn.Module):
-    """R -> three maps with ``channels`` x (1, 2, 4) channels at strides 4, 8, 16.
+class TaskDecoders(nn.Module):
+    """R -> three maps a task with ``channels`` x (1, 2, 4) channels at strides 4, 8, 16.
 
     Blocks pad to window multiples with the usual mask; odd sizes are padded at merging.
     """
 
-    def __init__(self, in_channels: int, config: DecoderConfig) -> None:
+    def __init__(self, tasks: int, in_channels: int, config: DecoderConfig) -> None:
         super().__init__()
+        self.tasks = tasks
         self.channels = [config.channels * 2**index for index in range(3)]
-        self.project = (
-            nn.Identity() if in_channels == config.channels else nn.Conv2d(in_channels, config.channels, 1)
-        )
-        self.stages = nn.ModuleList(_Stage(config, index) for index in range(3))
+        plain = in_channels == config.channels
+        self.project = None if plain else nn.Conv2d(in_channels, tasks * config.channels, 1)
+        self.stages = nn.ModuleList(Stage(tasks, config, index) for index in range(3))
 
     def forward(self, shared: Tensor) -> list[Tensor]:
-        """R [B, C, H/4, W/4] -> stage features, finest first."""
-        tokens = self.project(shared).permute(0, 2, 3, 1)
+        """R [B, C, H/4, W/4] -> stage features [B, T*C', h', w'], finest first."""
+        tokens = to_tokens(shared, 1) if self.project is None else to_tokens(self.project(shared), self.tasks)
         features = []
         for stage in self.stages:
             tokens, feature = stage(tokens)

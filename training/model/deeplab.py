@@ -69,9 +69,11 @@ class DeepLab(Network):
         """[B, C, H/8, W/8] -> predictions of all tasks, at the same size."""
         return Predictions(final={name: branch(shared) for name, branch in self.branches.items()})
 
-    def last_layer(self, task: str) -> nn.Conv2d:
+    def output_bias(self, task: str) -> Tensor:
         """See :class:`Network`."""
-        return cast(nn.Conv2d, cast(_Branch, self.branches[task]).head[-1])
+        bias = cast(nn.Conv2d, cast(_Branch, self.branches[task]).head[-1]).bias
+        assert bias is not None
+        return bias
 
     def recomputable(self) -> Iterator[nn.Module]:
         """Pyramids and heads."""

@@ -1,59 +1,80 @@
 """MT-CP: shared backbone, task decoders, coherence fusion, trace-back, heads (arXiv 2412.03179, Sec. 3)."""
 
 from collections.abc import Iterator
-from typing import cast
+from itertools import pairwise
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from training.model.backbone import Backbone
-from training.model.cfm import CFM, Gate
+from training.model.cfm import CFM
 from training.model.config import ModelConfig
-from training.model.decoder import TaskDecoder
+from training.model.decoder import TaskDecoders
 from training.model.dfpn import DFPN
-from training.model.heads import Head
+from training.model.heads import Heads
+from training.model.layouts import stack_branches
 from training.model.network import Network, Predictions
 from training.model.srm import SRM
-from training.tasks import Task
 
 
-class _Branch(nn.Module):
-    """Everything that belongs to one task: decoder, DFPN, CFM, SRMs and heads."""
+class Branches(nn.Module):
+    """What belongs to the tasks, computed for all of them together: decoders, DFPN, CFM, SRMs and heads."""
 
-    def __init__(self, config: ModelConfig, task: Task, shared_channels: int) -> None:
+    def __init__(self, config: ModelConfig, shared_channels: int) -> None:
         super().__init__()
-        width = config.decoder.channels
-        self.decoder = TaskDecoder(shared_channels, config.decoder)
-        self.dfpn = DFPN(self.decoder.channels, width, config.decoder.fusion)
-        self.cfm = CFM(width, len(config.tasks) - 1, config.coherence) if config.cfm else None
-        stages = self.decoder.channels[::-1] if config.srm else []
-        states = [width, *stages[:-1]]
+        tasks = config.task_list()
+        count, width = len(tasks), config.decoder.channels
+        self.decoder = TaskDecoders(count, shared_channels, config.decoder)
+        self.dfpn = DFPN(count, self.decoder.channels, width, config.decoder.fusion)
+        self.cfm = CFM(count, width, config.coherence) if config.cfm else None
+        states = [width, *self.decoder.channels[::-1]] if config.srm else []
         self.srms = nn.ModuleList(
-            SRM(state, stage, width, last=index == len(stages) - 1)
-            for index, (state, stage) in enumerate(zip(states, stages, strict=False))
+            SRM(count, state, stage, width, last=stage == states[-1]) for state, stage in pairwise(states)
         )
-        self.head = Head(width, task, config)
-        auxiliary = max(len(stages) - 1, 0) + (config.predict_from_fused and config.srm)
-        self.auxiliary = nn.ModuleList(Head(width, task, config) for _ in range(auxiliary))
+        self.head = Heads(width, tasks, config)
         self._from_fused = config.predict_from_fused and config.srm
+        auxiliary = max(len(self.srms) - 1, 0) + self._from_fused
+        self.auxiliary = nn.ModuleList(Heads(width, tasks, config) for _ in range(auxiliary))
 
-    def trace_back(self, fused: Tensor, stages: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """H_i and the stage features (finest first) -> (final features, intermediate features)."""
+    def _trace_back(self, fused: Tensor, stages: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """H and the stage features (finest first) -> (final features, intermediate ones in training)."""
         intermediate = [fused] if self._from_fused else []
+        pred: Tensor | None = fused
         state: Tensor | None = fused
-        pred = fused
         for index, (srm, stage) in enumerate(zip(self.srms, reversed(stages), strict=False)):
-            if index:
+            if index and pred is not None:
                 intermediate.append(pred)
             pred, state = srm(state, stage)
-        return pred, intermediate
+        assert pred is not None
+        return pred, intermediate if self.training else []
+
+    def forward(self, shared: Tensor) -> Predictions:
+        """R [B, C, H/4, W/4] -> predictions of all tasks."""
+        stages = self.decoder(shared)
+        fused, cosine = self.dfpn(stages), None
+        if self.cfm is not None:
+            fused, cosine = self.cfm(fused)
+        features, intermediate = self._trace_back(fused, stages)
+        joint = self.head(features)
+        levels = [head(x) for head, x in zip(self.auxiliary, intermediate, strict=False)]
+        named = [self.head.by_name(level) for level in levels]
+        return Predictions(
+            final=self.head.by_name(joint),
+            intermediate={task.name: [level[task.name] for level in named] for task in self.head.tasks}
+            if self.training
+            else {},
+            cosine=cosine,
+            joint=joint,
+            joint_intermediate=levels,
+        )
 
 
 class MTCP(Network):
     """The complete network for any set of tasks.
 
     ``forward`` takes RGB [B, 3, H, W] in 0..255 (uint8 or float) and normalises it itself. Auxiliary heads
-    and the cosine projection run in training mode only.
+    and the cosine projection run in training mode only. Weights of a version that had a module for each
+    task's branch load as well.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -61,12 +82,11 @@ class MTCP(Network):
         self.config = config
         self.tasks = config.task_list()
         self.backbone = Backbone(config.backbone)
-        self.branches = nn.ModuleDict(
-            {task.name: _Branch(config, task, self.backbone.channels) for task in self.tasks}
-        )
-        shared = config.cfm and config.coherence.shared_gates
-        width = config.decoder.channels
-        self.gates = nn.ModuleDict({task.name: Gate(width) for task in self.tasks}) if shared else None
+        self.branches = Branches(config, self.backbone.channels)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        stack_branches(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def encode(self, images: Tensor) -> Tensor:
         """RGB [B, 3, H, W] in 0..255 -> the shared representation R [B, C, H/4, W/4]."""
@@ -75,28 +95,7 @@ class MTCP(Network):
 
     def decode(self, shared: Tensor) -> Predictions:
         """R [B, C, H/4, W/4] -> predictions of all tasks."""
-        branches = {name: cast(_Branch, branch) for name, branch in self.branches.items()}
-        stages = {name: branch.decoder(shared) for name, branch in branches.items()}
-        fused = {name: branch.dfpn(stages[name]) for name, branch in branches.items()}
-        cosines = []
-        if self.config.cfm:
-            plain = fused
-            sources = {name: self.gates[name](x) for name, x in plain.items()} if self.gates else plain
-            fused = {}
-            for name, branch in branches.items():
-                assert branch.cfm is not None
-                others = [x for other, x in sources.items() if other != name]
-                fused[name], cosine = branch.cfm(plain[name], others)
-                if cosine is not None:
-                    cosines.append(cosine)
-        predictions = Predictions(final={}, cosine=torch.stack(cosines).mean() if cosines else None)
-        for name, branch in branches.items():
-            features, intermediate = branch.trace_back(fused[name], stages[name])
-            predictions.final[name] = branch.head(features)
-            if self.training:
-                predictions.intermediate[name] = [
-                    head(x) for head, x in zip(branch.auxiliary, intermediate, strict=True)
-                ]
+        predictions: Predictions = self.branches(shared)
         return predictions
 
     @property
@@ -105,11 +104,11 @@ class MTCP(Network):
         encoder: nn.Module = self.backbone.encoder.encoder
         return encoder
 
-    def last_layer(self, task: str) -> nn.Conv2d:
+    def output_bias(self, task: str) -> Tensor:
         """See :class:`Network`."""
-        return cast(nn.Conv2d, cast(_Branch, self.branches[task]).head.layers[-1])
+        names = [known.name for known in self.tasks]
+        return self.branches.head.layers()[1][names.index(task)]
 
     def recomputable(self) -> Iterator[nn.Module]:
         """The stages of the task decoders."""
-        for branch in self.branches.values():
-            yield from cast(_Branch, branch).decoder.stages
+        yield from self.branches.decoder.stages

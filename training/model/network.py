@@ -15,12 +15,15 @@ class Predictions:
 
     ``final[task]`` is [B, task.channels, h, w], at 1/4 of the image's size from MT-CP and 1/8 from DeepLab.
     In training, ``intermediate[task]`` lists MT-CP's K auxiliary predictions (H_i, SRM 1, SRM 2; coarser
-    where the stage is) and ``cosine`` is the mean coherence term.
+    where the stage is) and ``cosine`` is the mean coherence term. From MT-CP the maps are views of ``joint``
+    [B, sum of channels, h, w], all tasks in head order, and of ``joint_intermediate``, one a level.
     """
 
     final: dict[str, Tensor]
     intermediate: dict[str, list[Tensor]] = field(default_factory=dict)
     cosine: Tensor | None = None
+    joint: Tensor | None = None
+    joint_intermediate: list[Tensor] = field(default_factory=list)
 
 
 class Network(nn.Module, ABC):
@@ -46,8 +49,8 @@ class Network(nn.Module, ABC):
         """The shared representation [B, C, h, w] -> predictions of all tasks."""
 
     @abstractmethod
-    def last_layer(self, task: str) -> nn.Conv2d:
-        """The convolution that emits the final maps of ``task``."""
+    def output_bias(self, task: str) -> Tensor:
+        """What the last layer adds to the final maps of ``task``, [task.channels]; part of a parameter."""
 
     @abstractmethod
     def recomputable(self) -> Iterator[nn.Module]:

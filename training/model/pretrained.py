@@ -117,6 +117,27 @@ def mask2former(network: Network, name: str) -> int:
     return len(wanted)
 
 
+def _checkpoint(network: Network, init: str) -> int:
+    from training.checkpoint import load_network
+
+    source = load_network(Path(init))[0]
+    theirs, ours = (
+        ", ".join(task.name + (f" ({task.space.name})" if task.space else "") for task in each.tasks)
+        for each in (source, network)
+    )
+    if theirs != ours:
+        raise WeightsError(
+            f"init={init} is of the tasks {theirs}; this network has {ours}. Start from a checkpoint with "
+            "the same tasks in the same order, or from weights of the encoder"
+        )
+    result = network.load_state_dict(source.state_dict(), strict=False)
+    if result.missing_keys:
+        raise WeightsError(
+            f"init={init} lacks {len(result.missing_keys)} tensors, first {result.missing_keys[0]}"
+        )
+    return len(source.state_dict())
+
+
 def initialise(network: Network, init: str | None) -> int:
     """Load the starting weights ``init`` names and return how many tensors were set.
 
@@ -127,15 +148,7 @@ def initialise(network: Network, init: str | None) -> int:
     if init in PRETRAINED:
         count = PRETRAINED[init](network)
     elif Path(init).is_file():
-        from training.checkpoint import load_network
-
-        source = load_network(Path(init))[0].state_dict()
-        result = network.load_state_dict(source, strict=False)
-        if result.missing_keys:
-            raise WeightsError(
-                f"init={init} lacks {len(result.missing_keys)} tensors, first {result.missing_keys[0]}"
-            )
-        count = len(source)
+        count = _checkpoint(network, init)
     else:
         count = mask2former(network, init)
     log.info("starting weights %s: %d tensors", init, count)

@@ -33,7 +33,7 @@ def test_everything_kept_in_fp32_is_found_and_without_images_nothing_is_out_of_r
 
 
 def test_nodes_say_their_modules(nodes: Nodes) -> None:
-    assert {"network.branches.depth.cfm", "network.backbone"} <= set(nodes.modules)
+    assert {"network.branches.cfm", "network.backbone"} <= set(nodes.modules)
     for node, module in zip(nodes.nodes, nodes.modules, strict=True):
         if node.op_type == "Gemm":
             assert node.input[1].startswith(f"{module}.")
@@ -71,7 +71,7 @@ def test_the_affinity_is_the_product_before_the_softmax_not_the_one_after(
     products = [
         nodes.nodes[index] for index in kept["CFM affinity"] if nodes.nodes[index].op_type == "MatMul"
     ]
-    assert len(products) == 2  # one a task
+    assert len(products) == 1  # of all tasks
     following = {
         nodes.nodes[index].op_type for product in products for index in nodes.consumers[product.output[0]]
     }
@@ -84,16 +84,14 @@ def test_the_gate_of_the_pixel_embeddings(nodes: Nodes, kept: dict[str, set[int]
     assert operators(nodes, members).isdisjoint({"MatMul", "Conv"})
 
 
-def test_the_depth_head_alone(nodes: Nodes, kept: dict[str, set[int]]) -> None:
-    convolutions = [
+def test_the_heads_of_all_tasks(nodes: Nodes, kept: dict[str, set[int]]) -> None:
+    convolutions = {
         index
         for index, node in enumerate(nodes.nodes)
         if node.op_type == "Conv" and ".head." in f"{nodes.modules[index]}."
-    ]
-    members = [index for index in convolutions if index in kept["depth head"]]
-    assert len(convolutions) == 4
-    assert all(".depth.head." in f"{nodes.modules[index]}." for index in members)
-    assert len(members) == 2
+    }
+    assert len(convolutions) == 2
+    assert convolutions <= kept["heads"]
 
 
 def test_position_encodings_do_not_depend_on_the_image(nodes: Nodes, kept: dict[str, set[int]]) -> None:

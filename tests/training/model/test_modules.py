@@ -8,11 +8,10 @@ from training.model.backbone import aggregate_masks
 from training.model.cbam import CBAM
 from training.model.cfm import CFM, cosine_distance
 from training.model.config import CoherenceConfig, DecoderConfig, ModelConfig
-from training.model.decoder import TaskDecoder
+from training.model.decoder import TaskDecoders
 from training.model.dfpn import DFPN
-from training.model.heads import Head
+from training.model.heads import Heads
 from training.model.srm import SRM
-from training.tasks import make_task
 
 
 @pytest.fixture(autouse=True)
@@ -35,61 +34,80 @@ def test_the_product_stays_in_fp32_under_mixed_precision() -> None:
     assert aggregated.dtype == torch.float32
 
 
-def test_decoder_doubles_channels_and_halves_sides() -> None:
-    decoder = TaskDecoder(32, DecoderConfig(channels=16, window=4))
+def test_decoders_double_channels_and_halve_sides() -> None:
+    decoder = TaskDecoders(3, 32, DecoderConfig(channels=16, window=4))
     shapes = [tuple(f.shape) for f in decoder(torch.randn(1, 32, 15, 22))]
-    assert shapes == [(1, 16, 15, 22), (1, 32, 8, 11), (1, 64, 4, 6)]
+    assert shapes == [(1, 3 * 16, 15, 22), (1, 3 * 32, 8, 11), (1, 3 * 64, 4, 6)]
 
 
-def test_decoder_has_no_projection_where_widths_agree() -> None:
-    assert isinstance(TaskDecoder(16, DecoderConfig(channels=16)).project, nn.Identity)
+def test_decoders_have_no_projection_where_widths_agree() -> None:
+    decoder = TaskDecoders(2, 16, DecoderConfig(channels=16))
+    assert decoder.project is None
+    assert decoder(torch.randn(1, 16, 7, 7))[0].shape == (1, 2 * 16, 7, 7)
 
 
 def test_dynamic_fusion_starts_as_the_plain_sum_and_can_leave_it() -> None:
-    features = [torch.randn(1, 8 * 2**k, 16 // 2**k, 16 // 2**k) for k in range(3)]
-    plain, dynamic = DFPN([8, 16, 32], 8, "sum"), DFPN([8, 16, 32], 8, "dynamic")
+    features = [torch.randn(1, 3 * 8 * 2**k, 16 // 2**k, 16 // 2**k) for k in range(3)]
+    plain, dynamic = DFPN(3, [8, 16, 32], 8, "sum"), DFPN(3, [8, 16, 32], 8, "dynamic")
     dynamic.load_state_dict(plain.state_dict(), strict=False)
     torch.testing.assert_close(plain(features), dynamic(features))
     assert dynamic.weights is not None
     with torch.no_grad():
-        dynamic.weights[:, 0] += 20  # all weight on the lateral: coarser levels no longer matter
+        dynamic.weights[1, :, 0] += 20  # all weight of task 1 on the lateral: coarser levels no longer matter
         base = dynamic(features)
-        torch.testing.assert_close(base, dynamic([features[0], features[1] + 1, features[2] + 1]))
+        changed = dynamic([features[0], features[1] + 1, features[2] + 1])
+    torch.testing.assert_close(base[:, 8:16], changed[:, 8:16])
+    assert not torch.allclose(base[:, :8], changed[:, :8])
 
 
 def test_cbam_gates_by_its_definition() -> None:
-    cbam = CBAM(32).eval()
+    cbam = CBAM(1, 32).eval()
     x = torch.randn(2, 32, 5, 7)
-    gate = cbam.channel(x.mean((2, 3))) + cbam.channel(x.amax((2, 3)))
-    y = x * gate.sigmoid()[..., None, None]
+    gate = cbam.channel(x.mean((2, 3), keepdim=True)) + cbam.channel(x.amax((2, 3), keepdim=True))
+    y = x * gate.sigmoid()
     pooled = torch.stack([y.amax(1), y.mean(1)], 1)
     torch.testing.assert_close(cbam(x), y * cbam.spatial(pooled).sigmoid())
 
 
+def test_the_spatial_gates_batch_norm_is_slow() -> None:
+    cbam = CBAM(2, 32).train()
+    norm = cbam.spatial[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    pooled = []
+    cbam.spatial[0].register_forward_hook(lambda *call: pooled.append(call[-1]))
+    cbam(torch.randn(2, 64, 5, 7))
+    torch.testing.assert_close(norm.running_mean, 0.01 * pooled[0].mean((0, 2, 3)))
+
+
 def test_coherence_fusion_is_the_papers_matrix_product() -> None:
-    cfm = CFM(8, 2, CoherenceConfig()).eval()
-    main, others = torch.randn(2, 8, 4, 5), [torch.randn(2, 8, 4, 5) for _ in range(2)]
-    assert cfm.gates is not None
-    gated = [x * gate.conv(x).sigmoid() for x, gate in zip(others, cfm.gates, strict=True)]  # type: ignore[operator]
-    mixed = cfm.mix(torch.cat(gated, 1))
-    a1, a2, m = cfm.query(mixed).flatten(2), cfm.key(mixed).flatten(2), cfm.main(main).flatten(2)
-    affinity = (a1.transpose(1, 2) @ a2).softmax(-1)  # rows: positions of a1
-    fused = (affinity @ m.transpose(1, 2)).transpose(1, 2).reshape(2, 8, 4, 5)
-    got, cosine = cfm(main, others)
+    cfm = CFM(3, 8, CoherenceConfig()).eval()
+    x = torch.randn(2, 3 * 8, 4, 5)
+    assert cfm.gate.bias is not None
+    assert cfm.mix.bias is not None
+    weight, bias = cfm.gate.weight.view(3, 2, 8, 8), cfm.gate.bias.view(3, 2, 8)
+    sources = x.view(2, 3, 8, 4, 5)
+    mixed = []
+    for task in range(3):
+        others = [other for other in range(3) if other != task]
+        gated = [
+            sources[:, other]
+            * nn.functional.conv2d(
+                sources[:, other], weight[task, slot, ..., None, None], bias[task, slot]
+            ).sigmoid()
+            for slot, other in enumerate(others)
+        ]
+        rows = slice(task * 16, (task + 1) * 16)
+        mixed.append(
+            nn.functional.conv2d(torch.cat(gated, 1), cfm.mix.weight[rows], cfm.mix.bias[rows]).relu()
+        )
+    joined = torch.cat(mixed, 1)
+    parts = (cfm.query(joined), cfm.key(joined), cfm.main(x))
+    a1, a2, m = (part.view(2, 3, -1, 20) for part in parts)
+    affinity = (a1.transpose(-1, -2) @ a2).softmax(-1)  # rows: positions of a1
+    fused = (affinity @ m.transpose(-1, -2)).transpose(-1, -2).reshape(2, 24, 4, 5)
+    got, cosine = cfm(x)
     torch.testing.assert_close(got, cfm.out(fused), rtol=1e-4, atol=1e-5)
     assert cosine is None
-
-
-def test_keys_and_values_are_made_from_pooled_maps() -> None:
-    cfm = CFM(8, 1, CoherenceConfig(kv_stride=2)).eval()
-    main, other = torch.randn(2, 8, 6, 10), torch.randn(2, 8, 6, 10)
-    assert cfm.gates is not None
-    mixed = cfm.mix(cfm.gates[0](other))
-    key = cfm.key(nn.functional.avg_pool2d(mixed, 2)).flatten(2)
-    value = cfm.main(nn.functional.avg_pool2d(main, 2)).flatten(2)
-    affinity = (cfm.query(mixed).flatten(2).transpose(1, 2) @ key).softmax(-1)
-    fused = (affinity @ value.transpose(1, 2)).transpose(1, 2).reshape(2, 8, 6, 10)
-    torch.testing.assert_close(cfm(main, [other])[0], cfm.out(fused), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(2.0, 0.0), (-3.0, 2.0)])
@@ -100,48 +118,72 @@ def test_cosine_distance_sees_direction_only(factor: float, expected: float) -> 
 
 def test_residual_and_narrow_mix_are_flags() -> None:
     config = CoherenceConfig(residual=True, mixed_channels=4, shared_gates=True)
-    cfm = CFM(8, 3, config).eval()
-    assert cfm.gates is None
-    assert cfm.mix[0].out_channels == 4
-    main, others = torch.randn(1, 8, 4, 4), [torch.randn(1, 8, 4, 4) for _ in range(3)]
+    cfm = CFM(4, 8, config).eval()
+    assert (cfm.gate.groups, cfm.mix.out_channels) == (4, 4 * 4)
+    x = torch.randn(1, 4 * 8, 4, 4)
     with torch.no_grad():
         for parameter in cfm.out[1].parameters():
             parameter.zero_()
-    torch.testing.assert_close(cfm(main, others)[0], main)
+    torch.testing.assert_close(cfm(x)[0], x)
+
+
+@pytest.mark.parametrize("shared_gates", [True, False])
+def test_no_task_is_among_its_own_others(shared_gates: bool) -> None:
+    cfm = CFM(3, 8, CoherenceConfig(shared_gates=shared_gates, mixed_channels=4)).eval()
+    x = torch.randn(1, 3 * 8, 4, 5, requires_grad=True)
+    for task in range(3):
+        (gradient,) = torch.autograd.grad(cfm._mixed(x).view(3, 4, 4, 5)[task].sum(), x)
+        reached = gradient.view(3, 8, 4, 5).abs().amax((1, 2, 3)) > 0
+        assert reached.tolist() == [task != other for other in range(3)]
 
 
 def test_refinement_resizes_to_the_stage_and_hands_its_channels_back() -> None:
-    pred, back = SRM(8, 32, 16, last=False)(torch.randn(2, 8, 16, 24), torch.randn(2, 32, 4, 6))
-    assert pred.shape == (2, 16, 4, 6)
+    state, stage = torch.randn(2, 3 * 8, 16, 24), torch.randn(2, 3 * 32, 4, 6)
+    srm = SRM(3, 8, 32, 16, last=False)
+    pred, back = srm(state, stage)
+    assert pred is not None
     assert back is not None
-    assert back.shape == (2, 32, 4, 6)
-    assert SRM(8, 32, 16, last=True)(torch.randn(2, 8, 2, 3), torch.randn(2, 32, 4, 6))[1] is None
+    assert (pred.shape, back.shape) == ((2, 3 * 16, 4, 6), (2, 3 * 32, 4, 6))
+    assert srm.eval()(state, stage)[0] is None, "only an auxiliary head would read it"
+    last = SRM(3, 8, 32, 16, last=True).eval()(state, stage)
+    assert last[0] is not None
+    assert last[1] is None
+
+
+def heads(**flags: object) -> Heads:
+    config = ModelConfig.model_validate({"tasks": {"depth": None, "normals": None}} | flags)
+    return Heads(16, config.task_list(), config)
 
 
 def test_depth_heads_are_narrower_and_positive_only_with_softplus() -> None:
-    features = 100 * torch.randn(2, 16, 8, 8)
-    depth = make_task("depth")
-    config = ModelConfig(tasks={"depth": None, "normals": None})
-    softplus = config.model_copy(update={"depth_activation": "softplus"})
-    paper, soft = Head(16, depth, config), Head(16, depth, softplus)
-    final = paper.layers[3]
-    assert isinstance(final, nn.Conv2d)
-    nn.init.normal_(final.weight, std=20)
+    features = 100 * torch.randn(2, 2 * 16, 8, 8)
+    paper, soft = heads(), heads(depth_activation="softplus")
+    with torch.no_grad():
+        nn.init.normal_(paper.layers()[0][0][:, :8], std=20)
     soft.load_state_dict(paper.state_dict())
-    for head in (paper, soft):
-        assert head.layers[0].out_channels == 8
-    assert paper(features).min() < 0 < soft(features).min()
+    found, positive = paper(features), soft(features)
+    assert found[:, 0].min() < 0 < positive[:, 0].min()
+    assert torch.equal(found[:, 1:], positive[:, 1:])
+    hidden = paper.hidden(features)
+    assert hidden[:, :8].any()
+    assert not hidden[:, 8:16].any()
+
+
+def test_heads_read_their_own_task_alone() -> None:
+    features = torch.randn(2, 2 * 16, 8, 8, requires_grad=True)
+    found = heads().by_name(heads()(features))
+    for name, own in (("depth", slice(16)), ("normals", slice(16, 32))):
+        (gradient,) = torch.autograd.grad(found[name].square().sum(), features, retain_graph=True)
+        assert gradient[:, own].any()
+        gradient[:, own] = 0
+        assert not gradient.any()
 
 
 def test_normals_face_the_camera_where_asked() -> None:
-    features, normals = torch.randn(2, 16, 8, 8), make_task("normals")
-    config = ModelConfig(tasks={"depth": None, "normals": None})
-    paper, facing = (
-        Head(16, normals, config),
-        Head(16, normals, config.model_copy(update={"normals_facing": True})),
-    )
+    features = torch.randn(2, 2 * 16, 8, 8)
+    paper, facing = heads(), heads(normals_facing=True)
     facing.load_state_dict(paper.state_dict())
     free, bound = paper(features), facing(features)
-    assert free[:, 2].min() < 0
-    torch.testing.assert_close(bound[:, 2], free[:, 2].abs())
-    assert torch.equal(bound[:, :2], free[:, :2])
+    assert free[:, 3].min() < 0
+    torch.testing.assert_close(bound[:, 3], free[:, 3].abs())
+    assert torch.equal(bound[:, :3], free[:, :3])
