@@ -31,8 +31,9 @@ from mtcp_serve.bundle.manifest import (
     TaskSpec,
 )
 from mtcp_serve.engines.onnxruntime import tensors
+from training.label_spaces import IGNORE_LABEL
 from training.postprocess import DEPTH_RANGE, NORMALS_FRAME
-from training.tasks import IGNORE_LABEL, Kind, Task
+from training.tasks import Kind, Task
 
 
 @dataclass(frozen=True)

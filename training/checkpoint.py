@@ -89,13 +89,22 @@ def undo_class_weights(
         bias -= strength * torch.where(factors > 0, factors, 1).log().to(bias)
 
 
+def _class_weights(path: Path, config: RunConfig) -> dict[str, Sequence[float]]:
+    """The weights that the run trained with: those a rule computed are in its checkpoint."""
+    weights: dict[str, Sequence[float]] = {
+        name: value for name, value in config.loss.class_weights.items() if isinstance(value, tuple)
+    }
+    weights.update(load(path).get("class_weights", {}))
+    return weights
+
+
 def slim(path: Path, destination: Path, undo: float = 0.0) -> None:
     """Write the weights that :func:`load_network` would use, in fp16, without the state of the run.
 
     ``undo`` is the strength of :func:`undo_class_weights` for the run's class weights.
     """
     network, config = load_network(path)
-    undo_class_weights(network, config.loss.class_weights, undo)
+    undo_class_weights(network, _class_weights(path, config), undo)
     weights = {
         name: value.half() if value.is_floating_point() else value
         for name, value in network.state_dict().items()

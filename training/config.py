@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from training.class_weights import ClassWeightSetting, Factor, RareClassRule
 from training.data import AugmentConfig, SourceConfig
 from training.losses import MetricError
 from training.model import AnyNetworkConfig, DeepLabConfig
 from training.tasks import TASK_NAMES, Task
 
 _UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError)
-_Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ConfigError(ValueError):
@@ -69,12 +69,13 @@ class LossConfig(_Strict):
     """Losses are taken at 1/stride of the input size. Paper: 1."""
     lambda_cos: float = Field(1.0, ge=0)
     """Weight of the cosine term, which the paper names without a number."""
-    scale: dict[str, _Factor] = Field(default_factory=dict)
+    scale: dict[str, Factor] = Field(default_factory=dict)
     """Constant factor by task, before balancing. Paper: 1 each."""
     metric_error: MetricError = "l1"
     """Error of depth in metres, ``l1`` or ``l2``. Paper: l1."""
-    class_weights: dict[str, tuple[_Factor, ...]] = Field(default_factory=dict)
-    """Weight of each class of a ``labels`` task in its cross-entropy. Paper: 1 each."""
+    class_weights: dict[str, ClassWeightSetting] = Field(default_factory=dict)
+    """By ``labels`` task the weight of each class in its cross-entropy, or the rule ``{power: 0.5, cap: 8}``
+    that computes them from the training data (see `training.class_weights`). Paper: 1 each."""
 
     @model_validator(mode="after")
     def _known_tasks(self) -> "LossConfig":
@@ -149,6 +150,10 @@ class RunConfig(_Strict):
     def _a_weight_a_class(self) -> "RunConfig":
         classes = {task.name: task.channels for task in self.tasks if task.kind == "labels"}
         for name, weights in self.loss.class_weights.items():
+            if isinstance(weights, RareClassRule) and name in classes:
+                continue
+            if isinstance(weights, RareClassRule):
+                raise ValueError(f"loss.class_weights.{name}: the network has no such task with classes")
             if len(weights) != classes.get(name):
                 raise ValueError(
                     f"loss.class_weights.{name} has {len(weights)} weights, the network's task has "

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Subset
 
 from training.config import DataConfig
 from training.data import Source, build_source, collate, validate
-from training.metrics import Evaluation
+from training.metrics import Evaluation, maps_in_other_spaces
 from training.model import Network
 from training.postprocess import deployment_maps
 from training.tasks import Task
@@ -56,6 +56,8 @@ def evaluate(
             labels = {name: value.to(device) for name, value in batch.items() if name != "id"}
             images = labels.pop("image")
             final = network(images).final
-            outputs = deployment_maps(final, network.tasks, (images.shape[-2], images.shape[-1]))
+            size = (images.shape[-2], images.shape[-1])
+            outputs = deployment_maps(final, network.tasks, size)
+            outputs |= maps_in_other_spaces(final, network.tasks, size)
             evaluation.update(outputs, labels)
     return evaluation.compute()

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Kind, Task, entry
+from training.label_loss import label_cross_entropy
+from training.label_spaces import IGNORE_LABEL
+from training.tasks import IGNORE_PROBABILITY, INVALID_DEPTH, Kind, Task, entry
 
 Batch = Mapping[str, Tensor]
 MetricError = Literal["l1", "l2"]
@@ -46,12 +48,12 @@ def task_losses(
         predictions: by task name, head outputs at the size of the batch: ``labels`` [B,K,H,W] logits,
             ``depth`` [B,1,H,W] metres (> 0), ``normals`` [B,3,H,W] of any length, ``probability`` [B,1,H,W]
             logits.
-        batch: labels by task name, an absent entry is a missing label: ``labels`` int64 [B,H,W] (255
+        batch: labels by task name, an absent entry is a missing label: ``labels`` target ids [B,H,W] (255
             ignore), ``depth`` float [B,1,H,W] metres (0 invalid) and beside it ``disparity`` float [B,1,H,W]
             relative inverse depth (0 invalid), ``normals`` float [B,3,H,W] ((0,0,0) invalid),
             ``probability`` float [B,1,H,W] in 0..1 (-1 ignore).
         tasks: the tasks to compute, each of which must be in ``predictions``.
-        class_weights: by name of a ``labels`` task, the weight of each of its K classes; 1 where absent.
+        class_weights: by name of a ``labels`` task, the weight of each of its S target ids; 1 where absent.
         metric_error: see `depth_loss`.
     """
     options: dict[str, dict[str, Any]] = {task.name: {} for task in tasks}
@@ -76,22 +78,6 @@ def labelled_pixels(batch: Batch, tasks: Sequence[Task]) -> Tensor:
         for task in tasks
     ]
     return torch.stack(counts).float()
-
-
-def cross_entropy(logits: Tensor, batch: Batch, task: Task, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy of [B,K,H,W] logits over the pixels of known class; ``weight`` [K] weighs the classes."""
-    target = batch.get(task.name)
-    if target is None:
-        return _zero(logits)
-    valid = VALID[task.kind](target)
-    labelled = valid.flatten(1).any(dim=1)
-    if not bool(labelled.all()):  # in a mixture of data sets most images may lack this label
-        logits, target = logits[labelled], target[labelled]
-    total = F.cross_entropy(logits, target, weight, ignore_index=IGNORE_LABEL, reduction="sum")
-    if weight is None:
-        return total / valid.sum().clamp_min(1)
-    present = target.clamp_max(len(weight) - 1)
-    return total / weight[present].masked_fill(target == IGNORE_LABEL, 0).sum().clamp_min(1e-6)
 
 
 def depth_loss(depth: Tensor, batch: Batch, task: Task, metric_error: MetricError = "l1") -> Tensor:
@@ -192,7 +178,7 @@ def _weighted_bce(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor 
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
-    "labels": cross_entropy,
+    "labels": label_cross_entropy,
     "depth": depth_loss,
     "normals": normals_loss,
     "probability": balanced_bce,

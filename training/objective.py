@@ -39,8 +39,9 @@ class Objective:
 
     Args:
         tasks: in head order.
-        config: strides, constant scales and class weights.
+        config: strides and constant scales.
         reduce: averages a small fp32 tensor over the ranks.
+        class_weights: by name of a ``labels`` task, the weight [S] of each of its target ids.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class Objective:
         tasks: Sequence[Task],
         config: LossConfig,
         reduce: Callable[[Tensor], Tensor] = lambda numbers: numbers,
+        class_weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.tasks = list(tasks)
         self.config = config
         self._reduce = reduce
-        self._class_weights = {name: torch.tensor(values) for name, values in config.class_weights.items()}
+        self._class_weights = dict(class_weights or {})
 
     def _losses(
         self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor], shares: Tensor
@@ -95,8 +97,11 @@ class Objective:
 
 
 def labels_at(batch: Batch, stride: int) -> dict[str, Tensor]:
-    """The batch's label maps at every ``stride``-th pixel (nearest, so no two labels are ever mixed)."""
+    """The batch's label maps at every ``stride``-th pixel (nearest, so no two labels are ever mixed).
+
+    Labels travel in small types: what is left of float16 maps becomes float32 here, target ids in the loss.
+    """
+    first = stride // 2 if stride > 1 else 0
     maps = {name: value for name, value in batch.items() if isinstance(value, Tensor) and name != "image"}
-    if stride == 1:
-        return maps
-    return {name: value[..., stride // 2 :: stride, stride // 2 :: stride] for name, value in maps.items()}
+    strided = {name: value[..., first::stride, first::stride] for name, value in maps.items()}
+    return {name: value.float() if value.is_floating_point() else value for name, value in strided.items()}

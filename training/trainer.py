@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from training import checkpoint
 from training.balancing import Engine, build_balancer
 from training.balancing.meta import MetaBalancer
+from training.class_weights import resolve
 from training.config import ConfigError, RunConfig, parse_config
 from training.data import Batch
 from training.dataloader import Feed
@@ -61,7 +62,9 @@ class Trainer:
         self.engine = self._build_engine()
         self.optimizer = build_optimizer(self.network, self.engine.balancer, config.optim)
         self.schedule = LambdaLR(self.optimizer, self._rate)
-        self.objective = Objective(config.tasks, config.loss, self._mean)
+        self.class_weights = resolve(config.loss.class_weights, config.tasks, self.feed.mixture)
+        weights = {name: found.targets for name, found in self.class_weights.items()}
+        self.objective = Objective(config.tasks, config.loss, self._mean, weights)
         self.forward_step = Step(self.network, self.objective, self.engine)
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
@@ -129,6 +132,7 @@ class Trainer:
             "progress": [self.epoch, self.step, self.step_in_epoch, self.bad_steps],
             "tally": self._tally.state(),
             "unreported": self._unreported,
+            "class_weights": {name: list(found.classes) for name, found in self.class_weights.items()},
         }
 
     def save(self) -> None:

@@ -13,7 +13,6 @@ from training.losses import (
     LOSSES,
     MetricError,
     balanced_bce,
-    cross_entropy,
     depth_loss,
     edge_bce,
     labelled_pixels,
@@ -89,25 +88,6 @@ def test_only_labelled_pixels_have_a_gradient() -> None:
         assert grad is not None
         touched = grad.abs().sum(dim=1) > 0
         assert touched.nonzero().tolist() == [[0, 0, 0]], task.name
-
-
-def test_cross_entropy_of_equal_logits_is_log_of_the_number_of_classes() -> None:
-    target = torch.full((2, 2, 2), 255)
-    target[0, 0] = torch.tensor([1, 5])
-    loss = cross_entropy(torch.zeros(2, 21, 2, 2), {"semseg": target}, SEMSEG)
-    assert loss.item() == pytest.approx(math.log(21))
-
-
-def test_class_weights_are_those_of_a_weighted_mean() -> None:
-    logits = predictions()["semseg"]
-    target = torch.randint(0, 21, (B, H, W), generator=torch.Generator().manual_seed(1))
-    target[0, 0], target[1] = 255, 255
-    weights = torch.linspace(0.1, 3, 21)
-    expected = torch.nn.functional.cross_entropy(logits, target, weights, ignore_index=255)
-    got = task_losses({"semseg": logits}, {"semseg": target}, [SEMSEG], {"semseg": weights})
-    torch.testing.assert_close(got["semseg"], expected)
-    plain = task_losses({"semseg": logits}, {"semseg": target}, [SEMSEG], {"semseg": torch.ones(21)})
-    torch.testing.assert_close(plain["semseg"], cross_entropy(logits, {"semseg": target}, SEMSEG))
 
 
 def test_metric_depth_is_mean_absolute_metres_over_valid_pixels() -> None:

@@ -25,8 +25,9 @@ from training.data.encodings import DecodedFile, read_pixels
 from training.data.errors import LabelError, SourceError
 from training.data.files import FileReader, existing_root
 from training.data.maps import DisparityMap, LabelMap, PixelMap
-from training.data.reader import maps_to_read, native
-from training.tasks import IGNORE_LABEL, LABEL_SPACES, Task
+from training.data.reader import label_part, maps_to_read, native
+from training.label_spaces import IGNORE_LABEL, LABEL_SPACES
+from training.tasks import Task
 
 _SPACES = {"semseg": "cityscapes", "parsing": "cityscapes_parts"}
 _PHOTO = "leftImg8bit"
@@ -72,8 +73,9 @@ class CityscapesReader(FileReader):
                 for photo, sample_id in zip(self.photos, self.ids, strict=True)
             ]
             self._require(paths, f"files of {folder}/")
+            part = label_part(name, config.tasks.get(name), tasks)
             for files, path in zip(self.labels, paths, strict=True):
-                files[name] = DecodedFile(path, decode)
+                files[name] = DecodedFile(path, decode, part)
 
 
 def read_semseg(path: Path) -> LabelMap:

@@ -1,11 +1,15 @@
 """Settings of the training data: one :class:`SourceConfig` a source, one :class:`AugmentConfig` for all."""
 
+import logging
 from collections.abc import Collection, Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
 
-from training.tasks import LABEL_SPACES, TASK_NAMES
+from training.label_spaces import LABEL_SPACES
+from training.tasks import TASK_NAMES
+
+log = logging.getLogger(__name__)
 
 
 class _Config(BaseModel):
@@ -27,12 +31,11 @@ class SourceConfig(_Config):
     tasks: dict[str, str] = Field(default_factory=dict)
     """Label space of each ``labels`` task of a ``folder``, e.g. ``{"semseg": "voc"}``; data sets know theirs.
 
-    A task of the network with another label space is not read from this source, unless ``translate`` is on
-    and a table exists.
+    A task is read if the network's label space is the same or has a mapping from it (see
+    :mod:`training.label_spaces`).
     """
-    translate: bool = False
-    """Read class ids of another label space where a table says what they are in the network's
-    (see :mod:`training.data.translate`)."""
+    translate: bool | None = None
+    """Without effect: labels of a mapped space are always read, unless ``read`` leaves them out."""
     parts_from_people: bool = False
     """Where a photo has semantics and no parsing, parsing is background wherever semantics know no person."""
     read: list[str] | None = None
@@ -50,6 +53,13 @@ class SourceConfig(_Config):
     """Draw photos with rare classes of this task more often (see :mod:`training.data.balance`)."""
     balance_power: float = Field(default=0.5, ge=0.0, le=1.0)
     """Exponent of the inverse class frequency: 0 uniform, 0.5 square root, 1 full."""
+
+    @field_validator("translate")
+    @classmethod
+    def _translate_is_gone(cls, value: bool | None) -> bool | None:
+        if value is not None:
+            log.warning("translate has no effect any more: label spaces are mapped by their own files")
+        return None
 
     @field_validator("tasks")
     @classmethod

@@ -24,7 +24,8 @@ from training.data.maps import (
     SaliencyMap,
     unit,
 )
-from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY
+from training.label_spaces import IGNORE_LABEL, Part
+from training.tasks import IGNORE_PROBABILITY
 
 _MODES = {
     LabelMap: ("L", "P"),
@@ -111,10 +112,15 @@ class DecodedFile:
 
     path: Path
     decode: Callable[[Path], PixelMap]
+    part: Part | None = None
+    """Of class ids, what they mean to the network; None: they are its own."""
 
     def read(self) -> PixelMap:
         """See `MapFile.read`."""
-        return self.decode(self.path)
+        values = self.decode(self.path)
+        if self.part is None:
+            return values
+        return LabelMap.of(torch.from_numpy(self.part.target_ids(values.plain().numpy())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +130,8 @@ class LabelFile:
     path: Path
     kind: type[PixelMap]
     classes: int | None = None
-    table: Tensor | None = None
-    """The network's class id for each id in the file."""
+    part: Part | None = None
+    """What the file's class ids mean to the network; None: they are its own."""
 
     def read(self) -> PixelMap:
         """The map at the file's own resolution.
@@ -137,10 +143,9 @@ class LabelFile:
         pixels = read_pixels(self.path, _MODES[self.kind], f"a {self.kind.__name__}")
         if self.classes is not None:
             check_ids(self.path, pixels, self.classes)
-        values = torch.from_numpy(pixels)
-        if self.table is not None:
-            values = self.table[values.long()]
-        return self.kind.of(_DECODERS[self.kind](values))
+        if self.part is not None:
+            pixels = self.part.target_ids(pixels)
+        return self.kind.of(_DECODERS[self.kind](torch.from_numpy(pixels)))
 
 
 def check_ids(path: Path, ids: NDArray[np.integer], classes: int) -> None:

@@ -15,15 +15,17 @@ Maps may be smaller than the photo. A missing file is a missing label.
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from training.data.config import SourceConfig
 from training.data.encodings import LabelFile
 from training.data.errors import SourceError
 from training.data.files import FileReader, existing_root, split_ids
-from training.data.maps import map_types
-from training.data.reader import maps_to_read
+from training.data.maps import LabelMap, map_types
+from training.data.reader import label_part, maps_to_read
 from training.data.sample import Record
-from training.data.translate import parts_where_nobody_is, translation
-from training.tasks import LABEL_SPACES, Task
+from training.label_spaces import IGNORE_LABEL, LABEL_SPACES
+from training.tasks import Task
 
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -47,13 +49,16 @@ class FolderReader(FileReader):
         spaces = {task.name: task.space for task in tasks}
         semseg = spaces.get("semseg")
         derives = config.parts_from_people and semseg is not None and "parsing" in spaces
-        self._person = semseg.labels.index("person") if derives and semseg is not None else None
+        self._nobody = None
+        if derives and semseg is not None:
+            self._nobody = torch.from_numpy(semseg.targets.without(semseg.labels.index("person")))
 
     def read(self, index: int) -> Record:
         """Record ``index``: the photo and the maps it has, each at its file's resolution."""
         record = super().read(index)
-        if self._person is not None and "semseg" in record and "parsing" not in record:
-            record["parsing"] = parts_where_nobody_is(record["semseg"], self._person)
+        if self._nobody is not None and "semseg" in record and "parsing" not in record:
+            nobody = self._nobody[record["semseg"].plain().long()]
+            record["parsing"] = LabelMap.of(torch.where(nobody, 0, IGNORE_LABEL).to(torch.uint8))
         return record
 
     def _find_photos(self) -> list[Path]:
@@ -90,11 +95,11 @@ class FolderReader(FileReader):
             return
         kind = map_types(tasks)[name]
         space = {task.name: task.space for task in tasks}.get(name)
-        classes, table = None, None
+        classes, part = None, None
         if space is not None:
             theirs = config.tasks.get(name, space.name)
-            classes, table = len(LABEL_SPACES[theirs].labels), translation(theirs, space.name)
+            classes, part = len(LABEL_SPACES[theirs].labels), label_part(name, theirs, tasks)
         present = {path.stem for path in folder.iterdir() if path.suffix == ".png"}
         for sample_id, files in zip(self.ids, self.labels, strict=True):
             if sample_id in present:
-                files[name] = LabelFile(folder / f"{sample_id}.png", kind, classes, table)
+                files[name] = LabelFile(folder / f"{sample_id}.png", kind, classes, part)

@@ -15,14 +15,15 @@ from torchvision.tv_tensors import TVTensor
 
 from training.data import resample
 from training.data.resample import Box, Turn
-from training.tasks import IGNORE_LABEL, IGNORE_PROBABILITY, INVALID_DEPTH, Task, entry
+from training.label_spaces import IGNORE_LABEL
+from training.tasks import IGNORE_PROBABILITY, INVALID_DEPTH, Task, entry
 
 
 class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
     """A map [C, H, W] (labels: [H, W]) of one task; ``ignore`` marks pixels without a label."""
 
     ignore: ClassVar[float]
-    dtype_out: ClassVar[torch.dtype] = torch.float32
+    dtype_out: ClassVar[torch.dtype] = torch.float16
     channels: ClassVar[tuple[int, ...]] = (1,)
 
     @classmethod
@@ -41,7 +42,11 @@ class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
         return values
 
     def plain(self) -> Tensor:
-        """The values as a plain tensor of the dtype samples carry."""
+        """The values as a plain tensor."""
+        return self._values()
+
+    def packed(self) -> Tensor:
+        """The values as a plain tensor of the small dtype that samples carry."""
         return self._values().to(self.dtype_out)
 
     def valid(self) -> Tensor:
@@ -71,10 +76,10 @@ class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
 
 
 class LabelMap(PixelMap):
-    """Class ids, uint8 [H, W] in transforms, int64 in samples; 255 is missing."""
+    """Target ids (see `training.label_spaces.targets`), uint8 [H, W]; 255 is missing."""
 
     ignore = IGNORE_LABEL
-    dtype_out = torch.int64
+    dtype_out = torch.uint8
     channels = ()
 
     def sampled(self, box: Box, size: tuple[int, int]) -> Self:

@@ -29,8 +29,9 @@ from training.data.errors import LabelError, SourceError
 from training.data.files import FileReader, existing_root, split_ids
 from training.data.maps import DepthMap, EdgeMap, LabelMap, NormalsMap, PixelMap
 from training.data.npy import read_npy
-from training.data.reader import label_table, maps_to_read, native
-from training.tasks import IGNORE_LABEL, Task
+from training.data.reader import label_part, maps_to_read, native
+from training.label_spaces import IGNORE_LABEL
+from training.tasks import Task
 
 FOLDERS = {"semseg": "segmentation", "depth": "depth", "normals": "normals", "edges": "edge"}
 _SPACES = {"semseg": "nyu40"}
@@ -64,14 +65,15 @@ class NyudReader(FileReader):
             maps = [name for name in maps if (self._root / FOLDERS[name]).is_dir()]
         axes = self._axes(config) if "normals" in maps else "right up"
         decoders: dict[str, Callable[[Path], PixelMap]] = {
-            "semseg": partial(read_segmentation, table=label_table("semseg", "nyu40", tasks)),
+            "semseg": read_segmentation,
             "depth": read_depth,
             "normals": partial(read_normals, axes=axes),
             "edges": read_edges,
         }
         for name in maps:
+            part = label_part(name, config.tasks.get(name), tasks)
             for files, path in zip(self.labels, self._files(FOLDERS[name]), strict=True):
-                files[name] = DecodedFile(path, decoders[name])
+                files[name] = DecodedFile(path, decoders[name], part)
 
     def _files(self, folder: str) -> list[Path]:
         """The file of each id in ``folder``, all of the suffix that the first one has."""
@@ -97,14 +99,14 @@ class NyudReader(FileReader):
         return found
 
 
-def read_segmentation(path: Path, table: Tensor | None = None) -> LabelMap:
-    """Classes of ``segmentation/``: 0 is void, 1..40 become 0..39, then ``table`` where there is one."""
+def read_segmentation(path: Path) -> LabelMap:
+    """Classes of ``segmentation/``: 0 is void, 1..40 become 0..39."""
     ids = read_pixels(path, ("L", "P"), "a segmentation")
     if ids.max() > 40:
         raise LabelError(path, f"holds class {ids.max()}; NYUD_MT has 0 (void) to 40")
-    labels = torch.from_numpy(ids.astype(np.uint8) - np.uint8(1))  # 0 wraps round to 255, which is void here
+    classes = ids.astype(np.uint8) - np.uint8(1)  # 0 wraps round to 255, which is void here
     assert IGNORE_LABEL == 255
-    return LabelMap.of(labels if table is None else table[labels.long()])
+    return LabelMap.of(torch.from_numpy(classes))
 
 
 def _metres(path: Path) -> Tensor:

@@ -18,6 +18,7 @@ look at a floor and set ``normals_axes``.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,14 @@ from training.data.axes import Axes, in_frame
 from training.data.boundaries import boundaries
 from training.data.config import SourceConfig
 from training.data.context_classes import NORMALS_CLASSES
-from training.data.encodings import DecodedFile, MapFile, check_ids, read_pixels, readable
+from training.data.encodings import DecodedFile, check_ids, read_pixels, readable
 from training.data.errors import LabelError
 from training.data.files import FileReader, existing_root, split_ids
 from training.data.maps import EdgeMap, LabelMap, NormalsMap, SaliencyMap
 from training.data.nyud import decode_normals
-from training.data.reader import maps_to_read, native
-from training.tasks import IGNORE_LABEL, LABEL_SPACES, Task
+from training.data.reader import label_part, maps_to_read, native
+from training.label_spaces import IGNORE_LABEL, LABEL_SPACES
+from training.tasks import Task
 
 _SPACES = {"semseg": "voc", "parsing": "pascal_parts"}
 _FOLDERS = {
@@ -80,10 +82,11 @@ class PascalReader(FileReader):
             maps = [name for name in maps if (self._root / _FOLDERS[name]).is_dir()]
         axes: Axes = "left up" if config.normals_axes == "auto" else config.normals_axes
         for name in maps:
+            part = label_part(name, config.tasks.get(name), tasks)
             for record, file in zip(self.labels, self._label_files(name, axes), strict=True):
-                record[name] = file
+                record[name] = replace(file, part=part)
 
-    def _label_files(self, name: str, axes: Axes) -> Sequence[MapFile]:
+    def _label_files(self, name: str, axes: Axes) -> Sequence[DecodedFile]:
         if name == "semseg":
             return [DecodedFile(path, read_semseg) for path in self._semseg_files()]
         if name == "parsing":

@@ -1,17 +1,18 @@
 """What every kind of source provides: records by index, and what is wrong with their files."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
-
-from torch import Tensor
 
 from training.data.config import SourceConfig
 from training.data.encodings import MapFile
 from training.data.errors import LabelError, SourceError
 from training.data.maps import map_types
 from training.data.sample import Record
-from training.data.translate import translation
+from training.label_spaces import Part
 from training.tasks import Task
+
+log = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
@@ -41,16 +42,23 @@ class Reader(Protocol):
 
 
 def maps_to_read(config: SourceConfig, tasks: Sequence[Task]) -> list[str]:
-    """The maps of the network that a source may have: chosen by ``read`` and not in another label space."""
-    other_space = {
-        task.name
-        for task in tasks
-        if task.space is not None
-        and (theirs := config.tasks.get(task.name, task.space.name)) != task.space.name
-        and not (config.translate and translation(theirs, task.space.name) is not None)
-    }
+    """The maps of the network that a source may have: chosen by ``read``, in spaces that it understands."""
     chosen = map_types(tasks) if config.read is None else config.read
-    return [name for name in map_types(tasks) if name in chosen and name not in other_space]
+    foreign = set()
+    for task in tasks:
+        if task.space is None or task.name not in chosen:
+            continue
+        theirs = config.tasks.get(task.name, task.space.name)
+        if theirs not in task.space.targets.parts:
+            foreign.add(task.name)
+            log.warning(
+                "source %r: its %s is not read, for the network's label space %r has no mapping from %r",
+                config.label,
+                task.name,
+                task.space.name,
+                theirs,
+            )
+    return [name for name in map_types(tasks) if name in chosen and name not in foreign]
 
 
 def native(config: SourceConfig, spaces: Mapping[str, str]) -> SourceConfig:
@@ -68,7 +76,7 @@ def native(config: SourceConfig, spaces: Mapping[str, str]) -> SourceConfig:
     return config.model_copy(update={"tasks": dict(spaces)})
 
 
-def label_table(name: str, theirs: str, tasks: Sequence[Task]) -> Tensor | None:
-    """The network's class id for each of 256 ids of space ``theirs``; None where they are the same."""
+def label_part(name: str, theirs: str | None, tasks: Sequence[Task]) -> Part | None:
+    """What class ids of space ``theirs`` mean to the task ``name``; None where they are its own."""
     space = next((task.space for task in tasks if task.name == name), None)
-    return None if space is None else translation(theirs, space.name)
+    return None if space is None or theirs in (None, space.name) else space.targets.parts[theirs]

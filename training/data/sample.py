@@ -12,14 +12,18 @@ from training.data.maps import PixelMap
 Sample = dict[str, Any]
 """``id`` (str), ``image`` (uint8 RGB [3, H, W]) and one tensor a map of the network:
 
-========================  =====================  ==============================================
-``semseg``, ``parsing``   int64 [H, W]           class id, 255 missing
-``saliency``, ``edges``   float32 [1, H, W]      0..1, -1 missing
-``depth``                 float32 [1, H, W]      metres along the optical axis, 0 missing
-``disparity``             float32 [1, H, W]      inverse depth up to scale and shift, 0 missing
-``normals``               float32 [3, H, W]      unit vectors, x right, y up, z towards the camera,
+========================  =====================  ================================================
+``semseg``, ``parsing``   uint8 [H, W]           target id of the task's label space, 255 missing
+``saliency``, ``edges``   float16 [1, H, W]      0..1, -1 missing
+``depth``                 float16 [1, H, W]      metres along the optical axis, 0 missing
+``disparity``             float16 [1, H, W]      inverse depth up to scale and shift, 0 missing
+``normals``               float16 [3, H, W]      unit vectors, x right, y up, z towards the camera,
                                                  (0, 0, 0) missing
-========================  =====================  ==============================================
+========================  =====================  ================================================
+
+A target id is a row of ``task.space.targets.members``, a set of the network's classes; in a label space that
+maps no other it is a class id. All maps are always there, whatever the source has: batches have one shape.
+Types are small because loaders are bound by copying: a sample of 288 x 384 has 1.9 MB.
 """
 
 Batch = dict[str, Any]
@@ -43,7 +47,7 @@ def finish(record: Record, types: dict[str, type[PixelMap]], size: tuple[int, in
     """The sample of a record whose image and maps have ``size`` (H, W); maps it lacks are all missing."""
     sample: Sample = {"id": record["id"], "image": record["image"].as_subclass(Tensor).contiguous()}
     for name, kind in types.items():
-        sample[name] = record[name].plain() if name in record else kind.missing(size)
+        sample[name] = record[name].packed() if name in record else kind.missing(size)
     return sample
 
 

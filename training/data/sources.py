@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from training.data.cityscapes import CityscapesReader
 from training.data.config import AugmentConfig, SourceConfig
+from training.data.counts import target_counts
 from training.data.errors import SourceError
 from training.data.folder import FolderReader
 from training.data.maps import map_types
@@ -16,6 +19,7 @@ from training.data.reader import Reader
 from training.data.sample import Sample, finish
 from training.data.scenes.reader import SceneReader
 from training.data.transforms import plain_transform, training_transform
+from training.label_spaces import IGNORE_LABEL
 from training.tasks import Task
 
 READERS: dict[str, Callable[[SourceConfig, Sequence[Task], tuple[int, int]], Reader]] = {
@@ -41,9 +45,30 @@ class Source(Dataset[Sample]):
     ) -> None:
         self.config = config
         self.reader = reader
+        self.tasks = tuple(tasks)
+        self._counts: dict[str, NDArray[np.int64]] = {}
         self.size = size
         self._types = map_types(tasks)
         self._transform = plain_transform(size) if augment is None else training_transform(size, augment)
+
+    def target_counts(self, name: str) -> NDArray[np.int64]:
+        """Pixels of each target id in each record's file of the ``labels`` task ``name``, [N, 255].
+
+        Raises:
+            LabelError: a label file cannot be used.
+        """
+        if name not in self._counts:
+            self._counts[name] = target_counts([labels.get(name) for labels in self.reader.labels])
+        return self._counts[name]
+
+    def class_counts(self, name: str) -> NDArray[np.int64]:
+        """The same by class of the source's own space: ids that a context narrowed count as their class."""
+        counts = self.target_counts(name)
+        space = next(task.space for task in self.tasks if task.name == name)
+        assert space is not None
+        merged = np.zeros_like(counts)
+        np.add.at(merged.T, space.targets.classes[:IGNORE_LABEL], counts.T)
+        return merged
 
     def __len__(self) -> int:
         return len(self.reader.ids)

@@ -11,7 +11,7 @@ from training.losses import DISPARITY
 from training.metrics.base import TaskMetric
 from training.metrics.depth import DepthMetric, DisparityMetric
 from training.metrics.edges import EdgeMetric
-from training.metrics.labels import LabelMetric
+from training.metrics.labels import LabelMetric, merged, space_key
 from training.metrics.normals import NormalsMetric
 from training.metrics.probability import ProbabilityMetric
 from training.tasks import Task, entry
@@ -39,10 +39,15 @@ class Evaluation:
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._metrics = {task.name: entry(METRICS, task)(task) for task in tasks}
         self._outputs = {task.name: task.name for task in tasks}
+        self._labels = dict(self._outputs)
         for task in tasks:
             if task.kind == "depth":  # relative labels are scored beside metric ones
                 self._metrics[DISPARITY] = DisparityMetric(task)
-                self._outputs[DISPARITY] = task.name
+                self._outputs[DISPARITY], self._labels[DISPARITY] = task.name, DISPARITY
+            for space in task.space.targets.scored if task.space is not None else ():
+                key = space_key(task.name, space)
+                self._metrics[key] = LabelMetric(task, space)
+                self._outputs[key], self._labels[key] = key, task.name
 
     def to(self, device: torch.device | str) -> Self:
         """Move all states to ``device``."""
@@ -63,7 +68,7 @@ class Evaluation:
             ValueError: a map and its label differ in size.
         """
         for name, metric in self._metrics.items():
-            target = batch.get(name)
+            target = batch.get(self._labels[name])
             if target is None:
                 continue
             output = outputs[self._outputs[name]]
@@ -75,11 +80,14 @@ class Evaluation:
             metric.update(output, target)
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Task name (or ``disparity``) -> metric name -> value; what has no label in the split is absent."""
+        """Task name (or ``disparity``) -> metric name -> value; what has no label in the split is absent.
+
+        Metrics in another label space end in its name, as in ``mIoU/voc``.
+        """
         with warnings.catch_warnings():  # a task without labels was never updated, and that is its answer
             warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
             figures = {name: metric.compute() for name, metric in self._metrics.items()}
-        return {name: values for name, values in figures.items() if values}
+        return merged(figures)
 
     def reset(self) -> None:
         """Forget everything seen so far."""

@@ -1,46 +1,111 @@
-"""Semantic segmentation and parsing: mean intersection over union."""
+"""Semantic segmentation and parsing: mean intersection over union, in one label space or several."""
+
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from training.label_spaces import IGNORE_LABEL
 from training.metrics.base import TaskMetric
-from training.tasks import IGNORE_LABEL, Task
+from training.tasks import Task
 
 
 class LabelMetric(TaskMetric):
-    """``mIoU`` and ``pixel_accuracy``, 0 to 1.
+    """``mIoU``, ``mIoU/all`` and ``pixel_accuracy``, 0 to 1, in one label space.
 
-    TP / (TP + FP + FN) is pooled over the split before the mean over classes; a class that is neither in the
-    labels nor in the predictions is left out of the mean. In a label space of people's parts an image without
-    people (nothing but background) is skipped, as in the published protocols, which agree on all of this.
+    TP / (TP + FP + FN) is pooled over the split before the mean over classes. ``mIoU`` is over the classes
+    that the split labels, so that no stray prediction changes what it is a mean of; ``mIoU/all`` over all
+    classes of the space, as published: one that is neither labelled nor predicted counts 0. In a label space
+    of people's parts an image without people (nothing but background) is skipped, as in the published
+    protocols.
+
+    Args:
+        task: whose targets are scored.
+        space: a space out of ``task.space.targets.scored``; None: the task's own.
     """
 
     confusion: Tensor
+    table: Tensor
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, space: str | None = None) -> None:
         super().__init__()
-        self.classes = task.channels
-        self.people_only = task.space is not None and task.space.people_only
-        self.add_state("confusion", torch.zeros(task.channels, task.channels, dtype=torch.int64), "sum")
+        assert task.space is not None
+        targets = task.space.targets
+        table = targets.own if space is None else targets.parts[space].classes
+        self.classes = task.channels if space is None else len(targets.parts[space].members)
+        self.people_only = task.space.people_only
+        self.register_buffer("table", torch.from_numpy(table), persistent=False)
+        self.add_state("confusion", torch.zeros(self.classes, self.classes, dtype=torch.int64), "sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Add class ids [B,H,W] and labels [B,H,W] (255 ignore)."""
+        """Add class ids [B,H,W] and target ids [B,H,W] (255 ignore)."""
+        labels = self.table[target.long()].long()
         if self.people_only:
-            people = ((target != 0) & (target != IGNORE_LABEL)).flatten(1).any(dim=1)
-            target = target.masked_fill(~people[:, None, None], IGNORE_LABEL)
+            people = ((labels != 0) & (labels != IGNORE_LABEL)).flatten(1).any(dim=1)
+            labels = labels.masked_fill(~people[:, None, None], IGNORE_LABEL)
         self.confusion += multiclass_confusion_matrix(
-            output.long(), target, self.classes, ignore_index=IGNORE_LABEL, validate_args=False
+            output.long(), labels, self.classes, ignore_index=IGNORE_LABEL, validate_args=False
         )
 
     def compute(self) -> dict[str, float]:
-        """The two figures of the pixels seen so far."""
+        """The metrics of the pixels seen so far."""
         confusion = self.confusion.double()
         if not confusion.any():
             return {}
-        hit = confusion.diag()
-        union = confusion.sum(dim=0) + confusion.sum(dim=1) - hit
+        hit, labelled = confusion.diag(), confusion.sum(dim=1)
+        iou = hit / (confusion.sum(dim=0) + labelled - hit).clamp_min(1)
         return {
-            "mIoU": (hit / union)[union > 0].mean().item(),
+            "mIoU": iou[labelled > 0].mean().item(),
+            "mIoU/all": iou.mean().item(),
             "pixel_accuracy": (hit.sum() / confusion.sum()).item(),
         }
+
+
+def space_key(task: str, space: str) -> str:
+    """Where `maps_in_other_spaces` puts the map of ``task`` in ``space``."""
+    return f"{task}/{space}"
+
+
+def maps_in_other_spaces(
+    final: Mapping[str, Tensor], tasks: Sequence[Task], size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """Class maps in the label spaces that a task's own maps, by summing the probabilities of classes.
+
+    Args:
+        final: by task name, the network's predictions [B,K,h,w].
+        tasks: the tasks of the network.
+        size: height and width of the maps.
+
+    Returns:
+        By `space_key`, uint8 [B,H,W], for each space in ``task.space.targets.scored``.
+    """
+    maps = {}
+    for task in tasks:
+        if task.space is None or not task.space.targets.scored:
+            continue
+        logits = F.interpolate(final[task.name].float(), size, mode="bilinear", align_corners=False)
+        probability = logits.softmax(dim=1)
+        for space in task.space.targets.scored:
+            members = torch.from_numpy(task.space.targets.parts[space].members).to(probability)
+            summed = F.conv2d(probability, members[:, :, None, None])
+            maps[space_key(task.name, space)] = summed.argmax(dim=1).byte()
+    return maps
+
+
+def merged(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Metrics by task name, those of `space_key` entries as ``METRIC/SPACE`` beside the task's own.
+
+    Where the split has no label in the task's own space its ``mIoU`` is the mean over the other spaces.
+    """
+    joined: dict[str, dict[str, float]] = {}
+    for key, values in metrics.items():
+        task, _, space = key.partition("/")
+        named = {f"{name}/{space}" if space else name: value for name, value in values.items()}
+        joined.setdefault(task, {}).update(named)
+    for task, values in joined.items():
+        others = [own["mIoU"] for key, own in metrics.items() if key.startswith(f"{task}/") and own]
+        if others and "mIoU" not in values:
+            joined[task] = {"mIoU": sum(others) / len(others), **values}
+    return {task: values for task, values in joined.items() if values}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
 from mtcp_serve.kinds.base import Map
-from training.tasks import IGNORE_LABEL
+from training.label_spaces import IGNORE_LABEL
 
 
 def folder_name(task: TaskSpec) -> str:

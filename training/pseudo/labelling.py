@@ -19,11 +19,12 @@ from mtcp_serve.errors import BundleError
 from mtcp_serve.utils.atomic import write_atomic
 from training.data.encodings import read_photo
 from training.data.errors import LabelError
+from training.label_spaces import LABEL_SPACES
 from training.postprocess import NORMALS_FRAME
 from training.pseudo.agreement import agree
 from training.pseudo.encode import encode, folder_name
 from training.pseudo.views import VIEWS, look, put_back
-from training.tasks import LABEL_SPACES, TASK_NAMES, kind_of
+from training.tasks import TASK_NAMES, kind_of
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 SETTINGS_FILE = "pseudo_labels.json"

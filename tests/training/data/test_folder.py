@@ -8,11 +8,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tests.training.data.trees import (
+    HALF,
     SIZE,
     TASKS,
     all_maps,
     folder,
     photo,
+    wide,
     write_png,
     write_record,
     write_split,
@@ -28,11 +30,13 @@ def test_every_encoding_comes_back(tmp_path: Path) -> None:
     write_record(tmp_path, "a", all_maps())
     write_split(tmp_path, ["a"])
     sample = build_source(folder(tmp_path), TASKS, FULL, None)[0]
+    assert all(sample[name].dtype == torch.float16 for name in ("saliency", "depth", "disparity", "normals"))
+    sample = wide(sample)
 
     assert sample["id"] == "a"
     assert torch.equal(sample["image"], torch.from_numpy(photo()).permute(2, 0, 1))
     for name, label, other in (("semseg", 15, 0), ("parsing", 3, 0)):
-        assert sample[name].dtype == torch.int64
+        assert sample[name].dtype == torch.uint8
         assert sample[name].shape == FULL
         assert (sample[name][0] == 255).all()
         assert (sample[name][1:, :16] == label).all()
@@ -42,17 +46,15 @@ def test_every_encoding_comes_back(tmp_path: Path) -> None:
         ("depth", 1.5, 4.0, 0.0),
         ("disparity", 1.0, 0.2, 0.0),
     ):
-        assert sample[name].dtype == torch.float32
         assert sample[name].shape == (1, *FULL)
         assert sample[name][0, 0, 0] == first
-        assert torch.allclose(sample[name][0, 1:, :16], torch.tensor(left))
-        assert torch.allclose(sample[name][0, 1:, 16:], torch.tensor(right))
+        assert torch.allclose(sample[name][0, 1:, :16], torch.tensor(left), rtol=HALF)
+        assert torch.allclose(sample[name][0, 1:, 16:], torch.tensor(right), rtol=HALF)
     normals = sample["normals"]
-    assert normals.dtype == torch.float32
     assert (normals[:, 0] == 0).all()
     assert torch.allclose(normals[:, 1:, 0], torch.tensor([0.0, 0.0, 1.0])[:, None], atol=0.006)
     assert torch.allclose(normals[:, 1:, -1], torch.tensor([1.0, 0.0, 0.0])[:, None], atol=0.006)
-    assert torch.allclose(normals[:, 1:].norm(dim=0), torch.ones(23, 32))
+    assert torch.allclose(normals[:, 1:].norm(dim=0), torch.ones(23, 32), rtol=HALF)
 
 
 def test_missing_files_are_missing_labels(tmp_path: Path) -> None:
@@ -60,12 +62,12 @@ def test_missing_files_are_missing_labels(tmp_path: Path) -> None:
     write_split(tmp_path, ["a"])
     sample = build_source(folder(tmp_path), TASKS, SIZE, None)[0]
     for name, value, dtype, shape in (
-        ("semseg", 255, torch.int64, SIZE),
-        ("parsing", 255, torch.int64, SIZE),
-        ("saliency", -1, torch.float32, (1, *SIZE)),
-        ("depth", 0, torch.float32, (1, *SIZE)),
-        ("disparity", 0, torch.float32, (1, *SIZE)),
-        ("normals", 0, torch.float32, (3, *SIZE)),
+        ("semseg", 255, torch.uint8, SIZE),
+        ("parsing", 255, torch.uint8, SIZE),
+        ("saliency", -1, torch.float16, (1, *SIZE)),
+        ("depth", 0, torch.float16, (1, *SIZE)),
+        ("disparity", 0, torch.float16, (1, *SIZE)),
+        ("normals", 0, torch.float16, (3, *SIZE)),
     ):
         assert sample[name].dtype == dtype
         assert sample[name].shape == shape
@@ -81,13 +83,17 @@ def test_a_sample_has_the_maps_of_the_networks_tasks_only(tmp_path: Path) -> Non
     assert sorted(source[0]) == ["depth", "disparity", "id", "image"]
 
 
-def test_another_label_space_is_not_read(tmp_path: Path) -> None:
+def test_a_label_space_without_a_mapping_is_not_read_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_record(tmp_path, "a", all_maps())
     write_split(tmp_path, ["a"])
-    config = folder(tmp_path, tasks={"semseg": "nyu40", "parsing": "fashion"})
+    config = folder(tmp_path, tasks={"semseg": "cityscapes", "parsing": "fashion"}, name="streets")
     sample = build_source(config, TASKS, SIZE, None)[0]
     assert (sample["semseg"] == 255).all()
     assert (sample["parsing"] != 255).any()
+    assert "'streets'" in caplog.text
+    assert "'voc' has no mapping from 'cityscapes'" in caplog.text
 
 
 def test_read_chooses_the_maps(tmp_path: Path) -> None:
@@ -143,7 +149,7 @@ def test_settings_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"tasks": {"semseg": "coco"}}, "unknown label space 'coco'; known: voc"),
+        ({"tasks": {"semseg": "coco"}}, "unknown label space 'coco'; known: cityscapes, .*voc"),
         ({"tasks": {"contours": "voc"}}, "unknown task 'contours'; known: semseg"),
         ({"read": ["depht"]}, "unknown map 'depht'; known: .*depth.*disparity"),
         ({"splits": "train"}, "splits"),
@@ -205,7 +211,7 @@ def test_small_maps_are_stretched_to_the_photo(tmp_path: Path) -> None:
     write_split(tmp_path, ["a"])
     sample = build_source(folder(tmp_path), TASKS, FULL, None)[0]
     assert (sample["semseg"][2:, :16] == 15).all()
-    assert torch.allclose(sample["depth"][0, 2:, :15], torch.tensor(1.5))
+    assert torch.allclose(sample["depth"][0, 2:, :15].float(), torch.tensor(1.5), rtol=HALF)
     assert (sample["depth"][0, :2] == 0).all()
 
 
@@ -239,4 +245,4 @@ def test_alpha_says_where_a_probability_is_not_known(tmp_path: Path) -> None:
     sample = build_source(folder(tmp_path), tasks, FULL, None)[0]
     for name in ("saliency", "edges"):
         assert (sample[name][0, :12] == -1).all()
-        assert torch.allclose(sample[name][0, 12:], torch.tensor(0.2))
+        assert torch.allclose(sample[name][0, 12:].float(), torch.tensor(0.2), rtol=HALF)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,6 +21,9 @@ TASKS = (
 )
 SPACES = {"semseg": "voc", "parsing": "fashion"}
 SIZE = (12, 16)
+
+HALF = 1e-3
+"""Relative error of a half-precision number, and a little more."""
 
 Pixels = NDArray[np.generic]
 
@@ -65,6 +69,12 @@ def all_maps(height: int = 24, width: int = 32) -> dict[str, Pixels]:
     for name, missing in (("semseg", 255), ("parsing", 255), ("depth", 0), ("disparity", 0), ("normals", 0)):
         maps[name][0] = missing
     return maps
+
+
+def wide(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample with its half-precision maps as float32, for comparisons within `HALF`."""
+    halves = (name for name, value in sample.items() if getattr(value, "dtype", None) == torch.float16)
+    return {**sample, **{name: sample[name].float() for name in halves}}
 
 
 def folder(root: Path, **settings: Any) -> SourceConfig:

@@ -117,8 +117,10 @@ def test_a_process_group_computes_the_figures_of_the_whole_split(tmp_path: Path)
 def test_every_task_reports_its_protocols_by_name() -> None:
     assert set(figures(2)) == {
         "semseg/mIoU",
+        "semseg/mIoU/all",
         "semseg/pixel_accuracy",
         "parsing/mIoU",
+        "parsing/mIoU/all",
         "parsing/pixel_accuracy",
         "depth/rmse/mtcp",
         "depth/rmse/invpt",

@@ -19,15 +19,16 @@ from training.data.scenes.camera import Array
 from training.data.scenes.layout import random_scene
 from training.data.scenes.render import Drawing, draw, salient_thing
 from training.data.scenes.things import Scene
-from training.tasks import IGNORE_LABEL, LabelSpace, Task
+from training.label_spaces import IGNORE_LABEL, LabelSpace
+from training.tasks import Task
 
-_BACKGROUND = "background"
+_ELSE = ("background", "other")
 _PARTS = "fashion"
 
 
 def class_id(space: LabelSpace, names: Sequence[str]) -> int:
-    """Id of the first of ``names`` that ``space`` has, else of its background, else 255."""
-    for name in (*names, _BACKGROUND):
+    """Id of the first of ``names`` that ``space`` has, else of its background or other, else 255."""
+    for name in (*names, *_ELSE):
         if name in space.labels:
             return space.labels.index(name)
     return IGNORE_LABEL
@@ -47,11 +48,15 @@ class SceneReader:
         self._types = map_types(tasks)
         self._split = zlib.crc32(config.split.encode())
         self._spaces = {task.name: task.space for task in tasks if task.space is not None}
-        self._maps = maps_to_read(config, tasks)
+        self._maps = [name for name in maps_to_read(config, tasks) if self._is_ours(name, config)]
         if "parsing" in self._maps and self._spaces["parsing"].name != _PARTS:
             self._maps.remove("parsing")
         self.ids = [f"scene_{config.split}_{index:05d}" for index in range(config.count)]
         self.labels: list[dict[str, MapFile]] = [{} for _ in self.ids]
+
+    def _is_ours(self, name: str, config: SourceConfig) -> bool:
+        space = self._spaces.get(name)
+        return space is None or config.tasks.get(name, space.name) == space.name
 
     def read(self, index: int) -> Record:
         """Scene ``index``, all maps at the size of the photo."""
