@@ -11,7 +11,7 @@ from typing import Final
 
 from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
 from mtcp_serve.inference.images.limits import ImageLimits
-from mtcp_serve.inference.images.still import Still, opener, too_much
+from mtcp_serve.inference.images.still import Still, not_supported, opener, too_much
 from mtcp_serve.inference.images.tiff_kinds import Tag, Tags, check_kind
 
 MAX_TAGS: Final = 4096
@@ -75,6 +75,8 @@ def look(data: bytes, limits: ImageLimits) -> Still:
         ImageTooLargeError: there are too many tags or strips, or they have too many bytes or pixels.
     """
     layout = _Layout("<" if data.startswith(b"II") else ">", 43 in data[2:4])
+    if layout.big and layout.order == ">":
+        raise not_supported("a big-endian BigTIFF")
     entries, following = _directory(data, layout)
     values = {tag: _values(data, layout, entries[tag]) for tag in set(entries) & set(Tag)}
     tags = {Tag(tag): value for tag, value in values.items()}

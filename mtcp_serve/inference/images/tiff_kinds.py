@@ -44,6 +44,7 @@ Tags = dict[Tag, tuple[int, ...]]
 _RAW, _JPEG = 1, 7
 _COMPRESSIONS: Final = {_RAW, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 50000}
 """None, CCITT, LZW, JPEG, deflate, PackBits, LZMA, Zstandard."""
+_BITWISE: Final = {_RAW, 2, 3, 4}
 _NAMES: Final = {6: "old-style JPEG", 34712: "JPEG 2000", 50001: "WebP", 50002: "JPEG XL"}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLORS: Final = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
@@ -91,8 +92,11 @@ def check_kind(tags: Tags, big_endian: bool) -> None:
         raise not_supported("a TIFF of YCbCr with fewer samples of colour, not compressed by JPEG")
     if compression != _RAW and big_endian and format != _UNSIGNED:
         raise not_supported("a compressed big-endian TIFF of signed or floating-point samples")
-    if tags.get(Tag.FILL_ORDER) == (_REVERSED,) and bits > 1:
+    plain = bits == 1 and photometric != _PALETTE and compression in _BITWISE
+    if tags.get(Tag.FILL_ORDER) == (_REVERSED,) and not plain:
         raise not_supported("a TIFF with reversed bits")
+    if (photometric, bits) == (_PALETTE, 1) and compression != _RAW:
+        raise not_supported("a compressed TIFF with a palette of two colours")
     _check_samples(tags, photometric, bits, compression)
 
 
@@ -108,7 +112,11 @@ def _check_samples(tags: Tags, photometric: int, bits: int, compression: int) ->
     if samples == 1 or _only(tags, Tag.PLANES, 1) == 1:
         return
     raw = compression == _RAW
-    if photometric not in (_RGB, _CMYK) or (raw and (bits != 8 or _PREMULTIPLIED in extra)) or len(extra) > 1:
+    if (
+        photometric not in (_RGB, _CMYK)
+        or len(extra) > 1
+        or (raw and (bits != 8 or extra not in ((), (_ALPHA,))))
+    ):
         raise not_supported("a TIFF of this kind with its planes apart")
 
 
