@@ -37,6 +37,7 @@ PANELS: Final = {
         "max_concurrent_uploads",
         "upload_s",
     ),
+    "Shutdown": ("shutdown_delay_s", "drain_s"),
     "Limits of images and bodies": (
         "max_bytes",
         "max_pixels",

@@ -1,6 +1,7 @@
-"""Which requests are read, which are worked on, which wait, and which are turned away."""
+"""Which requests are read, which are worked on, which wait, and which are rejected."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -14,10 +15,11 @@ class Admission:
     """``concurrency`` jobs run, at most ``queue`` wait, and none is waited for beyond ``deadline_s``."""
 
     def __init__(self, concurrency: int, queue: int, deadline_s: float) -> None:
+        self.concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
         self._limit = concurrency + queue
         self._deadline_s = deadline_s
-        self._jobs: set[asyncio.Task[object]] = set()
+        self._jobs: dict[asyncio.Task[object], float] = {}
         self.running = 0
         """Jobs that have a slot."""
 
@@ -25,6 +27,12 @@ class Admission:
     def waiting(self) -> int:
         """Jobs that have none yet."""
         return len(self._jobs) - self.running
+
+    @property
+    def overdue(self) -> int:
+        """Jobs that are past their deadline and not done: a thread cannot be killed, and keeps its slot."""
+        now = time.monotonic()
+        return sum(deadline < now for deadline in self._jobs.values())
 
     def check(self) -> None:
         """Tell early, before a body is read, that `run` would refuse.
@@ -45,8 +53,8 @@ class Admission:
         """
         self.check()
         task = asyncio.create_task(self._in_slot(job))
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
+        self._jobs[task] = time.monotonic() + self._deadline_s
+        task.add_done_callback(self._jobs.pop)
         try:
             done, _ = await asyncio.wait({task}, timeout=self._deadline_s)
         except asyncio.CancelledError:
@@ -54,7 +62,7 @@ class Admission:
             raise
         if not done:
             task.cancel()
-            raise DeadlineError(f"the answer was not ready within {self._deadline_s:g} s")
+            raise DeadlineError(f"the response was not ready within {self._deadline_s:g} s")
         return task.result()
 
     async def drain(self) -> None:

@@ -59,6 +59,9 @@ class Metrics:
         self._gauges = {
             "queue": Gauge("mtcp_queue_requests", "Requests that wait for a slot.", registry=registry),
             "running": Gauge("mtcp_running_requests", "Requests being worked on.", registry=registry),
+            "overdue": Gauge(
+                "mtcp_overdue_requests", "Requests past their deadline that hold a slot.", registry=registry
+            ),
             "uploads": Gauge("mtcp_uploads", "Request bodies being read.", registry=registry),
             "responses": Gauge("mtcp_answers", "Responses being sent.", registry=registry),
             "ready": Gauge("mtcp_ready", "1 while requests are taken.", registry=registry),

@@ -1,16 +1,20 @@
 """The server process: uvicorn, with an orderly end and a reload by signal.
 
-``SIGTERM`` and ``SIGINT``: the server answers 503 ``draining`` to what is new, finishes what it accepted, and
-ends; a second signal closes the port at once. ``SIGHUP``: the API keys are read again, and the bundles are
-opened again from their folders and take over when they are warm; when that fails the log says why, and what
-was there stays.
+``SIGTERM`` and ``SIGINT``: the server answers 503 ``draining`` to what is new, finishes what it accepted,
+and ends. With ``SIGTERM`` it stays at work for ``shutdown_delay_s`` before, and only says that it is not
+ready, so that balancers have time to learn of it. What is not finished ``drain_s`` later is cut off. A second
+signal ends the process at once.
+
+``SIGHUP``: the API keys are read again, and the bundles are opened again from their folders and take over
+when they are warm; when that fails the log says why, and what was there stays.
 """
 
 import asyncio
 import logging
-import math
+import os
 import signal
 import socket
+import threading
 from functools import partial
 from types import FrameType
 
@@ -21,7 +25,7 @@ from mtcp_serve.errors import BundleError, SettingsError
 from mtcp_serve.server.http_protocol import BoundedHttp, HttpLimits
 from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.security.tls import Tls
-from mtcp_serve.server.service import Service
+from mtcp_serve.server.service import CLOSING_S, Service
 from mtcp_serve.server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -48,12 +52,13 @@ class Server(uvicorn.Server):
                 http=partial(BoundedHttp, limits=HttpLimits.of(settings)),  # type: ignore[arg-type]
                 ws="none",
                 h11_max_incomplete_event_size=settings.max_header_bytes,
-                timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 1,
+                timeout_graceful_shutdown=CLOSING_S,
                 **({} if tls is None else tls.for_uvicorn()),
             )
         )
         self._app = app
         self._settings = settings
+        self._signalled = False
         self._ending: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
@@ -71,21 +76,48 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain first; what uvicorn does on a signal comes after that, or on the second signal."""
-        if self._ending is not None or not self.started:
+        """Drain first; what uvicorn does on a signal comes after that. A second signal ends the process."""
+        if not self.started:
             super().handle_exit(sig, frame)
+        elif self._signalled:
+            _log.warning("a second signal: what is not done is cut off")
+            _end_now(sig)
         else:
+            self._signalled = True
             self._loop.call_soon_threadsafe(self._begin_end, sig, frame)
 
     def _begin_end(self, sig: int, frame: FrameType | None) -> None:
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end(sig, frame))
+        self._ending = asyncio.create_task(self._end(sig, frame))
 
     async def _end(self, sig: int, frame: FrameType | None) -> None:
+        settings = self._settings
+        delay = settings.shutdown_delay_s if sig == signal.SIGTERM else 0.0
+        self._end_within(delay + settings.drain_s + 3 * CLOSING_S, sig)
         if self._service is not None:
+            if delay:
+                _log.info("shutting down in %g s: not ready, and still at work", delay)
+                self._service.leaving = True
+                await asyncio.sleep(delay)
             _log.info("draining: new requests are refused, accepted ones are finished")
-            await self._service.drain()
+            try:
+                async with asyncio.timeout(settings.drain_s):
+                    await self._service.drain()
+            except TimeoutError:
+                _log.error("draining took more than %g s: what is not done is cut off", settings.drain_s)
+                _end_now(sig)
         super().handle_exit(sig, frame)
+
+    @staticmethod
+    def _end_within(seconds: float, sig: int) -> None:
+        """End the process even if its event loop, or a thread that nobody can stop, does not let it."""
+
+        def end() -> None:
+            _log.error("shutting down took more than %g s: what is not done is cut off", seconds)
+            _end_now(sig)
+
+        watchdog = threading.Timer(seconds, end)
+        watchdog.daemon = True
+        watchdog.start()
 
     def _on_hangup(self) -> None:
         task = asyncio.create_task(self._reload())
@@ -113,3 +145,11 @@ class Server(uvicorn.Server):
             self._app.state.keys.reload()
         except SettingsError as error:
             _log.error("the old API keys stay: %s", error)
+
+
+def _end_now(sig: int) -> None:
+    """End the process as ``sig`` does where nobody handles it, without waiting for threads."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(sig, signal.SIG_DFL)
+        os.kill(os.getpid(), sig)
+    os._exit(128 + sig)

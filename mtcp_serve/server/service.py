@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 from starlette.requests import ClientDisconnect
 
 from mtcp_serve.engines.base import Engine
-from mtcp_serve.errors import DrainingError, OverloadedError
+from mtcp_serve.errors import DrainingError, NotReadyError, OverloadedError
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
@@ -22,6 +22,8 @@ from mtcp_serve.utils.concurrency import in_thread
 
 B = TypeVar("B")
 T = TypeVar("T")
+CLOSING_S = 5
+"""Seconds for HTTP and for gRPC to close their connections, when what was accepted is done."""
 _LOOK_S = 0.02  # how often draining looks whether it is done
 
 
@@ -40,6 +42,8 @@ class Service:
         self.admission = Admission(settings.concurrency, settings.queue_size, settings.deadline_s)
         self.uploads = Uploads(settings.max_concurrent_uploads, settings.upload_s)
         self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mtcp-map")
+        self.leaving = False
+        """Whether the server is about to drain: it still takes requests, and says that it is not ready."""
         self.draining = False
         self.responses = 0
         """Responses being sent."""
@@ -50,7 +54,8 @@ class Service:
             running=lambda: self.admission.running,
             uploads=lambda: self.uploads.running,
             responses=lambda: self.responses,
-            ready=lambda: not self.draining,
+            overdue=lambda: self.admission.overdue,
+            ready=lambda: self.unready is None,
         )
 
     async def __aenter__(self) -> Self:
@@ -63,6 +68,20 @@ class Service:
         await self.drain()
         await self.models.close()
         self.pool.shutdown()
+
+    @property
+    def unready(self) -> NotReadyError | None:
+        """Why a balancer should send requests elsewhere; ``None`` while they are welcome here.
+
+        One slot past its deadline leaves the others to work; with every slot so, nothing is answered.
+        """
+        if self.leaving or self.draining:
+            return DrainingError("the server is shutting down")
+        if self.admission.overdue >= self.admission.concurrency:
+            return NotReadyError(
+                f"{self.admission.overdue} requests are past their deadline and still hold every slot"
+            )
+        return None
 
     async def handle(
         self,

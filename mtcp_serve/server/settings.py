@@ -130,6 +130,19 @@ class Settings(BaseSettings):
         description="Seconds that a request body may take; a slower one is answered 408.",
     )
 
+    shutdown_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds for which SIGTERM leaves the server at work (not ready), until balancers know.",
+    )
+    drain_s: float = Field(
+        default=65.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds after that for what was accepted to be finished; the rest is cut off.",
+    )
+
     max_bytes: int = Field(default=ImageLimits.max_bytes, ge=1, description="Largest image file, bytes.")
     max_pixels: int = Field(
         default=ImageLimits.max_pixels,

@@ -19,7 +19,7 @@ from mtcp_serve.server.oip.grpc_calls import Calls, Read, text
 from mtcp_serve.server.oip.infer import HINT, Tensor, images_of, infer, tasks_of
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.security.tls import Tls
-from mtcp_serve.server.service import Service, Turn
+from mtcp_serve.server.service import CLOSING_S, Service, Turn
 
 _FRAMING = 64 * 1024
 
@@ -62,7 +62,7 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await server.stop(grace=settings.deadline_s)
+        await server.stop(grace=CLOSING_S)
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -80,7 +80,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Whether requests are taken."""
-        return service_pb2.ServerReadyResponse(ready=not self._service.draining)
+        return service_pb2.ServerReadyResponse(ready=self._service.unready is None)
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Name, version and extensions."""

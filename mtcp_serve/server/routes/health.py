@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
-from mtcp_serve.errors import DrainingError, NotReadyError
+from mtcp_serve.errors import NotReadyError
 from mtcp_serve.outputs.metadata import describe_models
 from mtcp_serve.outputs.schemas import HealthOut, ModelsOut
 from mtcp_serve.server.routes.dependencies import Running, error_responses
@@ -35,9 +35,9 @@ async def live() -> HealthOut:
     "/health/ready", summary="The models are loaded and warm, requests are taken", responses=_NOT_READY
 )
 async def ready(service: Running) -> HealthOut:
-    """Answer 200 while requests are taken, 503 while loading and while shutting down."""
-    if service.draining:
-        raise DrainingError("the server is shutting down")
+    """Answer 200 while requests are welcome; 503 while loading, shutting down, or with every slot stuck."""
+    if service.unready is not None:
+        raise service.unready
     return HealthOut(status="ready")
 
 

@@ -8,7 +8,6 @@ from pydantic import BaseModel
 
 from mtcp_serve.errors import (
     DeadlineError,
-    DrainingError,
     InternalError,
     InvalidBodyError,
     InvalidParameterError,
@@ -92,8 +91,8 @@ async def live() -> Response:
 )
 async def ready(service: Running) -> Response:
     """Answer 200 while requests are taken, 503 otherwise."""
-    if service.draining:
-        raise DrainingError("the server is shutting down")
+    if service.unready is not None:
+        raise service.unready
     return Response()
 
 

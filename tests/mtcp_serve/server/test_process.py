@@ -52,7 +52,7 @@ def test_the_maps_are_exact(server: Server) -> None:
 def test_a_late_answer_is_504_and_the_next_one_is_good(bundle: Path) -> None:
     server = start(bundle, deadline_s=2)
     error = check_error(server.predict(STUCK), 504, "deadline_exceeded")
-    assert error["message"] == "the answer was not ready within 2 s"
+    assert error["message"] == "the response was not ready within 2 s"
     until(lambda: server.predict().status_code == 200)
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(server.predict, STUCK)

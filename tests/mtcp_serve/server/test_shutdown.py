@@ -1,0 +1,125 @@
+"""How a server ends: at work until balancers know, then draining, and never later than it says."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
+from tests.mtcp_serve.server.test_bad_input import PNG, check_error
+from tests.mtcp_serve.support import GOOD, STUCK
+from tests.needs import needs_posix
+
+HANGING = """
+import threading
+from mtcp_serve.cli import main
+from mtcp_serve.inference import pipeline
+
+pipeline._read = lambda *arguments: threading.Event().wait()
+main()
+"""
+"""``mtcp-serve`` whose decoding never ends, in a thread that nobody can stop."""
+KILLED = (-signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+@contextmanager
+def hanging(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """A server of `HANGING`, its address and the lines of its log."""
+    serve = ["serve", "--port", "0", "--intra-op-threads", "1", "--bundle", str(bundle), *options]
+    command = [sys.executable, "-c", HANGING, *serve]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        log: list[str] = []
+        for line in process.stderr:
+            log.append(line)
+            if "running on http://" in line:
+                break
+        url = log[-1].split("running on ")[1].split(" ")[0]
+        reader = threading.Thread(target=log.extend, args=(process.stderr,))
+        reader.start()
+        try:
+            yield process, url, log
+        finally:
+            process.kill()
+            process.wait()
+            reader.join()
+
+
+def ask(url: str) -> httpx.Response:
+    return httpx.post(f"{url}/predict", content=GOOD, headers=PNG, timeout=PATIENCE_S)
+
+
+def test_slots_that_never_come_back_make_the_server_unready(bundle: Path) -> None:
+    with hanging(bundle, "--concurrency", "2", "--deadline-s", "0.5") as (_, url, _):
+        check_error(ask(url), 504, "deadline_exceeded")
+        assert "mtcp_overdue_requests 1.0" in httpx.get(f"{url}/metrics").text
+        assert httpx.get(f"{url}/health/ready").status_code == 200  # the other slot works
+        check_error(ask(url), 504, "deadline_exceeded")
+        error = check_error(httpx.get(f"{url}/health/ready"), 503, "not_ready")
+        assert error["message"] == "2 requests are past their deadline and still hold every slot"
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 503
+        assert httpx.get(f"{url}/health/live").status_code == 200
+        assert "mtcp_ready 0.0" in httpx.get(f"{url}/metrics").text
+
+
+@needs_posix
+def test_draining_has_an_end(bundle: Path) -> None:
+    with hanging(bundle, "--drain-s", "0.5") as (process, url, log), ThreadPoolExecutor(1) as pool:
+        cut_off = pool.submit(ask, url)
+        until(lambda: "mtcp_running_requests 1.0" in httpx.get(f"{url}/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE_S) in KILLED
+        with pytest.raises(httpx.TransportError):
+            cut_off.result()
+    assert "draining took more than 0.5 s: what is not done is cut off" in "".join(log)
+
+
+@needs_posix
+def test_a_second_signal_ends_the_process_at_once(bundle: Path) -> None:
+    with hanging(bundle, "--drain-s", "3600") as (process, url, log), ThreadPoolExecutor(1) as pool:
+        cut_off = pool.submit(ask, url)
+        until(lambda: "mtcp_running_requests 1.0" in httpx.get(f"{url}/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: httpx.get(f"{url}/health/ready").status_code == 503)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE_S) in KILLED
+        with pytest.raises(httpx.TransportError):
+            cut_off.result()
+    assert "a second signal" in "".join(log)
+
+
+@needs_posix
+def test_requests_are_taken_until_balancers_know(bundle: Path) -> None:
+    """For as long as `shutdown_delay_s`, here an hour; a second signal cuts it short."""
+    server = Server(bundle, shutdown_delay_s=3600)
+    server.process.send_signal(signal.SIGTERM)
+    until(lambda: server.client.get("/health/ready").status_code == 503)
+    check_error(server.client.get("/health/ready"), 503, "draining")
+    assert server.predict().status_code == 200
+    server.process.send_signal(signal.SIGTERM)
+    assert server.stop() in KILLED
+    assert "Traceback" not in "".join(server.log)
+
+
+@needs_posix
+def test_after_that_it_drains(bundle: Path) -> None:
+    server = Server(bundle, shutdown_delay_s=0.5, concurrency=1, deadline_s=PATIENCE_S)
+    with ThreadPoolExecutor(1) as pool:
+        with server.connect(f"Content-Length: {len(STUCK)}") as stuck:
+            stuck.sendall(STUCK)
+            until(lambda: server.figure("mtcp_running_requests") == 1)
+            waiting = pool.submit(server.predict, GOOD)
+            until(lambda: server.figure("mtcp_queue_requests") == 1)
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: server.predict(b"").status_code == 503)
+            assert not waiting.done()
+        assert waiting.result().status_code == 200
+    assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
