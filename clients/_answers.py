@@ -23,6 +23,7 @@ from clients.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from mtcp_serve.kinds import KINDS
 
 _METADATA = "metadata"
 _UNREADABLE = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
@@ -124,23 +125,5 @@ def _from_json(metadata: dict[str, Any]) -> Answer:
     arrays = {}
     for name, about in metadata["maps"].items():
         with Image.open(BytesIO(b64decode(about.pop("png")))) as image:
-            arrays[name] = _values(about, np.asarray(image))
+            arrays[name] = KINDS[about["kind"]].from_pixels(about, np.asarray(image))
     return Answer(metadata, arrays)
-
-
-def _values(about: Mapping[str, Any], pixels: np.ndarray) -> Map:
-    """What the pixels of a map's PNG mean."""
-    match about["kind"]:
-        case "labels":
-            return pixels
-        case "depth":
-            values = about["png_offset"] + about["png_scale"] * pixels.astype(np.float32)
-            return np.where(pixels == 0, 0, values).astype(np.float32)
-        case "normals":
-            vectors = pixels.astype(np.float32) / np.float32(127.5) - 1
-            unit: Map = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-            return unit
-        case "probability":
-            return pixels.astype(np.float32) / np.float32(255)
-        case kind:
-            raise ValueError(f"maps of kind {kind!r} are not known")

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from clients._photos import Photo
-from mtcp_serve.bundle.manifest import LabelsTask, Manifest, TaskSpec
+from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 
 Map = NDArray[Any]
 """uint8 labels or float32 values, ``[height, width]``; normals ``[height, width, 3]``."""
@@ -48,11 +47,3 @@ class Outcome:
     photo: Photo
     maps: Maps | None
     error: Exception | None
-
-
-def common_type(task: TaskSpec, array: NDArray[Any]) -> Map:
-    """``array`` as uint8 labels or float32 values; a uint8 probability comes back to 0 to 1."""
-    if isinstance(task, LabelsTask):
-        return array.astype(np.uint8, copy=False)
-    values = array.astype(np.float32, copy=False)
-    return values / np.float32(255) if array.dtype == np.uint8 else values

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from clients._maps import Map, Maps, common_type
+from clients._maps import Map, Maps
 from clients._memory import Region
 from clients.errors import (
     ClientError,
@@ -222,7 +222,7 @@ def answer(result: Any, tasks: Sequence[TaskSpec], region: Region | None) -> dic
             raise ServerError(f"Triton's {task.output} cannot be read: {error}") from error
         if array is None:
             raise ServerError(f"Triton's answer has no {task.output}")
-        maps[task.name] = common_type(task, array)
+        maps[task.name] = task.to_map(array)
     return maps
 
 

@@ -17,7 +17,6 @@ from export.deployment_module import DeploymentGraph
 from export.errors import ParityError
 from export.validation_images import RgbImage
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
-from training.tasks import Kind
 
 BATCHES = (1, 3)
 """Batch sizes to run the graph with; two of them prove that its batch is dynamic."""
@@ -102,7 +101,7 @@ def evaluate_probability(found: Map, expected: Map, limits: Limits = EXACT) -> R
     )
 
 
-EVALUATORS: dict[Kind, Callable[[Map, Map, Limits], Result]] = {
+EVALUATORS: dict[str, Callable[[Map, Map, Limits], Result]] = {
     "labels": evaluate_labels,
     "depth": evaluate_depth,
     "normals": evaluate_normals,
@@ -140,7 +139,7 @@ def check_parity(
 
 
 def evaluate(
-    found: Mapping[str, Map], expected: Mapping[str, Map], kinds: Mapping[str, Kind], limits: Limits
+    found: Mapping[str, Map], expected: Mapping[str, Map], kinds: Mapping[str, str], limits: Limits
 ) -> dict[str, Result]:
     """The result on each task: [N,H,W,...] maps by task name, against those expected."""
     return {task: EVALUATORS[kind](found[task], expected[task], limits) for task, kind in kinds.items()}

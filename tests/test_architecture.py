@@ -45,7 +45,7 @@ EXTRAS = {
     "export": ["export", "cpu"],
     "clients": ["clients"],
 }
-BROUGHT = {"grpc": "tritonclient"}
+BROUGHT = {"grpc": "tritonclient", "pydantic_core": "pydantic"}
 """A module that an extra of a declared package brings."""
 OF_TRITON = "triton_python_backend_utils"
 

@@ -20,12 +20,42 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mtcp_serve.errors import BundleMismatchError, ManifestError
+from mtcp_serve.kinds import (
+    AnyTask,
+    DepthTask,
+    LabelsTask,
+    NormalsTask,
+    ProbabilityTask,
+    TaskSpec,
+)
+from mtcp_serve.kinds.base import Strict, TensorType, Text
 from mtcp_serve.utils.atomic import write_atomic
+
+__all__ = [
+    "CARD_FILE",
+    "IMAGE_TENSOR",
+    "MANIFEST_FILE",
+    "MODEL_FILE",
+    "PARITY_FILE",
+    "RESERVED_TASK_NAMES",
+    "SCHEMA_VERSION",
+    "DepthTask",
+    "FileEntry",
+    "FileName",
+    "GraphTensor",
+    "InputSpec",
+    "LabelsTask",
+    "Manifest",
+    "Name",
+    "NormalsTask",
+    "ProbabilityTask",
+    "TaskSpec",
+]
 
 SCHEMA_VERSION: Final = 1
 """The only manifest schema that this package reads and writes."""
@@ -38,12 +68,8 @@ IMAGE_TENSOR = "image"
 RESERVED_TASK_NAMES = ("metadata", "overview")
 """Names that responses and output folders use beside the maps."""
 
-TensorType = Literal["uint8", "float32", "float16"]
-Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -57,13 +83,7 @@ class GraphTensor:
     """A symbolic axis is a string or ``None``."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, validate_by_name=True, validate_by_alias=True
-    )
-
-
-class InputSpec(_Model):
+class InputSpec(Strict):
     """The size (pixels) that the graph takes, and how a photo gets there: ``stretch`` ignores its aspect."""
 
     height: int = Field(ge=1, le=16384)
@@ -71,81 +91,7 @@ class InputSpec(_Model):
     resize: Literal["stretch"] = "stretch"
 
 
-class _Task(_Model):
-    channels: ClassVar[tuple[int, ...]] = ()
-    """Trailing axes of the output after ``[batch, height, width]``."""
-
-    name: Identifier
-    output: Text = Field(default_factory=lambda fields: fields["name"])
-    """Name of the graph's output tensor; the task's name unless given."""
-    title: Text | None = None
-    """What people call the map, such as "Objects"; the task's name unless given."""
-
-
-class LabelsTask(_Task):
-    """One class id a pixel. ``labels[i]`` and ``palette[i]`` (``#rrggbb``) belong to class id ``i``."""
-
-    kind: Literal["labels"] = "labels"
-    dtype: Literal["uint8"] = "uint8"
-    dataset: Text
-    """Name of the label space or of the data set that defines it."""
-    labels: tuple[Text, ...] = Field(min_length=2, max_length=256, strict=False)
-    palette: tuple[Colour, ...] = Field(strict=False)
-    ignore_index: int = Field(default=255, ge=0, le=255)
-
-    @model_validator(mode="after")
-    def _one_colour_a_label(self) -> Self:
-        if len(self.labels) != len(self.palette):
-            raise ValueError(f"{len(self.labels)} labels but {len(self.palette)} palette colours")
-        return self
-
-
-class DepthTask(_Task):
-    """Distance from the camera: metres when ``metric``, otherwise right only up to an unknown scale."""
-
-    kind: Literal["depth"] = "depth"
-    dtype: Literal["float32", "float16"] = "float32"
-    unit: Literal["m", "relative"] = "m"
-    metric: bool = True
-    range: tuple[float, float] = Field(strict=False)
-    """Smallest and largest valid value, in ``unit``; 0 in a map marks an invalid pixel."""
-    trained_on: Text | None = None
-    assumed_fov: float | None = Field(default=None, gt=0, lt=180)
-    """Field of view over the longer side, degrees, of an image that nobody says the camera of."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        low, high = self.range
-        if not 0 <= low < high < float("inf"):
-            raise ValueError(f"range must be 0 <= min < max, finite; got [{low}, {high}]")
-        if self.metric != (self.unit == "m"):
-            raise ValueError(f"metric is {self.metric} but unit is {self.unit!r}; metric depth is in 'm'")
-        return self
-
-
-class NormalsTask(_Task):
-    """Unit surface normals; ``frame`` says in words where the axes point."""
-
-    channels: ClassVar[tuple[int, ...]] = (3,)
-
-    kind: Literal["normals"] = "normals"
-    dtype: Literal["float32", "float16"] = "float32"
-    frame: Text
-    trained_on: Text | None = None
-
-
-class ProbabilityTask(_Task):
-    """A probability a pixel, 0 to 1; with dtype ``uint8`` the graph gives ``round(255 * p)``."""
-
-    kind: Literal["probability"] = "probability"
-    dtype: TensorType = "float32"
-    trained_on: Text | None = None
-
-
-TaskSpec = Annotated[LabelsTask | DepthTask | NormalsTask | ProbabilityTask, Field(discriminator="kind")]
-
-
-class FileEntry(_Model):
+class FileEntry(Strict):
     """A file of the bundle: its SHA-256 in hexadecimal and, for a graph, its ONNX opset."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -162,14 +108,14 @@ class FileEntry(_Model):
             return cls(sha256=hashlib.file_digest(file, "sha256").hexdigest(), opset=opset)
 
 
-class Manifest(_Model):
+class Manifest(Strict):
     """Everything a server knows about a model. Immutable; the order of ``tasks`` is kept in answers."""
 
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
     name: Name
     version: Name
     input: InputSpec
-    tasks: tuple[TaskSpec, ...] = Field(min_length=1, strict=False)
+    tasks: tuple[AnyTask, ...] = Field(min_length=1, strict=False)
     files: dict[FileName, FileEntry]
     parameters: int | None = Field(default=None, ge=0)
     """Number of weights."""

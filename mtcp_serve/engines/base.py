@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcp_serve.bundle.manifest import LabelsTask, Manifest, TaskSpec
+from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.kinds.base import Map
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -34,8 +34,8 @@ class Engine(Protocol):
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         """The maps of ``tasks``, in their order, for ``images`` (uint8 RGB ``[batch, height, width, 3]``).
 
-        Labels are uint8 ``[batch, height, width]``, every other map is float32 (normals with a last axis of
-        3), whatever the graph's own types. Cancelling the call stops the inference.
+        They are ``[batch, height, width, *task.channels]``, of the task's ``array_type`` whatever the graph's
+        own types (`TaskSpec.to_map` does that). Cancelling the call stops the inference.
 
         Raises:
             EngineLostError: whatever runs the network cannot be reached.
@@ -46,11 +46,3 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Let go of connections; no `infer` comes after."""
         ...
-
-
-def common_type(task: TaskSpec, array: NDArray[np.generic]) -> Map:
-    """``array`` as uint8 labels or float32 values; a uint8 probability comes back to 0 to 1."""
-    if isinstance(task, LabelsTask):
-        return array.astype(np.uint8, copy=False)
-    values = array.astype(np.float32, copy=False)
-    return values / np.float32(255) if array.dtype == np.uint8 else values

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, GraphTensor, Manifest, TaskSpec
-from mtcp_serve.engines.base import Provider, common_type
+from mtcp_serve.engines.base import Provider
 from mtcp_serve.errors import BundleError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import in_thread
@@ -67,7 +67,7 @@ class OnnxEngine:
         def run() -> list[Map]:
             names = [task.output for task in tasks]
             arrays = self._session.run(names, {IMAGE_TENSOR: images}, options)
-            return [common_type(task, array) for task, array in zip(tasks, arrays, strict=True)]
+            return [task.to_map(array) for task, array in zip(tasks, arrays, strict=True)]
 
         return await in_thread(run, on_cancel=lambda: setattr(options, "terminate", True))
 

@@ -18,7 +18,6 @@ from tritonclient.grpc.aio import InferenceServerClient as AsyncClient
 from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
-from mtcp_serve.engines.base import common_type
 from mtcp_serve.errors import BundleError, EngineLostError, InternalError, OverloadedError
 from mtcp_serve.kinds.base import Map
 
@@ -183,7 +182,7 @@ def _read(answer: Any, task: TaskSpec, shape: tuple[int, ...]) -> Map:
     if array is None or array.shape != wanted:
         found = None if array is None else list(array.shape)
         raise InternalError(f"Triton's {task.output} is {found}, the manifest says {list(wanted)}")
-    return common_type(task, array)
+    return task.to_map(array)
 
 
 def _models(client: InferenceServerClient) -> Iterator[tuple[Manifest, str]]:

@@ -9,14 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, Manifest, TaskSpec
-from mtcp_serve.errors import InternalError
+from mtcp_serve.bundle.manifest import DepthTask, Manifest, TaskSpec
 from mtcp_serve.inference.camera import Camera, CameraRequest, find_camera
 from mtcp_serve.inference.images import ImageInfo, ImageLimits, decode
 from mtcp_serve.inference.registry import Choice
-from mtcp_serve.inference.resize import Rule, resize_map, rule
 from mtcp_serve.inference.timings import Timings
-from mtcp_serve.kinds.base import Map
+from mtcp_serve.kinds.base import Map, Rule
 from mtcp_serve.utils.concurrency import in_thread, together
 
 Size = Literal["input", "model"]
@@ -39,11 +37,11 @@ class DenseMap:
     @property
     def resampled(self) -> Rule:
         """How `values` are brought to their size."""
-        return rule(self.task, self.raw, self.height, self.width)
+        return self.task.resampled(self.raw, self.height, self.width)
 
     def values(self) -> Map:
         """The map at its size: made anew at each call, so that nobody keeps what may be very large."""
-        return resize_map(self.task, self.raw, self.height, self.width)
+        return self.task.resize(self.raw, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ async def infer_maps(
         height, width = batcher.engine.manifest.input.height, batcher.engine.manifest.input.width
         raw = await batcher.infer(pixels[height, width], tasks, timings)
         for task, values in zip(tasks, raw, strict=True):
-            check_values(task, values)
+            task.check(values)
         if size == "input":
             height, width = image.height, image.width
         return [DenseMap(model, task, values, height, width) for task, values in zip(tasks, raw, strict=True)]
@@ -139,20 +137,3 @@ def _read(
     """The photo at every size of ``sizes``; the decoded photo itself is let go of."""
     photo = decode(data, limits, enough=2 * max(max(size) for size in sizes))
     return photo.info, {size: photo.resized(*size) for size in sizes}
-
-
-def check_values(task: TaskSpec, values: Map) -> None:
-    """Refuse a map that no client could make sense of.
-
-    Raises:
-        InternalError: a label that the manifest does not name, or a value that is not finite.
-    """
-    if isinstance(task, LabelsTask):
-        unknown = set(np.flatnonzero(np.bincount(values.ravel(), minlength=256))) - {
-            *range(len(task.labels)),
-            task.ignore_index,
-        }
-        if unknown:
-            raise InternalError(f"the model gave class ids that task {task.name} does not name")
-    elif not np.isfinite(values).all():
-        raise InternalError(f"the model gave values for task {task.name} that are not finite")

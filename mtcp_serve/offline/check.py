@@ -8,31 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.bundle.manifest import (
-    MODEL_FILE,
-    DepthTask,
-    LabelsTask,
-    Manifest,
-    NormalsTask,
-    ProbabilityTask,
-    TaskSpec,
-)
+from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest, TaskSpec
 from mtcp_serve.bundle.onnx_nodes import Node, read_graph
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.errors import BundleError, BundleMismatchError, InternalError
 from mtcp_serve.inference.images import ImageLimits, decode
-from mtcp_serve.inference.pipeline import check_values
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import run
 
 Status = Literal["ok", "failed", "not run"]
 _GRIDSAMPLE_RENAMED = 20
 """From this opset on GridSample's default mode is called ``linear``."""
-_LENGTH_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -136,32 +125,8 @@ def _map(manifest: Manifest, task: TaskSpec, values: Map) -> str:
     wanted = (1, manifest.input.height, manifest.input.width, *task.channels)
     if values.shape != wanted:
         raise InternalError(f"the map has shape {list(values.shape)}, the manifest says {list(wanted)}")
-    check_values(task, values)
-    match task:
-        case LabelsTask():
-            present = [task.labels[i] for i in np.unique(values) if i != task.ignore_index]
-            return f"{len(present)} classes: {', '.join(present)}"
-        case DepthTask():
-            return _in_range(values[values != 0], *task.range, task.unit)
-        case NormalsTask():
-            lengths = np.linalg.norm(values, axis=-1)
-            if np.abs(lengths - 1).max() > _LENGTH_TOLERANCE:
-                raise InternalError(
-                    f"normals have lengths from {lengths.min():.3g} to {lengths.max():.3g}, not 1"
-                )
-            return f"unit length; mean z {values[..., 2].mean():.2f}"
-        case ProbabilityTask():
-            return _in_range(values, 0, 1, "")
-
-
-def _in_range(values: NDArray[np.generic], low: float, high: float, unit: str) -> str:
-    if not values.size:
-        return "no valid pixel"
-    found = f"{float(values.min()):.4g} to {float(values.max()):.4g} {unit}".strip()
-    slack = 1e-3 * (high - low)
-    if values.min() < low - slack or values.max() > high + slack:
-        raise InternalError(f"the values are {found}, the manifest says {low:g} to {high:g}")
-    return found
+    task.check(values[0])
+    return task.inspect(values[0])
 
 
 def drawing() -> bytes:

@@ -3,13 +3,13 @@
 A field whose value is ``None`` is left out of the answer.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from mtcp_serve.bundle.manifest import InputSpec, TaskSpec
+from mtcp_serve.bundle.manifest import InputSpec
 from mtcp_serve.inference.camera import Source
-from mtcp_serve.inference.resize import Rule
+from mtcp_serve.kinds import AnyMap, AnyTask
 
 
 class ModelRef(BaseModel):
@@ -45,71 +45,12 @@ class ImageOut(BaseModel):
     camera: CameraOut
 
 
-class Label(BaseModel):
-    """A class: its id (the pixel value), its name, and a colour for display."""
-
-    id: int
-    name: str
-    color: str
-
-
-class _MapOut(BaseModel):
-    model: str
-    trained_on: str | None = None
-    width: int
-    height: int
-    resampled: Rule = Field(description="How the map was brought from the model's size to this one.")
-    png: str | None = Field(default=None, description="The map as PNG, base64. Only in format json.")
-    visualization: str | None = Field(
-        default=None, description="A picture of the map, PNG, base64. Only in format json with visualize."
-    )
-
-
-class LabelsOut(_MapOut):
-    """Classes. PNG: 8-bit indexed, pixel = class id; the palette is for display only."""
-
-    kind: Literal["labels"] = "labels"
-    dataset: str
-    labels: list[Label]
-    present: list[int] = Field(description="Ids of the classes that occur in this map.")
-    ignore_index: int = Field(description="Pixel value for 'no class'.")
-
-
-class DepthOut(_MapOut):
-    """Depth. PNG: 16-bit grey; pixel 0 is invalid, others mean ``png_offset + png_scale * pixel``."""
-
-    kind: Literal["depth"] = "depth"
-    unit: str
-    metric: bool
-    png_scale: float
-    png_offset: float
-    min: float | None = Field(default=None, description="Smallest valid value, in `unit`.")
-    max: float | None = Field(default=None, description="Largest valid value, in `unit`.")
-
-
-class NormalsOut(_MapOut):
-    """Unit surface normals. PNG: 8-bit RGB, ``round((n + 1) * 127.5)``."""
-
-    kind: Literal["normals"] = "normals"
-    frame: str = Field(description="Where the axes point.")
-
-
-class ProbabilityOut(_MapOut):
-    """A probability a pixel. PNG: 8-bit grey, ``round(255 * p)``."""
-
-    kind: Literal["probability"] = "probability"
-    range: tuple[float, float] = (0.0, 1.0)
-
-
-MapOut = Annotated[LabelsOut | DepthOut | NormalsOut | ProbabilityOut, Field(discriminator="kind")]
-
-
 class PredictOut(BaseModel):
     """The answer of ``POST /predict``."""
 
     models: list[ModelRef]
     image: ImageOut
-    maps: dict[str, MapOut] = Field(description="By task name, in the order asked for.")
+    maps: dict[str, AnyMap] = Field(description="By task name, in the order asked for.")
     timings_ms: dict[str, float] = Field(description="Milliseconds: queue, decode, infer, encode.")
 
 
@@ -137,7 +78,7 @@ class ModelOut(BaseModel):
     default: bool = Field(description="The model given first, which goes before the others.")
     device: str
     input: InputSpec
-    tasks: list[TaskSpec]
+    tasks: list[AnyTask]
     parameters: int | None = None
     gmacs: float | None = None
     license: str | None = None

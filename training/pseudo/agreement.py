@@ -13,8 +13,6 @@ its label where, over the views that cover it,
 Maps are stacked by view: [n, H, W] or, of normals, [n, H, W, 3], with ``covered`` bool [n, H, W].
 """
 
-from typing import assert_never
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,8 +38,8 @@ def agree(task: TaskSpec, maps: Map, covered: Mask, confidence: float) -> tuple[
             above = ((maps > 0.5) & covered).sum(0) / covered.sum(0)
             share = np.where(mean > 0.5, above, 1 - above)
             return mean, np.minimum(np.maximum(mean, 1 - mean), share) >= confidence
-        case _ as unreachable:
-            assert_never(unreachable)
+        case _:
+            raise TypeError(f"no pseudo-labels are made of tasks of kind {task.kind}")
 
 
 def _mean(maps: Map, covered: Mask) -> NDArray[np.float32]:

@@ -1,7 +1,6 @@
 """Maps as files of a partial-label folder (see :mod:`training.data.folder`)."""
 
 from io import BytesIO
-from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,5 +43,5 @@ def _image(task: TaskSpec, values: Map, valid: NDArray[np.bool_]) -> Image.Image
         case ProbabilityTask():
             grey = np.rint(255 * values).clip(0, 255)
             return Image.fromarray(np.stack([grey * valid, 255 * valid], -1).astype(np.uint8))
-        case _ as unreachable:
-            assert_never(unreachable)
+        case _:
+            raise TypeError(f"no pseudo-labels are made of tasks of kind {task.kind}")

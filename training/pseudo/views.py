@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.bundle.manifest import DepthTask, NormalsTask, TaskSpec
-from mtcp_serve.inference.resize import resize_map
 from mtcp_serve.kinds.base import Map
 
 
@@ -81,5 +80,5 @@ def put_back(task: TaskSpec, values: Map, view: View, grid: tuple[int, int]) -> 
     whole = np.zeros((*grid, *values.shape[2:]), values.dtype)
     covered = np.zeros(grid, bool)
     covered[region] = True
-    whole[region] = resize_map(task, values, *covered[region].shape)
+    whole[region] = task.resize(values, *covered[region].shape)
     return whole, covered

@@ -4,10 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtcp_serve.bundle.manifest import DepthTask
 from mtcp_serve.inference.pipeline import DenseMap
 from mtcp_serve.offline.video import Layer
-from mtcp_serve.outputs.visualize import colourise
 
 
 def draw(layer: Layer, dense: DenseMap, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -15,8 +13,7 @@ def draw(layer: Layer, dense: DenseMap, frame: NDArray[np.uint8]) -> NDArray[np.
 
     Depth is coloured over the range of the manifest, the same in every frame, so that colours do not flicker.
     """
-    limits = dense.task.range if isinstance(dense.task, DepthTask) else None
-    picture = colourise(dense.task, dense.values(), limits)
+    picture = dense.task.color(dense.values(), dense.task.color_range)
     if layer.opacity is not None:
         picture = Image.blend(Image.fromarray(frame), picture, layer.opacity)
     return np.asarray(picture)

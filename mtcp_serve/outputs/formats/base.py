@@ -10,10 +10,10 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.kinds import MapOut
 from mtcp_serve.outputs.metadata import describe, describe_map
 from mtcp_serve.outputs.png import COMPRESS_LEVEL, to_png
-from mtcp_serve.outputs.schemas import ImageOut, MapOut, PredictOut
-from mtcp_serve.outputs.visualize import colourise
+from mtcp_serve.outputs.schemas import ImageOut, PredictOut
 
 
 class Writer(ABC):
@@ -92,5 +92,5 @@ def _encode_map(dense: DenseMap, version: str, image: ImageOut, visualize: bool)
     if not visualize:
         return EncodedMap(metadata, png, None)
     picture = BytesIO()
-    colourise(dense.task, values).save(picture, "PNG", compress_level=COMPRESS_LEVEL)
+    dense.task.color(values).save(picture, "PNG", compress_level=COMPRESS_LEVEL)
     return EncodedMap(metadata, png, picture.getvalue())

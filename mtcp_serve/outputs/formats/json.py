@@ -5,8 +5,8 @@ from base64 import b64encode
 from pydantic import BaseModel
 
 from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.kinds import MapOut
 from mtcp_serve.outputs.formats.base import Writer, encode_maps
-from mtcp_serve.outputs.schemas import MapOut
 
 
 class JsonWriter(Writer):

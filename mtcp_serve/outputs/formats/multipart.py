@@ -6,8 +6,8 @@ from concurrent.futures import Executor
 from pydantic import BaseModel
 
 from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.kinds import MapOut
 from mtcp_serve.outputs.formats.base import Writer, encode_maps
-from mtcp_serve.outputs.schemas import MapOut
 
 
 class MultipartWriter(Writer):

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.kinds import MapOut
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.outputs.formats.archive import Archive
 from mtcp_serve.outputs.formats.base import Writer
 from mtcp_serve.outputs.metadata import describe_map
-from mtcp_serve.outputs.schemas import MapOut
-from mtcp_serve.outputs.visualize import colourise
 
 
 class NpzWriter(Writer):
@@ -47,7 +46,7 @@ class NpzWriter(Writer):
 
     def _encode(self, dense: DenseMap) -> tuple[Map, MapOut, NDArray[np.uint8] | None]:
         values = dense.values()
-        picture = np.asarray(colourise(dense.task, values)) if self.visualize else None
+        picture = np.asarray(dense.task.color(values)) if self.visualize else None
         return values, describe_map(dense, values), picture
 
     def finish(self, document: BaseModel) -> bytes:

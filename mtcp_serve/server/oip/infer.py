@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, TaskSpec
 from mtcp_serve.errors import InvalidBodyError, TooManyPhotosError, UnknownTaskError
 from mtcp_serve.inference.batcher import Batcher
-from mtcp_serve.inference.pipeline import check_values
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import together
@@ -84,5 +83,5 @@ async def infer(
     )
     maps = [np.stack(column) for column in zip(*rows, strict=True)]
     for task, values in zip(tasks, maps, strict=True):
-        check_values(task, values)
+        task.check(values)
     return maps

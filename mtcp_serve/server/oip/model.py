@@ -3,7 +3,7 @@
 from typing import Any
 
 from mtcp_serve._version import __version__
-from mtcp_serve.bundle.manifest import IMAGE_TENSOR, LabelsTask, Manifest, TaskSpec
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
 from mtcp_serve.errors import UnknownModelError
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.registry import Models
@@ -30,7 +30,7 @@ def find(models: Models, name: str, version: str = "") -> Batcher:
 
 def datatype(task: TaskSpec) -> str:
     """Type of the tensor of ``task``, by the protocol's name."""
-    return "UINT8" if isinstance(task, LabelsTask) else "FP32"
+    return {"uint8": "UINT8", "float32": "FP32"}[task.array_type]
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from mtcp_serve.inference.pipeline import DenseMap, Prediction
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import FORMATS
 from mtcp_serve.outputs.png import IMAGE_KEY, TEXT_KEY
-from mtcp_serve.outputs.visualize import colourise
 from tests.mtcp_serve.support import TASKS
 
 SEMSEG, DEPTH, NORMALS, SALIENCY, _ = TASKS
@@ -217,7 +216,7 @@ def test_visualize_adds_the_picture(format: str, task: TaskSpec) -> None:
     _, found = files(format, prediction(task, values), visualize=True)
     picture = Image.open(BytesIO(found[f"{task.name}.visualization.png"]))
     assert picture.mode == "RGB"
-    assert np.array_equal(np.asarray(picture), np.asarray(colourise(task, values)))
+    assert np.array_equal(np.asarray(picture), np.asarray(task.color(values)))
     assert (f"{task.name}.png" in found) == (format != "png")
 
 
@@ -225,7 +224,7 @@ def test_visualize_adds_the_picture_to_npz() -> None:
     values = np.linspace(0, 5, 12, dtype=np.float32).reshape(3, 4)
     with np.load(BytesIO(npz(prediction(DEPTH, values), visualize=True))) as archive:
         assert archive.files == ["depth", "depth.visualization", "metadata"]
-        assert np.array_equal(archive["depth.visualization"], np.asarray(colourise(DEPTH, values)))
+        assert np.array_equal(archive["depth.visualization"], np.asarray(DEPTH.color(values)))
 
 
 def test_npz_and_zip_are_stored_not_deflated() -> None:

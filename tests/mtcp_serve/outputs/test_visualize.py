@@ -9,7 +9,8 @@ from mtcp_serve.bundle.manifest import DepthTask, FileEntry, InputSpec, Manifest
 from mtcp_serve.inference.images import ImageInfo, Photo
 from mtcp_serve.inference.pipeline import DenseMap, Prediction
 from mtcp_serve.inference.timings import Timings
-from mtcp_serve.outputs.visualize import HEAT, caption, colourise, overview
+from mtcp_serve.kinds.depth import HEAT
+from mtcp_serve.outputs.visualize import overview
 from tests.mtcp_serve.support import TASKS
 
 SEMSEG, DEPTH, NORMALS, SALIENCY, _ = TASKS
@@ -25,29 +26,29 @@ def test_the_colour_table_rises_in_lightness() -> None:
 
 
 def test_near_is_bright_and_invalid_is_grey() -> None:
-    picture = np.asarray(colourise(DEPTH, np.array([[1.0, 2.0, 3.0, 0.0]], np.float32)))[0]
+    picture = np.asarray(DEPTH.color(np.array([[1.0, 2.0, 3.0, 0.0]], np.float32)))[0]
     assert lightness(picture[0]) > lightness(picture[1]) > lightness(picture[2])
     assert picture[3].tolist() == [128, 128, 128]
-    assert (np.asarray(colourise(DEPTH, np.zeros((2, 2), np.float32))) == 128).all()
+    assert (np.asarray(DEPTH.color(np.zeros((2, 2), np.float32))) == 128).all()
 
 
 def test_other_kinds() -> None:
-    labels = np.asarray(colourise(SEMSEG, np.array([[0, 2, 255]], np.uint8)))[0]
+    labels = np.asarray(SEMSEG.color(np.array([[0, 2, 255]], np.uint8)))[0]
     assert labels.tolist() == [[0x10, 0x20, 0x30], [0xF0, 0xE0, 0xD0], [255, 255, 255]]
-    normal = np.asarray(colourise(NORMALS, np.array([[[0.0, 0.0, 1.0]]], np.float32)))[0, 0]
+    normal = np.asarray(NORMALS.color(np.array([[[0.0, 0.0, 1.0]]], np.float32)))[0, 0]
     assert normal.tolist() == [128, 128, 255]
-    grey = np.asarray(colourise(SALIENCY, np.array([[0.5, 1.0]], np.float32)))[0]
+    grey = np.asarray(SALIENCY.color(np.array([[0.5, 1.0]], np.float32)))[0]
     assert grey.tolist() == [[128] * 3, [255] * 3]
 
 
 def test_captions() -> None:
-    assert caption(SEMSEG, np.array([[0, 2, 2, 255]], np.uint8)) == "semseg: bright, dark"
-    assert caption(DEPTH, np.array([[0, 1.25, 4]], np.float32)) == "depth: 1.2 to 4 m, near is bright"
-    assert caption(DEPTH, np.zeros((1, 1), np.float32)) == "depth: nothing valid"
-    assert caption(NORMALS, np.zeros((1, 1, 3), np.float32)).startswith("normals: x right")
-    assert caption(SALIENCY, np.array([[0.5]], np.float32)) == "saliency: 50% of the picture"
+    assert SEMSEG.caption(np.array([[0, 2, 2, 255]], np.uint8)) == "bright, dark"
+    assert DEPTH.caption(np.array([[0, 1.25, 4]], np.float32)) == "1.2 to 4 m, near is bright"
+    assert DEPTH.caption(np.zeros((1, 1), np.float32)) == "nothing valid"
+    assert NORMALS.caption(np.zeros((1, 1, 3), np.float32)).startswith("x right")
+    assert SALIENCY.caption(np.array([[0.5]], np.float32)) == "50% of the picture"
     relative = DepthTask(name="depth", range=(0, 9), unit="relative", metric=False)
-    assert " m" not in caption(relative, np.ones((1, 1), np.float32))
+    assert " m" not in relative.caption(np.ones((1, 1), np.float32))
 
 
 def test_overview_has_a_picture_for_every_map() -> None:

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from mtcp_serve.inference.resize import resize_map
 from mtcp_serve.outputs.formats import FORMATS
 from tests.mtcp_serve.support import GOOD, HEIGHT, TASKS, WIDTH, encode, noise
 
@@ -108,7 +107,7 @@ def test_size_input_resizes_by_the_rules(client: TestClient) -> None:
     for task in TASKS:
         assert model[task.name].shape[:2] == (HEIGHT, WIDTH)
         assert large[task.name].shape[:2] == (90, 70)
-        assert np.array_equal(large[task.name], resize_map(task, model[task.name], 90, 70))
+        assert np.array_equal(large[task.name], task.resize(model[task.name], 90, 70))
     answer = post(client, photo).json()
     assert {name: entry["resampled"] for name, entry in answer["maps"].items()} == {
         "semseg": "nearest", "depth": "bilinear", "normals": "bilinear", "saliency": "bilinear",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mtcp_serve.bundle.manifest import TaskSpec
-from mtcp_serve.inference.resize import bands, resize_map, rule
+from mtcp_serve.kinds.resample import bands
 from tests.mtcp_serve.support import TASKS
 
 SEMSEG, DEPTH, NORMALS, SALIENCY, _ = TASKS
@@ -31,15 +31,15 @@ def values_for(task: TaskSpec, height: int, width: int, seed: int = 0) -> Any:
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_the_same_size_is_the_same_map(task: TaskSpec) -> None:
     values = values_for(task, 5, 7)
-    assert resize_map(task, values, 5, 7) is values
-    assert rule(task, values, 5, 7) == "none"
+    assert task.resize(values, 5, 7) is values
+    assert task.resampled(values, 5, 7) == "none"
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 @given(SIDES, SIDES, SIDES, SIDES)
 def test_every_size_to_every_size(task: TaskSpec, h: int, w: int, height: int, width: int) -> None:
     values = values_for(task, h, w)
-    resized = resize_map(task, values, height, width)
+    resized = task.resize(values, height, width)
     assert resized.shape == (height, width, *values.shape[2:])
     assert resized.dtype == values.dtype
     if task.kind == "labels":
@@ -53,40 +53,40 @@ def test_every_size_to_every_size(task: TaskSpec, h: int, w: int, height: int, w
 
 def test_labels_take_the_nearest_pixel() -> None:
     values = np.array([[0, 2], [1, 255]], np.uint8)
-    assert np.array_equal(resize_map(SEMSEG, values, 6, 4), values.repeat(3, 0).repeat(2, 1))
-    assert rule(SEMSEG, values, 6, 4) == "nearest"
+    assert np.array_equal(SEMSEG.resize(values, 6, 4), values.repeat(3, 0).repeat(2, 1))
+    assert SEMSEG.resampled(values, 6, 4) == "nearest"
 
 
 @pytest.mark.parametrize("task", [DEPTH, SALIENCY], ids=lambda task: task.name)
 def test_depth_and_saliency_are_bilinear(task: TaskSpec) -> None:
-    resized = resize_map(task, np.array([[1.0, 3.0]], np.float32), 1, 4)
+    resized = task.resize(np.array([[1.0, 3.0]], np.float32), 1, 4)
     assert resized[0].tolist() == [1.0, 1.5, 2.5, 3.0]
-    assert rule(task, resized, 1, 8) == "bilinear"
+    assert task.resampled(resized, 1, 8) == "bilinear"
 
 
 @given(arrays(np.bool_, (6, 7)), st.integers(6, 30), st.integers(7, 30))
 def test_invalid_depth_never_bleeds(valid: Any, height: int, width: int) -> None:
     values = np.where(valid, np.float32(4), np.float32(0))
-    resized = resize_map(DEPTH, values, height, width)
+    resized = DEPTH.resize(values, height, width)
     assert set(np.unique(resized)) <= {0.0, 4.0}
-    nearest = resize_map(SEMSEG, valid.astype(np.uint8), height, width)
+    nearest = SEMSEG.resize(valid.astype(np.uint8), height, width)
     assert np.array_equal(resized > 0, nearest > 0)
 
 
 def test_depth_away_from_invalid_pixels_stays_smooth() -> None:
     values = np.array([[0.0, 1.0, 1.0, 2.0, 2.0]], np.float32)
-    resized = resize_map(DEPTH, values, 1, 10)[0]
+    resized = DEPTH.resize(values, 1, 10)[0]
     assert resized.tolist() == [0, 0, 1, 1, 1, 1.25, 1.75, 2, 2, 2]
 
 
 def test_normals_that_cancel_out_take_the_nearest() -> None:
     values = np.array([[[0, 0, 1], [0, 0, -1]]], np.float32)
-    resized = resize_map(NORMALS, values, 1, 3)[0]
+    resized = NORMALS.resize(values, 1, 3)[0]
     assert np.allclose(np.abs(resized[:, 2]), 1)
 
 
 def test_a_zero_normal_stays_zero() -> None:
-    resized = resize_map(NORMALS, np.zeros((2, 2, 3), np.float32), 4, 4)
+    resized = NORMALS.resize(np.zeros((2, 2, 3), np.float32), 4, 4)
     assert not resized.any()
 
 

@@ -1,0 +1,164 @@
+"""``depth``: distance along the optical axis."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field, model_validator
+
+from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text, in_range
+from mtcp_serve.kinds.resample import quantize, resize
+
+MILLIMETRE: Final = 0.001
+"""Metres a step of a metric depth PNG."""
+_WHOLE = 1 - 1e-5  # a blend with this much valid weight has met no invalid pixel, rounding aside
+_INVALID_GREY: Final = 128
+_ANCHORS: Final = np.array(  # dark and cold to bright and warm, lightness rising evenly
+    [
+        (0, 0, 4),
+        (31, 12, 72),
+        (85, 15, 109),
+        (136, 34, 106),
+        (186, 54, 85),
+        (227, 89, 51),
+        (249, 140, 10),
+        (249, 201, 50),
+        (252, 255, 164),
+    ],
+    np.float64,
+)
+HEAT: Final = np.stack(
+    [np.interp(np.linspace(0, 8, 256), np.arange(9), _ANCHORS[:, channel]) for channel in range(3)], axis=1
+).astype(np.uint8)
+"""Colour table ``[256, 3]`` uint8, far to near."""
+
+
+class DepthOut(MapOut):
+    """Depth. PNG: 16-bit grey; pixel 0 is invalid, others mean ``png_offset + png_scale * pixel``."""
+
+    kind: Literal["depth"] = "depth"
+    unit: str
+    metric: bool
+    png_scale: float
+    png_offset: float
+    min: float | None = Field(default=None, description="Smallest valid value, in `unit`.")
+    max: float | None = Field(default=None, description="Largest valid value, in `unit`.")
+
+
+class DepthTask(TaskSpec):
+    """Distance from the camera: metres when ``metric``, otherwise right only up to an unknown scale."""
+
+    metadata: ClassVar[type[MapOut]] = DepthOut
+
+    kind: Literal["depth"] = "depth"
+    dtype: Literal["float32", "float16"] = "float32"
+    unit: Literal["m", "relative"] = "m"
+    metric: bool = True
+    range: tuple[float, float] = Field(strict=False)
+    """Smallest and largest valid value, in ``unit``; 0 in a map marks an invalid pixel."""
+    trained_on: Text | None = None
+    assumed_fov: float | None = Field(default=None, gt=0, lt=180)
+    """Field of view over the longer side, degrees, of an image that nobody says the camera of."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        low, high = self.range
+        if not 0 <= low < high < float("inf"):
+            raise ValueError(f"range must be 0 <= min < max, finite; got [{low}, {high}]")
+        if self.metric != (self.unit == "m"):
+            raise ValueError(f"metric is {self.metric} but unit is {self.unit!r}; metric depth is in 'm'")
+        return self
+
+    def inspect(self, values: Map) -> str:
+        """The range of the valid depths."""
+        return in_range(values[values != 0], *self.range, self.unit)
+
+    def resample(self, values: Map, height: int, width: int) -> Map:
+        """Bilinear, but where the neighbourhood holds an invalid pixel (0) the nearest one."""
+        smooth = resize(values, height, width, Image.Resampling.BILINEAR)
+        valid = values > 0
+        if valid.all():
+            return smooth
+        weight = resize(valid.astype(np.float32), height, width, Image.Resampling.BILINEAR)
+        nearest = resize(values, height, width, Image.Resampling.NEAREST)
+        return np.where(weight > _WHOLE, smooth, nearest)
+
+    def png_scale(self) -> tuple[float, float]:
+        """``scale, offset`` of the PNG form: value = offset + scale * pixel, for pixels 1 to 65535."""
+        if self.metric:
+            return MILLIMETRE, 0.0
+        low, high = self.range
+        scale = (high - low) / 65534
+        return scale, low - scale
+
+    def to_image(self, values: Map) -> Image.Image:
+        """16-bit grey: millimetres, or steps over the range; 0 is invalid."""
+        scale, offset = self.png_scale()
+        return quantize(
+            values,
+            np.uint16,
+            lambda v: np.where(v > 0, np.rint((v - offset) * (1 / scale)).clip(1, 65535), 0),
+        )
+
+    @classmethod
+    def from_pixels(cls, about: Mapping[str, Any], pixels: NDArray[Any]) -> Map:
+        """``png_offset + png_scale * pixel``."""
+        values = about["png_offset"] + about["png_scale"] * pixels.astype(np.float32)
+        return np.where(pixels == 0, 0, values).astype(np.float32)
+
+    def describe(self, values: Map, **common: Any) -> MapOut:
+        """With the scale of the PNG, and the range of the valid depths."""
+        valid = values[values > 0]
+        scale, offset = self.png_scale()
+        return DepthOut(
+            **common,
+            trained_on=self.trained_on,
+            unit=self.unit,
+            metric=self.metric,
+            png_scale=scale,
+            png_offset=offset,
+            min=_short(valid.min()) if valid.size else None,
+            max=_short(valid.max()) if valid.size else None,
+        )
+
+    @classmethod
+    def of_metadata(cls, name: str, about: Mapping[str, Any]) -> Self:
+        """The range is that of the PNG form."""
+        scale, offset = about["png_scale"], about["png_offset"]
+        return cls(
+            name=name,
+            unit=about["unit"],
+            metric=about["metric"],
+            range=(max(offset + scale, 0.0), offset + 65535 * scale),
+            trained_on=about.get("trained_on"),
+        )
+
+    def color(self, values: Map, limits: tuple[float, float] | None = None) -> Image.Image:
+        """Near is warm, over ``limits`` or the 2nd to 98th percentile of what is valid; invalid is grey."""
+        valid = values > 0
+        colors = np.full((*values.shape, 3), _INVALID_GREY, np.uint8)
+        if valid.any():
+            near, far = limits or np.percentile(values[valid], [2, 98])
+            closeness = (far - values[valid]) / max(far - near, 1e-6)
+            colors[valid] = HEAT[np.rint(closeness.clip(0, 1) * 255).astype(np.uint8)]
+        return Image.fromarray(colors)
+
+    @property
+    def color_range(self) -> tuple[float, float] | None:
+        """The range of the manifest."""
+        return self.range
+
+    def caption(self, values: Map) -> str:
+        """The range of the valid depths."""
+        valid = values[values > 0]
+        if not valid.size:
+            return "nothing valid"
+        unit = " m" if self.metric else ""
+        return f"{valid.min():.2g} to {valid.max():.2g}{unit}, near is bright"
+
+
+def _short(value: np.floating[Any]) -> float:
+    """``value`` with the digits that a float32 holds, not those of its double."""
+    return float(f"{value:.6g}")

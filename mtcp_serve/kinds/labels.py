@@ -1,0 +1,116 @@
+"""``labels``: one class id a pixel."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, Field, model_validator
+
+from mtcp_serve.errors import InternalError
+from mtcp_serve.kinds.base import Map, MapOut, Rule, TaskSpec, Text
+
+Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+_WHITE = (255, 255, 255)
+
+
+class Label(BaseModel):
+    """A class: its id (the pixel value), its name, and a colour for display."""
+
+    id: int
+    name: str
+    color: str
+
+
+class LabelsOut(MapOut):
+    """Classes. PNG: 8-bit indexed, pixel = class id; the palette is for display only."""
+
+    kind: Literal["labels"] = "labels"
+    dataset: str
+    labels: list[Label]
+    present: list[int] = Field(description="Ids of the classes that occur in this map.")
+    ignore_index: int = Field(description="Pixel value for 'no class'.")
+
+
+class LabelsTask(TaskSpec):
+    """One class id a pixel. ``labels[i]`` and ``palette[i]`` (``#rrggbb``) belong to class id ``i``."""
+
+    array_type: ClassVar[Literal["uint8", "float32"]] = "uint8"
+    resampling: ClassVar[Rule] = "nearest"
+    metadata: ClassVar[type[MapOut]] = LabelsOut
+
+    kind: Literal["labels"] = "labels"
+    dtype: Literal["uint8"] = "uint8"
+    dataset: Text
+    """Name of the label space or of the data set that defines it."""
+    labels: tuple[Text, ...] = Field(min_length=2, max_length=256, strict=False)
+    palette: tuple[Color, ...] = Field(strict=False)
+    ignore_index: int = Field(default=255, ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _one_color_per_label(self) -> Self:
+        if len(self.labels) != len(self.palette):
+            raise ValueError(f"{len(self.labels)} labels but {len(self.palette)} palette colours")
+        return self
+
+    def check(self, values: Map) -> None:
+        """Every class id must have a name, or be `ignore_index`."""
+        ids = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        if set(ids) - {*range(len(self.labels)), self.ignore_index}:
+            raise InternalError(f"the model gave class ids that task {self.name} does not name")
+
+    def inspect(self, values: Map) -> str:
+        """The classes that occur."""
+        present = [self.labels[i] for i in np.unique(values) if i != self.ignore_index]
+        return f"{len(present)} classes: {', '.join(present)}"
+
+    def to_image(self, values: Map) -> Image.Image:
+        """8-bit indexed, pixel = class id."""
+        image = Image.fromarray(values)
+        palette = [_WHITE] * 256
+        palette[: len(self.palette)] = map(_rgb, self.palette)
+        image.putpalette([channel for color in palette for channel in color])
+        return image
+
+    @classmethod
+    def from_pixels(cls, about: Mapping[str, Any], pixels: NDArray[Any]) -> Map:
+        """The pixels are the ids."""
+        return pixels
+
+    def describe(self, values: Map, **common: Any) -> MapOut:
+        """With names and colours, and the classes that occur."""
+        counts = Image.fromarray(values).histogram()
+        return LabelsOut(
+            **common,
+            dataset=self.dataset,
+            labels=[
+                Label(id=index, name=name, color=color)
+                for index, (name, color) in enumerate(zip(self.labels, self.palette, strict=True))
+            ],
+            present=[i for i, count in enumerate(counts) if count and i != self.ignore_index],
+            ignore_index=self.ignore_index,
+        )
+
+    @classmethod
+    def of_metadata(cls, name: str, about: Mapping[str, Any]) -> Self:
+        """Names and colours are in one list there."""
+        return cls(
+            name=name,
+            dataset=about["dataset"],
+            labels=tuple(label["name"] for label in about["labels"]),
+            palette=tuple(label["color"] for label in about["labels"]),
+            ignore_index=about["ignore_index"],
+        )
+
+    def caption(self, values: Map) -> str:
+        """The largest classes."""
+        counts = np.array(Image.fromarray(values).histogram()[: len(self.labels)])
+        largest = [int(index) for index in np.argsort(-counts, kind="stable")[:4] if counts[index]]
+        return ", ".join(self.labels[index] for index in largest)
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    """``#rrggbb`` as three numbers."""
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue

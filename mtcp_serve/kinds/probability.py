@@ -1,0 +1,50 @@
+"""``probability``: how likely each pixel is part of something."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, TensorType, Text, in_range
+from mtcp_serve.kinds.resample import quantize
+
+
+class ProbabilityOut(MapOut):
+    """A probability a pixel. PNG: 8-bit grey, ``round(255 * p)``."""
+
+    kind: Literal["probability"] = "probability"
+    range: tuple[float, float] = (0.0, 1.0)
+
+
+class ProbabilityTask(TaskSpec):
+    """A probability a pixel, 0 to 1; with dtype ``uint8`` the graph gives ``round(255 * p)``."""
+
+    metadata: ClassVar[type[MapOut]] = ProbabilityOut
+
+    kind: Literal["probability"] = "probability"
+    dtype: TensorType = "float32"
+    trained_on: Text | None = None
+
+    def to_map(self, array: NDArray[Any]) -> Map:
+        """What comes as uint8 comes back to 0 to 1."""
+        values = array.astype(np.float32, copy=False)
+        return values / np.float32(255) if array.dtype == np.uint8 else values
+
+    def inspect(self, values: Map) -> str:
+        """They must be between 0 and 1."""
+        return in_range(values, 0, 1, "")
+
+    def to_image(self, values: Map) -> Image.Image:
+        """8-bit grey."""
+        return quantize(values, np.uint8, lambda v: np.rint(v * 255).clip(0, 255))
+
+    @classmethod
+    def from_pixels(cls, about: Mapping[str, Any], pixels: NDArray[Any]) -> Map:
+        """255 is certain."""
+        return pixels.astype(np.float32) / np.float32(255)
+
+    def caption(self, values: Map) -> str:
+        """The mean."""
+        return f"{values.mean():.0%} of the picture"
