@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import DepthTask, Manifest, TaskSpec
 from mtcp_serve.inference.camera import Camera, CameraRequest, find_camera
-from mtcp_serve.inference.images import ImageInfo, ImageLimits, decode
+from mtcp_serve.inference.images import ImageInfo, ImageLimits, Photo, decode
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map, Rule
@@ -54,6 +54,8 @@ class Prediction:
     timings: Timings
     camera_request: CameraRequest | None = None
     """What the request says of the camera."""
+    photo: Photo | None = None
+    """The photo itself, where `predict` was told to keep it."""
 
     @property
     def camera(self) -> Camera:
@@ -73,11 +75,12 @@ async def predict(
     timings: Timings,
     decoding: AbstractAsyncContextManager[object] | None = None,
     camera: CameraRequest | None = None,
+    keep_photo: bool = False,
 ) -> Prediction:
     """The maps of ``choices`` for the photo in ``data``; stage times go into ``timings``.
 
     The photo is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
-    decoding.
+    decoding; with ``keep_photo`` the prediction has the photo, as large as the maps or larger.
 
     Raises:
         RequestError: what `mtcp_serve.inference.images.decode` raises.
@@ -85,8 +88,13 @@ async def predict(
     """
     async with decoding or nullcontext():
         with timings.measure("decode"):
-            image, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices)))
-    return await infer_maps(image, pixels, choices, size, timings, camera)
+            whole = keep_photo and size == "input"
+            photo, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices), whole))
+            info = photo.info
+            if not keep_photo:
+                del photo
+    prediction = await infer_maps(info, pixels, choices, size, timings, camera)
+    return replace(prediction, photo=photo) if keep_photo else prediction
 
 
 async def infer_maps(
@@ -132,8 +140,8 @@ def input_sizes(choices: Sequence[Choice]) -> set[tuple[int, int]]:
 
 
 def _read(
-    data: bytes, limits: ImageLimits, sizes: set[tuple[int, int]]
-) -> tuple[ImageInfo, dict[tuple[int, int], NDArray[np.uint8]]]:
-    """The photo at every size of ``sizes``; the decoded photo itself is let go of."""
-    photo = decode(data, limits, enough=2 * max(max(size) for size in sizes))
-    return photo.info, {size: photo.resized(*size) for size in sizes}
+    data: bytes, limits: ImageLimits, sizes: set[tuple[int, int]], whole: bool
+) -> tuple[Photo, dict[tuple[int, int], NDArray[np.uint8]]]:
+    """The photo, ``whole`` or at a size that is enough for the models, and it at every size of ``sizes``."""
+    photo = decode(data, limits, enough=None if whole else 2 * max(max(size) for size in sizes))
+    return photo, {size: photo.resized(*size) for size in sizes}

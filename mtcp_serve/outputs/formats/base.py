@@ -1,7 +1,7 @@
 """What a response format has to do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from io import BytesIO
@@ -9,19 +9,32 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
+from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.pipeline import DenseMap, Prediction
-from mtcp_serve.kinds import MapOut
+from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.metadata import describe, describe_map
 from mtcp_serve.outputs.png import COMPRESS_LEVEL, to_png
+from mtcp_serve.outputs.points import geometry_tasks
 from mtcp_serve.outputs.schemas import ImageOut, PredictOut
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request may say of its format; a format takes those that its `Writer.options` names."""
+
+    visualize: bool = False
+    """Each map comes with an RGB picture for people."""
+    step: int | None = None
+    """A point for every so many pixels, across and down."""
+    edges: bool = False
+    """Keep the points at jumps of the depth."""
 
 
 class Writer(ABC):
     """Writes one response: `add` for each photo, then `finish`.
 
     Encoders resize and encode map by map, one a thread of ``pool`` at most, and let go of each array when it
-    is encoded: at the size of a large photo all of them together are hundreds of megabytes. With
-    ``visualize`` each map comes with an RGB picture for people.
+    is encoded: at the size of a large photo all of them together are hundreds of megabytes.
     """
 
     name: ClassVar[str]
@@ -32,10 +45,30 @@ class Writer(ABC):
     """For the reference: what is in the body."""
     single: ClassVar[bool] = False
     """Whether an answer holds no more than one map of one photo."""
+    one_image: ClassVar[bool] = False
+    """Whether an answer holds no more than one photo."""
+    needs_photo: ClassVar[bool] = False
+    """Whether the photo itself is needed beside its maps."""
+    options: ClassVar[frozenset[str]] = frozenset({"visualize"})
+    """The fields of `Options` that it heeds."""
 
-    def __init__(self, pool: Executor, visualize: bool = False) -> None:
+    def __init__(self, pool: Executor, wanted: Options | None = None) -> None:
         self.pool = pool
-        self.visualize = visualize
+        self.wanted = wanted or Options()
+
+    @classmethod
+    def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+        """Those of ``tasks`` that the format shows.
+
+        Raises:
+            InvalidParameterError: the format cannot be made of them.
+        """
+        if cls.single and len(tasks) != 1:
+            raise InvalidParameterError(
+                f"format {cls.name} holds one map, but {len(tasks)} are asked for",
+                "name one task: ?tasks=depth",
+            )
+        return list(tasks)
 
     def add(self, prediction: Prediction, folder: str = "") -> PredictOut:
         """Write the maps of a photo, under names that begin with ``folder``; the description of them."""
@@ -55,6 +88,22 @@ class Writer(ABC):
     @abstractmethod
     def finish(self, document: BaseModel) -> bytes:
         """The body, with ``document``, which describes everything that was added."""
+
+
+def needs_depth(format: str, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+    """The depth among ``tasks``, and the normals after it where there are some.
+
+    Raises:
+        InvalidParameterError: there is no depth.
+    """
+    found = geometry_tasks(tasks)
+    if not found or found[0].kind != "depth":
+        names = ", ".join(task.name for task in tasks)
+        raise InvalidParameterError(
+            f"format {format} needs a depth map, but the tasks are {names}",
+            "name one of kind depth, or leave tasks out",
+        )
+    return found
 
 
 @dataclass(frozen=True)

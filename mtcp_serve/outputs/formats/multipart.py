@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from mtcp_serve.inference.pipeline import Prediction
 from mtcp_serve.kinds import MapOut
-from mtcp_serve.outputs.formats.base import Writer, encode_maps
+from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 
 
 class MultipartWriter(Writer):
@@ -17,8 +17,8 @@ class MultipartWriter(Writer):
     media_type = "multipart/mixed"
     description = "first the metadata as JSON, then a part `TASK.png` for each map"
 
-    def __init__(self, pool: Executor, visualize: bool = False) -> None:
-        super().__init__(pool, visualize)
+    def __init__(self, pool: Executor, wanted: Options | None = None) -> None:
+        super().__init__(pool, wanted)
         self._boundary = uuid.uuid4().hex
         self._parts: list[bytes] = []
 
@@ -29,7 +29,7 @@ class MultipartWriter(Writer):
 
     def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
         maps = {}
-        for name, encoded in encode_maps(prediction, self.pool, self.visualize).items():
+        for name, encoded in encode_maps(prediction, self.pool, self.wanted.visualize).items():
             for file, data in encoded.files(folder + name):
                 self._parts.append(self._part(file, "image/png", data))
             maps[name] = encoded.metadata

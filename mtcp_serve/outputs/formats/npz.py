@@ -12,7 +12,7 @@ from mtcp_serve.inference.pipeline import DenseMap, Prediction
 from mtcp_serve.kinds import MapOut
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.outputs.formats.archive import Archive
-from mtcp_serve.outputs.formats.base import Writer
+from mtcp_serve.outputs.formats.base import Options, Writer
 from mtcp_serve.outputs.metadata import describe_map
 
 
@@ -29,8 +29,8 @@ class NpzWriter(Writer):
         "member `metadata`, the JSON without PNGs as a string"
     )
 
-    def __init__(self, pool: Executor, visualize: bool = False) -> None:
-        super().__init__(pool, visualize)
+    def __init__(self, pool: Executor, wanted: Options | None = None) -> None:
+        super().__init__(pool, wanted)
         self._archive = Archive()
 
     def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
@@ -46,7 +46,7 @@ class NpzWriter(Writer):
 
     def _encode(self, dense: DenseMap) -> tuple[Map, MapOut, NDArray[np.uint8] | None]:
         values = dense.values()
-        picture = np.asarray(dense.task.color(values)) if self.visualize else None
+        picture = np.asarray(dense.task.color(values)) if self.wanted.visualize else None
         return values, describe_map(dense, values), picture
 
     def finish(self, document: BaseModel) -> bytes:

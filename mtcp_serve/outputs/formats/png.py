@@ -16,7 +16,7 @@ class PngWriter(Writer):
     single = True
 
     def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
-        ((name, encoded),) = encode_maps(prediction, self.pool, self.visualize).items()
+        ((name, encoded),) = encode_maps(prediction, self.pool, self.wanted.visualize).items()
         self._file = encoded.png if encoded.picture is None else encoded.picture
         return {name: encoded.metadata}
 

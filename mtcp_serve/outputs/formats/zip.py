@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from mtcp_serve.inference.pipeline import Prediction
 from mtcp_serve.kinds import MapOut
 from mtcp_serve.outputs.formats.archive import Archive
-from mtcp_serve.outputs.formats.base import Writer, encode_maps
+from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 
 
 class ZipWriter(Writer):
@@ -17,13 +17,13 @@ class ZipWriter(Writer):
     media_type = "application/zip"
     description = "`TASK.png` for each map and `metadata.json`"
 
-    def __init__(self, pool: Executor, visualize: bool = False) -> None:
-        super().__init__(pool, visualize)
+    def __init__(self, pool: Executor, wanted: Options | None = None) -> None:
+        super().__init__(pool, wanted)
         self._archive = Archive()
 
     def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
         maps = {}
-        for name, encoded in encode_maps(prediction, self.pool, self.visualize).items():
+        for name, encoded in encode_maps(prediction, self.pool, self.wanted.visualize).items():
             for file, data in encoded.files(folder + name):
                 self._archive.writestr(file, data)
             maps[name] = encoded.metadata

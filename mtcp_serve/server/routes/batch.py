@@ -82,9 +82,10 @@ async def predict_batch(
     """Check everything that needs no pixel first, then read the photos and queue for the work."""
     choices = models.select(query.names(), query.model)
     accept = ", ".join(request.headers.getlist("accept"))
-    form = choose_format(query.format, accept, len(choices), BATCH_FORMATS)
+    form = choose_format(query.format, accept, [choice.task for choice in choices], BATCH_FORMATS)
+    options = query.options(form)
     settings = service.settings
-    writer = form(service.pool, query.visualize)
+    writer = form(service.pool, options)
 
     async def read() -> list[Upload]:
         return await read_images(

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Self, TypeVar
 
 from fastapi import Depends, Request
@@ -25,7 +26,7 @@ from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
-from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Writer
+from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options, Writer
 from mtcp_serve.outputs.schemas import ErrorOut
 from mtcp_serve.server.request_body import FIELD
 from mtcp_serve.server.responses import PacedResponse
@@ -166,6 +167,20 @@ class _Query(BaseModel):
         """The camera that the request names."""
         return CameraRequest.parse(self.fov_x, self.focal_px, self.intrinsics)
 
+    def options(self, form: type[Writer]) -> Options:
+        """What the request says of its format.
+
+        Raises:
+            InvalidParameterError: it names an option that ``form`` does not have.
+        """
+        known = {field.name for field in fields(Options)} & type(self).model_fields.keys()
+        for name in sorted(known & self.model_fields_set - form.options):
+            owners = ", ".join(each.name for each in FORMATS.values() if name in each.options)
+            raise InvalidParameterError(
+                f"format {form.name} has no {name}", f"{name} is of format {owners}; leave it out"
+            )
+        return Options(**{name: getattr(self, name) for name in known})
+
     def names(self) -> list[str] | None:
         """The tasks asked for; ``None`` for all."""
         if self.tasks is None:
@@ -175,6 +190,19 @@ class _Query(BaseModel):
 
 class PredictQuery(_Query):
     """Query parameters of ``POST /predict``."""
+
+    step: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of format ply: a point for every so many pixels, across and down; by default as many "
+        "points as stay below a million.",
+        examples=[2],
+    )
+    edges: bool = Field(
+        default=False,
+        description="Of format ply: keep the points at jumps of the depth, which hang between two surfaces.",
+        examples=[True],
+    )
 
     format: Annotated[str, _known(FORMATS)] | None = Field(
         default=None,

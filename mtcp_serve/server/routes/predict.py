@@ -68,13 +68,23 @@ async def predict_one(
     """Check everything that needs no pixel first, then read the photo and queue for the work."""
     choices = models.select(query.names(), query.model)
     accept = ", ".join(request.headers.getlist("accept"))
-    form = choose_format(query.format, accept, len(choices))
-    writer = form(service.pool, query.visualize)
+    form = choose_format(query.format, accept, [choice.task for choice in choices])
+    writer = form(service.pool, query.options(form))
+    shown = form.used([choice.task for choice in choices])
+    choices = tuple(choice for choice in choices if choice.task in shown)
     settings = service.settings
 
     async def work(data: bytes, turn: Turn) -> bytes:
         (timings,) = turn.timings(1)
-        prediction = await predict(data, choices, query.size, service.limits, timings, camera=query.camera())
+        prediction = await predict(
+            data,
+            choices,
+            query.size,
+            service.limits,
+            timings,
+            camera=query.camera(),
+            keep_photo=form.needs_photo,
+        )
         return await in_thread(lambda: writer.finish(writer.add(prediction)))
 
     content, turn = await handle(

@@ -168,9 +168,9 @@ def test_openapi_describes_predict(client: TestClient) -> None:
     }  # fmt: skip
     for path, formats in (("/predict", FORMATS), ("/predict/batch", BATCH_FORMATS)):
         operation = document["paths"][path]["post"]
-        assert {parameter["name"] for parameter in operation["parameters"]} == {
-            "tasks", "format", "size", "model", "visualize", "fov_x", "focal_px", "intrinsics",
-        }  # fmt: skip
+        both = {"tasks", "format", "size", "model", "visualize", "fov_x", "focal_px", "intrinsics"}
+        own = {"step", "edges"} if path == "/predict" else set()
+        assert {parameter["name"] for parameter in operation["parameters"]} == both | own
         assert all(parameter["description"] for parameter in operation["parameters"])
         found = operation["responses"]["200"]["content"]
         assert set(found) == {form.media_type for form in formats.values()}

@@ -1,0 +1,128 @@
+"""``glb``: the depth as a surface with the photo on it, for browsers, Blender and phones."""
+
+import json
+import struct
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel
+
+from mtcp_serve.inference.camera import FRAME
+from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.kinds import MapOut, TaskSpec
+from mtcp_serve.outputs.formats.base import Writer, needs_depth
+from mtcp_serve.outputs.points import Mesh, depth_of, photo_of, surface, unit_of
+
+TEXTURE_SIDE: Final = 2048
+"""Longest side of the photo on the surface, pixels."""
+_QUALITY: Final = 90
+_FLOAT, _UINT32 = 5126, 5125  # component types, and what the buffers are for, as glTF 2.0 numbers them
+_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
+_CLAMP, _LINEAR = 33071, 9729
+
+
+class GlbWriter(Writer):
+    """glTF 2.0 binary: one mesh, torn at depth edges, the photo as its unlit texture."""
+
+    name = "glb"
+    media_type = "model/gltf-binary"
+    description = "the depth as a surface with the photo on it, torn where depth jumps (glTF 2.0 binary)"
+    one_image = True
+    needs_photo = True
+
+    @classmethod
+    def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+        """The depth."""
+        return needs_depth(cls.name, tasks)[:1]
+
+    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+        dense = depth_of(prediction)
+        shrink = min(TEXTURE_SIDE / max(dense.height, dense.width), 1)
+        photo = photo_of(
+            prediction, max(round(dense.height * shrink), 1), max(round(dense.width * shrink), 1)
+        )
+        camera = prediction.camera
+        facts = {
+            "model": f"{dense.model} {prediction.models[0].version}",
+            "frame": FRAME,
+            "unit": unit_of(dense),
+            "camera": {
+                "fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "source": camera.source,
+            },
+        }  # fmt: skip
+        self._file = to_glb(surface(prediction), photo, facts)
+        return {}
+
+    def finish(self, document: BaseModel) -> bytes:
+        """The file."""
+        return self._file
+
+
+def to_glb(mesh: Mesh, photo: NDArray[np.uint8], facts: dict[str, Any]) -> bytes:
+    """The mesh as a glTF 2.0 binary file with ``photo`` (JPEG) on it and ``facts`` among its extras."""
+    picture = BytesIO()
+    Image.fromarray(photo).save(picture, "JPEG", quality=_QUALITY)
+    parts = [
+        (mesh.positions.tobytes(), _ARRAY_BUFFER),
+        (mesh.places.tobytes(), _ARRAY_BUFFER),
+        (mesh.triangles.tobytes(), _ELEMENT_ARRAY_BUFFER),
+        (picture.getvalue(), None),
+    ]
+    views: list[dict[str, Any]] = []
+    body = bytearray()
+    for data, target in parts:
+        view = {"buffer": 0, "byteOffset": len(body), "byteLength": len(data)}
+        views.append(view if target is None else {**view, "target": target})
+        body += data + bytes(-len(data) % 4)
+    scene: dict[str, Any] = {"extras": facts}
+    document = {"asset": {"version": "2.0", "generator": "mtcp-serve"}, "scene": 0, "scenes": [scene]}
+    if len(mesh.triangles) == 0:  # glTF allows no mesh without triangles: there is only the scene
+        return _pack(document, b"")
+    scene["nodes"] = [0]
+    low, high = mesh.positions.min(axis=0), mesh.positions.max(axis=0)
+    document |= {
+        "extensionsUsed": ["KHR_materials_unlit"],
+        "nodes": [{"mesh": 0, "name": "depth"}],
+        "meshes": [
+            {"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}]}
+        ],
+        "materials": [
+            {
+                "doubleSided": True,
+                "pbrMetallicRoughness": {
+                    "baseColorTexture": {"index": 0},
+                    "metallicFactor": 0,
+                    "roughnessFactor": 1,
+                },
+                "extensions": {"KHR_materials_unlit": {}},
+            }
+        ],
+        "textures": [{"source": 0, "sampler": 0}],
+        "samplers": [{"magFilter": _LINEAR, "minFilter": _LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}],
+        "images": [{"bufferView": 3, "mimeType": "image/jpeg"}],
+        "accessors": [
+            {
+                "bufferView": 0, "componentType": _FLOAT, "count": len(mesh.positions), "type": "VEC3",
+                "min": low.tolist(), "max": high.tolist(),
+            },
+            {"bufferView": 1, "componentType": _FLOAT, "count": len(mesh.places), "type": "VEC2"},
+            {"bufferView": 2, "componentType": _UINT32, "count": mesh.triangles.size, "type": "SCALAR"},
+        ],
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(body)}],
+    }  # fmt: skip
+    return _pack(document, bytes(body))
+
+
+def _pack(document: dict[str, Any], body: bytes) -> bytes:
+    """The container: a header, the JSON chunk, and the binary chunk where there is one."""
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text
+    if body:
+        chunks += struct.pack("<I4s", len(body), b"BIN\0") + body
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks

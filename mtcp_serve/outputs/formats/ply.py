@@ -1,0 +1,73 @@
+"""``ply``: the depth as a point cloud, for Open3D, MeshLab, CloudCompare and Blender."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel
+
+from mtcp_serve.inference.camera import FRAME
+from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.kinds import MapOut, TaskSpec
+from mtcp_serve.outputs.formats.base import Writer, needs_depth
+from mtcp_serve.outputs.points import PointCloud, depth_of, point_cloud, unit_of
+
+_POINT = np.dtype(
+    [
+        *((name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")),
+        *((name, "u1") for name in ("red", "green", "blue")),
+    ]
+)
+
+
+class PlyWriter(Writer):
+    """Binary PLY: position, normal and colour of every point; comments say the frame and the unit."""
+
+    name = "ply"
+    media_type = "application/x-ply"
+    description = (
+        "the depth as a point cloud with normals and colours (binary PLY); `step` thins it out, `edges` "
+        "keeps the points at jumps of the depth"
+    )
+    one_image = True
+    needs_photo = True
+    options = frozenset({"step", "edges"})
+
+    @classmethod
+    def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+        """The depth, and the normals where they are asked for."""
+        return needs_depth(cls.name, tasks)
+
+    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+        camera = prediction.camera
+        comments = [
+            f"mtcp-serve {prediction.models[0].name} {prediction.models[0].version}",
+            f"frame {FRAME}",
+            f"unit {unit_of(depth_of(prediction))}",
+            f"camera {camera.fx:.3f} {camera.fy:.3f} {camera.cx:.3f} {camera.cy:.3f} {camera.source}",
+        ]
+        self._file = to_ply(point_cloud(prediction, self.wanted.step, self.wanted.edges), comments)
+        return {}
+
+    def finish(self, document: BaseModel) -> bytes:
+        """The file."""
+        return self._file
+
+
+def to_ply(cloud: PointCloud, comments: Sequence[str] = ()) -> bytes:
+    """The points as a binary little-endian PLY file."""
+    points = np.empty(len(cloud.positions), _POINT)
+    for array, names in ((cloud.positions, "xyz"), (cloud.normals, ("nx", "ny", "nz"))):
+        for axis, name in enumerate(names):
+            points[name] = array[:, axis]
+    for axis, name in enumerate(("red", "green", "blue")):
+        points[name] = cloud.colors[:, axis]
+    types = {"f": "float", "u": "uchar"}
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        *(f"comment {comment}" for comment in comments),
+        f"element vertex {len(points)}",
+        *(f"property {types[_POINT[name].kind]} {name}" for name in _POINT.names or ()),
+        "end_header",
+    ]
+    return ("\n".join(header) + "\n").encode("ascii", "replace") + points.tobytes()
