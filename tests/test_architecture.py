@@ -40,7 +40,7 @@ EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}}
 """Labelling photos with a bundle runs the gateway's engine."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 EXTRAS = {
-    "mtcp_serve": ["cpu", "video", "triton", "otel"],
+    "mtcp_serve": ["cpu", "heif", "video", "triton", "otel"],
     "training": ["train"],
     "export": ["export", "cpu"],
     "clients": ["clients"],

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import DepthTask, Manifest, TaskSpec
+from mtcp_serve.errors import ImageTooLargeError
 from mtcp_serve.inference.camera import Camera, CameraRequest, find_camera
 from mtcp_serve.inference.images import ImageInfo, ImageLimits, Photo, decode
 from mtcp_serve.inference.registry import Choice
@@ -84,6 +85,7 @@ async def predict(
 
     Raises:
         RequestError: what `mtcp_serve.inference.images.decode` raises.
+        ImageTooLargeError: maps as large as the image would have more than ``limits.max_pixels``.
         InternalError: a model gave values that the task cannot have.
     """
     async with decoding or nullcontext():
@@ -91,6 +93,7 @@ async def predict(
             whole = keep_photo and size == "input"
             photo, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices), whole))
             info = photo.info
+            _check_maps(info, size, limits)
             if not keep_photo:
                 del photo
     prediction = await infer_maps(info, pixels, choices, size, timings, camera)
@@ -137,6 +140,16 @@ async def infer_maps(
 def input_sizes(choices: Sequence[Choice]) -> set[tuple[int, int]]:
     """Height and width (pixels) of the inputs of the models of ``choices``."""
     return {(choice.manifest.input.height, choice.manifest.input.width) for choice in choices}
+
+
+def _check_maps(info: ImageInfo, size: Size, limits: ImageLimits) -> None:
+    """Refuse maps as large as an image that was decoded at reduced size because it is beyond the limit."""
+    count = info.width * info.height
+    if size == "input" and count > limits.max_pixels:
+        raise ImageTooLargeError(
+            f"maps as large as the image would have {count} pixels, the limit is {limits.max_pixels}",
+            "ask for size=model, or scale the image down",
+        )
 
 
 def _read(

@@ -11,7 +11,7 @@ from mtcp_serve.offline.results import read_metadata
 
 PHOTO_SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
-)
+) | frozenset((".avif", ".heic", ".heif", ".hif"))
 """Endings of the files that are taken from a folder; a file that is named may be called anything."""
 VIDEO_SUFFIXES: Final = frozenset(
     (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv")

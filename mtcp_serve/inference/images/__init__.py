@@ -4,8 +4,9 @@ Every format has a module with a function ``look``: it walks the file without de
 would take too long, and cuts out the still image, so that nothing else of the file reaches a decoder.
 """
 
+from mtcp_serve.inference.images.decoded import ImageInfo, Photo
 from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, PILLOW_MAX_PIXELS, ImageLimits
-from mtcp_serve.inference.images.reader import FORMATS, ImageInfo, Photo, decode, measure, read
+from mtcp_serve.inference.images.reader import FORMATS, decode, measure, read
 
 __all__ = [
     "DEFAULT_LIMITS",

@@ -1,14 +1,10 @@
 """Untrusted bytes to an upright RGB image, within limits that are checked before any pixel is decoded."""
 
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.errors import (
@@ -18,7 +14,8 @@ from mtcp_serve.errors import (
     PayloadTooLargeError,
     RequestError,
 )
-from mtcp_serve.inference.images import bmp, gif, jpeg, png, tiff, webp
+from mtcp_serve.inference.images import bmp, gif, isobmff, isolated, jpeg, png, tiff, webp
+from mtcp_serve.inference.images.decoded import ImageInfo, Photo
 from mtcp_serve.inference.images.exif import focal_lengths, orientation
 from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, ImageLimits
 from mtcp_serve.inference.images.rgb import to_rgb
@@ -32,8 +29,11 @@ _LOOKS: Final[dict[str, tuple[Callable[[bytes], bool], Callable[[bytes, ImageLim
     "BMP": (lambda head: head.startswith(b"BM"), bmp.look),
     "TIFF": (lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), tiff.look),
 }
-FORMATS: Final = tuple(_LOOKS)
-"""The formats that are read, told apart by content, whatever a file's name or Content-Type says."""
+FORMATS: Final = (*_LOOKS, *(format for format in ("AVIF", "HEIF") if isobmff.readable(format)))
+"""The formats that are read, told apart by content, whatever a file's name or Content-Type says.
+
+``HEIF``, which is what HEIC files are, needs the extra ``heif``; ``AVIF`` a Pillow that has it.
+"""
 
 _UPRIGHT: Final = {  # EXIF orientation -> what brings the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,39 +45,6 @@ _UPRIGHT: Final = {  # EXIF orientation -> what brings the image upright
     8: Image.Transpose.ROTATE_90,
 }
 _QUARTER_TURNS: Final = range(5, 9)  # orientations that swap width and height
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """What a file said of itself. ``width`` and ``height`` (pixels) are those of the upright image."""
-
-    width: int
-    height: int
-    format: str
-    mode: str
-    """Pillow's name of the pixel format in the file, such as ``RGB`` or ``CMYK``."""
-    exif_rotated: bool
-    """Whether an EXIF orientation was applied."""
-    animated: bool
-    """Whether there are more frames or pages; only the first was read."""
-    focal: tuple[float, float] | None = None
-    """Focal lengths across and down by the EXIF, pixels of the upright image."""
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A decoded image: ``image`` is upright RGB and may be smaller than ``info`` says (see `decode`)."""
-
-    image: Image.Image
-    info: ImageInfo
-
-    def resized(self, height: int, width: int) -> NDArray[np.uint8]:
-        """The image stretched to ``[height, width, 3]`` uint8 RGB, area-averaged where it shrinks."""
-        size = (width, height)
-        image = self.image
-        if image.size != size:
-            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-        return np.asarray(image)
 
 
 def read(path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None) -> Photo:
@@ -109,6 +76,17 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, enough: int | None
             has so many parts that decoding would take too long.
         InvalidImageError: not one of `FORMATS`, damaged, cut short, or of a kind that is not supported.
     """
+    if _isolated(data, limits):
+        return isolated.decode(data, limits, enough)
+    return decode_here(data, limits, enough)
+
+
+def decode_here(data: bytes, limits: ImageLimits, enough: int | None) -> Photo:
+    """`decode` in this process, whatever the format.
+
+    Raises:
+        RequestError: what `decode` raises.
+    """
     still = _look(data, limits, enough is not None)
     try:
         return _load(still, limits, enough)
@@ -124,26 +102,65 @@ def measure(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int
     Raises:
         RequestError: what `decode` raises before it decodes pixels.
     """
+    if _isolated(data, limits):
+        return isolated.measure(data, limits)
+    return measure_here(data, limits)
+
+
+def measure_here(data: bytes, limits: ImageLimits) -> tuple[int, int]:
+    """`measure` in this process, whatever the format.
+
+    Raises:
+        RequestError: what `measure` raises.
+    """
     still = _look(data, limits, False)
     return still.width, still.height
 
 
-def _look(data: bytes, limits: ImageLimits, reducible: bool) -> Still:
-    """The still image of the file, found within the limits."""
+def _isolated(data: bytes, limits: ImageLimits) -> bool:
+    """Whether another process has to read the file; its bytes are within the limits.
+
+    Raises:
+        RequestError: what `decode` raises for the number of bytes; InvalidImageError: there is no decoder.
+    """
     if not data:
         raise EmptyImageError("the image has 0 bytes")
     if len(data) > limits.max_bytes:
         raise PayloadTooLargeError(f"the image has {len(data)} bytes, the limit is {limits.max_bytes}")
+    format = isobmff.container(data[:64])
+    if format is None:
+        return False
+    isobmff.check_readable(format)
+    return True
+
+
+def _look(data: bytes, limits: ImageLimits, reducible: bool) -> Still:
+    """The still image of the file, found within the limits."""
+    format, look = _reader(data)
+    try:
+        still = look(data, limits)
+    except (MemoryError, RequestError):
+        raise
+    except Exception as error:  # what the walks and Pillow's readers raise on damaged files
+        raise InvalidImageError(f"the {format} image's header is damaged or cut short") from error
+    _check_size(format, still.width, still.height, limits, reducible)
+    return still
+
+
+def _reader(data: bytes) -> tuple[str, Callable[[bytes, ImageLimits], Still]]:
+    """The format of the file and what looks at such files.
+
+    Raises:
+        InvalidImageError: it is none that is read.
+    """
     head = data[:16]
     for format, (matches, look) in _LOOKS.items():
         if matches(head):
-            try:
-                still = look(data, limits)
-            except (LookupError, struct.error, ValueError) as error:
-                raise InvalidImageError(f"the {format} image's header is damaged or cut short") from error
-            _check_size(still.format, still.width, still.height, limits, reducible)
-            return still
-    raise InvalidImageError("the bytes are not an image in a format that this server reads")
+            return format, look
+    contained = isobmff.container(data[:64])
+    if contained is None:
+        raise InvalidImageError("the bytes are not an image in a format that this server reads")
+    return contained, isobmff.look
 
 
 def _check_size(format: str, width: int, height: int, limits: ImageLimits, reducible: bool) -> None:

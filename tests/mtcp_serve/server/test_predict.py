@@ -203,3 +203,14 @@ def test_rotated_and_animated_photos_say_so(client: TestClient) -> None:
     answer = post(client, encode(frames[0], "GIF", save_all=True, append_images=frames[1:])).json()
     assert answer["image"]["animated"]
     assert (png(answer, "saliency") == 255).all()
+
+
+def test_a_jpeg_beyond_the_pixel_limit_is_answered_at_the_models_size(client: TestClient) -> None:
+    data = encode(Image.new("RGB", (3000, 2000), (200, 40, 90)), "JPEG")
+    small = post(client, data, {"Content-Type": "image/jpeg"}, size="model")
+    assert small.status_code == 200
+    assert (small.json()["image"]["width"], small.json()["image"]["height"]) == (3000, 2000)
+    whole = post(client, data, {"Content-Type": "image/jpeg"})
+    assert (whole.status_code, whole.json()["error"]["code"]) == (413, "image_too_large")
+    assert "6000000 pixels, the limit is 4000000" in whole.json()["error"]["message"]
+    assert "size=model" in whole.json()["error"]["hint"]

@@ -1,0 +1,40 @@
+"""What reading an image file gives."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a file said of itself. ``width`` and ``height`` (pixels) are those of the upright image."""
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    """Pillow's name of the pixel format in the file, such as ``RGB`` or ``CMYK``."""
+    exif_rotated: bool
+    """Whether an EXIF orientation was applied."""
+    animated: bool
+    """Whether there are more frames or pages; only the first was read."""
+    focal: tuple[float, float] | None = None
+    """Focal lengths across and down by the EXIF, pixels of the upright image."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded image: ``image`` is upright RGB and may be smaller than ``info`` says (see `decode`)."""
+
+    image: Image.Image
+    info: ImageInfo
+
+    def resized(self, height: int, width: int) -> NDArray[np.uint8]:
+        """The image stretched to ``[height, width, 3]`` uint8 RGB, area-averaged where it shrinks."""
+        size = (width, height)
+        image = self.image
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        return np.asarray(image)
