@@ -15,6 +15,7 @@ from export.triton.config import (
     model_config,
     read_config,
 )
+from export.trt.header import SIZE, read_header
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
 from mtcp_serve.errors import BundleError
@@ -92,6 +93,13 @@ def _checked(plans: Mapping[str, Path], backend: Backend, config_only: bool) -> 
             raise ExportError(f"{capability!r} is no compute capability, such as 8.9")
         if not path.is_file():
             raise ExportError(f"there is no plan at {path}")
+        with path.open("rb") as file:
+            header = read_header(file.read(SIZE))
+        if header and header.rtx:
+            raise ExportError(
+                f"{path} is a plan of {header.describe()}, which Triton's tensorrt backend cannot load; "
+                "python -m export.trt --target here builds one that it can"
+            )
     return plans
 
 

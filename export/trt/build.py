@@ -1,10 +1,14 @@
 """From an ONNX graph to a serialized plan."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from export.errors import ExportError, PlanError
+from export.trt.header import read_header
+from export.trt.network import Layer, TensorInfo, describe_layers, describe_tensors, logger, parse
+from export.trt.target import Target
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, InputSpec
 
 
@@ -31,6 +35,15 @@ class Profile(NamedTuple):
         return profile
 
 
+@dataclass(frozen=True)
+class Built:
+    """A serialized plan, and the network that the parser made of its graph."""
+
+    plan: bytes
+    layers: list[Layer]
+    tensors: tuple[TensorInfo, ...]
+
+
 def build_plan(
     trt: ModuleType,
     graph: Path,
@@ -39,28 +52,34 @@ def build_plan(
     *,
     workspace_gib: float | None,
     timing_cache: Path | None,
-) -> bytes:
+    target: Target,
+) -> Built:
     """Build a strongly typed engine: TensorRT computes each node in the precision that the graph states.
 
     Args:
-        trt: TensorRT 10.13 or 11.
+        trt: TensorRT 10.13 or 11, or TensorRT for RTX.
         graph: from `export.trt.graph.for_tensorrt`.
         image: height and width.
         profile: batch sizes.
         workspace_gib: most memory that a layer may use beside its tensors; TensorRT's choice if None.
-        timing_cache: read if it is there, then written; it makes the next build faster.
+        timing_cache: read if it is there, then written; it makes the next build faster. TensorRT for RTX
+            keeps none.
+        target: this machine, or the compute capabilities that TensorRT for RTX builds for.
 
     Raises:
-        PlanError: TensorRT cannot read the graph or build it, with what it said; or the timing cache cannot
-            be read or written, or was written by another TensorRT or GPU.
+        PlanError: TensorRT cannot read the graph or build it, with what it said, or does not know a compute
+            capability; or the timing cache cannot be read or written, or was written by another TensorRT or
+            GPU.
     """
+    if target.rtx:
+        target.check(trt)
+        if timing_cache is not None:
+            raise PlanError(
+                "TensorRT for RTX times nothing when it builds and keeps no timing cache; leave it out"
+            )
     known = b"" if timing_cache is None else _timings(timing_cache)
-    logger = trt.Logger()
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(graph)):
-        raise PlanError(f"TensorRT {trt.__version__} cannot read {graph}: {_errors(parser)}")
+    builder = trt.Builder(logger(trt))
+    network = parse(trt, builder, graph)
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; its products have no more digits than a half's
@@ -70,6 +89,10 @@ def build_plan(
     shapes.set_shape(IMAGE_TENSOR, *((batch, image.height, image.width, 3) for batch in profile))
     if config.add_optimization_profile(shapes) < 0:
         raise PlanError(f"TensorRT {trt.__version__} refused the profile {','.join(map(str, profile))}")
+    if target.rtx:
+        config.num_compute_capabilities = len(target.capabilities)
+        for index, name in enumerate(target.capabilities):
+            config.set_compute_capability(trt.ComputeCapability.__members__[name], index)
     if timing_cache is not None:
         cache = config.create_timing_cache(known)
         if cache is None:
@@ -83,7 +106,11 @@ def build_plan(
         partial = timing_cache.with_name(f".{timing_cache.name}.partial")
         partial.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
         partial.replace(timing_cache)
-    return bytes(memoryview(plan))
+    content = bytes(memoryview(plan))
+    header = read_header(content)
+    if target.rtx and (header is None or set(header.capabilities) != set(target.capabilities)):
+        raise PlanError(f"the plan is for {header and header.capabilities}, not for {target.capabilities}")
+    return Built(content, describe_layers(network), describe_tensors(network))
 
 
 def _timings(path: Path) -> bytes:
@@ -93,8 +120,3 @@ def _timings(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise PlanError(f"the timing cache {path} cannot be read and written: {error}") from error
-
-
-def _errors(parser: Any) -> str:
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    return "; ".join(f"{error.node_operator()} ({error.node_name()}): {error.desc()}" for error in errors)

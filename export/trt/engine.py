@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from export.errors import PlanError
 from export.parity import Map
+from export.trt.network import logger
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
 DEVICE = "cuda"
 """Where PyTorch keeps the tensors that a plan reads and writes."""
 Precision = Literal["fp16", "fp32", "other"]
-MOVERS = frozenset({"NoOp", "Reformat"})
-"""Types of layers that compute nothing."""
+MOVERS = frozenset({"CAST", "CONSTANT", "NoOp", "Reformat"})
+"""Types of layers that compute nothing, in the words of the inspector and of a parsed network."""
 
 
 class Engine:
@@ -31,7 +32,7 @@ class Engine:
     def __init__(self, trt: ModuleType, plan: bytes) -> None:
         self._trt = trt
         self._device = torch.device(DEVICE)
-        self._runtime = trt.Runtime(trt.Logger())
+        self._runtime = trt.Runtime(logger(trt))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise PlanError(f"TensorRT {trt.__version__} cannot load the plan; its log above says why")

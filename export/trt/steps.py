@@ -19,17 +19,17 @@ from export.parity import FP16, Result, evaluate, raise_faults, run_in_batches, 
 from export.trt.build import Profile, build_plan
 from export.trt.engine import Engine, fp16_share, precision_histogram
 from export.trt.graph import Deformable, for_tensorrt
-from export.trt.machine import Machine
-from export.trt.plan import PLAN_FILE, SIDECAR_FILE, Sidecar
+from export.trt.machine import Machine, RtxTargets
+from export.trt.network import Layer
+from export.trt.plan import PlanFiles, Sidecar, load_plan
+from export.trt.target import Target
 from export.validation_images import RgbImage
-from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.bundle.bundle import Bundle, Draft
 from mtcp_serve.bundle.manifest import MODEL_FILE, FileEntry
 
 GRAPH_FILE = "model_trt.onnx"
-LAYERS_FILE = "model.plan.layers.json"
-"""What the inspector says of each layer."""
-GRAPH_COLUMN, PLAN_COLUMN = "tensorrt_graph", "tensorrt"
-"""Where ``parity.json`` keeps the comparisons of the graph that TensorRT gets and of the plan."""
+GRAPH_COLUMN = "tensorrt_graph"
+"""Where ``parity.json`` keeps the comparison of the graph that TensorRT gets."""
 
 
 @dataclass(frozen=True)
@@ -71,54 +71,109 @@ def build(
     images: Mapping[str, RgbImage],
     settings: Settings,
     trt: ModuleType,
-    here: Machine,
+    built_for: Machine | RtxTargets,
 ) -> Sidecar:
     """Build the plan of a prepared bundle, read its precision back, compare its maps, and add it.
 
+    A plan for GPUs that need not be here cannot be run: the precision is that of the parsed network, which a
+    strongly typed build keeps, and the maps are not compared until `check`.
+
     Raises:
         PlanError: TensorRT refuses, or too few layers are in FP16.
-        ParityError: a task's maps are beyond `export.parity.FP16`. The bundle is then as it was.
+        ParityError: a task's maps are beyond `export.parity.FP16`.
+        BundleError: a file cannot be written. In every case the bundle is then as it was.
     """
-    manifest = bundle.manifest
-    image = manifest.input
-    plan = build_plan(
+    target = Target(built_for.compute_capabilities) if isinstance(built_for, RtxTargets) else Target()
+    built = build_plan(
         trt,
         bundle.graph(GRAPH_FILE),
-        image,
+        bundle.manifest.input,
         settings.profile,
         workspace_gib=settings.workspace_gib,
         timing_cache=settings.timing_cache,
+        target=target,
     )
-    engine = Engine(trt, plan)
-    layers = engine.layers(settings.profile.opt, image.height, image.width)
-    histogram = precision_histogram(layers)
-    share = fp16_share(histogram)
-    if share < settings.fp16_threshold:
-        raise PlanError(
-            f"{share:.0%} of the plan's floating-point layers are in FP16 "
-            f"({dict(histogram)}), at least {settings.fp16_threshold:.0%} must be"
-        )
-    results = evaluate_plan(bundle, engine, images, settings.profile)
-    report = _report(results, images)
+    engine = None if target.rtx else Engine(trt, built.plan)
+    layers = built.layers if engine is None else _engine_layers(bundle, engine, settings.profile)
+    share = _checked_share(layers, settings.fp16_threshold)
+    report = None
+    if engine is not None:
+        report = _report(evaluate_plan(bundle, engine, images, settings.profile), images)
+    files = PlanFiles.of(target)
     with bundle.edit() as draft:
-        draft.add(PLAN_FILE).write_bytes(plan)
-        draft.add(LAYERS_FILE).write_text(json.dumps(layers, indent=1) + "\n", encoding="utf-8")
+        draft.add(files.plan).write_bytes(built.plan)
         sidecar = Sidecar(
-            plan_sha256=FileEntry.of(draft.folder / PLAN_FILE).sha256,
+            plan_sha256=FileEntry.of(draft.folder / files.plan).sha256,
             onnx=GRAPH_FILE,
-            onnx_sha256=manifest.files[GRAPH_FILE].sha256,
-            machine=here,
+            onnx_sha256=bundle.manifest.files[GRAPH_FILE].sha256,
+            built_for=built_for,
             profile=settings.profile,
             deformable=_graph_report(bundle)["deformable"],
             workspace_gib=settings.workspace_gib,
             timing_cache=settings.timing_cache and settings.timing_cache.name,
-            layers=dict(histogram),
+            tensors=built.tensors,
+            layers=dict(precision_histogram(layers)),
             fp16_share=share,
             parity=report,
         )
-        draft.add(SIDECAR_FILE).write_text(sidecar.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        draft.record_parity(PLAN_COLUMN, report)
+        _write(draft, files, sidecar, layers)
     return sidecar
+
+
+def check(
+    bundle: Bundle,
+    images: Mapping[str, RgbImage],
+    settings: Settings,
+    trt: ModuleType,
+    here: Machine,
+    target: Target,
+) -> dict[str, dict[str, Result]]:
+    """Run the plan that a bundle has and compare its maps.
+
+    A plan that was built where it could not run is finished by it: what the inspector says of its layers, and
+    the comparison, are written into the bundle.
+
+    Raises:
+        PlanMismatchError: the plan is not for this machine.
+        PlanError: it cannot be loaded or run, or too few layers are in FP16.
+        ParityError: a task's maps are beyond `export.parity.FP16`. The bundle is then as it was.
+    """
+    engine, sidecar = load_plan(bundle.folder, trt, here, target)
+    results = evaluate_plan(bundle, engine, images, sidecar.profile)
+    if sidecar.parity is None:
+        layers = _engine_layers(bundle, engine, sidecar.profile)
+        share = _checked_share(layers, settings.fp16_threshold)
+        found = {
+            "layers": dict(precision_histogram(layers)),
+            "fp16_share": share,
+            "parity": _report(results, images),
+        }
+        with bundle.edit() as draft:
+            _write(draft, PlanFiles.of(target), sidecar.model_copy(update=found), layers)
+    return results
+
+
+def _write(draft: Draft, files: PlanFiles, sidecar: Sidecar, layers: list[Layer]) -> None:
+    draft.add(files.layers).write_text(json.dumps(layers, indent=1) + "\n", encoding="utf-8")
+    draft.add(files.sidecar).write_text(sidecar.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if sidecar.parity is not None:
+        draft.record_parity(files.column, sidecar.parity)
+
+
+def _engine_layers(bundle: Bundle, engine: Engine, profile: Profile) -> list[Layer]:
+    image = bundle.manifest.input
+    return engine.layers(profile.opt, image.height, image.width)
+
+
+def _checked_share(layers: list[Layer], threshold: float) -> float:
+    histogram = precision_histogram(layers)
+    share = fp16_share(histogram)
+    if share < threshold:
+        raise PlanError(
+            f"{share:.0%} of the plan's floating-point layers are in FP16 "
+            f"({dict(histogram)}), at least {threshold:.0%} must be"
+        )
+    return share
 
 
 def _graph_report(bundle: Bundle) -> dict[str, Any]:

@@ -1,62 +1,64 @@
-"""A double of TensorRT that refuses every name which the real Python API does not have.
+"""What stands in for data-centre TensorRT, for which there is no wheel, and for the GPU that runs plans.
 
-``tensorrt_api.json`` lists the public names of the classes that are used here, read from the bindings of
-TensorRT 10.13.3 and 11.1.0. What a plan computes, ONNX Runtime computes.
+Parser, network, config, profiles and builder are the real ones of TensorRT for RTX, which has the API of
+TensorRT 11, behind a guard: ``tensorrt_api.json`` lists the public names of the classes that are used here,
+read from the bindings of TensorRT 10.13.3 and 11.1.0, and any other name is refused. Doubles are what no
+machine without a GPU has: running a plan and its inspector, which ONNX Runtime and the parsed network stand
+in for, and the timing cache, which TensorRT for RTX does not keep.
 """
 
 import ctypes
+import hashlib
 import json
-import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto
 
 from export.fp16.ranges import open_session
-from export.onnx.nodes import typed_tensors
+from export.trt.network import describe_layers
 
 API: dict[str, dict[str, list[str]]] = json.loads(
     Path(__file__).with_name("tensorrt_api.json").read_text(encoding="utf-8")
 )
 VERSIONS = {"10.13": "10.13.3.9", "11.1": "11.1.0.106"}
-_HALF_WORDS = {
-    "half": ("Half", "Row major linear FP16 format"),
-    "float": ("Float", "Row major linear FP32 format"),
-}
+BINDINGS = "tensorrt_rtx_bindings"
+needs_tensorrt = pytest.mark.skipif(
+    find_spec(BINDINGS) is None, reason="TensorRT for RTX has wheels for x86-64 Linux and Windows alone"
+)
 
 
-class _Guarded:
-    """Has the real API's names, and no others that do not begin with an underscore."""
-
-    _trt: "FakeTensorRT"
-
-    def __init__(self, trt: "FakeTensorRT") -> None:
-        object.__setattr__(self, "_trt", trt)
-
-    def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("_"):
-            self._trt._check(type(self).__name__, name)
-        return object.__getattribute__(self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_"):
-            self._trt._check(type(self).__name__, name)
-        object.__setattr__(self, name, value)
+def real_tensorrt() -> ModuleType:
+    """TensorRT for RTX."""
+    return import_module(BINDINGS)
 
 
-class _Enum:
-    def __init__(self, version: str, name: str) -> None:
-        self._name, self._version = name, version
-        self._members = {member: index for index, member in enumerate(API[version][name])}
+@dataclass
+class _Plan:
+    """What is known of a plan that was built in this process."""
 
-    def __getattr__(self, member: str) -> int:
-        if member not in self._members:
-            raise AttributeError(f"TensorRT {self._version} has no {self._name}.{member}")
-        return self._members[member]
+    version: str
+    model: onnx.ModelProto
+    shapes: dict[str, list[tuple[int, ...]]]
+    layers: list[dict[str, Any]]
+    detailed: bool
+
+
+_PLANS: dict[str, _Plan] = {}
+"""By the SHA-256 of the plan."""
+
+
+def _check(version: str, owner: str, name: str) -> None:
+    if not name.startswith("_") and name not in API[version][owner]:
+        raise AttributeError(f"TensorRT {version} has no {owner}.{name}")
 
 
 class FakeTensorRT(ModuleType):
@@ -64,211 +66,176 @@ class FakeTensorRT(ModuleType):
 
     Args:
         version: a key of `API`.
-        silently_float: builds float32 engines, whatever the graph says.
+        silently_float: says that engines are float32, whatever the graph says.
         spoils: adds 1 to this output of every engine.
     """
 
     def __init__(self, version: str, *, silently_float: bool = False, spoils: str | None = None) -> None:
         super().__init__("tensorrt")
+        self._real = real_tensorrt()
         self._version, self._silently_float, self._spoils = version, silently_float, spoils
         self.__version__ = VERSIONS[version]
-        self._log: list[str] = []
-        self._limits: dict[int, int] = {}
+        self._graph = ""
+        self._configs: list[Any] = []
+        """The real configs of all builds."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in API[self._version]:
             raise AttributeError(f"TensorRT {self._version} has no {name}")
-        if name.isidentifier() and name in _CLASSES:
-            return lambda *arguments: _CLASSES[name](self, *arguments)
-        return _Enum(self._version, name)
-
-    def _check(self, owner: str, name: str) -> None:
-        if name not in API[self._version][owner]:
-            raise AttributeError(f"TensorRT {self._version} has no {owner}.{name}")
-
-
-class Logger(_Guarded):
-    pass
+        real = getattr(self._real, name)
+        if hasattr(real, "__members__"):
+            return _Enum(self._version, name, real)
+        if name == "Runtime":
+            return lambda logger: Runtime(self, logger)
+        return lambda *arguments: _Guard(self, real(*map(_real, arguments)))
 
 
-class IHostMemory(bytes):
-    """Bytes behind the buffer protocol."""
+class _Enum:
+    def __init__(self, version: str, name: str, real: Any) -> None:
+        self._version, self._name, self._real = version, name, real
+
+    def __getattr__(self, member: str) -> Any:
+        _check(self._version, self._name, member)
+        return getattr(self._real, member)
 
 
-class Builder(_Guarded):
-    def __init__(self, trt: FakeTensorRT, logger: Logger) -> None:
-        assert isinstance(logger, Logger)
-        super().__init__(trt)
+class _Guard:
+    """A real object that has the names of the guarded version alone; what it gives is guarded likewise."""
 
-    def create_network(self, flags: int = 0) -> "INetworkDefinition":
-        return INetworkDefinition(self._trt, flags)
+    _trt: FakeTensorRT
+    _object: Any
+    _extra: dict[str, Any]
 
-    def create_builder_config(self) -> "IBuilderConfig":
-        return IBuilderConfig(self._trt)
+    def __init__(self, trt: FakeTensorRT, real: Any) -> None:
+        object.__setattr__(self, "_trt", trt)
+        object.__setattr__(self, "_object", real)
+        object.__setattr__(self, "_extra", {})
 
-    def create_optimization_profile(self) -> "IOptimizationProfile":
-        return IOptimizationProfile(self._trt)
+    def __getattr__(self, name: str) -> Any:
+        owner = type(self._object).__name__
+        _check(self._trt._version, owner, name)
+        override: Callable[..., Any] | None = _OVERRIDES.get((owner, name))
+        if override is not None:
+            return lambda *arguments: override(self, *arguments)
+        found = getattr(self._object, name)
+        if not callable(found):
+            return _guarded(self._trt, found)
+        return lambda *arguments: _guarded(self._trt, found(*map(_real, arguments)))
 
-    def build_serialized_network(
-        self, network: "INetworkDefinition", config: "IBuilderConfig"
-    ) -> IHostMemory | None:
-        trt = self._trt
-        if network._model is None or not config._profiles:
-            return None  # what is dynamic needs a profile
-        typed = network._flags == 1 << trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-        plan = {
-            "version": trt.__version__,
-            "model": network._model.SerializeToString(),
-            "shapes": config._profiles[0]._shapes,
-            "half": typed and not trt._silently_float,
-            "tf32": trt.BuilderFlag.TF32 in config._flags,
-            "detailed": config._verbosity == trt.ProfilingVerbosity.DETAILED,
-        }
-        return IHostMemory(pickle.dumps(plan))
+    def __setattr__(self, name: str, value: Any) -> None:
+        _check(self._trt._version, type(self._object).__name__, name)
+        setattr(self._object, name, _real(value))
 
 
-class INetworkDefinition(_Guarded):
-    def __init__(self, trt: FakeTensorRT, flags: int) -> None:
-        super().__init__(trt)
-        self._flags = flags
-        self._model: onnx.ModelProto | None = None
+def _real(value: Any) -> Any:
+    return value._object if isinstance(value, _Guard) else value
 
 
-class IOptimizationProfile(_Guarded):
+def _guarded(trt: FakeTensorRT, value: Any) -> Any:
+    return _Guard(trt, value) if type(value).__name__ in API[trt._version] else value
+
+
+def _parse(parser: _Guard, path: str) -> bool:
+    parser._trt._graph = path
+    return bool(parser._object.parse_from_file(path))
+
+
+def _add_profile(config: _Guard, profile: _Guard) -> int:
+    config._extra["profile"] = _real(profile)
+    return int(config._object.add_optimization_profile(_real(profile)))
+
+
+def _build(builder: _Guard, network: _Guard, config: _Guard) -> Any:
+    """Build for real, put the version into the header, and remember what the plan was built from."""
+    trt, real = builder._trt, config._object
+    trt._configs.append(real)
+    memory = builder._object.build_serialized_network(network._object, real)
+    plan = None
+    if memory is not None:
+        plan = bytearray(memoryview(memory))
+        plan[24:28] = bytes(int(part) for part in trt.__version__.split("."))
+        layers = describe_layers(network._object)
+        if trt._silently_float:
+            for layer in layers:
+                for output in layer["Outputs"]:
+                    output["DataType"] = output["DataType"].replace("HALF", "FLOAT")
+        _PLANS[hashlib.sha256(plan).hexdigest()] = _Plan(
+            trt.__version__,
+            onnx.load_model(trt._graph),
+            {"image": [tuple(shape) for shape in config._extra["profile"].get_shape("image")]},
+            layers,
+            real.profiling_verbosity == trt._real.ProfilingVerbosity.DETAILED,
+        )
+    return plan
+
+
+class ITimingCache:
+    """A cache that knows the TensorRT that wrote it, as the data-centre one does."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def serialize(self) -> bytes:
+        return self.content + b" and a tactic"
+
+
+def _create_cache(config: _Guard, content: bytes) -> ITimingCache | None:
+    if content and not content[:1].isdigit():
+        return None  # no header of a cache
+    return ITimingCache(content or config._trt.__version__.encode())
+
+
+def _set_cache(config: _Guard, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+    fits = cache.content.startswith(config._trt.__version__.encode())
+    if fits or ignore_mismatch:
+        config._extra["cache"] = cache
+    return fits or ignore_mismatch
+
+
+_OVERRIDES: dict[tuple[str, str], Callable[..., Any]] = {
+    ("OnnxParser", "parse_from_file"): _parse,
+    ("Builder", "build_serialized_network"): _build,
+    ("IBuilderConfig", "add_optimization_profile"): _add_profile,
+    ("IBuilderConfig", "create_timing_cache"): _create_cache,
+    ("IBuilderConfig", "set_timing_cache"): _set_cache,
+    ("IBuilderConfig", "get_timing_cache"): lambda config: config._extra["cache"],
+}
+
+
+class _Double:
+    """Has the real API's names, and no others that do not begin with an underscore."""
+
+    _trt: FakeTensorRT
+
     def __init__(self, trt: FakeTensorRT) -> None:
-        super().__init__(trt)
-        self._shapes: dict[str, list[tuple[int, ...]]] = {}
+        object.__setattr__(self, "_trt", trt)
 
-    def set_shape(
-        self, name: str, smallest: Sequence[int], best: Sequence[int], largest: Sequence[int]
-    ) -> None:
-        self._shapes[name] = [tuple(shape) for shape in (smallest, best, largest)]
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            _check(self._trt._version, type(self).__name__, name)
+        return object.__getattribute__(self, name)
 
-
-class ITimingCache(_Guarded):
-    def __init__(self, trt: FakeTensorRT, content: bytes) -> None:
-        super().__init__(trt)
-        self._content = content or trt.__version__.encode()
-
-    def serialize(self) -> IHostMemory:
-        return IHostMemory(self._content + b" and a tactic")
+    def __setattr__(self, name: str, value: Any) -> None:
+        _check(self._trt._version, type(self).__name__, name)
+        object.__setattr__(self, name, value)
 
 
-class IBuilderConfig(_Guarded):
-    def __init__(self, trt: FakeTensorRT) -> None:
-        super().__init__(trt)
-        self._profiles: list[IOptimizationProfile] = []
-        self._cache: ITimingCache | None = None
-        self._verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
-        self._flags = {trt.BuilderFlag.TF32}
-
-    def clear_flag(self, flag: int) -> None:
-        self._flags.discard(flag)
-
-    @property
-    def profiling_verbosity(self) -> int:
-        return int(self._verbosity)
-
-    @profiling_verbosity.setter
-    def profiling_verbosity(self, level: int) -> None:
-        self._verbosity = level
-
-    def set_memory_pool_limit(self, pool: int, size: int) -> None:
-        self._trt._limits[pool] = size
-
-    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        smallest, best, largest = profile._shapes["image"]
-        if not all(a <= b <= c for a, b, c in zip(smallest, best, largest, strict=True)):
-            return -1
-        self._profiles.append(profile)
-        return len(self._profiles) - 1
-
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
-        if serialized_timing_cache and not serialized_timing_cache[:1].isdigit():
-            return None  # no header of a cache
-        return ITimingCache(self._trt, serialized_timing_cache)
-
-    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
-        if not isinstance(cache, ITimingCache):
-            raise TypeError("set_timing_cache(): incompatible function arguments")
-        fits = cache._content.startswith(self._trt.__version__.encode())
-        if fits or ignore_mismatch:
-            self._cache = cache
-        return fits or ignore_mismatch
-
-    def get_timing_cache(self) -> ITimingCache | None:
-        return self._cache
-
-
-class ParserError(_Guarded):
-    def __init__(self, trt: FakeTensorRT, node: onnx.NodeProto, text: str) -> None:
-        super().__init__(trt)
-        self._node, self._text = node, text
-
-    def desc(self) -> str:
-        return self._text
-
-    def node_name(self) -> str:
-        return self._node.name
-
-    def node_operator(self) -> str:
-        return self._node.op_type
-
-
-class OnnxParser(_Guarded):
-    """Takes uint8 only where TensorRT does: inputs and outputs, cast from and to floating point."""
-
-    def __init__(self, trt: FakeTensorRT, network: INetworkDefinition, logger: Logger) -> None:
-        assert isinstance(logger, Logger)
-        super().__init__(trt)
-        self._network = network
-        self._errors: list[ParserError] = []
-
-    @property
-    def num_errors(self) -> int:
-        return len(self._errors)
-
-    def get_error(self, index: int) -> ParserError:
-        return self._errors[index]
-
-    def parse_from_file(self, path: str) -> bool:
-        model = onnx.load_model(path)
-        small = typed_tensors(model, TensorProto.UINT8) | {
-            entry.name for entry in model.graph.input if entry.type.tensor_type.elem_type == TensorProto.UINT8
-        }
-        floating = typed_tensors(model, TensorProto.FLOAT) | typed_tensors(model, TensorProto.FLOAT16)
-        for node in model.graph.node:
-            touches = not small.isdisjoint([*node.input, *node.output])
-            if touches and (node.op_type != "Cast" or floating.isdisjoint([*node.input, *node.output])):
-                self._errors.append(
-                    ParserError(self._trt, node, "uint8 is converted from and to floats only")
-                )
-            if node.op_type in {"CumSum", "GridSample"} and self._trt._version == "11.1":
-                self._errors.append(ParserError(self._trt, node, "this double will have none of it"))
-        self._network._model = model
-        return not self._errors
-
-
-class Runtime(_Guarded):
-    def __init__(self, trt: FakeTensorRT, logger: Logger) -> None:
-        assert isinstance(logger, Logger)
+class Runtime(_Double):
+    def __init__(self, trt: FakeTensorRT, logger: _Guard) -> None:
+        assert type(_real(logger)).__name__ == "Logger"
         super().__init__(trt)
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> "ICudaEngine | None":
-        try:
-            plan = pickle.loads(serialized_engine)
-        except pickle.UnpicklingError:
-            return None
-        return ICudaEngine(self._trt, plan) if plan["version"] == self._trt.__version__ else None
+        plan = _PLANS.get(hashlib.sha256(serialized_engine).hexdigest())
+        return ICudaEngine(self._trt, plan) if plan and plan.version == self._trt.__version__ else None
 
 
-class ICudaEngine(_Guarded):
-    def __init__(self, trt: FakeTensorRT, plan: dict[str, Any]) -> None:
+class ICudaEngine(_Double):
+    def __init__(self, trt: FakeTensorRT, plan: _Plan) -> None:
         super().__init__(trt)
         self._plan = plan
-        self._model = onnx.ModelProto.FromString(plan["model"])
-        self._tensors = [*self._model.graph.input, *self._model.graph.output]
-        self._session = open_session(self._model)
+        self._tensors = [*plan.model.graph.input, *plan.model.graph.output]
+        self._session = open_session(plan.model)
 
     @property
     def num_io_tensors(self) -> int:
@@ -277,10 +244,10 @@ class ICudaEngine(_Guarded):
     def get_tensor_name(self, index: int) -> str:
         return str(self._tensors[index].name)
 
-    def get_tensor_dtype(self, name: str) -> int:
+    def get_tensor_dtype(self, name: str) -> Any:
         kinds = {TensorProto.UINT8: "UINT8", TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF"}
         kind = next(entry.type.tensor_type.elem_type for entry in self._tensors if entry.name == name)
-        return int(getattr(self._trt.DataType, kinds[kind]))
+        return getattr(self._trt.DataType, kinds[kind])
 
     def create_execution_context(self) -> "IExecutionContext":
         return IExecutionContext(self._trt, self)
@@ -289,14 +256,14 @@ class ICudaEngine(_Guarded):
         return EngineInspector(self._trt, self)
 
 
-class IExecutionContext(_Guarded):
+class IExecutionContext(_Double):
     def __init__(self, trt: FakeTensorRT, engine: ICudaEngine) -> None:
         super().__init__(trt)
         self._engine = engine
         self._shape: tuple[int, ...] | None = None
 
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        smallest, _, largest = self._engine._plan["shapes"][name]
+    def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
+        smallest, _, largest = self._engine._plan.shapes[name]
         fits = len(shape) == len(smallest) and all(
             low <= axis <= high for low, axis, high in zip(smallest, shape, largest, strict=True)
         )
@@ -322,7 +289,9 @@ class IExecutionContext(_Guarded):
         return True
 
 
-class EngineInspector(_Guarded):
+class EngineInspector(_Double):
+    """Says the layers of the parsed network, in the words of each version, as none are fused here."""
+
     def __init__(self, trt: FakeTensorRT, engine: ICudaEngine) -> None:
         super().__init__(trt)
         self._engine = engine
@@ -334,34 +303,28 @@ class EngineInspector(_Guarded):
 
     @execution_context.setter
     def execution_context(self, context: IExecutionContext) -> None:
-        self._context = context
+        object.__setattr__(self, "_context", context)
 
-    def get_engine_information(self, form: int) -> str:
+    def get_engine_information(self, form: Any) -> str:
         assert form == self._trt.LayerInformationFormat.JSON
-        nodes = self._engine._model.graph.node
-        if not self._engine._plan["detailed"]:
-            return json.dumps({"Layers": [node.name for node in nodes]})
+        plan = self._engine._plan
+        if not plan.detailed:
+            return json.dumps({"Layers": [layer["Name"] for layer in plan.layers]})
         known = self._context is not None and self._context._shape is not None
-        fp16 = (
-            typed_tensors(self._engine._model, TensorProto.FLOAT16) if self._engine._plan["half"] else set()
-        )
-        floats = typed_tensors(self._engine._model, TensorProto.FLOAT) | typed_tensors(
-            self._engine._model, TensorProto.FLOAT16
-        )
+        words = {
+            "HALF": ("Half", "Row major linear FP16 format"),
+            "FLOAT": ("Float", "Row major linear FP32"),
+        }
         layers = []
-        for node in nodes:
+        for layer in plan.layers:
             outputs = []
-            for name in node.output:
-                word = "half" if name in fp16 else "float" if name in floats else None
-                short, form_text = _HALF_WORDS[word] if word and known else ("", "N/A")
-                entry = {"Name": name, "Dimensions": [1]}
-                if self._trt._version == "11.1":
-                    entry |= {"DataType": short or "Int64", "Format": form_text}
-                else:
-                    entry |= {"Format/Datatype": form_text if known else "N/A due to dynamic shapes"}
-                outputs.append(entry)
-            layers.append({"Name": node.name, "LayerType": node.op_type, "Outputs": outputs})
+            for output in layer["Outputs"]:
+                short, long = words.get(output["DataType"], ("Int64", "N/A"))
+                if not known:
+                    short, long = "Int64", "N/A due to dynamic shapes"
+                form_entry = {"DataType": short, "Format": long}
+                if self._trt._version != "11.1":
+                    form_entry = {"Format/Datatype": long}
+                outputs.append({"Name": output["Name"], **form_entry})
+            layers.append({**layer, "Outputs": outputs})
         return json.dumps({"Layers": layers})
-
-
-_CLASSES = {kind.__name__: kind for kind in (Builder, Logger, OnnxParser, Runtime)}

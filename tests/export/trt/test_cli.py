@@ -1,4 +1,4 @@
-"""``python -m export.trt``: all of it, with a double of TensorRT; or all that needs none, and status 3."""
+"""``python -m export.trt``: all of it, with a double of the GPU; or all that needs none, and status 3."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ from export.onnx.convert import Converted
 from export.trt.machine import Machine
 from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle
-from tests.export.fake_tensorrt import API, FakeTensorRT
+from tests.export.fake_tensorrt import API, FakeTensorRT, needs_tensorrt
 from tests.export.networks import HEIGHT, WIDTH
 from training.data import SourceConfig
 
@@ -43,16 +43,16 @@ def folder(images: dict[str, RgbImage], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "missing", lambda: ["TensorRT 10.13 or newer", "an NVIDIA GPU"])
+    monkeypatch.setattr(command, "missing", lambda *_, **__: ["TensorRT 10.13 or newer", "an NVIDIA GPU"])
 
 
 @pytest.fixture(params=sorted(API))
 def tensorrt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     trt = FakeTensorRT(request.param)
     monkeypatch.setattr(export.trt.engine, "DEVICE", "cpu")
-    monkeypatch.setattr(command, "missing", list)
-    monkeypatch.setattr(command, "load_tensorrt", lambda: trt)
-    monkeypatch.setattr(command, "this_machine", lambda: HERE)
+    monkeypatch.setattr(command, "missing", lambda *_, **__: [])
+    monkeypatch.setattr(command, "load_tensorrt", lambda _: trt)
+    monkeypatch.setattr(command, "this_machine", lambda _: HERE)
     return trt
 
 
@@ -71,7 +71,8 @@ def test_without_tensorrt_all_else_is_done_kept_and_not_done_again(ours: Path, f
         '"$TENSORRT_IMAGE"',
         f"{ours.parent}:/bundles",
         f"{folder}:/images",
-        "python -m export.trt /bundles/tiny --profile=1,2,4 --deformable=gridsample --fp16-threshold=0.5",
+        "python -m export.trt /bundles/tiny --target=here --profile=1,2,4 --deformable=gridsample",
+        "--fp16-threshold=0.5",
         "--images=/images",
     ):
         assert part in finish, part
@@ -109,6 +110,7 @@ def test_the_command_that_finishes_has_all_files_that_were_named(
         assert part in words[-1].split()
 
 
+@needs_tensorrt
 def test_with_tensorrt_triton_gets_a_plan(tensorrt: FakeTensorRT, ours: Path, folder: Path) -> None:
     repository = ours.parent / "repository"
     result = run(
@@ -128,6 +130,7 @@ def test_with_tensorrt_triton_gets_a_plan(tensorrt: FakeTensorRT, ours: Path, fo
     assert "describes a plan with SHA-256" in refused.stderr
 
 
+@needs_tensorrt
 def test_a_failed_step_is_status_1(tensorrt: FakeTensorRT, ours: Path, folder: Path) -> None:
     tensorrt._silently_float = True
     result = run(ours, "--images", folder, "--profile", "1,2,4", "--repository", ours.parent / "repository")

@@ -1,7 +1,6 @@
-"""TensorRT plans against a double of both versions' APIs: built, read back, compared, tied to a machine."""
+"""Plans of this machine's TensorRT: a real builder behind the names of both versions, a double that runs."""
 
 import json
-import pickle
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,15 +26,18 @@ from export.trt.graph import Deformable, for_tensorrt
 from export.trt.machine import Machine, missing, this_machine
 from export.trt.plan import Sidecar, load_plan
 from export.trt.steps import Settings, build, prepare
+from export.trt.target import Target
 from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
-from tests.export.fake_tensorrt import API, FakeTensorRT
+from tests.export.fake_tensorrt import API, FakeTensorRT, needs_tensorrt
 from tests.export.networks import HEIGHT, TASKS, WIDTH
 
 HERE = Machine(tensorrt="10.13.3.9", cuda="12.9", driver="575.1", gpu="NVIDIA L4", compute_capability="8.9")
 PROFILE = Profile(1, 3, 4)
 BOTH = pytest.mark.parametrize("version", sorted(API))
+THIS = Target()
+pytestmark = needs_tensorrt
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +73,7 @@ def test_a_plan_is_built_read_back_compared_and_described(
     assert Sidecar.model_validate_json((prepared / "model.plan.json").read_bytes()) == sidecar
     assert sidecar.onnx_sha256 == manifest.files["model_trt.onnx"].sha256
     assert sidecar.plan_sha256 == manifest.files["model.plan"].sha256
-    assert (sidecar.machine, sidecar.profile, sidecar.deformable) == (HERE, PROFILE, "gather")
+    assert (sidecar.built_for, sidecar.profile, sidecar.deformable) == (HERE, PROFILE, "gather")
     assert (
         0.2
         <= sidecar.fp16_share
@@ -79,11 +81,13 @@ def test_a_plan_is_built_read_back_compared_and_described(
     )
     layers = json.loads((prepared / "model.plan.layers.json").read_text())
     assert len(layers) == sum(sidecar.layers.values())
+    assert sidecar.parity is not None
     assert set(sidecar.parity["tasks"]) == {"batch_1", "batch_3"}
     assert set(sidecar.parity["tasks"]["batch_3"]) == {task.name for task in TASKS}
     assert json.loads((prepared / "parity.json").read_text())["tensorrt"] == sidecar.parity
     assert cache.read_bytes().startswith(trt.__version__.encode())
-    assert trt._limits == {trt.MemoryPoolType.WORKSPACE: int(2.5 * 2**30)}
+    (config,) = trt._configs
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == int(2.5 * 2**30)
 
 
 @BOTH
@@ -134,7 +138,9 @@ def test_an_engine_with_wrong_maps_is_refused_by_task(
 
 
 def test_what_tensorrt_says_of_a_graph_reaches_the_caller(prepared: Path) -> None:
-    with pytest.raises(PlanError, match=r"TensorRT 10\.13\.3\.9 cannot read .*Transpose \(.*\): uint8 is"):
+    with pytest.raises(
+        PlanError, match=r"TensorRT 10\.13\.3\.9 cannot read .*Transpose \(/Transpose_\d+\): .*UInt8"
+    ):
         build_plan(
             FakeTensorRT("10.13"),
             prepared / "model_fp16.onnx",
@@ -142,6 +148,7 @@ def test_what_tensorrt_says_of_a_graph_reaches_the_caller(prepared: Path) -> Non
             PROFILE,
             workspace_gib=None,
             timing_cache=None,
+            target=THIS,
         )
 
 
@@ -157,7 +164,8 @@ def test_a_timing_cache_of_another_tensorrt_is_refused(prepared: Path, tmp_path:
             PROFILE,
             workspace_gib=None,
             timing_cache=cache,
-        )
+            target=THIS,
+        ).plan
 
     make("10.13")
     once = cache.read_bytes()
@@ -190,7 +198,9 @@ def test_a_timing_cache_that_cannot_be_used_is_refused_before_the_build(
     def too_late(*_: object) -> None:
         raise AssertionError("the build takes many minutes")
 
-    monkeypatch.setattr(tests.export.fake_tensorrt.Builder, "build_serialized_network", too_late)
+    monkeypatch.setitem(
+        tests.export.fake_tensorrt._OVERRIDES, ("Builder", "build_serialized_network"), too_late
+    )
     with pytest.raises(PlanError, match=message):
         build_plan(
             trt,
@@ -199,20 +209,24 @@ def test_a_timing_cache_that_cannot_be_used_is_refused_before_the_build(
             PROFILE,
             workspace_gib=None,
             timing_cache=cache,
+            target=THIS,
         )
 
 
 @BOTH
 def test_what_is_kept_in_fp32_is_fp32_on_tensor_cores_too(version: str, prepared: Path) -> None:
-    plan = build_plan(
-        FakeTensorRT(version),
+    trt = FakeTensorRT(version)
+    build_plan(
+        trt,
         prepared / "model_trt.onnx",
         Manifest.load(prepared).input,
         PROFILE,
         workspace_gib=None,
         timing_cache=None,
+        target=THIS,
     )
-    assert pickle.loads(plan)["tf32"] is False
+    (config,) = trt._configs
+    assert not config.get_flag(trt.BuilderFlag.TF32)
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +240,7 @@ def built(_prepared: Path, images: dict[str, RgbImage], tmp_path_factory: pytest
 
 def test_a_plan_runs_where_it_was_built(built: Path, images: dict[str, RgbImage]) -> None:
     updated = HERE.model_copy(update={"driver": "580.2", "cuda": "13.0"})
-    engine = load_plan(built, FakeTensorRT("10.13"), updated)
+    engine, _ = load_plan(built, FakeTensorRT("10.13"), updated, THIS)
     stack = np.stack(list(images.values()))
     maps = engine.run(stack)
     assert maps["normals"].shape == (4, HEIGHT, WIDTH, 3)
@@ -244,7 +258,7 @@ def test_a_plan_of_another_machine_is_refused_with_both_sides_named(
 ) -> None:
     elsewhere = HERE.model_copy(update={fact: value})
     with pytest.raises(PlanMismatchError) as caught:
-        load_plan(built, FakeTensorRT("10.13"), elsewhere)
+        load_plan(built, FakeTensorRT("10.13"), elsewhere, THIS)
     assert HERE.describe() in str(caught.value)
     assert elsewhere.describe() in str(caught.value)
     assert value in str(caught.value)
@@ -254,14 +268,14 @@ def test_a_plan_that_is_not_the_sidecars_is_refused(built: Path, tmp_path: Path)
     folder = Path(shutil.copytree(built, tmp_path / "copy"))
     (folder / "model.plan").write_bytes(b"another")
     with pytest.raises(PlanMismatchError, match="describes a plan with SHA-256"):
-        load_plan(folder, FakeTensorRT("10.13"), HERE)
+        load_plan(folder, FakeTensorRT("10.13"), HERE, THIS)
     (folder / "model.plan.json").unlink()
     with pytest.raises(PlanError, match="cannot be read"):
-        load_plan(folder, FakeTensorRT("10.13"), HERE)
+        load_plan(folder, FakeTensorRT("10.13"), HERE, THIS)
 
 
 def test_an_engine_says_what_it_does_not_take(built: Path) -> None:
-    engine = load_plan(built, FakeTensorRT("10.13"), HERE)
+    engine, _ = load_plan(built, FakeTensorRT("10.13"), HERE, THIS)
     with pytest.raises(PlanError, match=rf"does not take images of shape \[5, {HEIGHT}, {WIDTH}, 3\]"):
         engine.run(np.zeros((5, HEIGHT, WIDTH, 3), np.uint8))
     with pytest.raises(PlanError, match="cannot load the plan"):
@@ -359,21 +373,21 @@ def test_operators_that_tensorrt_misreads_do_not_reach_it(
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> None:
+    def absent(_: Target) -> None:
         raise ImportError
 
     monkeypatch.setattr(export.trt.machine, "load_tensorrt", absent)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert [lack.split(" (")[0] for lack in missing()] == [
+    assert [lack.split(" (")[0] for lack in missing(THIS, running=False)] == [
         "TensorRT 10.13 or newer",
         "an NVIDIA GPU and a PyTorch that was built for it",
     ]
     trt = FakeTensorRT("10.13")
-    monkeypatch.setattr(export.trt.machine, "load_tensorrt", lambda: trt)
+    monkeypatch.setattr(export.trt.machine, "load_tensorrt", lambda _: trt)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert missing() == []
+    assert missing(THIS, running=True) == []
     trt.__version__ = "10.9.0.34"
-    assert missing() == ["TensorRT 10.13 or newer (here is 10.9.0.34)"]
+    assert missing(THIS, running=False) == ["TensorRT 10.13 or newer (here is 10.9.0.34)"]
 
 
 def test_the_facts_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,15 +398,14 @@ def test_the_facts_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Properties)
     monkeypatch.setattr(torch.version, "cuda", "12.9")
-    monkeypatch.setattr(export.trt.machine, "load_tensorrt", lambda: FakeTensorRT("10.13"))
-    assert this_machine() == HERE
+    assert this_machine(FakeTensorRT("10.13")) == HERE
 
     def absent(*_: object, **__: object) -> None:
         raise FileNotFoundError("nvidia-smi")
 
     monkeypatch.setattr(subprocess, "run", absent)
     with pytest.raises(PlanError, match=r"nvidia-smi.* cannot be run .*compute,utility"):
-        this_machine()
+        this_machine(FakeTensorRT("10.13"))
 
 
 def test_a_sidecar_with_unknown_keys_is_refused(built: Path) -> None:
