@@ -17,7 +17,7 @@ from mtcp_serve.errors import RequestError
 from mtcp_serve.server.error_handlers import on_http_exception, on_request_error, on_validation_error
 from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.metrics import Metrics
-from mtcp_serve.server.middleware import AnswerFailures, RequestContext
+from mtcp_serve.server.middleware import AnswerFailures, AnswerHead, RequestContext
 from mtcp_serve.server.routes import router
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.security.auth import RequireKey
@@ -99,6 +99,7 @@ def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, metrics: Me
     the page that asked can read why.
     """
     app.add_middleware(AnswerFailures)
+    app.add_middleware(AnswerHead)
     if keys:
         app.add_middleware(RequireKey, keys=keys, metrics=metrics)
     if settings.cors_origin:

@@ -1,6 +1,8 @@
 """Errors as answers: one shape, ``{"error": {"code", "message", "hint"}}``, whoever raised them."""
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -54,11 +56,17 @@ async def on_request_error(request: Request, error: Exception) -> JSONResponse:
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
     """Answer FastAPI's own parameter check in this package's shape."""
     assert isinstance(error, RequestValidationError)
-    faults = "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc'][1:]) or fault['loc'][0]}: {fault['msg']}"
-        for fault in error.errors()
-    )
-    return error_response(InvalidParameterError(faults), request.scope)
+    return error_response(InvalidParameterError(faults_of(error.errors(), skip=1)), request.scope)
+
+
+def faults_of(errors: Sequence[Any], skip: int) -> str:
+    """What pydantic found, in a line; of each place the first ``skip`` parts are left out."""
+
+    def place(where: tuple[object, ...]) -> str:
+        parts = where[skip:] or where
+        return f"{'.'.join(map(str, parts))}: " if parts else ""
+
+    return "; ".join(f"{place(fault['loc'])}{fault['msg']}" for fault in errors)
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:

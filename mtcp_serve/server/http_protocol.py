@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,6 +13,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mtcp_serve.errors import InvalidRequestError
 from mtcp_serve.server.security.headers import EVERYWHERE
 from mtcp_serve.server.settings import Settings
+
+_PROBE_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class BoundedHttp(H11Protocol):
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _probing: asyncio.TimerHandle | None = None
+    _half_closed = False
     _stalled: asyncio.TimerHandle | None = None
     _lingers = False
     _discarded = 0
@@ -80,9 +85,34 @@ class BoundedHttp(H11Protocol):
             super().data_received(data)
         self._watch()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Go on with a request that is whole: its client sends no more, and may wait for the response.
+
+        Or it has closed the connection, which looks the same until something is sent to it: a
+        ``100 Continue``, which clients of HTTP/1.1 skip, and a closed socket answers with a reset.
+        """
+        busy = self.conn.our_state in (h11.SEND_RESPONSE, h11.SEND_BODY)
+        if not busy or self.conn.their_state is h11.SEND_BODY or not self.transport.can_write_eof():
+            return False  # with TLS there is no half a connection
+        self._half_closed = True
+        if self.conn.our_state is h11.SEND_RESPONSE and self.conn.their_http_version == b"1.1":
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+            self.transport.write(self.conn.send(go_on) or b"")
+        self._probe()
+        return True
+
+    def _probe(self) -> None:
+        """Look again and again whether the client has reset the connection, which nobody reads any more."""
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        else:
+            self._probing = self.loop.call_later(_PROBE_S, self._probe)
+
     def on_response_complete(self) -> None:
         """Wait for the next head, or for the rest of a body that was answered early."""
         super().on_response_complete()
+        if self._half_closed and self.conn.our_state is h11.IDLE:
+            self.transport.close()
         self._discarded = 0
         if self._lingers:
             self._unset_keepalive_if_required()  # nothing is kept alive: the time is ours
@@ -92,6 +122,8 @@ class BoundedHttp(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._unwatch()
+        if self._probing is not None:
+            self._probing.cancel()
         super().connection_lost(exc)
         self._unstall()
 

@@ -89,6 +89,28 @@ class RequestContext:
         _log.log(level, "the client hung up" if status == HUNG_UP else "request", extra=facts)
 
 
+class AnswerHead:
+    """ASGI middleware by which ``HEAD`` works wherever ``GET`` does: the same response without its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or scope["method"] != HTTPMethod.HEAD:
+            await self.app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        scope["method"] = HTTPMethod.GET.value
+        try:
+            await self.app(scope, receive, without_body)
+        finally:
+            scope["method"] = HTTPMethod.HEAD.value
+
+
 class AnswerFailures:
     """Innermost ASGI middleware: what nobody caught becomes a 500, unless the answer has begun."""
 

@@ -1,4 +1,4 @@
-"""The photos in a request body: multipart fields or the raw body, never more of it than the limits."""
+"""The images in a request body: multipart fields or the raw body, never more of it than the limits."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -18,19 +18,33 @@ from mtcp_serve.errors import (
 FIELD = "image"
 """Name of the multipart field."""
 _FORM = "multipart/form-data"
-_FRAMING = 64 * 1024  # bytes that multipart headers and boundaries may add
+_FRAMING = 64 * 1024  # bytes that multipart headers, boundaries and parameters may add
+_VALUE = 4096  # bytes that a parameter may have
 
 
 @dataclass
 class Upload:
-    """A photo of a form: its file name, and its bytes, of which no more than one over the limit are kept."""
+    """An image of a form: its file name, and its bytes, of which no more than one over the limit are kept."""
 
     name: str | None
-    data: bytearray = field(default_factory=bytearray)
+    data: bytes | bytearray = field(default_factory=bytearray)
 
 
-async def read_image(request: Request, max_bytes: int, max_fields: int) -> bytes:
-    """The bytes of the photo; at most ``max_bytes`` (and some framing) are read from the connection.
+@dataclass
+class Body:
+    """What a request carries: its images, and the fields of the form that are parameters."""
+
+    images: list[Upload]
+    fields: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def image(self) -> bytes:
+        """The bytes of the one image."""
+        return bytes(self.images[0].data)
+
+
+async def read_image(request: Request, max_bytes: int, max_fields: int) -> Body:
+    """The one image; at most ``max_bytes`` (and some framing) are read from the connection.
 
     Raises:
         UnsupportedMediaTypeError: the Content-Type is not multipart/form-data, image/* or octet-stream, or
@@ -41,33 +55,37 @@ async def read_image(request: Request, max_bytes: int, max_fields: int) -> bytes
     """
     media_type = _media_type(request)
     if media_type == _FORM:
-        form = await _read_form(request, max_bytes + _FRAMING, max_bytes, 1, max_fields)
-        data = bytes(form.images[0].data)
-        if len(data) > max_bytes:
+        body = await _read_form(request, max_bytes + _FRAMING, max_bytes, 1, max_fields)
+        if len(body.images[0].data) > max_bytes:
             raise PayloadTooLargeError(f"the image has more than {max_bytes} bytes, which is the limit")
     elif media_type.startswith("image/") or media_type == "application/octet-stream":
-        data = await read_body(request, max_bytes)
+        body = Body([Upload(None, await read_body(request, max_bytes))])
     else:
         raise _unsupported(media_type)
-    if not data:
+    if not body.images[0].data:
         raise EmptyImageError("the image has 0 bytes")
-    return data
+    return body
 
 
 async def read_images(
-    request: Request, max_photos: int, max_body: int, max_bytes: int, max_fields: int
-) -> list[Upload]:
-    """The photos of a form, in order; one of more than ``max_bytes`` bytes is kept one byte too long.
+    request: Request, max_images: int, max_body: int, max_bytes: int, max_fields: int
+) -> Body:
+    """The images of a form, in order; one of more than ``max_bytes`` bytes is kept one byte too long.
 
     Raises:
         UnsupportedMediaTypeError: the Content-Type is not multipart/form-data, or the body is compressed.
-        TooManyPhotosError: there are more than ``max_photos`` fields ``image``.
+        TooManyPhotosError: there are more than ``max_images`` fields ``image``.
         PayloadTooLargeError: the body has more than ``max_body`` bytes.
         InvalidBodyError: broken multipart, or no field ``image``.
     """
     if _media_type(request) != _FORM:
         raise _unsupported(_media_type(request), "send multipart/form-data with several fields 'image'")
-    return (await _read_form(request, max_body, max_bytes, max_photos, max_fields)).images
+    return await _read_form(request, max_body, max_bytes, max_images, max_fields)
+
+
+def is_form(request: Request) -> bool:
+    """Whether the body is a form, which may hold parameters."""
+    return _media_type(request) == _FORM
 
 
 def _media_type(request: Request) -> str:
@@ -116,9 +134,9 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def _read_form(
-    request: Request, max_body: int, max_bytes: int, max_photos: int, max_fields: int
-) -> "_Form":
-    form = _Form(request.headers["content-type"], max_bytes, max_photos + max_fields)
+    request: Request, max_body: int, max_bytes: int, max_images: int, max_fields: int
+) -> Body:
+    form = _Form(request.headers["content-type"], max_bytes, max_images + max_fields)
     try:
         parser = MultipartParser(
             form.boundary,
@@ -133,24 +151,26 @@ async def _read_form(
         )
         async for chunk in limited(request, max_body):
             parser.write(chunk)
-            if len(form.images) > max_photos:
+            if len(form.images) > max_images:
                 raise (
-                    InvalidBodyError(f"the form has several fields {FIELD!r}; POST /predict takes one photo")
-                    if max_photos == 1
-                    else TooManyPhotosError(f"the form has more than {max_photos} fields {FIELD!r}")
+                    InvalidBodyError(f"the form has several fields {FIELD!r}; POST /predict takes one image")
+                    if max_images == 1
+                    else TooManyPhotosError(f"the form has more than {max_images} fields {FIELD!r}")
                 )
     except FormParserError as error:
         raise InvalidBodyError(f"the multipart body cannot be read: {error}") from error
     if not form.complete:
         raise InvalidBodyError("the multipart body ends early, its last boundary is missing")
+    if "" in form.names:
+        raise InvalidBodyError("the form has a field whose name is empty, or that has none")
     if not form.images:
-        fields = ", ".join(sorted(form.names)) or "none"
-        raise InvalidBodyError(f"the form has no field {FIELD!r}; its fields: {fields}")
-    return form
+        names = ", ".join(sorted(form.names)) or "none"
+        raise InvalidBodyError(f"the form has no field {FIELD!r}; its fields: {names}")
+    return Body(form.images, [(name, bytes(value).decode("utf-8", "replace")) for name, value in form.fields])
 
 
 class _Form:
-    """What a multipart body holds: the names of its parts, and those called ``image``.
+    """What a multipart body holds: names of its parts, those called ``image``, values of the others.
 
     Everything stays in memory, where the byte limit bounds it; nothing is written to disk.
     """
@@ -162,6 +182,7 @@ class _Form:
         self.boundary = parameters[b"boundary"]
         self.names: list[str] = []
         self.images: list[Upload] = []
+        self.fields: list[tuple[str, bytearray]] = []
         self.complete = False
         self._max_bytes = max_bytes
         self._max_parts = max_parts
@@ -186,13 +207,22 @@ class _Form:
             if self.names[-1] == FIELD:
                 name = parameters.get(b"filename", b"").decode("utf-8", "replace")
                 self.images.append(Upload(name or None))
+            else:
+                self.fields.append((self.names[-1], bytearray()))
         self._header.clear()
         self._value.clear()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self.names[-1] == FIELD:
-            kept = self.images[-1].data
-            kept += data[start : min(end, start + self._max_bytes + 1 - len(kept))]
+            kept, most = self.images[-1].data, self._max_bytes + 1
+        elif self.fields and self.fields[-1][0] == self.names[-1]:
+            kept, most = self.fields[-1][1], _VALUE
+            if len(kept) + end - start > most:
+                raise InvalidBodyError(f"the field {self.names[-1]!r} has more than {most} bytes")
+        else:
+            return  # a part without a name
+        assert isinstance(kept, bytearray)
+        kept += data[start : min(end, start + most - len(kept))]
 
     def on_end(self) -> None:
         self.complete = True

@@ -69,8 +69,9 @@ together, to those that one image may have: the image that goes beyond is answer
                         "type": "array",
                         "minItems": 1,
                         "items": {"type": "string", "format": "binary"},
-                        "description": "The photos.",
-                    }
+                        "description": "The images.",
+                    },
+                    BatchQuery,
                 )
             },
         }
@@ -79,28 +80,35 @@ together, to those that one image may have: the image that goes beyond is answer
 async def predict_batch(
     request: Request, query: Annotated[BatchQuery, Query()], service: Running, models: Leased
 ) -> Response:
-    """Check everything that needs no pixel first, then read the photos and queue for the work."""
-    choices = models.select(query.names(), query.model)
-    accept = ", ".join(request.headers.getlist("accept"))
-    form = choose_format(query.format, accept, [choice.task for choice in choices], BATCH_FORMATS)
-    options = query.options(form)
+    """Check everything that needs no pixel first, then read the images and queue for the work."""
     settings = service.settings
-    writer = form(service.pool, options)
 
-    async def read() -> list[Upload]:
-        return await read_images(
+    def plan(query: BatchQuery) -> tuple[tuple[Choice, ...], Writer]:
+        choices = models.select(query.names(), query.model)
+        accept = ", ".join(request.headers.getlist("accept"))
+        form = choose_format(query.format, accept, [choice.task for choice in choices], BATCH_FORMATS)
+        return choices, form(service.pool, query.options(form))
+
+    async def read() -> tuple[list[Upload], BatchQuery]:
+        body = await read_images(
             request,
             settings.max_batch_images,
             settings.max_batch_bytes,
             service.limits.max_bytes,
             settings.max_form_fields,
         )
+        whole = query.with_fields(body.fields)
+        plan(whole)
+        return body.images, whole
 
-    async def work(uploads: list[Upload], turn: Turn) -> bytes:
+    async def work(body: tuple[list[Upload], BatchQuery], turn: Turn) -> tuple[bytes, Writer]:
+        uploads, query = body
+        choices, writer = plan(query)
         found = await _predict_all(service, uploads, choices, query, turn.timings(len(uploads)))
-        return await in_thread(partial(_write, writer, uploads, found))
+        return await in_thread(partial(_write, writer, uploads, found)), writer
 
-    content, turn = await handle(request, service, read, work)
+    models.select(query.names(), query.model)  # the fields of the form may say the rest
+    (content, writer), turn = await handle(request, service, read, work)
     return respond(service, content, turn, writer)
 
 

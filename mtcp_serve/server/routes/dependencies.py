@@ -1,12 +1,12 @@
 """What several paths share: the running service, the query parameters, and their part of the reference."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Self, TypeVar
 
 from fastapi import Depends, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtcp_serve.errors import (
     DeadlineError,
@@ -28,10 +28,12 @@ from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options, Writer
 from mtcp_serve.outputs.schemas import ErrorOut
+from mtcp_serve.server.error_handlers import faults_of
 from mtcp_serve.server.request_body import FIELD
 from mtcp_serve.server.responses import PacedResponse
 from mtcp_serve.server.service import Service, Turn
 
+GIVE_ONCE = "give each parameter once; tasks=semseg,depth names two tasks"
 B = TypeVar("B")
 T = TypeVar("T")
 
@@ -95,7 +97,7 @@ async def given_once(request: Request) -> None:
         if times > 1:
             raise InvalidParameterError(
                 f"{name} is given {times} times",
-                "give each parameter once; tasks=semseg,depth names two tasks",
+                GIVE_ONCE,
             )
 
 
@@ -181,8 +183,37 @@ class _Query(BaseModel):
             )
         return Options(**{name: getattr(self, name) for name in known})
 
+    def with_fields(self, form: Sequence[tuple[str, str]]) -> Self:
+        """These parameters, and those that came as fields of the form.
+
+        Raises:
+            InvalidParameterError: a field is no parameter, is there twice, has a value that is not allowed,
+                or says something else than the query.
+        """
+        given: dict[str, str] = {}
+        for name, value in form:
+            if name not in type(self).model_fields:
+                known = ", ".join(type(self).model_fields)
+                raise InvalidParameterError(f"the form has a field {name!r}; it may have {FIELD}, {known}")
+            if name in given:
+                raise InvalidParameterError(f"{name} is given 2 times", GIVE_ONCE)
+            given[name] = value
+        if not given:
+            return self
+        try:
+            parsed = type(self).model_validate(given)
+            for name in given.keys() & self.model_fields_set:
+                if getattr(self, name) != getattr(parsed, name):
+                    raise InvalidParameterError(
+                        f"{name} is {given[name]!r} in the form, and something else in the query",
+                        "give it in one of the two places",
+                    )
+            return type(self).model_validate({**given, **self.model_dump(exclude_unset=True)})
+        except ValidationError as error:
+            raise InvalidParameterError(faults_of(error.errors(), skip=0)) from error
+
     def names(self) -> list[str] | None:
-        """The tasks asked for; ``None`` for all."""
+        """The expected tasks; ``None`` for all."""
         if self.tasks is None:
             return None
         return [name.strip() for name in self.tasks.split(",") if name.strip()]
@@ -264,6 +295,13 @@ RESPONSE_HEADERS = {
 }
 
 
-def form_schema(photos: dict[str, Any]) -> dict[str, Any]:
-    """Schema of a form whose field ``image`` is ``photos``."""
-    return {"schema": {"type": "object", "required": [FIELD], "properties": {FIELD: photos}}}
+def form_schema(images: dict[str, Any], parameters: type[_Query]) -> dict[str, Any]:
+    """Schema of a form whose field ``image`` is ``images``, and whose others are ``parameters``."""
+    return {
+        "schema": {
+            "type": "object",
+            "required": [FIELD],
+            "properties": {FIELD: images, **parameters.model_json_schema()["properties"]},
+            "additionalProperties": False,
+        }
+    }

@@ -1,16 +1,16 @@
 """``POST /predict``: one photo in, its maps out."""
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from mtcp_serve.inference.images import FORMATS as IMAGE_FORMATS
 from mtcp_serve.inference.pipeline import predict
-from mtcp_serve.outputs.formats import FORMATS
+from mtcp_serve.inference.registry import Choice
+from mtcp_serve.outputs.formats import FORMATS, Writer
 from mtcp_serve.outputs.schemas import PredictOut
 from mtcp_serve.server.negotiation import choose_format
-from mtcp_serve.server.request_body import FIELD, read_image
+from mtcp_serve.server.request_body import FIELD, is_form, read_image
 from mtcp_serve.server.routes.dependencies import (
     BINARY,
     PREDICT_ERRORS,
@@ -35,8 +35,9 @@ _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for 
 @router.post(
     "/predict",
     summary="One photo in, its maps out",
-    description=f"The photo is the multipart field `{FIELD}` or the raw body: {', '.join(IMAGE_FORMATS)}, "
-    f"told apart by content. Response formats:\n\n{_FORMATS}",
+    description=f"The image is the multipart field `{FIELD}` or the raw body: {', '.join(IMAGE_FORMATS)}, "
+    "told apart by content. The parameters may be fields of the form as well. Response formats:\n\n"
+    f"{_FORMATS}",
     response_class=Response,
     dependencies=[Depends(given_once)],
     responses={
@@ -54,7 +55,8 @@ _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for 
             "required": True,
             "content": {
                 "multipart/form-data": form_schema(
-                    {"type": "string", "format": "binary", "description": "The photo."}
+                    {"type": "string", "format": "binary", "description": "The image."},
+                    PredictQuery,
                 ),
                 "image/*": BINARY,
                 "application/octet-stream": BINARY,
@@ -65,16 +67,27 @@ _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for 
 async def predict_one(
     request: Request, query: Annotated[PredictQuery, Query()], service: Running, models: Leased
 ) -> Response:
-    """Check everything that needs no pixel first, then read the photo and queue for the work."""
-    choices = models.select(query.names(), query.model)
-    accept = ", ".join(request.headers.getlist("accept"))
-    form = choose_format(query.format, accept, [choice.task for choice in choices])
-    writer = form(service.pool, query.options(form))
-    shown = form.used([choice.task for choice in choices])
-    choices = tuple(choice for choice in choices if choice.task in shown)
+    """Check everything that needs no pixel first, then read the image and queue for the work."""
     settings = service.settings
 
-    async def work(data: bytes, turn: Turn) -> bytes:
+    def plan(query: PredictQuery) -> tuple[tuple[Choice, ...], Writer]:
+        choices = models.select(query.names(), query.model)
+        accept = ", ".join(request.headers.getlist("accept"))
+        tasks = [choice.task for choice in choices]
+        form = choose_format(query.format, accept, tasks)
+        shown = form.used(tasks)
+        used = tuple(choice for choice in choices if choice.task in shown)
+        return used, form(service.pool, query.options(form))
+
+    async def read() -> tuple[bytes, PredictQuery]:
+        body = await read_image(request, settings.max_bytes, settings.max_form_fields)
+        whole = query.with_fields(body.fields)
+        plan(whole)
+        return body.image, whole
+
+    async def work(body: tuple[bytes, PredictQuery], turn: Turn) -> tuple[bytes, Writer]:
+        data, query = body
+        choices, writer = plan(query)
         (timings,) = turn.timings(1)
         prediction = await predict(
             data,
@@ -83,11 +96,13 @@ async def predict_one(
             service.limits,
             timings,
             camera=query.camera(),
-            keep_photo=form.needs_photo,
+            keep_photo=writer.needs_photo,
         )
-        return await in_thread(lambda: writer.finish(writer.add(prediction)))
+        return await in_thread(lambda: writer.finish(writer.add(prediction))), writer
 
-    content, turn = await handle(
-        request, service, partial(read_image, request, settings.max_bytes, settings.max_form_fields), work
-    )
+    if is_form(request):
+        models.select(query.names(), query.model)  # its fields may say the rest
+    else:
+        plan(query)
+    (content, writer), turn = await handle(request, service, read, work)
     return respond(service, content, turn, writer)

@@ -48,13 +48,13 @@ def _load() -> dict[str, _File]:
 _FILES: Final = _load()
 
 
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
     """The page."""
     return _FILES["index.html"].answer(request)
 
 
-@router.api_route("/web/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/web/{name}", include_in_schema=False)
 async def page_file(request: Request, name: str) -> Response:
     """A script, style sheet or picture of the page.
 

@@ -1,6 +1,7 @@
 """Everything wrong that a request can be gets its status and code, and the next good request is served."""
 
 import gzip
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,29 @@ BODIES: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     "broken form": (b"nothing of the kind", FORM, 400, "invalid_body"),
     "form that ends early": (part("image")[:80], FORM, 400, "invalid_body"),
     "endless header": (b"--b\r\nX: " + b"y" * 70_000, FORM, 400, "invalid_body"),
-    "many fields": (part("x", b"1", "") * 40 + part("image") + b"--b--\r\n", FORM, *OK),
+    "unknown fields": (
+        part("x", b"1", "") * 40 + part("image") + b"--b--\r\n",
+        FORM,
+        422,
+        "invalid_parameter",
+    ),
+    "parameters": (
+        part("tasks", b"depth", "") + part("image") + part("size", b"model", "") + b"--b--\r\n",
+        FORM,
+        *OK,
+    ),
+    "a parameter twice": (
+        part("size", b"model", "") * 2 + part("image") + b"--b--\r\n",
+        FORM,
+        422,
+        "invalid_parameter",
+    ),
+    "a long parameter": (
+        part("tasks", b"d" * 5000, "") + part("image") + b"--b--\r\n",
+        FORM,
+        400,
+        "invalid_body",
+    ),
     "wrong content type": (GOOD, {"Content-Type": "application/json"}, 415, "unsupported_media_type"),
     "form-encoded": (
         GOOD,
@@ -155,6 +178,76 @@ def test_wrong_field_names_the_fields(client: TestClient) -> None:
         check_error(response, 400, "invalid_body")["message"]
         == "the form has no field 'image'; its fields: photo"
     )
+
+
+def test_a_field_with_an_empty_name_is_called_that(client: TestClient) -> None:
+    for form in (part(""), part("image") + part("", b"x")):
+        response = client.post("/predict", content=form + b"--b--\r\n", headers=FORM)
+        error = check_error(response, 400, "invalid_body")
+        assert error["message"] == "the form has a field whose name is empty, or that has none"
+
+
+FIELDS = {"tasks": "depth,semseg", "size": "model", "format": "npz", "visualize": "true"}
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_parameters_may_be_fields_of_the_form(client: TestClient, path: str) -> None:
+    """Wherever they stand among the fields, and whatever of them is in the query."""
+    image = {"image": ("a.png", encode(noise(40, 60)))}
+    want = client.post(path, params=FIELDS, files=image).content
+    for names in ((), ("tasks",), ("size", "format"), tuple(FIELDS)):
+        query = {name: FIELDS[name] for name in names}
+        found = client.post(path, params=query, data=FIELDS, files=image)
+        assert found.status_code == 200, found.text
+        with np.load(BytesIO(found.content)) as one, np.load(BytesIO(want)) as other:
+            assert one.files == other.files
+            for member in set(one.files) - {"metadata"}:
+                assert np.array_equal(one[member], other[member])
+
+
+def test_query_and_form_complete_each_other(client: TestClient) -> None:
+    """A PNG is one map: only both together say so."""
+    found = client.post("/predict?format=png", data={"tasks": "depth"}, files={"image": ("a.png", GOOD)})
+    assert (found.status_code, found.headers["content-type"]) == (200, "image/png")
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+@pytest.mark.parametrize(
+    ("query", "fields", "status", "code", "message"),
+    [
+        ({"size": "input"}, {"size": "model"}, 422, "invalid_parameter", "size is 'model' in the form, and"),
+        ({}, {"task": "depth"}, 422, "invalid_parameter", "the form has a field 'task'; it may have image, "),
+        ({}, {"size": "large"}, 422, "invalid_parameter", "size: Input should be 'input' or 'model'"),
+        ({"fov_x": "60"}, {"focal_px": "80"}, 422, "invalid_parameter", "give one of them"),
+        ({}, {"tasks": "depht"}, 404, "unknown_task", "no task 'depht'"),
+        ({}, {"model": "other"}, 404, "unknown_model", "no model 'other'"),
+    ],
+)
+def test_fields_that_cannot_be_honoured(
+    client: TestClient, path: str, query: Any, fields: Any, status: int, code: str, message: str
+) -> None:
+    response = client.post(path, params=query, data=fields, files={"image": ("a.png", GOOD)})
+    assert message in check_error(response, status, code)["message"]
+    check_alive(client)
+
+
+GETS = ["/", "/web/page.js", "/models", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"]
+
+
+@pytest.mark.parametrize("path", [*GETS, "/v2", "/v2/health/ready", "/v2/models/tiny", "/nothing"])
+def test_head_is_get_without_the_body(client: TestClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert head.content == b""
+    assert head.status_code == get.status_code
+    changing = {"x-request-id", "content-length"} if path == "/metrics" else {"x-request-id"}
+    assert {name: value for name, value in head.headers.items() if name not in changing} == {
+        name: value for name, value in get.headers.items() if name not in changing
+    }
+
+
+def test_head_of_what_takes_post(client: TestClient) -> None:
+    response = client.head("/predict")
+    assert (response.status_code, response.headers["allow"], response.content) == (405, "POST", b"")
 
 
 def test_not_acceptable(client: TestClient) -> None:

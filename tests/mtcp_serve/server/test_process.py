@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,6 +132,20 @@ def test_a_client_that_waits_for_leave_to_send_is_not_waited_for(server: Server)
         answer = HTTPResponse(connection)
         answer.begin()
         assert answer.status == 200
+
+
+def test_a_client_that_has_sent_all_gets_its_response(server: Server) -> None:
+    """It closes its side of the connection (``nc -N``), and waits; one that closes all of it is gone."""
+    with server.connect(f"Content-Length: {len(GOOD)}", "tasks=depth") as connection:
+        with server.held(1):
+            connection.sendall(GOOD)
+            connection.shutdown(socket.SHUT_WR)
+            until(lambda: server.figure("mtcp_queue_requests") == 1)
+        answer = HTTPResponse(connection)
+        answer.begin()  # it passes over the 100 Continue that asked whether the client is still there
+        assert answer.status == 200
+        assert answer.read()
+        assert connection.recv(1) == b""
 
 
 def test_a_client_that_hangs_up_harms_nobody(server: Server) -> None:
