@@ -26,8 +26,8 @@ def choose_format(
         return formats[name]
     offered: dict[str, type[Writer]] = {}
     for form in formats.values():
-        if _fits(form, tasks):
-            offered.setdefault(form.media_type, form)
+        if not form.by_name_only and _fits(form, tasks):
+            offered[form.media_type] = form
     if not accept:
         return next(iter(offered.values()))
     try:

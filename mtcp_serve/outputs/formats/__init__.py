@@ -1,6 +1,7 @@
 """Response formats. A new one is a file with a `Writer` and its class in the list below."""
 
 from mtcp_serve.outputs.formats.base import Options, Writer
+from mtcp_serve.outputs.formats.cutout import CutoutWriter
 from mtcp_serve.outputs.formats.glb import GlbWriter
 from mtcp_serve.outputs.formats.json import JsonWriter
 from mtcp_serve.outputs.formats.multipart import MultipartWriter
@@ -19,6 +20,7 @@ _WRITERS: list[type[Writer]] = [
     PngWriter,
     PlyWriter,
     GlbWriter,
+    CutoutWriter,
 ]
 
 FORMATS = {writer.name: writer for writer in _WRITERS}

@@ -28,6 +28,8 @@ class Options:
     """A point for every so many pixels, across and down."""
     edges: bool = False
     """Keep the points at jumps of the depth."""
+    background: str = "transparent"
+    """``transparent``, or the colour ``#rrggbb`` to lay the cut-out over."""
 
 
 class Writer(ABC):
@@ -47,6 +49,8 @@ class Writer(ABC):
     """Whether an answer holds no more than one map of one photo."""
     one_image: ClassVar[bool] = False
     """Whether an answer holds no more than one photo."""
+    by_name_only: ClassVar[bool] = False
+    """Whether ``Accept`` cannot ask for it: another format has the same media type."""
     needs_photo: ClassVar[bool] = False
     """Whether the photo itself is needed beside its maps."""
     options: ClassVar[frozenset[str]] = frozenset({"visualize"})

@@ -234,6 +234,12 @@ class PredictQuery(_Query):
         description="Of format ply: keep the points at jumps of the depth, which hang between two surfaces.",
         examples=[True],
     )
+    background: str = Field(
+        default="transparent",
+        pattern="^(transparent|#[0-9a-fA-F]{6})$",
+        description="Of format cutout: transparent, or the colour (#rrggbb) to lay the subject over.",
+        examples=["#ffffff"],
+    )
 
     format: Annotated[str, _known(FORMATS)] | None = Field(
         default=None,

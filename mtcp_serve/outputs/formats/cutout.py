@@ -1,0 +1,52 @@
+"""``cutout``: the subject of the photo without its background, as a PNG file."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+from PIL import ImageColor
+from pydantic import BaseModel
+
+from mtcp_serve.errors import InvalidParameterError
+from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.kinds import MapOut, ProbabilityTask, TaskSpec
+from mtcp_serve.outputs.cutout import cut_out
+from mtcp_serve.outputs.formats.base import Writer
+from mtcp_serve.outputs.png import COMPRESS_LEVEL
+
+
+class CutoutWriter(Writer):
+    """The photo, as transparent as the saliency says, or over the colour ``background``."""
+
+    name = "cutout"
+    media_type = "image/png"
+    description = (
+        "the photo without its background, by the saliency: RGBA PNG, or RGB over the colour `background`"
+    )
+    one_image = True
+    by_name_only = True
+    needs_photo = True
+    options = frozenset({"background"})
+
+    @classmethod
+    def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+        """The first probability."""
+        found = next((task for task in tasks if isinstance(task, ProbabilityTask)), None)
+        if found is None:
+            names = ", ".join(task.name for task in tasks)
+            raise InvalidParameterError(
+                f"format {cls.name} needs a map of kind probability, but the tasks are {names}",
+                "name the saliency, or leave tasks out",
+            )
+        return [found]
+
+    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+        color = self.wanted.background
+        red_green_blue = None if color == "transparent" else ImageColor.getrgb(color)[:3]
+        buffer = BytesIO()
+        cut_out(prediction, red_green_blue).save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
+        self._file = buffer.getvalue()
+        return {}
+
+    def finish(self, document: BaseModel) -> bytes:
+        """The file."""
+        return self._file

@@ -1,0 +1,110 @@
+"""The cut-out: opacity is the saliency's, and at soft edges the colours are the subject's own."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.testclient import TestClient
+
+from mtcp_serve.outputs.cutout import cutout, foreground, opacity, over
+from tests.mtcp_serve.server.test_bad_input import check_error
+from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, encode, noise
+
+RAW = {"Content-Type": "application/octet-stream"}
+RED, BLUE = (220, 40, 30), (20, 60, 200)
+
+
+def disc(size: int = 96, soft: int = 8) -> NDArray[np.float32]:
+    """The opacity of a disc, 1 inside to 0 outside over ``soft`` pixels."""
+    down, across = np.mgrid[:size, :size] - (size - 1) / 2
+    alpha: NDArray[np.float32] = ((size / 4 - np.hypot(down, across)) / soft + 0.5).clip(0, 1)
+    return alpha.astype(np.float32)
+
+
+def mixed(alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Red where ``alpha`` is 1, blue where it is 0, as a camera mixes them between."""
+    share = alpha[..., None]
+    pixels: NDArray[np.uint8] = np.rint(share * np.array(RED) + (1 - share) * np.array(BLUE)).astype(np.uint8)
+    return pixels
+
+
+def test_the_background_is_taken_out_of_soft_edges() -> None:
+    alpha = disc()
+    photo = mixed(alpha)
+    before = np.abs(photo.astype(int) - RED).max(axis=-1)
+    after = np.abs(foreground(photo, alpha) - RED).max(axis=-1)
+    assert (alpha * before).max() > 40  # what is seen of the error: the opacity times it
+    assert (alpha * after).max() < 5
+    solid = alpha == 1
+    assert np.array_equal(np.rint(foreground(photo, alpha))[solid], photo[solid])
+
+
+def test_no_rim_of_the_old_background_is_left_over_a_new_one() -> None:
+    """Against what a camera would have seen had the wall been green."""
+    alpha = disc()
+    probability = alpha * 0.9 + 0.05  # what `opacity` turns into alpha
+    assert opacity(probability) == pytest.approx(alpha, abs=1e-6)
+    green = (30, 200, 60)
+    want = alpha[..., None] * np.array(RED) + (1 - alpha[..., None]) * np.array(green)
+    assert np.abs(over(cutout(mixed(alpha), probability), green) - want).max() < 8
+    plain = np.dstack([mixed(alpha), np.rint(alpha * 255).astype(np.uint8)])
+    assert np.abs(over(plain, green) - want).max() > 40  # it would have had one
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_nothing_and_everything(value: float) -> None:
+    photo = noise(20, 30)
+    cut = cutout(photo, np.full((20, 30), value, np.float32))
+    assert np.array_equal(cut, np.dstack([photo * int(value), np.full((20, 30), 255 * int(value), np.uint8)]))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 200)])
+def test_any_shape(shape: tuple[int, int]) -> None:
+    cut = cutout(noise(*shape), np.full(shape, 0.5, np.float32))
+    assert cut.shape == (*shape, 4)
+    assert (cut[..., 3] == 128).all()
+
+
+def fetch(client: TestClient, query: str, data: bytes = GOOD) -> Image.Image:
+    response = client.post(f"/predict?format=cutout&{query}", content=data, headers=RAW)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "image/png"
+    return Image.open(BytesIO(response.content))
+
+
+def test_the_server_gives_it_with_a_background_or_without(client: TestClient) -> None:
+    """The saliency of the tiny bundle is red / 255."""
+    pixels = noise(HEIGHT, WIDTH)
+    cut = fetch(client, "")
+    alpha = np.asarray(cut)[..., 3]
+    assert (
+        np.abs(alpha - opacity(np.float32(1 / 255) * pixels[..., 0].astype(np.float32)) * 255).max() <= 0.51
+    )
+    assert np.array_equal(np.asarray(cut)[alpha == 255, :3], pixels[alpha == 255])
+    white = fetch(client, "background=%23ffffff")
+    assert white.mode == "RGB"
+    assert (np.asarray(white)[alpha == 0] == 255).all()
+    large = encode(np.full((60, 90, 3), (255, 10, 10), np.uint8))
+    assert np.array_equal(np.asarray(fetch(client, "", large))[30, 40], (255, 10, 10, 255))
+    assert fetch(client, "size=model", large).size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("format=cutout&background=red", "background"),
+        ("format=cutout&tasks=depth", "needs a map of kind probability"),
+        ("format=json&background=%23ffffff", "format json has no background"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(client: TestClient, query: str, reason: str) -> None:
+    response = client.post(f"/predict?{query}", content=GOOD, headers=RAW)
+    check_error(response, 422, "invalid_parameter")
+    assert reason in response.json()["error"]["message"]
+
+
+def test_a_png_that_accept_asks_for_is_the_map(client: TestClient) -> None:
+    response = client.post("/predict?tasks=saliency", content=GOOD, headers={**RAW, "Accept": "image/png"})
+    assert Image.open(BytesIO(response.content)).mode == "L"
