@@ -3,9 +3,8 @@
 ``pip install '.[clients]'`` in a checkout brings what they need. ``clients/examples`` has examples that run.
 """
 
-from clients._answers import Answer
-from clients._maps import Maps, Outcome
-from clients._photos import photos_in
+from clients._conversation import Outcome
+from clients._folders import images_in
 from clients.errors import (
     ClientError,
     DeadlineError,
@@ -19,22 +18,22 @@ from clients.errors import (
 from clients.http import AsyncGatewayClient, GatewayClient
 from clients.triton import TritonClient
 from clients.triton_async import AsyncTritonClient
+from mtcp_serve.prediction import Prediction
 
 __all__ = [
-    "Answer",
     "AsyncGatewayClient",
     "AsyncTritonClient",
     "ClientError",
     "DeadlineError",
     "GatewayClient",
     "InvalidRequestError",
-    "Maps",
     "NotFoundError",
     "Outcome",
     "OverloadedError",
+    "Prediction",
     "ServerError",
     "TritonClient",
     "UnauthorizedError",
     "UnavailableError",
-    "photos_in",
+    "images_in",
 ]

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from clients._maps import Map, Maps
 from clients._memory import Region
 from clients.errors import (
     ClientError,
@@ -24,6 +23,7 @@ from clients.errors import (
     UnavailableError,
 )
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
+from mtcp_serve.kinds.base import Map
 
 _MANIFEST = "manifest."
 _RETRY_BUFFER = 256 * 2**20
@@ -100,7 +100,9 @@ def translate(error: InferenceServerException) -> ClientError:
         kind = DeadlineError
     elif "Unable to find" in message and "shared memory region" in message:
         kind = RegionLostError
-    return kind(f"Triton: {message}", code=code)
+    translated = kind(f"Triton: {message}", code=code)
+    translated.__cause__ = error
+    return translated
 
 
 def is_answer(error: BaseException) -> bool:
@@ -224,11 +226,3 @@ def answer(result: Any, tasks: Sequence[TaskSpec], region: Region | None) -> dic
             raise ServerError(f"Triton's answer has no {task.output}")
         maps[task.name] = task.to_map(array)
     return maps
-
-
-def one_by_one(manifest: Manifest, version: str, maps: dict[str, Map], count: int) -> list[Maps]:
-    """The `Maps` of each photo of a batch."""
-    return [
-        Maps(manifest, version, {name: batch[index] for name, batch in maps.items()})
-        for index in range(count)
-    ]

@@ -9,11 +9,12 @@ from typing import Any, Literal, Self
 
 import httpx
 
-from clients._answers import Answer, read_answer, read_models, translate
+from clients._responses import read_content, read_models, read_prediction, translate
 from clients.errors import InvalidRequestError
+from mtcp_serve.inference.pipeline import Size
+from mtcp_serve.prediction import Prediction
 
 Format = Literal["npz", "json"]
-Size = Literal["input", "model"]
 Source = str | PathLike[str] | bytes
 """A file or the bytes of one: JPEG, PNG, WebP, GIF, BMP or TIFF."""
 _CONNECT_RETRIES = 2
@@ -43,14 +44,14 @@ class GatewayClient:
 
     def predict(
         self,
-        photo: Source,
-        *,
+        image: Source,
         tasks: Sequence[str] | None = None,
+        *,
         size: Size = "input",
         format: Format = "npz",
         model: str | None = None,
-    ) -> Answer:
-        """The maps of ``tasks`` (all by default), as large as the photo or as the model gives them.
+    ) -> Prediction:
+        """The maps of ``tasks`` (all by default), as large as the image or as the model gives them.
 
         ``npz`` carries the arrays as they are; ``json`` carries PNGs: smaller, and rounded (depth to
         millimetres, normals and probabilities to 8 bits).
@@ -58,8 +59,29 @@ class GatewayClient:
         Raises:
             ClientError: see `clients.errors`.
         """
-        request = _predict(self._client, photo, tasks, size, format, model)
-        return read_answer(self._send(request))
+        content = _read(image)
+        request = _predict(self._client, content, tasks, size, format, model, {})
+        return read_prediction(self._send(request), content)
+
+    def download(
+        self,
+        image: Source,
+        format: str,
+        tasks: Sequence[str] | None = None,
+        *,
+        size: Size = "input",
+        model: str | None = None,
+        **parameters: str,
+    ) -> bytes:
+        """A response in any ``format`` that the gateway has, as it is: a zip, one PNG, a point cloud.
+
+        ``parameters`` go with the query, such as ``visualize="true"``.
+
+        Raises:
+            ClientError: see `clients.errors`.
+        """
+        request = _predict(self._client, _read(image), tasks, size, format, model, parameters)
+        return read_content(self._send(request))
 
     def models(self) -> list[dict[str, Any]]:
         """The loaded models and their tasks, as ``GET /models`` gives them.
@@ -107,16 +129,31 @@ class AsyncGatewayClient:
 
     async def predict(
         self,
-        photo: Source,
-        *,
+        image: Source,
         tasks: Sequence[str] | None = None,
+        *,
         size: Size = "input",
         format: Format = "npz",
         model: str | None = None,
-    ) -> Answer:
+    ) -> Prediction:
         """See `GatewayClient.predict`."""
-        request = _predict(self._client, photo, tasks, size, format, model)
-        return read_answer(await self._send(request))
+        content = _read(image)
+        request = _predict(self._client, content, tasks, size, format, model, {})
+        return read_prediction(await self._send(request), content)
+
+    async def download(
+        self,
+        image: Source,
+        format: str,
+        tasks: Sequence[str] | None = None,
+        *,
+        size: Size = "input",
+        model: str | None = None,
+        **parameters: str,
+    ) -> bytes:
+        """See `GatewayClient.download`."""
+        request = _predict(self._client, _read(image), tasks, size, format, model, parameters)
+        return read_content(await self._send(request))
 
     async def models(self) -> list[dict[str, Any]]:
         """See `GatewayClient.models`."""
@@ -150,22 +187,27 @@ def _trust(authorities: str | PathLike[str] | None) -> ssl.SSLContext | bool:
     return True if authorities is None else ssl.create_default_context(cafile=authorities)
 
 
+def _read(image: Source) -> bytes:
+    """The bytes of a file."""
+    try:
+        return image if isinstance(image, bytes) else Path(image).read_bytes()
+    except OSError as error:
+        raise InvalidRequestError(f"{image!r} cannot be read: {error.strerror or error}") from error
+
+
 def _predict(
     client: httpx.Client | httpx.AsyncClient,
-    photo: Source,
+    content: bytes,
     tasks: Sequence[str] | None,
     size: Size,
-    format: Format,
+    format: str,
     model: str | None,
+    parameters: Mapping[str, str],
 ) -> httpx.Request:
-    query: dict[str, str] = {"size": size, "format": format}
+    query: dict[str, str] = {"size": size, "format": format, **parameters}
     if tasks is not None:
         query["tasks"] = ",".join(tasks)
     if model is not None:
         query["model"] = model
-    try:
-        content = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
-    except OSError as error:
-        raise InvalidRequestError(f"{photo!r} cannot be read: {error.strerror or error}") from error
     headers = {"Content-Type": "application/octet-stream"}
     return client.build_request("POST", "predict", params=query, content=content, headers=headers)

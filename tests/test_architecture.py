@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "mtcp_serve": {"mtcp_serve"},
     "training": {"training", "mtcp_serve.bundle", "mtcp_serve.kinds"},
     "export": {"export", "training", *(f"mtcp_serve.{room}" for room in LOWER)},
-    "clients": {"clients", "mtcp_serve.bundle", "mtcp_serve.kinds"},
+    "clients": {"clients", "mtcp_serve.prediction", *(f"mtcp_serve.{room}" for room in LOWER)},
 }
 EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}}
 """Labelling photos with a bundle runs the gateway's engine."""

@@ -15,7 +15,7 @@ from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.inference.batcher import Batcher
-from mtcp_serve.inference.pipeline import DenseMap, Prediction, Size, predict
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size, predict
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import FORMATS
@@ -57,12 +57,12 @@ def encode_milliseconds(
     }
 
 
-async def _predict(bundle: Path, photo: bytes, threads: int, size: Size) -> Prediction:
+async def _predict(bundle: Path, photo: bytes, threads: int, size: Size) -> DenseMaps:
     models = Models([Batcher(OnnxEngine.load(Bundle.open(bundle), "cpu", threads))])
     return await predict(photo, models.select(None), size, Settings().image_limits, Timings())
 
 
-def _encode(prediction: Prediction, dense: DenseMap, runs: int) -> dict[str, float]:
+def _encode(prediction: DenseMaps, dense: DenseMap, runs: int) -> dict[str, float]:
     values = dense.values()
     version = prediction.models[0].version
     image = describe(prediction, {}).image

@@ -1,1 +1,1 @@
-"""Examples that run: ``python -m clients.examples.triton_predict PHOTO``."""
+"""Examples that run: ``python -m clients.examples.triton_predict IMAGE``."""

@@ -1,4 +1,4 @@
-"""The maps of a photo from the gateway: ``python -m clients.examples.http_predict PHOTO``."""
+"""The maps of an image from the gateway: ``python -m clients.examples.http_predict IMAGE``."""
 
 import sys
 from pathlib import Path
@@ -7,25 +7,22 @@ from typing import Annotated
 import typer
 
 from clients import ClientError, GatewayClient
+from clients.examples.describe import describe
 
 
 def main(
-    photo: Annotated[Path, typer.Argument(help="Photo.")],
+    image: Annotated[Path, typer.Argument(help="Image file.")],
     url: Annotated[str, typer.Option(help="Address of the gateway.")] = "http://127.0.0.1:8000",
 ) -> None:
     """Print what is in each map."""
     with GatewayClient(url) as client:
         try:
-            answer = client.predict(photo)
+            maps = client.predict(image)
         except ClientError as error:
             print(error, file=sys.stderr)
             raise typer.Exit(1) from error
-    for name, values in answer.items():
-        about = answer.about(name)
-        found = f"{values.min():.2f} to {values.max():.2f} {about.get('unit', '')}".rstrip()
-        if about["kind"] == "labels":
-            found = ", ".join(about["labels"][i]["name"] for i in about["present"])
-        print(f"{name}: {values.dtype} {'x'.join(map(str, values.shape))}: {found}")
+    for line in describe(maps):
+        print(line)
 
 
 if __name__ == "__main__":

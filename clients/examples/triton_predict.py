@@ -1,18 +1,17 @@
-"""The maps of photos from Triton: ``python -m clients.examples.triton_predict PHOTO...``."""
+"""The maps of images from Triton: ``python -m clients.examples.triton_predict IMAGE...``."""
 
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from clients import TritonClient
-from mtcp_serve.bundle.manifest import DepthTask, LabelsTask
+from clients.examples.describe import describe
 
 
 def main(
-    photos: Annotated[list[Path], typer.Argument(help="Photos.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
     endpoint: Annotated[str, typer.Option(help="Host and port of Triton's gRPC.")] = "127.0.0.1:8001",
     model: Annotated[str | None, typer.Option(help="Its name, where several are loaded.")] = None,
     shared_memory: Annotated[
@@ -22,21 +21,15 @@ def main(
     """Print what is in each map."""
     failed = False
     with TritonClient(endpoint, model, shared_memory=shared_memory) as client:
-        for photo, outcome in zip(photos, client.stream(photos), strict=True):
-            if outcome.maps is None:
+        for image, outcome in zip(images, client.stream(images), strict=True):
+            if outcome.prediction is None:
                 failed = True
-                print(f"{photo}: {outcome.error}", file=sys.stderr)
+                print(f"{image}: {outcome.error}", file=sys.stderr)
                 continue
-            print(f"{photo}: {outcome.maps.manifest.name} version {outcome.maps.version}")
-            for name, values in outcome.maps.items():
-                task = outcome.maps.task(name)
-                found = f"{values.min():.2f} to {values.max():.2f}"
-                if isinstance(task, LabelsTask):
-                    present = [i for i in np.unique(values) if i != task.ignore_index]
-                    found = ", ".join(task.labels[i] for i in present)
-                elif isinstance(task, DepthTask):
-                    found += f" {task.unit}"
-                print(f"  {name}: {values.dtype} {'x'.join(map(str, values.shape))}: {found}")
+            (made_by,) = outcome.prediction.metadata["models"]
+            print(f"{image}: {made_by['name']} version {made_by['version']}")
+            for line in describe(outcome.prediction):
+                print(f"  {line}")
     raise typer.Exit(failed)
 
 

@@ -46,7 +46,7 @@ class DenseMap:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class DenseMaps:
     """The maps of one photo and what is known about how they came about."""
 
     models: tuple[Manifest, ...]
@@ -77,7 +77,7 @@ async def predict(
     decoding: AbstractAsyncContextManager[object] | None = None,
     camera: CameraRequest | None = None,
     keep_photo: bool = False,
-) -> Prediction:
+) -> DenseMaps:
     """The maps of ``choices`` for the photo in ``data``; stage times go into ``timings``.
 
     The photo is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
@@ -107,7 +107,7 @@ async def infer_maps(
     size: Size,
     timings: Timings,
     camera: CameraRequest | None = None,
-) -> Prediction:
+) -> DenseMaps:
     """The maps of ``choices`` for a decoded photo: ``pixels`` has it at every one of `input_sizes`.
 
     Raises:
@@ -128,7 +128,7 @@ async def infer_maps(
 
     answers = await together(infer(model) for model in models)
     maps = {dense.task.name: dense for answer in answers for dense in answer}
-    return Prediction(
+    return DenseMaps(
         tuple(batcher.engine.manifest for batcher in models.values()),
         image,
         tuple(maps[choice.task.name] for choice in choices),

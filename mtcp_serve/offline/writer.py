@@ -9,7 +9,7 @@ from typing import Any
 
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import Photo
-from mtcp_serve.inference.pipeline import Prediction, Size
+from mtcp_serve.inference.pipeline import DenseMaps, Size
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.offline.results import METADATA_FILE, fingerprints, metadata, publish
 from mtcp_serve.offline.video import Film
@@ -59,7 +59,7 @@ class Done:
 
 def write_result(
     folder: Path,
-    prediction: Prediction,
+    prediction: DenseMaps,
     photo: Photo | None,
     wanted: Wanted,
     made_from: dict[str, Any],

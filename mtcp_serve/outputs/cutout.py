@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import ProbabilityTask
 from mtcp_serve.outputs.points import photo_of
 
@@ -63,7 +63,7 @@ def over(cut: NDArray[np.uint8], color: tuple[int, int, int]) -> NDArray[np.uint
     return np.rint(mixed).astype(np.uint8)
 
 
-def saliency_of(prediction: Prediction) -> DenseMap:
+def saliency_of(prediction: DenseMaps) -> DenseMap:
     """The prediction's first probability map.
 
     Raises:
@@ -75,7 +75,7 @@ def saliency_of(prediction: Prediction) -> DenseMap:
     raise ValueError("the prediction has no probability map, such as saliency")
 
 
-def cut_out(prediction: Prediction, color: tuple[int, int, int] | None = None) -> Image.Image:
+def cut_out(prediction: DenseMaps, color: tuple[int, int, int] | None = None) -> Image.Image:
     """The photo's subject at the size of the maps: RGBA, or RGB over ``color``.
 
     Raises:

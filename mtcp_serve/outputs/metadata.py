@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from mtcp_serve.engines.base import Engine
-from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.kinds.base import Map, MapOut
 from mtcp_serve.outputs.schemas import (
@@ -23,7 +23,7 @@ def describe_map(dense: DenseMap, values: Map) -> MapOut:
     )
 
 
-def describe(prediction: Prediction, maps: dict[str, MapOut]) -> PredictOut:
+def describe(prediction: DenseMaps, maps: dict[str, MapOut]) -> PredictOut:
     """The answer that holds ``maps``; timings are those known by now."""
     return PredictOut(
         models=[
@@ -41,7 +41,7 @@ def describe(prediction: Prediction, maps: dict[str, MapOut]) -> PredictOut:
     )
 
 
-def _describe_image(prediction: Prediction) -> ImageOut:
+def _describe_image(prediction: DenseMaps) -> ImageOut:
     known = asdict(prediction.image)
     del known["focal"]
     camera = prediction.camera

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.camera import Camera
-from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import DepthTask, NormalsTask, TaskSpec
 
 MOST_POINTS: Final = 4_000_000
@@ -83,7 +83,7 @@ def estimate_normals(positions: NDArray[np.float32]) -> NDArray[np.float32]:
     return found.astype(np.float32)
 
 
-def point_cloud(prediction: Prediction, step: int | None = None, edges: bool = False) -> PointCloud:
+def point_cloud(prediction: DenseMaps, step: int | None = None, edges: bool = False) -> PointCloud:
     """A point for every ``step``-th pixel of the maps, across and down, that has a valid depth.
 
     Without ``step`` it is the least that gives no more than `USUAL_POINTS`. Points at jumps of the depth,
@@ -115,7 +115,7 @@ def point_cloud(prediction: Prediction, step: int | None = None, edges: bool = F
     return PointCloud(positions[kept], normals[kept].astype(np.float32), colors[kept])
 
 
-def surface(prediction: Prediction) -> Mesh:
+def surface(prediction: DenseMaps) -> Mesh:
     """The surface of the depth map as the model gave it: a vertex a pixel, torn where depth jumps.
 
     Raises:
@@ -142,7 +142,7 @@ def build_mesh(depth: NDArray[np.float32], camera: Camera, torn: NDArray[np.bool
     return Mesh(camera.unproject(depth).reshape(-1, 3)[used], places[used], renamed[triangles])
 
 
-def depth_of(prediction: Prediction) -> DenseMap:
+def depth_of(prediction: DenseMaps) -> DenseMap:
     """The prediction's first depth map.
 
     Raises:
@@ -166,7 +166,7 @@ def geometry_tasks(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
     return [task for task in found if task is not None]
 
 
-def photo_of(prediction: Prediction, height: int, width: int) -> NDArray[np.uint8]:
+def photo_of(prediction: DenseMaps, height: int, width: int) -> NDArray[np.uint8]:
     """The photo at ``[height, width, 3]`` uint8 RGB.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFont
 
 from mtcp_serve.inference.images import Photo
-from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.inference.pipeline import DenseMaps
 
 CELL: Final = 480
 """Longest side of a picture in the overview, pixels."""
@@ -16,7 +16,7 @@ _FONT_SIZE: Final = 15
 _COLUMNS: Final = 3
 
 
-def overview(photo: Photo, prediction: Prediction) -> Image.Image:
+def overview(photo: Photo, prediction: DenseMaps) -> Image.Image:
     """One sheet: the photo and a picture of every map, three in a row, each with a caption."""
     info = photo.info
     scale = CELL / max(info.width, info.height)

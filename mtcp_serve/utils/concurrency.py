@@ -1,6 +1,7 @@
 """Blocking work beside the event loop, and several things at once, all or none."""
 
 import asyncio
+import concurrent.futures
 import signal
 import socket
 import sys
@@ -61,6 +62,80 @@ def _signals_wake() -> Iterator[None]:
         finally:
             signal.set_wakeup_fd(before)
             loop.remove_reader(reading)
+
+
+class BackgroundLoop:
+    """An event loop in a thread of its own, for blocking callers; the thread starts with the first call.
+
+    It is a daemon: a process may end without closing it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self.closed = False
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        """Start ``work``; cancelling the future cancels it.
+
+        Raises:
+            RuntimeError: it is closed.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._started())
+        except RuntimeError:
+            work.close()
+            raise
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``; whatever interrupts the wait cancels it.
+
+        Raises:
+            RuntimeError: it is closed.
+        """
+        future = self.submit(work)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def wrap(self, work: Coroutine[Any, Any, T]) -> T:
+        """`run` for the caller's own event loop.
+
+        Raises:
+            RuntimeError: it is closed.
+        """
+        return await asyncio.wrap_future(self.submit(work))
+
+    def close(self) -> None:
+        """Cancel what still runs, and end the thread."""
+        with self._lock:
+            self.closed = True
+            loop, thread = self._loop, self._thread
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self.closed:
+                raise RuntimeError("the model is closed")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_run_loop, args=(self._loop,), name=self._name, daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run ``loop`` until it is stopped, then what belongs to its end."""
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.get_loop().run_forever()
 
 
 async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

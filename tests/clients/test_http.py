@@ -19,7 +19,6 @@ import typer
 from typer.testing import CliRunner
 
 from clients import (
-    Answer,
     AsyncGatewayClient,
     ClientError,
     DeadlineError,
@@ -27,6 +26,7 @@ from clients import (
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
+    Prediction,
     ServerError,
     UnavailableError,
 )
@@ -97,7 +97,7 @@ def test_files_tasks_and_sizes(client: GatewayClient, tmp_path: Path) -> None:
 
 
 def test_asyncio_gives_the_same(client: GatewayClient, url: str) -> None:
-    async def predict() -> Answer:
+    async def predict() -> Prediction:
         async with AsyncGatewayClient(url) as other:
             assert await other.models() == client.models()
             with pytest.raises(NotFoundError):
@@ -109,11 +109,11 @@ def test_asyncio_gives_the_same(client: GatewayClient, url: str) -> None:
 
 def test_errors_are_typed_and_say_what_to_do(client: GatewayClient, tmp_path: Path) -> None:
     for options, kind, code in (
-        ({"photo": b"no photo"}, InvalidRequestError, "invalid_image"),
-        ({"photo": GOOD, "tasks": ["depht"]}, NotFoundError, "unknown_task"),
-        ({"photo": GOOD, "model": "nobody"}, NotFoundError, "unknown_model"),
-        ({"photo": GOOD, "size": "huge"}, InvalidRequestError, "invalid_parameter"),
-        ({"photo": b"x" * 30_000_000}, InvalidRequestError, "payload_too_large"),
+        ({"image": b"no photo"}, InvalidRequestError, "invalid_image"),
+        ({"image": GOOD, "tasks": ["depht"]}, NotFoundError, "unknown_task"),
+        ({"image": GOOD, "model": "nobody"}, NotFoundError, "unknown_model"),
+        ({"image": GOOD, "size": "huge"}, InvalidRequestError, "invalid_parameter"),
+        ({"image": b"x" * 30_000_000}, InvalidRequestError, "payload_too_large"),
     ):
         with pytest.raises(ClientError) as caught:
             client.predict(**options)

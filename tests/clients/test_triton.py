@@ -20,13 +20,13 @@ from clients import (
     AsyncTritonClient,
     DeadlineError,
     InvalidRequestError,
-    Maps,
     NotFoundError,
     Outcome,
     OverloadedError,
+    Prediction,
     TritonClient,
     UnavailableError,
-    photos_in,
+    images_in,
 )
 from clients._regions import Regions
 from export.errors import ExportError
@@ -34,7 +34,7 @@ from export.triton import Serving, local, write_repository
 from export.triton.local import LocalTriton
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.bundle.manifest import LabelsTask, Manifest
+from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
 from tests.needs import needs_triton
@@ -88,13 +88,19 @@ def pixels_of(client: TritonClient, seed: int) -> NDArray[np.uint8]:
     return noise(size.height, size.width, seed)
 
 
-def check_close(maps: Maps, wanted: dict[str, NDArray[Any]]) -> None:
+def check_close(maps: Prediction, wanted: dict[str, NDArray[Any]]) -> None:
     """Photos that ran in one batch: another blocking of the same sums, so the last bits may differ."""
-    for task in maps.manifest.tasks:
-        if isinstance(task, LabelsTask):
-            assert (maps[task.name] == wanted[task.name]).mean() > 0.999
+    for task, values in maps.items():
+        if maps.about(task)["kind"] == "labels":
+            assert (values == wanted[task]).mean() > 0.999
         else:
-            np.testing.assert_allclose(maps[task.name], wanted[task.name], atol=1e-4)
+            np.testing.assert_allclose(values, wanted[task], atol=1e-4)
+
+
+def version_of(maps: Prediction) -> str:
+    """Triton's number of the version that answered."""
+    (model,) = maps.metadata["models"]
+    return str(model["version"])
 
 
 def test_maps_equal_the_embedded_engines_exactly(client: TritonClient, embedded: OnnxEngine) -> None:
@@ -119,13 +125,20 @@ def test_a_photo_is_read_as_the_gateway_reads_it(client: TritonClient, embedded:
     assert set(maps) == {"depth"}
 
 
+def test_a_prediction_knows_its_image(client: TritonClient) -> None:
+    maps = client.predict(ASTRONAUT, ["depth"], size="input")
+    assert maps["depth"].shape == (512, 512)
+    assert maps.metadata["image"]["format"] == "JPEG"
+    assert maps.overlay("depth").size == (512, 512)
+    assert client.predict(ASTRONAUT, ["depth"]).image("depth").size == (320, 240)
+
+
 def test_the_manifest_comes_from_the_server(client: TritonClient) -> None:
     assert client.manifest() == Manifest.load(DEFAULT_BUNDLE)
     maps = client.infer(pixels_of(client, 0)[None], ["parsing"])[0]
-    task = maps.task("parsing")
-    assert isinstance(task, LabelsTask)
-    assert task.labels[2] == "skin"
-    assert (maps.version, maps.manifest.name) == ("1", MODEL)
+    about = maps.about("parsing")
+    assert about["labels"][2]["name"] == "skin"
+    assert (version_of(maps), about["model"]) == ("1", MODEL)
 
 
 def test_batches_of_any_size_share_the_client(client: TritonClient, embedded: OnnxEngine) -> None:
@@ -148,7 +161,7 @@ def test_a_folder_streams_in_order_and_a_bad_photo_harms_nobody(triton: LocalTri
         (tmp_path / f"{index}.png").write_bytes(encode(noise(HEIGHT, WIDTH, index)))
     (tmp_path / "2.png").write_bytes(b"no photo")
     (tmp_path / "notes.txt").write_text("not read")
-    photos = photos_in(tmp_path)
+    photos = images_in(tmp_path)
     assert len(photos) == 5
 
     async def asyncio_stream() -> list[Outcome]:
@@ -158,20 +171,20 @@ def test_a_folder_streams_in_order_and_a_bad_photo_harms_nobody(triton: LocalTri
     with TritonClient(triton.grpc, "tiny", version=1) as client:
         streams = [list(client.stream(photos, ["depth"], in_flight=3)), asyncio.run(asyncio_stream())]
     for outcomes in streams:
-        assert [outcome.photo for outcome in outcomes] == photos
+        assert [outcome.image for outcome in outcomes] == photos
         for index, outcome in enumerate(outcomes):
             if index == 2:
                 assert isinstance(outcome.error, InvalidRequestError)
                 assert "2.png" in str(outcome.error)
             else:
                 mean = noise(HEIGHT, WIDTH, index).astype(np.float64).mean(-1)
-                assert outcome.maps is not None
-                np.testing.assert_allclose(outcome.maps["depth"], mean / 25.5, rtol=1e-5)
+                assert outcome.prediction is not None
+                np.testing.assert_allclose(outcome.prediction["depth"], mean / 25.5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shared_memory", [False, True])
 def test_asyncio_gives_the_same_maps(triton: LocalTriton, client: TritonClient, shared_memory: bool) -> None:
-    async def predict() -> list[Maps]:
+    async def predict() -> list[Prediction]:
         async with AsyncTritonClient(triton.grpc, MODEL, shared_memory=shared_memory) as other:
             assert await other.manifest() == client.manifest()
             return [await other.predict(ASTRONAUT), await other.predict(ASTRONAUT, ["depth"])]
@@ -189,7 +202,7 @@ def test_versions_are_told_apart(triton: LocalTriton) -> None:
     for version, answers, factor in ((1, "1", 1), (2, "2", 2), (None, "2", 2)):
         with TritonClient(triton.grpc, "tiny", version=version) as client:
             maps = client.predict(NOISE, ["depth"])
-            assert maps.version == answers
+            assert version_of(maps) == answers
             np.testing.assert_allclose(maps["depth"], factor * mean / 25.5, rtol=1e-5)
     with (
         TritonClient(triton.grpc, "tiny", version=3) as client,
@@ -203,18 +216,18 @@ def test_a_new_version_is_used_when_it_is_loaded_and_the_model_can_go(
 ) -> None:
     bundle = make_bundle(tmp_path / "another")
     with TritonClient(triton.grpc, "tiny") as client, InferenceServerClient(triton.grpc) as control:
-        assert client.predict(NOISE).version == "2"
+        assert version_of(client.predict(NOISE)) == "2"
         write_repository(Bundle.open(bundle), repository, backend="python", version=3, serving=ONE_THREAD)
         control.load_model("tiny")
         maps = client.predict(NOISE)
-        assert (maps.version, maps.manifest) == ("3", Manifest.load(bundle))
+        assert (version_of(maps), client.manifest()) == ("3", Manifest.load(bundle))
         control.unload_model("tiny")
         with pytest.raises(NotFoundError, match="tiny"):
             client.predict(NOISE)
         with TritonClient(triton.grpc) as alone:
             assert alone.model == MODEL
         control.load_model("tiny")
-        assert client.predict(NOISE).version == "3"
+        assert version_of(client.predict(NOISE)) == "3"
         with TritonClient(triton.grpc) as several, pytest.raises(NotFoundError, match="mtcp-lite, tiny"):
             several.predict(NOISE)
 
@@ -381,7 +394,7 @@ def regions() -> set[str]:
     return {path.name for path in Path("/dev/shm").glob(f"mtcp-{os.getpid()}-*")}
 
 
-def error_within(seconds: float, future: Future[Maps]) -> BaseException | None:
+def error_within(seconds: float, future: Future[Prediction]) -> BaseException | None:
     """The error of a call, None if it has not ended by then."""
     try:
         return future.exception(seconds)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import ImageLimits, Photo
-from mtcp_serve.inference.pipeline import Prediction, Size, infer_maps, input_sizes
+from mtcp_serve.inference.pipeline import DenseMaps, Size, infer_maps, input_sizes
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.offline.inputs import Item
@@ -103,7 +103,7 @@ async def _encode(
     encoders: dict[str, SegmentEncoder] = {}
     notes = ["its sound is left out"] if reader.sound else []
 
-    def encode(frame: Frame, pixels: NDArray[np.uint8], prediction: Prediction) -> None:
+    def encode(frame: Frame, pixels: NDArray[np.uint8], prediction: DenseMaps) -> None:
         maps = {dense.task.name: dense for dense in prediction.maps}
         for layer in film.layers:
             if layer.name not in encoders:
@@ -200,7 +200,7 @@ async def _predict(
     choices: Sequence[Choice],
     size: Size,
     camera: CameraRequest | None = None,
-) -> tuple[NDArray[np.uint8], Prediction]:
+) -> tuple[NDArray[np.uint8], DenseMaps]:
     """The upright frame, ``[height, width, 3]`` uint8 RGB, and its maps."""
     pixels = await in_thread(frame.pixels)
     photo = Photo(Image.fromarray(pixels), reader.info(pixels))

@@ -1,7 +1,11 @@
-"""A zip file in memory, as far as an answer needs one."""
+"""Zip files in memory, as far as a response needs them."""
 
 from io import BytesIO
+from typing import Any
 from zipfile import ZIP_STORED, ZipFile
+
+from numpy.lib.format import write_array
+from numpy.typing import NDArray
 
 
 class Archive(ZipFile):
@@ -18,3 +22,12 @@ class Archive(ZipFile):
         """The whole file."""
         self.close()
         return self._buffer.getvalue()
+
+
+class ArrayArchive(Archive):
+    """An npz file: every member is an array."""
+
+    def add(self, name: str, array: NDArray[Any]) -> None:
+        """Write the member ``name``."""
+        with self.open(f"{name}.npy", "w", force_zip64=True) as member:
+            write_array(member, array, allow_pickle=False)

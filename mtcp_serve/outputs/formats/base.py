@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from mtcp_serve.errors import InvalidParameterError
-from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.metadata import describe, describe_map
 from mtcp_serve.outputs.png import COMPRESS_LEVEL, to_png
@@ -74,7 +74,7 @@ class Writer(ABC):
             )
         return list(tasks)
 
-    def add(self, prediction: Prediction, folder: str = "") -> PredictOut:
+    def add(self, prediction: DenseMaps, folder: str = "") -> PredictOut:
         """Write the maps of a photo, under names that begin with ``folder``; the description of them."""
         with prediction.timings.measure("encode"):
             maps = self._write(prediction, folder)
@@ -86,7 +86,7 @@ class Writer(ABC):
         return self.media_type
 
     @abstractmethod
-    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+    def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         """Write the maps; their metadata by task name."""
 
     @abstractmethod
@@ -125,7 +125,7 @@ class EncodedMap:
             yield f"{stem}.visualization.png", self.picture
 
 
-def encode_maps(prediction: Prediction, pool: Executor, visualize: bool = False) -> dict[str, EncodedMap]:
+def encode_maps(prediction: DenseMaps, pool: Executor, visualize: bool = False) -> dict[str, EncodedMap]:
     """Every map of a prediction by task name, made in parallel."""
     versions = {manifest.name: manifest.version for manifest in prediction.models}
     image = describe(prediction, {}).image

@@ -7,7 +7,7 @@ from PIL import ImageColor
 from pydantic import BaseModel
 
 from mtcp_serve.errors import InvalidParameterError
-from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, ProbabilityTask, TaskSpec
 from mtcp_serve.outputs.cutout import cut_out
 from mtcp_serve.outputs.formats.base import Writer
@@ -39,7 +39,7 @@ class CutoutWriter(Writer):
             )
         return [found]
 
-    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+    def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         color = self.wanted.background
         red_green_blue = None if color == "transparent" else ImageColor.getrgb(color)[:3]
         buffer = BytesIO()

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from mtcp_serve.inference.camera import FRAME
-from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.formats.base import Writer, needs_depth
 from mtcp_serve.outputs.points import Mesh, depth_of, photo_of, surface, unit_of
@@ -39,7 +39,7 @@ class GlbWriter(Writer):
         """The depth."""
         return needs_depth(cls.name, tasks)[:1]
 
-    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+    def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         dense = depth_of(prediction)
         shrink = min(TEXTURE_SIDE / max(dense.height, dense.width), 1)
         photo = photo_of(

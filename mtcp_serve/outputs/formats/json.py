@@ -4,7 +4,7 @@ from base64 import b64encode
 
 from pydantic import BaseModel
 
-from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut
 from mtcp_serve.outputs.formats.base import Writer, encode_maps
 
@@ -16,7 +16,7 @@ class JsonWriter(Writer):
     media_type = "application/json"
     description = "the metadata, with each map as a base64 PNG"
 
-    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+    def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         maps = {}
         for name, encoded in encode_maps(prediction, self.pool, self.wanted.visualize).items():
             encoded.metadata.png = b64encode(encoded.png).decode("ascii")

@@ -1,17 +1,15 @@
 """``npz``: the arrays as they are, for ``numpy.load``."""
 
 from concurrent.futures import Executor
-from typing import Any
 
 import numpy as np
-from numpy.lib.format import write_array
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import MapOut
 from mtcp_serve.kinds.base import Map
-from mtcp_serve.outputs.formats.archive import Archive
+from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.formats.base import Options, Writer
 from mtcp_serve.outputs.metadata import describe_map
 
@@ -31,16 +29,16 @@ class NpzWriter(Writer):
 
     def __init__(self, pool: Executor, wanted: Options | None = None) -> None:
         super().__init__(pool, wanted)
-        self._archive = Archive()
+        self._archive = ArrayArchive()
 
-    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+    def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         maps = {}
         made = self.pool.map(self._encode, prediction.maps)
         for dense, (values, metadata, picture) in zip(prediction.maps, made, strict=True):
             name = dense.task.name
-            self._member(folder + name, values)
+            self._archive.add(folder + name, values)
             if picture is not None:
-                self._member(f"{folder}{name}.visualization", picture)
+                self._archive.add(f"{folder}{name}.visualization", picture)
             maps[name] = metadata
         return maps
 
@@ -51,9 +49,5 @@ class NpzWriter(Writer):
 
     def finish(self, document: BaseModel) -> bytes:
         """The archive."""
-        self._member("metadata", np.array(document.model_dump_json(exclude_none=True)))
+        self._archive.add("metadata", np.array(document.model_dump_json(exclude_none=True)))
         return self._archive.finish()
-
-    def _member(self, name: str, array: NDArray[Any]) -> None:
-        with self._archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-            write_array(member, array, allow_pickle=False)

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from mtcp_serve.inference.camera import FRAME
-from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.formats.base import Writer, needs_depth
 from mtcp_serve.outputs.points import PointCloud, depth_of, point_cloud, unit_of
@@ -37,7 +37,7 @@ class PlyWriter(Writer):
         """The depth, and the normals where they are asked for."""
         return needs_depth(cls.name, tasks)
 
-    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+    def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         camera = prediction.camera
         comments = [
             f"mtcp-serve {prediction.models[0].name} {prediction.models[0].version}",

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut
 from mtcp_serve.outputs.formats.base import Writer, encode_maps
 
@@ -15,7 +15,7 @@ class PngWriter(Writer):
     description = "the one map that `tasks` names, or with `visualize` its picture"
     single = True
 
-    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+    def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         ((name, encoded),) = encode_maps(prediction, self.pool, self.wanted.visualize).items()
         self._file = encoded.png if encoded.picture is None else encoded.picture
         return {name: encoded.metadata}

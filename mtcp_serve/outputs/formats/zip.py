@@ -4,7 +4,7 @@ from concurrent.futures import Executor
 
 from pydantic import BaseModel
 
-from mtcp_serve.inference.pipeline import Prediction
+from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut
 from mtcp_serve.outputs.formats.archive import Archive
 from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
@@ -21,7 +21,7 @@ class ZipWriter(Writer):
         super().__init__(pool, wanted)
         self._archive = Archive()
 
-    def _write(self, prediction: Prediction, folder: str) -> dict[str, MapOut]:
+    def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         maps = {}
         for name, encoded in encode_maps(prediction, self.pool, self.wanted.visualize).items():
             for file, data in encoded.files(folder + name):

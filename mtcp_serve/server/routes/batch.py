@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from mtcp_serve.errors import ImageTooLargeError, RequestError
 from mtcp_serve.inference.images import measure
-from mtcp_serve.inference.pipeline import Prediction, predict
+from mtcp_serve.inference.pipeline import DenseMaps, predict
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import BATCH_FORMATS, Writer
@@ -118,7 +118,7 @@ async def _predict_all(
     choices: tuple[Choice, ...],
     query: BatchQuery,
     timings: list[Timings],
-) -> list[Prediction | RequestError]:
+) -> list[DenseMaps | RequestError]:
     """Decode one photo at a time, which bounds the memory, while those before it are inferred.
 
     They are measured first, in their order, so that it is always the same ones that have too many pixels.
@@ -126,7 +126,7 @@ async def _predict_all(
     left = service.limits.max_pixels
     decoding = asyncio.Lock()
 
-    async def one(upload: Upload, times: Timings) -> Prediction | RequestError:
+    async def one(upload: Upload, times: Timings) -> DenseMaps | RequestError:
         nonlocal left
         data = bytes(upload.data)
         try:
@@ -148,7 +148,7 @@ async def _predict_all(
     return await together(one(upload, times) for upload, times in zip(uploads, timings, strict=True))
 
 
-def _write(writer: Writer, uploads: list[Upload], found: list[Prediction | RequestError]) -> bytes:
+def _write(writer: Writer, uploads: list[Upload], found: list[DenseMaps | RequestError]) -> bytes:
     results = []
     for index, (upload, outcome) in enumerate(zip(uploads, found, strict=True)):
         result = PhotoResult(index=index, name=upload.name, status=200)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from clients._answers import read_answer
+from clients._responses import read_prediction
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.cli import cli
 from mtcp_serve.kinds import KINDS
@@ -121,13 +121,15 @@ def test_every_format_has_it(server: TestClient) -> None:
 
 @pytest.mark.parametrize("format", ["npz", "json"])
 def test_the_client_reads_it(server: TestClient, format: str) -> None:
-    maps = read_answer(post(server, f"format={format}"))
+    maps = read_prediction(post(server, f"format={format}"), encode(IMAGE))
     np.testing.assert_allclose(maps["albedo"], IMAGE / 255, rtol=1e-6)
     assert maps.about("albedo")["light"] == "D65"
+    assert np.array_equal(np.asarray(maps.image("albedo")), IMAGE)
+    assert "albedo: under D65" in maps._repr_html_()
 
 
 def test_a_larger_image_has_it_resampled(server: TestClient) -> None:
-    answer = read_answer(post(server, "format=npz", noise(2 * HEIGHT, 2 * WIDTH)))
+    answer = read_prediction(post(server, "format=npz", noise(2 * HEIGHT, 2 * WIDTH)), encode(IMAGE))
     assert answer["albedo"].shape == (2 * HEIGHT, 2 * WIDTH, 3)
     assert answer.about("albedo")["resampled"] == "bilinear"
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from mtcp_serve.bundle.manifest import DepthTask, FileEntry, InputSpec, Manifest, ProbabilityTask, TaskSpec
 from mtcp_serve.inference.images import ImageInfo
-from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options
 from mtcp_serve.outputs.png import IMAGE_KEY, TEXT_KEY
@@ -37,7 +37,7 @@ def floats(low: float, high: float) -> Any:
     return SHAPE.flatmap(lambda shape: arrays(np.float32, shape, elements=st.floats(low, high, width=32)))
 
 
-def prediction(task: TaskSpec, values: Any, size: tuple[int, int] | None = None) -> Prediction:
+def prediction(task: TaskSpec, values: Any, size: tuple[int, int] | None = None) -> DenseMaps:
     height, width = size or values.shape[:2]
     manifest = Manifest(
         name="tiny",
@@ -48,10 +48,10 @@ def prediction(task: TaskSpec, values: Any, size: tuple[int, int] | None = None)
     )
     info = ImageInfo(width, height, "PNG", "RGB", exif_rotated=True, animated=False)
     maps = (DenseMap("tiny", task, values, height, width),)
-    return Prediction((manifest,), info, maps, Timings())
+    return DenseMaps((manifest,), info, maps, Timings())
 
 
-def files(format: str, prediction: Prediction, visualize: bool = False) -> tuple[Any, dict[str, bytes]]:
+def files(format: str, prediction: DenseMaps, visualize: bool = False) -> tuple[Any, dict[str, bytes]]:
     """The metadata and the PNG files of an answer, by their name, whatever the format; read by others."""
     writer = FORMATS[format](POOL, Options(visualize=visualize))
     body = writer.finish(writer.add(prediction))
@@ -167,7 +167,7 @@ def test_probability_png(format: str, values: Any) -> None:
     assert metadata["range"] == [0, 1]
 
 
-def npz(prediction: Prediction, visualize: bool = False) -> bytes:
+def npz(prediction: DenseMaps, visualize: bool = False) -> bytes:
     writer = FORMATS["npz"](POOL, Options(visualize=visualize))
     return writer.finish(writer.add(prediction))
 

@@ -17,7 +17,7 @@ from mtcp_serve.bundle.manifest import FileEntry, InputSpec, Manifest
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.camera import Camera, CameraRequest
 from mtcp_serve.inference.images import ImageInfo, Photo
-from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import DepthTask, NormalsTask, TaskSpec
 from mtcp_serve.outputs.formats import FORMATS, Options
@@ -49,7 +49,7 @@ def predicted(
     normals: NDArray[np.float32] | None = None,
     size: tuple[int, int] | None = None,
     photo: NDArray[np.uint8] | None = None,
-) -> Prediction:
+) -> DenseMaps:
     """A prediction by hand, of a camera that sees 70 degrees across."""
     height, width = size or depth.shape
     tasks: list[TaskSpec] = [DEPTH]
@@ -66,12 +66,12 @@ def predicted(
     )
     info = ImageInfo(width, height, "PNG", "RGB", exif_rotated=False, animated=False)
     image = Image.fromarray(noise(height, width) if photo is None else photo)
-    return Prediction(
+    return DenseMaps(
         (manifest,), info, tuple(maps), Timings(), CameraRequest(fov_x=70), photo=Photo(image, info)
     )
 
 
-def written(format: str, prediction: Prediction, **options: Any) -> bytes:
+def written(format: str, prediction: DenseMaps, **options: Any) -> bytes:
     writer = FORMATS[format](POOL, Options(**options))
     return writer.finish(writer.add(prediction))
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mtcp_serve.bundle.manifest import DepthTask, FileEntry, InputSpec, Manifest
 from mtcp_serve.inference.images import ImageInfo, Photo
-from mtcp_serve.inference.pipeline import DenseMap, Prediction
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.depth import HEAT
 from mtcp_serve.outputs.visualize import overview
@@ -68,7 +68,7 @@ def test_overview_has_a_picture_for_every_map() -> None:
         tasks=TASKS[:4],
         files={"model.onnx": FileEntry(sha256="0" * 64)},
     )
-    sheet = overview(photo, Prediction((manifest,), info, maps, Timings()))
+    sheet = overview(photo, DenseMaps((manifest,), info, maps, Timings()))
     assert sheet.height > 2 * 480
     colours = {colour for _, colour in sheet.getcolors(2**20) or []}
     assert {(255, 0, 0), (0x80, 0x80, 0x80), (255, 255, 255)} <= colours

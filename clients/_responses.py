@@ -1,10 +1,8 @@
-"""Reading what the gateway answers: arrays and metadata, or one of the client's errors."""
+"""Reading the gateway's responses: a prediction, or one of the client's errors."""
 
 import json
 import zipfile
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -12,7 +10,6 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from clients._maps import Map
 from clients.errors import (
     ClientError,
     DeadlineError,
@@ -23,7 +20,10 @@ from clients.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from mtcp_serve.inference.images import decode
 from mtcp_serve.kinds import KINDS
+from mtcp_serve.kinds.base import Map
+from mtcp_serve.prediction import Prediction
 
 _METADATA = "metadata"
 _UNREADABLE = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
@@ -38,58 +38,44 @@ _ERRORS: dict[int, type[ClientError]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Answer(Mapping[str, Map]):
-    """The maps of one photo: ``answer["depth"]`` is an array."""
-
-    metadata: Mapping[str, Any]
-    """The gateway's JSON without the pictures: models, image, timings_ms, and maps by task name."""
-    arrays: Mapping[str, Map]
-
-    def about(self, name: str) -> Mapping[str, Any]:
-        """What the gateway says of a map: its kind, labels and colours, unit, range, frame, size."""
-        about: Mapping[str, Any] = self.metadata["maps"][name]
-        return about
-
-    def __getitem__(self, name: str) -> Map:
-        """The map of task ``name``."""
-        return self.arrays[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """The tasks' names, in the order asked for."""
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        """How many maps there are."""
-        return len(self.arrays)
-
-
-def read_answer(response: httpx.Response) -> Answer:
-    """The maps in an answer of ``POST /predict``, npz or JSON.
+def read_prediction(response: httpx.Response, image: bytes) -> Prediction:
+    """The maps of ``image`` in a response to ``POST /predict``, npz or JSON.
 
     Raises:
-        ClientError: the answer is an error, or cannot be read.
+        ClientError: the response is an error, or cannot be read.
     """
-    _raise_for_error(response)
+    content = read_content(response)
     try:
         if response.headers["content-type"].startswith("application/json"):
-            return _from_json(response.json())
-        return _from_npz(response.content)
+            arrays, metadata = _from_json(json.loads(content))
+        else:
+            arrays, metadata = _from_npz(content)
     except _UNREADABLE as error:
-        raise ServerError(f"the answer of {response.url} cannot be read: {error!r}") from error
+        raise ServerError(f"the response of {response.url} cannot be read: {error!r}") from error
+    return Prediction(arrays, metadata, lambda: decode(image).image)
+
+
+def read_content(response: httpx.Response) -> bytes:
+    """The body of a response.
+
+    Raises:
+        ClientError: the response is an error.
+    """
+    _raise_for_error(response)
+    return response.content
 
 
 def read_models(response: httpx.Response) -> list[dict[str, Any]]:
-    """The models in an answer of ``GET /models``.
+    """The models in a response to ``GET /models``.
 
     Raises:
-        ClientError: the answer is an error, or cannot be read.
+        ClientError: the response is an error, or cannot be read.
     """
     _raise_for_error(response)
     try:
         models: list[dict[str, Any]] = response.json()["models"]
     except _UNREADABLE as error:
-        raise ServerError(f"the answer of {response.url} cannot be read: {error!r}") from error
+        raise ServerError(f"the response of {response.url} cannot be read: {error!r}") from error
     return models
 
 
@@ -115,15 +101,15 @@ def _raise_for_error(response: httpx.Response) -> None:
     raise kind(**fields, retry_after=float(after) if after.isdecimal() else None)
 
 
-def _from_npz(content: bytes) -> Answer:
+def _from_npz(content: bytes) -> tuple[dict[str, Map], dict[str, Any]]:
     with np.load(BytesIO(content), allow_pickle=False) as archive:
         metadata = json.loads(archive[_METADATA].item())
-        return Answer(metadata, {name: archive[name] for name in metadata["maps"]})
+        return {name: archive[name] for name in metadata["maps"]}, metadata
 
 
-def _from_json(metadata: dict[str, Any]) -> Answer:
+def _from_json(metadata: dict[str, Any]) -> tuple[dict[str, Map], dict[str, Any]]:
     arrays = {}
     for name, about in metadata["maps"].items():
         with Image.open(BytesIO(b64decode(about.pop("png")))) as image:
             arrays[name] = KINDS[about["kind"]].from_pixels(about, np.asarray(image))
-    return Answer(metadata, arrays)
+    return arrays, metadata

@@ -1,0 +1,214 @@
+"""What a Triton client, blocking or asyncio, asks of the server, step by step.
+
+Each method is a generator: it yields a `Call`, is sent what the call gave (or thrown what it raised), and
+returns its result. The clients differ only in how they make a call.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients import _wire as wire
+from clients._memory import Region
+from clients._regions import Regions
+from clients.errors import ClientError, InvalidRequestError
+from mtcp_serve.bundle.manifest import InputSpec, Manifest, TaskSpec
+from mtcp_serve.errors import RequestError
+from mtcp_serve.inference.images import ImageInfo, Photo
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size
+from mtcp_serve.inference.sources import ImageSource, name_of, to_photo
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.kinds.base import Map
+from mtcp_serve.prediction import Prediction
+
+T = TypeVar("T")
+_UNREGISTER_S = 1.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A method of Triton's client, and what it is given."""
+
+    method: str
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+Steps = Generator[Call, Any, T]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image of a stream: its ``prediction``, unless ``error`` says why not."""
+
+    image: ImageSource
+    prediction: Prediction | None
+    error: Exception | None
+
+
+class Conversation:
+    """The state of a client, and what it asks."""
+
+    def __init__(
+        self,
+        kind: Callable[..., Any],
+        endpoint: str,
+        model: str | None,
+        version: int | None,
+        deadline_s: float,
+        shared_memory: bool,
+        api_key: str | None,
+        authorities: str | PathLike[str] | None,
+    ) -> None:
+        self.client = wire.connect(kind, endpoint, api_key, authorities)
+        self.deadline_s = deadline_s
+        self._model = model
+        self._version = "" if version is None else str(version)
+        self._shared_memory = shared_memory
+        self._manifests: dict[str, Manifest] = {}
+        self._regions = Regions()
+
+    def options(self, call: Call) -> dict[str, Any]:
+        """The keyword arguments of ``call``, with its deadline."""
+        return {"client_timeout": self.deadline_s, **call.options}
+
+    def model(self) -> Steps[str]:
+        """The model's name.
+
+        Raises:
+            ClientError: none was given, and not exactly one is loaded, or the server cannot be asked.
+        """
+        if self._model is None:
+            index = yield Call("get_model_repository_index")
+            self._model = wire.only_model(wire.ready_models(index))
+        return self._model
+
+    def manifest(self) -> Steps[Manifest]:
+        """The manifest of the version that answers."""
+        return (yield from self._of_version((yield from self._newest())))
+
+    def known(self) -> Steps[Manifest]:
+        """A manifest that is known: all versions of a model take and give the same tensors."""
+        version = self._version or max(self._manifests, key=int, default="")
+        return (yield from self._of_version(version or (yield from self._newest())))
+
+    def infer(
+        self,
+        images: NDArray[np.uint8],
+        tasks: Sequence[str] | None,
+        photo: Photo | None = None,
+        size: Size = "model",
+    ) -> Steps[list[Prediction]]:
+        """The prediction for each of ``images``; ``photo`` is what the only one was made of."""
+        manifest = yield from self.known()
+        selected = wire.select(manifest, tasks)
+        wire.check_images(images, manifest)
+        try:
+            version, maps = yield from self._infer(images, manifest, selected)
+        except wire.RegionLostError:
+            yield from self.forget()  # the server was started again; with a new region it can answer
+            version, maps = yield from self._infer(images, manifest, selected)
+        manifest = yield from self._of_version(version)
+        made_by = manifest.model_copy(update={"version": version})
+        return [_prediction(made_by, selected, maps, index, photo, size) for index in range(len(images))]
+
+    def forget(self) -> Steps[None]:
+        """Give all regions back that no request uses."""
+        for name in self._regions.forget():
+            yield from _unregister(name)
+
+    def _newest(self) -> Steps[str]:
+        """The version that the server answers with now."""
+        if self._version:
+            return self._version
+        metadata = yield Call("get_model_metadata", ((yield from self.model()),))
+        return wire.newest(metadata)
+
+    def _of_version(self, version: str) -> Steps[Manifest]:
+        if version not in self._manifests:
+            asked = version if self._version else ""
+            config = yield Call("get_model_config", ((yield from self.model()), asked))
+            self._manifests = wire.manifests(config)
+        return wire.of_version(self._manifests, version)
+
+    def _infer(
+        self, images: NDArray[np.uint8], manifest: Manifest, tasks: Sequence[TaskSpec]
+    ) -> Steps[tuple[str, dict[str, Map]]]:
+        """The version that answered, and the maps ``[batch, ...]``."""
+        region = yield from self._region(len(images), manifest)
+        with self._regions.lend(region):
+            inputs, outputs = wire.request(images, tasks, region)
+            result = yield Call(
+                "infer",
+                ((yield from self.model()), inputs),
+                {
+                    "model_version": self._version,
+                    "outputs": outputs,
+                    "timeout": round(1e6 * self.deadline_s),
+                },
+            )
+            return result.get_response().model_version, wire.answer(result, tasks, region)
+
+    def _region(self, batch: int, manifest: Manifest) -> Steps[Region | None]:
+        """A region that nobody else uses; None without shared memory."""
+        if not self._shared_memory:
+            return None
+        region = self._regions.take()
+        if region is not None:
+            if region.batch == batch:
+                return region
+            region.close()
+            yield from _unregister(region.name)
+        region = Region(batch, manifest.input, manifest.tasks)
+        try:
+            yield Call("register_system_shared_memory", (region.name, region.key, region.size))
+        except BaseException:
+            region.close()
+            raise
+        return region
+
+
+def read_image(image: ImageSource, size: InputSpec) -> tuple[Photo, NDArray[np.uint8]]:
+    """``image`` as the gateway would read it, and stretched to ``[1, size.height, size.width, 3]``.
+
+    Raises:
+        InvalidRequestError: it cannot be read, or is not an image.
+    """
+    try:
+        photo = to_photo(image, enough=2 * max(size.height, size.width))
+    except OSError as error:
+        raise InvalidRequestError(f"{name_of(image)} cannot be read: {error.strerror or error}") from error
+    except RequestError as error:
+        raise InvalidRequestError(f"{name_of(image)}: {error.message}", hint=error.hint) from error
+    except TypeError as error:
+        raise InvalidRequestError(str(error)) from error
+    return photo, photo.resized(size.height, size.width)[None]
+
+
+def _unregister(name: str) -> Steps[None]:
+    try:
+        yield Call("unregister_system_shared_memory", (name,), {"client_timeout": _UNREGISTER_S})
+    except ClientError:
+        return  # a server that is gone has forgotten it
+
+
+def _prediction(
+    manifest: Manifest,
+    tasks: Sequence[TaskSpec],
+    maps: dict[str, Map],
+    index: int,
+    photo: Photo | None,
+    size: Size,
+) -> Prediction:
+    height, width = manifest.input.height, manifest.input.width
+    info = ImageInfo(width, height, "array", "RGB", exif_rotated=False, animated=False)
+    if photo is not None:
+        info = photo.info
+        if size == "input":
+            height, width = info.height, info.width
+    dense = tuple(DenseMap(manifest.name, task, maps[task.name][index], height, width) for task in tasks)
+    return Prediction.of(DenseMaps((manifest,), info, dense, Timings()), photo)

@@ -1,0 +1,20 @@
+"""Images in a folder."""
+
+from os import PathLike
+from pathlib import Path
+
+from clients.errors import InvalidRequestError
+
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def images_in(folder: str | PathLike[str]) -> list[Path]:
+    """The images in a folder, by name.
+
+    Raises:
+        InvalidRequestError: the folder cannot be read.
+    """
+    try:
+        return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in _SUFFIXES)
+    except OSError as error:
+        raise InvalidRequestError(f"{folder} cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,113 @@
+"""What a program may call an image: a file, its bytes, a Pillow image, an array, a tensor."""
+
+from os import PathLike, fspath
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
+from mtcp_serve.inference.images import DEFAULT_LIMITS, ImageInfo, ImageLimits, Photo, decode, read
+from mtcp_serve.inference.images.rgb import to_rgb
+
+
+class Tensor(Protocol):
+    """As far as a torch tensor is used; nothing here imports torch."""
+
+    def detach(self) -> Any:
+        """Without its gradient."""
+
+
+ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
+"""A path; the bytes of a file; a Pillow image (its EXIF orientation is applied); a NumPy array
+``[height, width, 3]``, or a torch tensor ``[3, height, width]``: RGB, uint8, or floats from 0 to 1."""
+
+
+def to_photo(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None) -> Photo:
+    """``source`` as upright RGB; of files see `mtcp_serve.inference.images.decode`.
+
+    Raises:
+        OSError: a file cannot be read.
+        RequestError: a file is not an image that can be used, or an array not of the right shape and type.
+        TypeError: ``source`` is none of `ImageSource`.
+    """
+    if isinstance(source, str | PathLike):
+        return read(source, limits, enough)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return decode(bytes(source), limits, enough)
+    if isinstance(source, Image.Image):
+        return _of_pillow(source, limits)
+    if isinstance(source, np.ndarray):
+        return _of_array(source, "array", limits)
+    if hasattr(source, "detach"):
+        return _of_tensor(source, limits)
+    raise TypeError(
+        "an image is a path, bytes, a Pillow image, a NumPy array [height, width, 3] or a torch tensor "
+        f"[3, height, width]; this is {type(source).__name__}"
+    )
+
+
+def name_of(source: ImageSource) -> str:
+    """What to call ``source`` in a message."""
+    if isinstance(source, str | PathLike):
+        return fspath(source)
+    return f"the image ({type(source).__name__})"
+
+
+def _of_pillow(image: Image.Image, limits: ImageLimits) -> Photo:
+    _check_size(*image.size, limits)
+    orientation = image.getexif().get(0x0112, 1)
+    rgb = to_rgb(ImageOps.exif_transpose(image))
+    return Photo(
+        rgb,
+        ImageInfo(
+            rgb.width,
+            rgb.height,
+            image.format or "Pillow",
+            image.mode,
+            exif_rotated=orientation in range(2, 9),
+            animated=bool(getattr(image, "is_animated", False)),
+        ),
+    )
+
+
+def _of_tensor(tensor: Any, limits: ImageLimits) -> Photo:
+    array = np.asarray(tensor.detach().cpu())
+    if array.ndim != 3 or array.shape[0] != 3:
+        raise InvalidImageError(
+            f"a tensor of shape {list(array.shape)} is not an image",
+            "give [3, height, width]: channels first",
+        )
+    return _of_array(array.transpose(1, 2, 0), "tensor", limits)
+
+
+def _of_array(array: NDArray[Any], what: str, limits: ImageLimits) -> Photo:
+    if array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise InvalidImageError(
+            f"an {what} of shape {list(array.shape)} is not an image", "give RGB [height, width, 3]"
+        )
+    height, width = array.shape[:2]
+    _check_size(width, height, limits)
+    if array.dtype != np.uint8:
+        if array.dtype.kind != "f":
+            raise InvalidImageError(
+                f"the {what} is of type {array.dtype}", "give uint8 from 0 to 255, or floats from 0 to 1"
+            )
+        if not (array.min() >= 0 and array.max() <= 1):  # NaN is neither
+            raise InvalidImageError(
+                f"the {what}'s values are from {array.min():.4g} to {array.max():.4g}",
+                "floats must be from 0 to 1; convert other ranges to uint8",
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    info = ImageInfo(width, height, what, "RGB", exif_rotated=False, animated=False)
+    return Photo(Image.fromarray(np.ascontiguousarray(array)), info)
+
+
+def _check_size(width: int, height: int, limits: ImageLimits) -> None:
+    if width * height > limits.max_pixels or max(width, height) > limits.max_side:
+        raise ImageTooLargeError(
+            f"the image is {width} x {height} pixels; the limits are {limits.max_pixels} pixels and "
+            f"{limits.max_side} a side",
+            "scale it down, or give larger ImageLimits",
+        )

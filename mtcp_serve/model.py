@@ -1,0 +1,196 @@
+"""A model in this process: ``model = mtcp_serve.load(); maps = model.predict("a.jpg")``."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from os import PathLike
+from types import TracebackType
+from typing import Self, TypeVar
+
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.engines.base import Engine, Provider
+from mtcp_serve.engines.loading import load_engine
+from mtcp_serve.inference.batcher import Batcher
+from mtcp_serve.inference.camera import CameraRequest
+from mtcp_serve.inference.images import DEFAULT_LIMITS, ImageLimits, Photo
+from mtcp_serve.inference.pipeline import Size, infer_maps, input_sizes
+from mtcp_serve.inference.registry import Choice, Models
+from mtcp_serve.inference.sources import ImageSource, to_photo
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.prediction import Prediction
+from mtcp_serve.utils.concurrency import BackgroundLoop, in_thread
+
+T = TypeVar("T")
+
+
+def load(
+    bundle: str | PathLike[str] | Bundle | None = None,
+    *,
+    engine: str = "auto",
+    provider: Provider = "auto",
+    threads: int = 0,
+    max_batch_size: int = 1,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> "Model":
+    """Open a bundle (by default the one in the package) to predict with in this process.
+
+    Args:
+        bundle: its folder, or the bundle.
+        engine: what runs the network, of `mtcp_serve.engines.loading.ENGINES`; ``auto`` is the first.
+        provider: where: ``cpu``, ``cuda``, ``tensorrt``; ``auto`` is CUDA where that can be started.
+        threads: CPU threads for one inference; 0 leaves it to the engine.
+        max_batch_size: images that the network is given at a time, where several wait; of use on a GPU.
+        limits: the largest image that is read.
+
+    Raises:
+        BundleError: there is no such bundle or engine, the bundle is damaged, or it cannot be run.
+    """
+    opened = (
+        bundle if isinstance(bundle, Bundle) else Bundle.open(DEFAULT_BUNDLE if bundle is None else bundle)
+    )
+    return Model(load_engine(opened, engine, provider, threads), max_batch_size, limits)
+
+
+class Model:
+    """A loaded model; make one with `load`. Threads and event loops may share it.
+
+    Use it in a ``with`` statement, or `close` it, where it should not live as long as the process.
+    """
+
+    def __init__(self, engine: Engine, max_batch_size: int = 1, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        self.manifest: Manifest = engine.manifest
+        """Everything that is known about the model."""
+        self.device: str = engine.device
+        """Where it runs: ``cpu``, ``cuda``, ``tensorrt``."""
+        self._limits = limits
+        self._models = Models([Batcher(engine, max_batch_size)])
+        self._loop = BackgroundLoop("mtcp-model")
+
+    def __repr__(self) -> str:
+        name = f"{self.manifest.name} {self.manifest.version}"
+        return f"<Model {name} on {self.device}: {', '.join(self.tasks)}>"
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks."""
+        return tuple(task.name for task in self.manifest.tasks)
+
+    def predict(
+        self,
+        image: ImageSource,
+        tasks: Sequence[str] | None = None,
+        *,
+        size: Size = "input",
+        camera: CameraRequest | None = None,
+    ) -> Prediction:
+        """The maps of ``tasks`` (all by default), as large as the image or, with ``model``, as the network's.
+
+        ``camera`` says what took the image, where its EXIF does not.
+
+        Raises:
+            OSError: the file cannot be read.
+            RequestError: the image cannot be used, or there is no such task.
+            TypeError: ``image`` is none of `mtcp_serve.inference.sources.ImageSource`.
+            RuntimeError: the model is closed.
+        """
+        choices = self._choices(tasks, size)
+        return self._loop.run(self._predict(image, choices, size, camera))
+
+    async def apredict(
+        self,
+        image: ImageSource,
+        tasks: Sequence[str] | None = None,
+        *,
+        size: Size = "input",
+        camera: CameraRequest | None = None,
+    ) -> Prediction:
+        """`predict` for asyncio: the event loop goes on meanwhile. Cancelling it stops the inference."""
+        choices = self._choices(tasks, size)
+        return await self._loop.wrap(self._predict(image, choices, size, camera))
+
+    def predict_batch(
+        self, images: Iterable[ImageSource], tasks: Sequence[str] | None = None, *, size: Size = "input"
+    ) -> list[Prediction]:
+        """The predictions for ``images``, in their order; decoding and inference overlap.
+
+        Raises:
+            OSError, RequestError, TypeError, RuntimeError: as `predict`, for the first image that fails.
+        """
+        return list(self.stream(images, tasks, size=size))
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        tasks: Sequence[str] | None = None,
+        *,
+        size: Size = "input",
+        in_flight: int = 4,
+    ) -> Iterator[Prediction]:
+        """The predictions for ``images``, in their order, as they come; ``in_flight`` are worked on at once.
+
+        ``images`` is read as it goes, so that any number takes the memory of a few.
+
+        Raises:
+            ValueError: ``in_flight`` is less than 1.
+            OSError, RequestError, TypeError, RuntimeError: as `predict`, for the first image that fails.
+        """
+        if in_flight < 1:
+            raise ValueError(f"in_flight is {in_flight}, it must be at least 1")
+        choices = self._choices(tasks, size)
+        return self._stream(iter(images), choices, size, in_flight)
+
+    def close(self) -> None:
+        """Finish what is being predicted, and release the engine. Closing it again does nothing."""
+        if not self._loop.closed:
+            self._loop.run(self._models.close())
+            self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _choices(self, tasks: Sequence[str] | None, size: Size) -> tuple[Choice, ...]:
+        if isinstance(tasks, str):
+            raise TypeError(f"tasks is a list of names, such as [{tasks!r}]")
+        if size not in ("input", "model"):
+            raise ValueError(f"size is {size!r}, it must be 'input' or 'model'")
+        return self._models.select(tasks)
+
+    def _stream(
+        self, images: Iterator[ImageSource], choices: tuple[Choice, ...], size: Size, in_flight: int
+    ) -> Iterator[Prediction]:
+        waiting = [
+            self._loop.submit(self._predict(image, choices, size)) for image in islice(images, in_flight)
+        ]
+        try:
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [
+                    self._loop.submit(self._predict(image, choices, size)) for image in islice(images, 1)
+                ]
+        finally:
+            for left in waiting:
+                left.cancel()
+
+    async def _predict(
+        self,
+        image: ImageSource,
+        choices: tuple[Choice, ...],
+        size: Size,
+        camera: CameraRequest | None = None,
+    ) -> Prediction:
+        timings = Timings()
+        sizes = input_sizes(choices)
+        with self._models.lease():
+            with timings.measure("decode"):
+                read = partial(to_photo, image, self._limits, 2 * max(max(each) for each in sizes))
+                photo: Photo = await in_thread(read)
+                pixels = await in_thread(lambda: {each: photo.resized(*each) for each in sizes})
+            found = await infer_maps(photo.info, pixels, choices, size, timings, camera)
+            return await in_thread(partial(Prediction.of, found, photo))

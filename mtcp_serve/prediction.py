@@ -1,0 +1,183 @@
+"""A prediction: what a model, a gateway or a Triton found in one image."""
+
+import json
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from mtcp_serve.errors import RequestError
+from mtcp_serve.inference.images import Photo
+from mtcp_serve.inference.pipeline import DenseMaps
+from mtcp_serve.kinds import KINDS
+from mtcp_serve.kinds.base import Map, TaskSpec
+from mtcp_serve.outputs.formats.archive import ArrayArchive
+from mtcp_serve.outputs.metadata import describe, describe_map
+from mtcp_serve.outputs.png import to_png
+from mtcp_serve.outputs.schemas import ImageOut
+from mtcp_serve.utils.atomic import write_atomic
+
+THUMBNAIL = 240
+"""Longer side of an image in a notebook, pixels."""
+
+
+class Prediction(Mapping[str, Map]):
+    """The maps of one image: ``prediction["depth"]`` is an array ``[height, width]``.
+
+    Labels are uint8 class ids, every other map is float32; normals are ``[height, width, 3]``. `about` says
+    what a map's values mean.
+    """
+
+    metadata: Mapping[str, Any]
+    """The JSON of the gateway's response without the PNGs: ``models``, ``image``, ``maps`` by task name,
+    ``timings_ms``."""
+
+    def __init__(
+        self,
+        arrays: Mapping[str, Map],
+        metadata: Mapping[str, Any],
+        source: Callable[[], Image.Image] | None = None,
+    ) -> None:
+        """``source`` gives the upright image in RGB, of any size, for `overlay`."""
+        self._arrays = arrays
+        self.metadata = metadata
+        self._source = source
+
+    @classmethod
+    def of(cls, found: DenseMaps, photo: Photo | None = None) -> Self:
+        """The prediction of ``found`` for ``photo``, its maps brought to their size."""
+        arrays, maps = {}, {}
+        for dense in found.maps:
+            arrays[dense.task.name] = values = dense.values()
+            maps[dense.task.name] = describe_map(dense, values)
+        metadata = describe(found, maps).model_dump(mode="json", exclude_none=True)
+        return cls(arrays, metadata, None if photo is None else lambda: photo.image)
+
+    def __getitem__(self, task: str) -> Map:
+        """The map of ``task``.
+
+        Raises:
+            KeyError: there is none; the message lists those there are.
+        """
+        if task not in self._arrays:
+            raise KeyError(f"{task!r}; there is {', '.join(self._arrays)}")
+        return self._arrays[task]
+
+    def __iter__(self) -> Iterator[str]:
+        """The tasks' names, in the order requested."""
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        """How many maps there are."""
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        image = self.metadata["image"]
+        models = ", ".join(f"{model['name']} {model['version']}" for model in self.metadata["models"])
+        return f"<Prediction of {models} for {image['width']} x {image['height']}: {', '.join(self)}>"
+
+    def about(self, task: str) -> Mapping[str, Any]:
+        """What is known of a map: its kind, labels and colors, unit, range, frame, size, resampling.
+
+        Raises:
+            KeyError: there is no such map.
+        """
+        self[task]
+        about: Mapping[str, Any] = self.metadata["maps"][task]
+        return about
+
+    def image(self, task: str) -> Image.Image:
+        """An RGB visualization of a map, as large as the map.
+
+        Raises:
+            KeyError: there is no such map.
+        """
+        return self._spec(task).color(self[task])
+
+    def overlay(self, task: str, opacity: float = 0.5, image: Image.Image | None = None) -> Image.Image:
+        """The visualization of a map over the image, ``opacity`` from 0 (the image) to 1 (the map).
+
+        ``image`` (upright, of any size) is needed only where the prediction does not know its own.
+
+        Raises:
+            KeyError: there is no such map.
+            RequestError: the image that a server was sent cannot be read here.
+            ValueError: ``opacity`` is not from 0 to 1, or there is no image.
+        """
+        if not 0 <= opacity <= 1:
+            raise ValueError(f"opacity is {opacity}, it must be from 0 to 1")
+        over = self.image(task)
+        under = self._image() if image is None else image
+        if under is None:
+            raise ValueError("this prediction does not know its image; give it: overlay(task, image=...)")
+        return Image.blend(under.convert("RGB").resize(over.size, Image.Resampling.BILINEAR), over, opacity)
+
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Write ``TASK.png`` (values), ``TASK.visualization.png``, ``maps.npz`` and ``metadata.json``.
+
+        PNGs and ``maps.npz`` (for ``numpy.load``) are as the gateway would send them. The folder is made
+        where there is none; files of these names are replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        versions = {model["name"]: model["version"] for model in self.metadata["models"]}
+        image = ImageOut.model_validate(self.metadata["image"])
+        for task, values in self.items():
+            about = KINDS[self.about(task)["kind"]].metadata.model_validate(self.about(task))
+            png = to_png(self._spec(task), values, about, versions[about.model], image)
+            write_atomic(place / f"{task}.png", png)
+            write_atomic(place / f"{task}.visualization.png", _png(self.image(task)))
+        archive = ArrayArchive()
+        for task, values in self.items():
+            archive.add(task, values)
+        archive.add("metadata", np.array(json.dumps(self.metadata)))
+        write_atomic(place / "maps.npz", archive.finish())
+        write_atomic(place / "metadata.json", (json.dumps(self.metadata, indent=1) + "\n").encode())
+        return place
+
+    def _repr_html_(self) -> str:
+        """The image and its maps side by side, for a notebook."""
+        try:
+            image = self._image()
+        except RequestError:  # the server could read what this machine cannot
+            image = None
+        figures = [] if image is None else [_figure("image", image)]
+        for task in self:
+            spec = self._spec(task)
+            figures.append(_figure(f"{task}: {spec.caption(self[task])}", self.image(task)))
+        return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(figures)}</div>'
+
+    def _image(self) -> Image.Image | None:
+        return None if self._source is None else self._source()
+
+    def _spec(self, task: str) -> TaskSpec:
+        about = self.about(task)
+        return KINDS[about["kind"]].of_metadata(task, about)
+
+
+def _figure(text: str, image: Image.Image) -> str:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    data = b64encode(_png(small)).decode("ascii")
+    return (
+        f'<figure style="margin:0;max-width:{THUMBNAIL}px"><img alt="{escape(text)}" '
+        f'src="data:image/png;base64,{data}"><figcaption>{escape(text)}</figcaption></figure>'
+    )
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

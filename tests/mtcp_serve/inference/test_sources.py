@@ -1,0 +1,111 @@
+"""Whatever a program calls an image is read in one way."""
+
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
+from mtcp_serve.inference.images import ImageLimits, decode
+from mtcp_serve.inference.sources import ImageSource, to_photo
+from tests.mtcp_serve.support import encode, noise
+
+ROWS, COLUMNS = np.mgrid[0:30, 0:40]
+COLORS = np.stack([ROWS * 8, COLUMNS * 6, ROWS + COLUMNS], axis=-1).astype(np.uint8)
+
+
+def image(mode: str) -> Image.Image:
+    match mode:
+        case "I;16":
+            return Image.fromarray((ROWS * 2000 + COLUMNS).astype(np.uint16))
+        case "I":
+            return Image.fromarray((ROWS * 20_000 - COLUMNS).astype(np.int32))
+        case "F":
+            return Image.fromarray((ROWS / 29).astype(np.float32))
+    return Image.fromarray(COLORS).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_a_pillow_image_is_read_as_its_file(mode: str) -> None:
+    buffer = BytesIO()
+    image(mode).save(buffer, "TIFF")
+    expected = decode(buffer.getvalue()).image
+    assert np.array_equal(np.asarray(to_photo(image(mode)).image), np.asarray(expected))
+
+
+def test_all_forms_of_one_image_are_equal(tmp_path: Path) -> None:
+    pixels = noise(20, 30)
+    path = tmp_path / "image.png"
+    path.write_bytes(encode(pixels))
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    forms: list[ImageSource] = [
+        path,
+        str(path),
+        path.read_bytes(),
+        Image.fromarray(pixels),
+        pixels,
+        pixels[::-1][::-1],
+        (pixels / 255).astype(np.float32),
+        pixels.astype(np.float64) / 255,
+        tensor,
+        tensor.float().div(255).requires_grad_(),
+    ]
+    for form in forms:
+        photo = to_photo(form)
+        assert np.array_equal(np.asarray(photo.image), pixels)
+        assert (photo.info.width, photo.info.height) == (30, 20)
+
+
+def test_the_exif_of_a_pillow_image_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = BytesIO()
+    Image.fromarray(noise(20, 30)).save(buffer, "PNG", exif=exif)
+    with Image.open(buffer) as opened:
+        photo = to_photo(opened)
+    expected = decode(buffer.getvalue())
+    assert photo.info.exif_rotated
+    assert photo.image.size == (20, 30) == (photo.info.width, photo.info.height)
+    assert np.array_equal(np.asarray(photo.image), np.asarray(expected.image))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((4, 5), np.uint8), r"shape \[4, 5\]"),
+        (np.zeros((3, 4, 5), np.uint8), r"shape \[3, 4, 5\]"),
+        (np.zeros((0, 4, 3), np.uint8), r"shape \[0, 4, 3\]"),
+        (np.zeros((4, 5, 3), np.int64), "type int64"),
+        (np.full((4, 5, 3), 200.0), "from 200 to 200"),
+        (np.full((4, 5, 3), -0.1), "from -0.1"),
+        (np.full((4, 5, 3), np.nan), "from nan"),
+        (torch.zeros(4, 5, 3), r"tensor of shape \[4, 5, 3\]"),
+    ],
+)
+def test_an_array_that_is_not_an_image_is_refused_with_what_to_give(wrong: Any, message: str) -> None:
+    with pytest.raises(InvalidImageError, match=message) as caught:
+        to_photo(wrong)
+    assert caught.value.hint
+
+
+def test_what_is_no_image_at_all_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"an image is a path, bytes.*; this is int"):
+        to_photo(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limits", [ImageLimits(max_pixels=500), ImageLimits(max_side=25)])
+def test_the_limits_are_those_of_files(limits: ImageLimits) -> None:
+    for form in (noise(20, 30), Image.fromarray(noise(20, 30)), encode(noise(20, 30))):
+        with pytest.raises(ImageTooLargeError, match="30 x 20"):
+            to_photo(form, limits)
+
+
+def test_torch_is_not_imported() -> None:
+    code = "import sys, mtcp_serve.inference.sources; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

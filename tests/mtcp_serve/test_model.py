@@ -1,0 +1,192 @@
+"""The front door for programs: three lines, threads, asyncio, batches."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import mtcp_serve
+from mtcp_serve import Bundle, CameraRequest, ImageLimits, Model
+from mtcp_serve.errors import BundleError, BundleNotFoundError, ImageTooLargeError, UnknownTaskError
+from tests.mtcp_serve.support import HEIGHT, STUCK, WIDTH, encode, noise
+
+NAMES = ["semseg", "depth", "normals", "saliency", "parsing"]
+LARGE = noise(60, 50)
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> Iterator[Model]:
+    with mtcp_serve.load(bundle, threads=1) as model:
+        yield model
+
+
+def mean(pixels: NDArray[np.uint8]) -> Any:
+    return pixels.astype(np.float64).mean(-1) / 25.5
+
+
+def test_three_lines(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(noise(HEIGHT, WIDTH)))
+    model = mtcp_serve.load(bundle)
+    maps = model.predict(path, tasks=["depth"])
+    np.testing.assert_allclose(maps["depth"], mean(noise(HEIGHT, WIDTH)), rtol=1e-5)
+    assert list(maps) == ["depth"]
+    model.close()
+
+
+def test_it_says_what_it_is(model: Model, bundle: Path) -> None:
+    assert repr(model) == f"<Model tiny 7 on cpu: {', '.join(NAMES)}>"
+    assert model.tasks == tuple(NAMES)
+    assert model.manifest == Bundle.open(bundle).manifest
+
+
+def test_maps_have_the_size_of_the_image_or_of_the_network(model: Model) -> None:
+    assert model.predict(LARGE)["normals"].shape == (60, 50, 3)
+    small = model.predict(LARGE, size="model")
+    assert small["normals"].shape == (HEIGHT, WIDTH, 3)
+    assert small.metadata["image"]["height"] == 60
+    assert small.overlay("depth").size == (WIDTH, HEIGHT)
+
+
+def test_the_camera_may_be_given(model: Model) -> None:
+    camera = model.predict(LARGE, ["depth"], camera=CameraRequest(focal_px=70)).metadata["image"]["camera"]
+    assert (camera["fx"], camera["source"]) == (70, "request")
+
+
+def test_wrong_requests_say_what_is_right(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(UnknownTaskError, match="has no task 'depht'; it has semseg"):
+        model.predict(LARGE, ["depht"])
+    with pytest.raises(TypeError, match=r"list of names, such as \['depth'\]"):
+        model.predict(LARGE, "depth")
+    with pytest.raises(ValueError, match="size is 'huge'"):
+        model.predict(LARGE, size="huge")  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        model.predict(tmp_path / "missing.jpg")
+    with pytest.raises(ValueError, match="in_flight is 0"):
+        model.stream([LARGE], in_flight=0)
+
+
+def test_a_bundle_that_cannot_be_loaded(tmp_path: Path, bundle: Path) -> None:
+    with pytest.raises(BundleNotFoundError, match=f"no bundle in {tmp_path}"):
+        mtcp_serve.load(tmp_path)
+    with pytest.raises(BundleError, match="no engine 'abacus'"):
+        mtcp_serve.load(Bundle.open(bundle), engine="abacus")
+
+
+def test_limits_are_the_callers(bundle: Path) -> None:
+    with (
+        mtcp_serve.load(bundle, limits=ImageLimits(max_pixels=100)) as model,
+        pytest.raises(ImageTooLargeError, match="50 x 60"),
+    ):
+        model.predict(LARGE)
+
+
+@pytest.mark.parametrize("max_batch_size", [1, 3])
+def test_a_batch_is_its_images_one_by_one(bundle: Path, max_batch_size: int) -> None:
+    images = [noise(HEIGHT, WIDTH, seed) for seed in range(7)]
+    with mtcp_serve.load(bundle, threads=1, max_batch_size=max_batch_size) as model:
+        found = model.predict_batch(iter(images), ["depth"])
+    assert len(found) == 7
+    for pixels, maps in zip(images, found, strict=True):
+        np.testing.assert_allclose(maps["depth"], mean(pixels), rtol=1e-5)
+
+
+def test_a_stream_reads_no_further_than_it_must(model: Model) -> None:
+    taken: list[int] = []
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        for seed in range(100):
+            taken.append(seed)
+            yield noise(HEIGHT, WIDTH, seed)
+
+    stream = model.stream(images(), ["depth"], in_flight=2)
+    next(stream)
+    next(stream)
+    assert len(taken) <= 4
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_a_stream_stops_at_what_cannot_be_read(model: Model) -> None:
+    stream = model.stream([LARGE, b"no image", LARGE], ["depth"])
+    assert next(stream)["depth"].shape == (60, 50)
+    with pytest.raises(mtcp_serve.RequestError, match="not an image"):
+        next(stream)
+
+
+def test_threads_share_a_model(model: Model) -> None:
+    images = [noise(HEIGHT, WIDTH, seed) for seed in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda pixels: model.predict(pixels, ["depth"]), images))
+    for pixels, maps in zip(images, found, strict=True):
+        np.testing.assert_allclose(maps["depth"], mean(pixels), rtol=1e-5)
+
+
+def test_asyncio_and_a_running_loop(model: Model) -> None:
+    """In a notebook a loop runs already: blocking calls work there too, and others go on beside it."""
+
+    async def scenario() -> None:
+        blocking = model.predict(LARGE, ["depth"])
+        together = await asyncio.gather(*(model.apredict(LARGE, ["depth"]) for _ in range(3)))
+        for maps in together:
+            assert np.array_equal(maps["depth"], blocking["depth"])
+
+    asyncio.run(scenario())
+
+
+def test_cancelling_stops_the_inference(bundle: Path) -> None:
+    """The tiny model never ends on a green image: `close` would wait for it."""
+
+    async def scenario(model: Model) -> None:
+        task = asyncio.create_task(model.apredict(STUCK, ["depth"]))
+        await asyncio.sleep(0.2)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with mtcp_serve.load(bundle, threads=1) as model:
+        asyncio.run(scenario(model))
+
+
+def test_a_closed_model_says_so(bundle: Path) -> None:
+    before = threading.enumerate()
+    model = mtcp_serve.load(bundle, threads=1)
+    model.predict(LARGE, ["depth"])
+    model.close()
+    model.close()
+    with pytest.raises(RuntimeError, match="the model is closed"):
+        model.predict(LARGE)
+    with pytest.raises(RuntimeError, match="the model is closed"):
+        asyncio.run(model.apredict(LARGE))
+    new = [thread for thread in threading.enumerate() if thread not in before]
+    assert not [thread for thread in new if thread.name == "mtcp-model"]
+
+
+def test_a_program_may_end_without_closing_it(bundle: Path) -> None:
+    code = (
+        "import sys, mtcp_serve, numpy as np\n"
+        f"model = mtcp_serve.load({str(bundle)!r})\n"
+        "model.predict(np.zeros((9, 9, 3), np.uint8))\n"
+        "assert not {'torch', 'fastapi', 'uvicorn', 'mtcp_serve.server.settings'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_importing_the_package_costs_nothing() -> None:
+    code = (
+        "import sys, mtcp_serve\n"
+        "print([name for name in sys.modules if name.startswith('mtcp_serve')], 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["['mtcp_serve']", "False"]
