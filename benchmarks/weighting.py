@@ -24,7 +24,7 @@ from training.data import Batch
 from training.model import Network, build_network
 from training.objective import Objective
 from training.tasks import Task
-from training.training_step import Step
+from training.training_step import Held, Step
 
 PLAIN = "plain sum"
 
@@ -53,7 +53,7 @@ def steps(
 
     def losses(batch: Batch) -> tuple[Tensor, Tensor]:
         terms = objective(network(batch["image"].contiguous(memory_format=torch.channels_last)), batch)
-        return torch.stack(terms.losses), torch.stack([*terms.folded, terms.unweighted]).sum()
+        return torch.stack(list(terms.losses)), torch.stack([*terms.aux_losses, terms.coherence_loss]).sum()
 
     def plain(step: int) -> None:
         final, rest = losses(batches[0])
@@ -67,7 +67,7 @@ def steps(
         def run(step: int) -> None:
             if isinstance(balancer, MetaBalancer):
                 balancer.meta_step(network, lambda: losses(batches[0]), lambda: losses(batches[1]), 1e-3)
-            forward(batches[0], 0, step, 1.0).total.backward()
+            forward(Held(batches[0]), 0, step, 1.0).total.backward()
 
         return run
 

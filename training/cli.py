@@ -90,7 +90,9 @@ def evaluate_command(
             written.parent.mkdir(parents=True, exist_ok=True)
         sources = validation_sources(config.data, config.tasks)
         single = read_single_tasks(single_task, config.tasks) if single_task else None
-        figures = evaluate(network.to(device), sources, config.data.batch_size, device)
+        figures = evaluate(
+            network.to(device), sources, config.data.batch_size, device, workers=config.data.workers
+        )
         if not figures:
             raise DataError(
                 "data.val: no validation source has a label of any task, there is nothing to score"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from training.class_weights import ClassWeightSetting, Factor, RareClassRule
 from training.data import AugmentConfig, SourceConfig
@@ -52,8 +52,13 @@ class DataConfig(_Strict):
     progressive: tuple[SizeStep, ...] = ()
     """Training sizes by epoch, for cheap early epochs. Paper: none."""
 
-    def size_at(self, epoch: int) -> tuple[int, int]:
-        """Training size (height, width) of an epoch."""
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """All training sizes (height, width) of a run."""
+        return {self.size_at(0), *(self.size_at(step.epoch) for step in self.progressive)}
+
+    def size_at(self, epoch: float) -> tuple[int, int]:
+        """Training size (height, width) of an epoch; of a nominal one where a run has a budget."""
         size = (self.height, self.width)
         for step in sorted(self.progressive, key=lambda step: step.epoch):
             if step.epoch <= epoch:
@@ -98,9 +103,13 @@ class OptimConfig(_Strict):
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of all gradients together; None: no clipping."""
     accumulate: int = Field(1, gt=0)
-    """Steps whose gradients are averaged into one update; an epoch's last update may rest on fewer."""
+    """Steps whose gradients are averaged into one update; an epoch's last update may rest on fewer. One loss
+    that is not finite loses the update."""
     ema: float | None = Field(None, gt=0, lt=1)
-    """Decay of the weight average that is validated and exported; None: the weights themselves."""
+    """Decay of the weight average that is validated and exported, after a warm-up (`training.average`);
+    None: the weights themselves."""
+    decay_norms_and_biases: bool = False
+    """Weight decay on norms, biases and other parameters of one dimension too. Paper: not said."""
 
 
 class BalancerConfig(_Strict):
@@ -122,6 +131,10 @@ class RunConfig(_Strict):
     optim: OptimConfig = OptimConfig()
     balancer: BalancerConfig = BalancerConfig()
     epochs: int = Field(gt=0)
+    """Length of the run; with ``minutes`` the nominal length, to which settings by epoch relate."""
+    minutes: float | None = Field(None, allow_inf_nan=False)
+    """Wall-clock budget, from the check of the data to the last checkpoint: the schedule follows the clock,
+    and time for the validation at the end, the only one then, is kept back. None: ``epochs`` count."""
     seed: int = Field(0, ge=0)
     init: str | None = None
     """Starting weights: a name in `training.model.pretrained`, a checkpoint, or null for random ones."""
@@ -136,15 +149,25 @@ class RunConfig(_Strict):
     compile: str | None = None
     """A backend of ``torch.compile``, e.g. inductor, for encoder and decoders; None: not compiled."""
     log_every: int = Field(50, gt=0)
-    """Steps between two lines of a run that has no terminal, and between two points in TensorBoard."""
+    """Steps between two lines of a run that has no terminal, and between two points in TensorBoard. On a GPU
+    losses are read back no more often; a non-finite one is noticed then."""
     tensorboard: bool = True
     """Write ``tensorboard/`` into the run folder, if the package is there."""
     validate_every: int = Field(1, gt=0)
-    """Epochs between validations; the last epoch is always validated."""
+    """Epochs between validations; the last epoch is always validated. With ``minutes`` only that."""
     checkpoint_every: int = Field(200, gt=0)
-    """Steps between checkpoints within an epoch."""
+    """Steps between checkpoints within an epoch. With ``minutes`` there is one each minute."""
     max_bad_steps: int = Field(20, gt=0)
     """Consecutive steps with a non-finite loss after which the run stops."""
+
+    @field_validator("minutes")
+    @classmethod
+    def _some_time(cls, minutes: float | None) -> float | None:
+        if minutes is not None and minutes <= 0:
+            raise ValueError(
+                f"a budget must be above 0 minutes, got {minutes:g}; minutes=null trains for all epochs"
+            )
+        return minutes
 
     @model_validator(mode="after")
     def _a_weight_a_class(self) -> "RunConfig":

@@ -1,7 +1,7 @@
 """Where a run computes: on one device or on several that share each batch, through Lightning Fabric."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import Sampler
 
 from training.config import ConfigError, RunConfig
@@ -70,6 +71,13 @@ def loss_scale(fabric: Fabric) -> float:
     return 1.0 if scaler is None else float(scaler.get_scale())
 
 
+def unscale(fabric: Fabric, optimizer: Optimizer) -> None:
+    """Divide gradients by the loss scale of fp16 training; Fabric will not do that for a fused optimizer."""
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+
+
 def mean_over_ranks(fabric: Fabric, numbers: Tensor) -> Tensor:
     """A small tensor averaged over the ranks; itself where there is one."""
     if fabric.world_size == 1:
@@ -77,6 +85,13 @@ def mean_over_ranks(fabric: Fabric, numbers: Tensor) -> Tensor:
     averaged = fabric.all_reduce(numbers.clone(), reduce_op="mean")
     assert isinstance(averaged, Tensor)
     return averaged
+
+
+def share_clock(fabric: Fabric) -> Callable[[float], float]:
+    """What gives every rank the number of rank 0; each must call it."""
+    if fabric.world_size == 1:
+        return lambda number: number
+    return lambda number: float(fabric.broadcast(torch.tensor(number, dtype=torch.float64)))
 
 
 def share_buffers(fabric: Fabric, network: nn.Module) -> None:

@@ -1,13 +1,18 @@
-"""Score a network on validation sources, on the very maps a bundle gives."""
+"""Score networks on validation sources, on the very maps a bundle gives."""
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from rich.progress import track
-from torch.utils.data import DataLoader, Subset
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from training.config import DataConfig
-from training.data import Source, build_source, collate, validate
+from training.data import Batch, Sample, Source, build_source, collate, validate
 from training.metrics import Evaluation, maps_in_other_spaces
 from training.model import Network
 from training.postprocess import deployment_maps
@@ -15,17 +20,115 @@ from training.tasks import Task
 
 Report = dict[str, dict[str, float]]
 
+_REHEARSED = 3
+"""Batches of a rehearsal: the first shows what beginning costs, the others what each costs."""
+
 
 def validation_sources(config: DataConfig, tasks: Sequence[Task], check: bool = True) -> list[Source]:
     """The validation sources at the network's size; every label file is read once if ``check``."""
     size = (config.height, config.width)
     sources = [build_source(source, tasks, size, None) for source in config.val]
     if check:
-        validate(sources)
+        validate(sources, max(2, config.workers))
     return sources
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Validation:
+    """How to score: on which images, in what portions, where.
+
+    Args:
+        sources: fixed samples; none is dropped and none counts twice, whatever the batch size.
+        batch_size: images at a time.
+        device: where the networks are.
+        workers: processes that load.
+        quiet: no progress bar.
+        shard: rank r of R processes, each of which must call this, takes every R-th image from r on.
+        every: 2 scores every second image, and so on.
+    """
+
+    sources: Sequence[Source]
+    batch_size: int
+    device: torch.device | str
+    workers: int = 0
+    quiet: bool = False
+    shard: tuple[int, int] = (0, 1)
+    every: int = 1
+
+    @property
+    def images(self) -> int:
+        """How many images all ranks score together."""
+        return len(range(0, sum(map(len, self.sources)), self.every))
+
+    @torch.no_grad()
+    def score(self, networks: Mapping[str, Network]) -> dict[str, Report]:
+        """All metrics of all tasks by name of the network, pooled over the sources.
+
+        Each image is loaded once for all networks, which are left in evaluation mode.
+        """
+        evaluations = {
+            name: Evaluation(network.eval().tasks).to(self.device) for name, network in networks.items()
+        }
+        for batch in self._batches():
+            for name, network in networks.items():
+                _add(evaluations[name], network, batch)
+        return {name: evaluation.compute() for name, evaluation in evaluations.items()}
+
+    @torch.no_grad()
+    def seconds(self, networks: Mapping[str, Network]) -> float:
+        """About how long :meth:`score` would take this rank, by the first batches; cautiously so."""
+        if not self.images:
+            return 0.0
+        marks = [time.monotonic()]
+        for batch in self._batches(_REHEARSED):
+            for network in networks.values():
+                evaluation = Evaluation(network.eval().tasks).to(self.device)
+                _add(evaluation, network, batch)
+                evaluation.compute()
+            marks.append(time.monotonic())
+        first, rest = marks[1] - marks[0], marks[-1] - marks[1]
+        each = rest / (len(marks) - 2) if len(marks) > 2 else first
+        batches = math.ceil(self.images / self.shard[1] / self.batch_size)
+        rounds = math.ceil(batches / max(1, self.workers))  # several workers begin at the same time
+        return max(first + each * (batches - 1), first * rounds)
+
+    def _batches(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Batches on the device, at most ``limit`` of them."""
+        if not self.images:
+            return
+        samples = ConcatDataset[Sample](self.sources)
+        rank, ranks = self.shard
+        chosen = range(0, len(samples), self.every)[rank::ranks]
+        if limit is not None:
+            chosen = chosen[: limit * self.batch_size]
+        loader = DataLoader(
+            Subset(samples, chosen),
+            batch_size=self.batch_size,
+            collate_fn=collate,
+            num_workers=min(self.workers, math.ceil(len(chosen) / self.batch_size)),
+            pin_memory=torch.device(self.device).type == "cuda",
+        )
+        for batch in track(
+            loader, "validate", transient=True, disable=self.quiet or rank > 0 or limit is not None
+        ):
+            yield _on_device(batch, self.device)
+
+
+def _add(evaluation: Evaluation, network: Network, batch: Mapping[str, Tensor]) -> None:
+    labels = dict(batch)
+    images = labels.pop("image")
+    final = network(images).final
+    size = (images.shape[-2], images.shape[-1])
+    maps = deployment_maps(final, network.tasks, size) | maps_in_other_spaces(final, network.tasks, size)
+    evaluation.update(maps, labels)
+
+
+def _on_device(batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
+    """Images and labels on ``device``, half-precision labels as float32 from there on."""
+    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if name != "id"}
+    return {name: value.float() if value.is_floating_point() else value for name, value in moved.items()}
+
+
 def evaluate(
     network: Network,
     sources: Sequence[Source],
@@ -33,31 +136,8 @@ def evaluate(
     device: torch.device | str,
     quiet: bool = False,
     shard: tuple[int, int] = (0, 1),
+    workers: int = 0,
 ) -> Report:
-    """All metrics of all tasks, pooled over the sources; the network is left in evaluation mode.
-
-    Args:
-        network: its outputs are scored as the maps a bundle gives.
-        sources: fixed samples; none is dropped and none counts twice, whatever the batch size.
-        batch_size: images at a time.
-        device: where the network is.
-        quiet: no progress bar.
-        shard: rank r of R processes, each of which must call this, takes every R-th image from r on.
-    """
-    network.eval()
-    rank, ranks = shard
-    evaluation = Evaluation(network.tasks).to(device)
-    for source in sources:
-        own = Subset(source, range(rank, len(source), ranks))
-        loader = DataLoader(own, batch_size=batch_size, collate_fn=collate)
-        for batch in track(
-            loader, f"validate {source.config.label}", transient=True, disable=quiet or rank > 0
-        ):
-            labels = {name: value.to(device) for name, value in batch.items() if name != "id"}
-            images = labels.pop("image")
-            final = network(images).final
-            size = (images.shape[-2], images.shape[-1])
-            outputs = deployment_maps(final, network.tasks, size)
-            outputs |= maps_in_other_spaces(final, network.tasks, size)
-            evaluation.update(outputs, labels)
-    return evaluation.compute()
+    """All metrics of all tasks of one network; see :class:`Validation`."""
+    validation = Validation(sources, batch_size, device, workers, quiet, shard)
+    return validation.score({"network": network})["network"]

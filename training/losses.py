@@ -2,7 +2,8 @@
 
 One function a task kind, in fp32 whatever the precision of the network, each a mean over the *valid* pixels
 of the batch. A missing label costs nothing: a task without any valid pixel gives an exact zero that is still
-connected to the graph, so that its gradient is zero and never NaN.
+connected to the graph, so that its gradient is zero and never NaN. No loss reads a number back from the
+device, and no shape depends on a label.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -121,9 +122,9 @@ def scale_and_shift_invariant(prediction: Tensor, target: Tensor, valid: Tensor)
     """
     prediction, target, valid = prediction.flatten(1), target.flatten(1), valid.flatten(1)
     weight = valid / valid.sum(dim=1, keepdim=True).clamp_min(1)
-    target_centred, target_spread = _centre(target, valid, weight)
-    centred, spread = _centre(prediction, valid, weight)
-    floor = LEAST_SPREAD * _masked_median(prediction.detach(), valid).abs()
+    target_centred, target_spread, _ = _centre(target, valid, weight)
+    centred, spread, median = _centre(prediction, valid, weight)
+    floor = LEAST_SPREAD * median.detach().abs()
     tiny = torch.finfo(prediction.dtype).tiny
     error = centred / spread.maximum(floor).clamp_min(tiny) - target_centred / target_spread.clamp_min(tiny)
     informative = target_spread.squeeze(1) > 0
@@ -206,15 +207,14 @@ def _zero(prediction: Tensor) -> Tensor:
 
 
 def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    return values.masked_fill(~valid, 0).sum() / valid.sum().clamp_min(1)
+    return torch.where(valid, values, 0).sum() / valid.sum().clamp_min(1)
 
 
-def _masked_median(values: Tensor, valid: Tensor) -> Tensor:
-    """Median of each row's valid entries, [B,1]; 0 where a row has none."""
-    return values.masked_fill(~valid, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0)
+def _centre(values: Tensor, valid: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows minus the median of their valid entries, 0 where invalid; mean absolute deviations; medians.
 
-
-def _centre(values: Tensor, valid: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows minus their median, 0 where invalid, and their mean absolute deviation [B,1]."""
-    centred = (values - _masked_median(values, valid)).masked_fill(~valid, 0)
-    return centred, (centred.abs() * weight).sum(dim=1, keepdim=True)
+    Both are [B,1], and 0 where a row has no valid entry.
+    """
+    median = torch.where(valid, values, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0)
+    centred = torch.where(valid, values - median, 0)
+    return centred, (centred.abs() * weight).sum(dim=1, keepdim=True), median

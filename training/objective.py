@@ -1,12 +1,12 @@
 """The terms of the objective (Eq. 7): final losses, intermediate losses and the coherence term."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.balancing import TaskLosses
 from training.config import LossConfig
 from training.data import Batch
 from training.losses import labelled_pixels, task_losses
@@ -14,23 +14,12 @@ from training.model import Predictions
 from training.tasks import Task
 
 
-@dataclass(frozen=True)
-class Terms:
-    """The terms of a step.
-
-    ``losses`` are the T losses of the final predictions and ``folded`` the T sums of the intermediate ones,
-    fp32 scalars; ``unweighted`` is the coherence term. ``supervised`` [T], bool, says which tasks have a
-    label in the batch, whichever rank holds it.
-    """
-
-    losses: list[Tensor]
-    folded: list[Tensor]
-    unweighted: Tensor
-    supervised: Tensor
-
-
 class Objective:
     """Losses of all predictions against a batch at the configured strides.
+
+    Nothing is read back from the device and no shape depends on a label: a missing label is a mask. The
+    predictions of all tasks are resized together, and the intermediate ones of all levels are one batch for
+    the losses, whose means over pixels and images are then the means over levels.
 
     On several ranks a task's loss is its rank's mean times the rank's share of the labelled pixels over the
     mean share, so that the average over ranks is the mean over the pixels of the joined batch. That is exact
@@ -40,7 +29,7 @@ class Objective:
     Args:
         tasks: in head order.
         config: strides and constant scales.
-        reduce: averages a small fp32 tensor over the ranks.
+        reduce: averages a small fp32 tensor over the ranks; None: there is one.
         class_weights: by name of a ``labels`` task, the weight [S] of each of its target ids.
     """
 
@@ -48,7 +37,7 @@ class Objective:
         self,
         tasks: Sequence[Task],
         config: LossConfig,
-        reduce: Callable[[Tensor], Tensor] = lambda numbers: numbers,
+        reduce: Callable[[Tensor], Tensor] | None = None,
         class_weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.tasks = list(tasks)
@@ -56,22 +45,7 @@ class Objective:
         self._reduce = reduce
         self._class_weights = dict(class_weights or {})
 
-    def _losses(
-        self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor], shares: Tensor
-    ) -> list[Tensor]:
-        size = next(iter(labels.values())).shape[-2:]
-        resized = {
-            name: functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)
-            for name, x in predictions.items()
-        }
-        class_weights = {name: weights.to(shares.device) for name, weights in self._class_weights.items()}
-        losses = task_losses(resized, labels, self.tasks, class_weights, self.config.metric_error)
-        return [
-            losses[task.name] * self.config.scale.get(task.name, 1.0) * share
-            for task, share in zip(self.tasks, shares, strict=True)
-        ]
-
-    def __call__(self, predictions: Predictions, batch: Batch) -> Terms:
+    def __call__(self, predictions: Predictions, batch: Batch) -> TaskLosses:
         """The terms of one step.
 
         Args:
@@ -80,20 +54,60 @@ class Objective:
         """
         final = labels_at(batch, self.config.final_stride)
         coarse = labels_at(batch, self.config.intermediate_stride)
-        pixels = torch.stack([labelled_pixels(maps, self.tasks) for maps in (final, coarse)])
-        mean = self._reduce(pixels)
-        shares = torch.where(mean > 0, pixels / mean.clamp_min(torch.finfo(mean.dtype).tiny), 1)
-        losses = self._losses(predictions.final, final, shares[0])
+        counts = [labelled_pixels(final, self.tasks)]
+        shares: Sequence[Tensor | None] = (None, None)
+        if self._reduce is not None:
+            pixels = torch.stack([counts[0], labelled_pixels(coarse, self.tasks)])
+            counts = list(self._reduce(pixels))
+            mean = torch.stack(counts)
+            shares = list(torch.where(mean > 0, pixels / mean.clamp_min(torch.finfo(mean.dtype).tiny), 1))
+        losses = self._losses(self._resized(predictions.final, final), final, shares[0])
         levels = max((len(maps) for maps in predictions.intermediate.values()), default=0)
-        folded = [loss.new_zeros(()) for loss in losses]
-        for level in range(levels):
-            at_level = {name: maps[level] for name, maps in predictions.intermediate.items()}
-            added = self._losses(at_level, coarse, shares[1])
-            folded = [before + now for before, now in zip(folded, added, strict=True)]
-        unweighted = losses[0].new_zeros(())
+        aux_losses = [loss.new_zeros(()) for loss in losses]
+        if levels:
+            resized = [
+                self._resized({name: maps[level] for name, maps in predictions.intermediate.items()}, coarse)
+                for level in range(levels)
+            ]
+            repeated = {name: maps.repeat(levels, *[1] * (maps.ndim - 1)) for name, maps in coarse.items()}
+            aux_losses = [loss * levels for loss in self._losses(torch.cat(resized), repeated, shares[1])]
+        coherence_loss = losses[0].new_zeros(())
         if predictions.cosine is not None:
-            unweighted = self.config.lambda_cos * predictions.cosine.float()
-        return Terms(losses, folded, unweighted, mean[0] > 0)
+            coherence_loss = self.config.lambda_cos * predictions.cosine.float()
+        return TaskLosses(losses, aux_losses, coherence_loss, counts[0] > 0)
+
+    def _resized(self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+        """The predictions of all tasks in head order at the size of the labels: [B, all channels, h, w]."""
+        maps = [predictions[task.name] for task in self.tasks]
+        size = next(iter(labels.values())).shape[-2:]
+        if len({x.shape[-2:] for x in maps}) > 1:
+            return torch.cat([_at_size(x, size) for x in maps], 1)
+        return _at_size(torch.cat(maps, 1), size)
+
+    def _losses(self, resized: Tensor, labels: Mapping[str, Tensor], shares: Tensor | None) -> list[Tensor]:
+        maps = torch.split(resized, [task.channels for task in self.tasks], 1)
+        predictions = {task.name: x for task, x in zip(self.tasks, maps, strict=True)}
+        losses = task_losses(
+            predictions, labels, self.tasks, self._weights(resized.device), self.config.metric_error
+        )
+        scaled = [losses[task.name] * self.config.scale.get(task.name, 1.0) for task in self.tasks]
+        if shares is None:
+            return scaled
+        return [loss * share for loss, share in zip(scaled, shares, strict=True)]
+
+    def _weights(self, device: torch.device) -> dict[str, Tensor]:
+        """The class weights, moved to ``device`` once."""
+        if any(weights.device != device for weights in self._class_weights.values()):
+            self._class_weights = {name: value.to(device) for name, value in self._class_weights.items()}
+        return self._class_weights
+
+
+def _at_size(maps: Tensor, size: torch.Size) -> Tensor:
+    """[B, C, h, w] in fp32, bilinearly at ``size`` (``align_corners=False``)."""
+    maps = maps.float()
+    if maps.shape[-2:] == size:
+        return maps
+    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def labels_at(batch: Batch, stride: int) -> dict[str, Tensor]:

@@ -47,6 +47,12 @@ def _row(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
     return row
 
 
+def shown(row: Mapping[str, Any]) -> str:
+    """A row as a line of a log, numbers with four digits."""
+    cells = ((key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in row.items())
+    return ", ".join(f"{key} {value}" for key, value in cells if key != "epoch")
+
+
 class History:
     """The records of the run in the folder ``run``; a resumed run overwrites the epochs it does again.
 

@@ -1,6 +1,7 @@
 """One training run: seeded, resumable to the bit on CPU, and hard to lose."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -9,30 +10,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
 from training import checkpoint
-from training.balancing import Engine, build_balancer
+from training.average import WeightAverage
+from training.balancing import Engine, StepResult, build_balancer
 from training.balancing.meta import MetaBalancer
 from training.class_weights import resolve
 from training.config import ConfigError, RunConfig, parse_config
 from training.data import Batch
 from training.dataloader import Feed
-from training.distributed import launch, loss_scale, mean_over_ranks, seed_step, share_buffers
+from training.distributed import (
+    launch,
+    loss_scale,
+    mean_over_ranks,
+    seed_step,
+    share_buffers,
+    share_clock,
+    unscale,
+)
 from training.epoch_stats import Tally
-from training.evaluation import Report, evaluate, validation_sources
+from training.evaluation import Report, Validation, validation_sources
+from training.metrics.delta_mtl import gain_over
 from training.model import Network, build_network
 from training.model.pretrained import initialise
 from training.objective import Objective
-from training.optim import build_optimizer, rate
+from training.optim import build_optimizer, set_rate
 from training.progress import EpochProgress
-from training.run_log import HISTORY, History, read_history
-from training.training_step import Outcome, Step, checkpoint_activations
+from training.resuming import differences, extends
+from training.run_log import HISTORY, History, read_history, shown
+from training.schedule import SAVE_EVERY_S, Clock, Schedule
+from training.step_records import StepRecord, StepRecords
+from training.training_step import Held, Step, checkpoint_activations
 
 log = logging.getLogger(__name__)
 
 LAST = "last.pt"
+AVERAGE, RAW = "average", "raw"
+"""Names of the two sets of weights of a run with a weight average."""
 
 
 class TrainingError(RuntimeError):
@@ -43,7 +58,8 @@ class Trainer:
     """Trains ``config`` in the folder ``run``; picks up ``last.pt`` there where it stopped.
 
     With several devices every process has a Trainer; all see the same losses and weights, rank 0 writes.
-    ``check`` False trusts that every label file can be read.
+    A step reads nothing back from the device: what became of it is read back with others, on a GPU every
+    ``log_every`` steps. ``check`` False trusts that every label file can be read.
 
     Raises:
         ConfigError, DataError, WeightsError: before the first step, whatever would lose it later.
@@ -52,19 +68,21 @@ class Trainer:
     def __init__(self, config: RunConfig, run: Path, check: bool = True) -> None:
         self.config, self.run = config, run
         self.fabric = launch(config)
+        self.clock = Clock(share=share_clock(self.fabric))
         torch.manual_seed(config.seed)
         self._val = validation_sources(config.data, config.tasks, check)
-        self.feed = Feed(config, self.fabric, check)
+        self.feed = Feed(config, self.fabric, check, lambda epoch: self.schedule.epoch(epoch))
+        self.schedule = Schedule(config, -(-self.feed.steps_per_epoch // config.optim.accumulate), self.clock)
         self.network = self._build_network()
         initialise(self.network, config.init)
         self.network.to(self.fabric.device).to(memory_format=torch.channels_last)
-        self.ema = self._average() if config.optim.ema else None
+        self.average = WeightAverage(self.network, config.optim.ema) if config.optim.ema else None
         self.engine = self._build_engine()
         self.optimizer = build_optimizer(self.network, self.engine.balancer, config.optim)
-        self.schedule = LambdaLR(self.optimizer, self._rate)
+        several = self.fabric.world_size > 1
         self.class_weights = resolve(config.loss.class_weights, config.tasks, self.feed.mixture)
         weights = {name: found.targets for name, found in self.class_weights.items()}
-        self.objective = Objective(config.tasks, config.loss, self._mean, weights)
+        self.objective = Objective(config.tasks, config.loss, self._mean if several else None, weights)
         self.forward_step = Step(self.network, self.objective, self.engine)
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
@@ -74,15 +92,22 @@ class Trainer:
                 raise ConfigError(f"compile: no backend {config.compile!r}; there are {', '.join(known)}")
             self.forward_step.compile_with(config.compile)
         self._model, self._stepper = self.fabric.setup(self.forward_step, self.optimizer)
-        self.epoch = self.step = self.step_in_epoch = self.bad_steps = 0
+        self.epoch = self.step = self.step_in_epoch = self.updates = self.bad_steps = 0
+        self.finished = False
+        self.better: str | None = None
         self._pending = 0
-        self._tally = Tally(len(config.tasks))
+        self._spoilt = self._taught = torch.zeros((), dtype=torch.bool, device=self.fabric.device)
+        self._records = StepRecords()
+        self._read_every = 1 if self.fabric.device.type == "cpu" else config.log_every
+        self._shown = ""
+        self._tally = Tally(len(config.tasks), self.fabric.device)
         self._unreported: dict[str, Any] | None = None
         self._history: History | None = None
+        self._saved_at, self._save_seconds, self._validate_each = self.clock.spent(), 0.0, 1
 
     # -- pieces --------------------------------------------------------------------------------------------
 
-    def _mean(self, numbers: torch.Tensor) -> torch.Tensor:
+    def _mean(self, numbers: Tensor) -> Tensor:
         return mean_over_ranks(self.fabric, numbers)
 
     def _build_network(self) -> Network:
@@ -100,21 +125,10 @@ class Trainer:
         engine = Engine(balancer, every=chosen.every, reduce=self._mean, ranks=self.fabric.world_size)
         return engine.to(self.fabric.device)
 
-    def _rate(self, update: int) -> float:
-        updates_per_epoch = -(-self.feed.steps_per_epoch // self.config.optim.accumulate)
-        return rate(update, updates_per_epoch, self.config.epochs, self.config.optim)
-
-    def _average(self) -> AveragedModel:
-        decay = self.config.optim.ema
-        assert decay is not None
-        return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-
     @property
     def best(self) -> Network:
         """The weights to validate and ship: the average where there is one."""
-        chosen = self.network if self.ema is None else self.ema.module
-        assert isinstance(chosen, Network)
-        return chosen
+        return self.network if self.average is None else self.average.module
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -123,13 +137,15 @@ class Trainer:
         return {
             "config": self.config.model_dump(mode="json"),
             "model": self.network.state_dict(),
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "averaged": None if self.ema is None else self.ema.n_averaged,
+            "ema": None if self.average is None else self.average.module.state_dict(),
+            "averaged": None if self.average is None else self.average.updates,
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "engine": self.engine.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
-            "progress": [self.epoch, self.step, self.step_in_epoch, self.bad_steps],
+            "progress": [self.epoch, self.step, self.step_in_epoch, self.updates, self.bad_steps],
+            "plan": self.schedule.progress,
+            "finished": self.finished,
+            "better": self.better,
             "tally": self._tally.state(),
             "unreported": self._unreported,
             "class_weights": {name: list(found.classes) for name, found in self.class_weights.items()},
@@ -138,8 +154,12 @@ class Trainer:
     def save(self) -> None:
         """Write ``last.pt`` atomically; only between updates, for gradients are not kept."""
         assert not self._pending
+        self._read_back()
+        began = spent = self.clock.spent()
         if self.fabric.is_global_zero:
-            checkpoint.save(self.run / LAST, self.state())
+            checkpoint.save(self.run / LAST, {**self.state(), "seconds": spent + self._save_seconds})
+        self._saved_at = self.clock.spent()
+        self._save_seconds = max(self._save_seconds, self._saved_at - began)
 
     def resume(self) -> bool:
         """Continue from ``last.pt``, made on any kind and number of devices; False if there is none.
@@ -151,24 +171,28 @@ class Trainer:
         if not path.exists():
             return False
         state = checkpoint.load(path)
-        where = {"device": self.config.device, "devices": self.config.devices}
-        if parse_config(state["config"], path.name).model_copy(update=where) != self.config:
+        before = parse_config(state["config"], path.name)
+        if different := differences(before, self.config):
             raise checkpoint.CheckpointError(
-                f"{path} belongs to another configuration; choose another run folder or remove it"
+                f"{path} belongs to a run with other settings ({'; '.join(different)}); choose another run "
+                "folder, remove it, or train with the settings it has"
             )
-        if "engine" not in state:
+        if "plan" not in state:
             raise checkpoint.CheckpointError(
-                f"{path} has no state to resume from; to start from its weights, set init to a copy of it"
+                f"{path} has no state that this version resumes from; to start from its weights, set init to "
+                "a copy of it"
             )
         self.network.load_state_dict(state["model"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-            self.ema.n_averaged.copy_(state["averaged"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["ema"])
+            self.average.updates = state["averaged"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.engine.load_state_dict(state["engine"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        self.epoch, self.step, self.step_in_epoch, self.bad_steps = state["progress"]
+        self.epoch, self.step, self.step_in_epoch, self.updates, self.bad_steps = state["progress"]
+        self.clock.resume(state["seconds"])
+        self.finished, self.better = state["finished"] and not extends(before, self.config), state["better"]
+        self.schedule.resume(state["plan"], extends(before, self.config))
         self._tally.load(**state["tally"])
         self._unreported = state.get("unreported")
         log.info("resumed %s at epoch %d, step %d", path, self.epoch, self.step)
@@ -176,11 +200,17 @@ class Trainer:
 
     # -- running -------------------------------------------------------------------------------------------
 
+    @property
+    def done(self) -> bool:
+        """Whether all training is done; what is left is at most the report on the last epoch."""
+        return self.finished or (self.schedule.budget is None and self.epoch >= self.config.epochs)
+
     def train(self, until: float = float("inf")) -> bool:
-        """Run to the last epoch, or until ``time.monotonic()`` passes ``until``; whether all is done.
+        """Run to the end, or until ``time.monotonic()`` passes ``until``; whether all is done.
 
         Raises:
-            TrainingError: too many steps in a row had a non-finite loss or gradient.
+            TrainingError: too many steps in a row had a non-finite loss or gradient, or the budget is over
+                before the first step.
             HistoryError: the ``history.csv`` of the run is damaged.
         """
         self.run.mkdir(parents=True, exist_ok=True)
@@ -189,34 +219,72 @@ class Trainer:
         try:
             if self._unreported is not None and not self._is_reported(self._unreported):
                 self._report(self._unreported)
-            while self.epoch < self.config.epochs:
+            if self.schedule.budget is not None and not self.done:
+                self._plan_time(self.schedule.budget)
+            if not self.done:
+                self.schedule.advance(self.updates)
+            while not self.done:
                 if not self._train_epoch(until):
                     return False
         finally:
+            self.feed.close()
             if self._history is not None:
                 self._history.close()
         self.fabric.barrier()
         return True
 
+    def _plan_time(self, budget: float) -> None:
+        """Keep time back for validating and saving, which are measured now."""
+        self.save()
+        validation = self._validation()
+        seconds = validation.seconds(self._networks())
+        seconds, saving = self.clock.share(seconds), self.clock.share(self._save_seconds)
+        self._validate_each = max(1, math.ceil(seconds / (budget / 3)))
+        if self._validate_each > 1:
+            log.warning(
+                "validating would take about %.0f of %.0f s: the run scores one in %d images at its end",
+                *(seconds, budget, self._validate_each),
+            )
+        kept = 1.5 * seconds / self._validate_each + 3 * saving + 0.01 * budget
+        self.schedule.reserve(kept)
+        self.schedule.advance(self.updates)
+        spent = self.clock.spent()
+        log.info("%.0f of %.0f s are over, %.0f s kept back to validate and save", spent, budget, kept)
+        if self.schedule.over and not self.step:
+            raise TrainingError(
+                f"the budget of {budget:.0f} s is over before the first step: reading the data took "
+                f"{spent:.0f} s, validating and saving would take {kept:.0f} s; give more minutes"
+            )
+
     def _train_epoch(self, until: float) -> bool:
         config = self.config
-        self.feed.prepare(self.epoch)
         self.network.train()
         started = time.monotonic()
-        done, quiet = self.step_in_epoch, not self.fabric.is_global_zero
-        with EpochProgress(self.epoch, self.feed.steps_per_epoch, done, config.log_every, quiet) as progress:
+        saved, quiet = self.step_in_epoch, not self.fabric.is_global_zero
+        total, first = self.feed.steps_per_epoch, self.step_in_epoch
+        with EpochProgress(self.epoch, total, first, config.log_every, quiet) as progress:
             for batch in self._batches():
-                outcome = self._train_step(batch)
-                progress.advance("losses " + " ".join(f"{loss:.3f}" for loss in outcome.losses.tolist()))
-                self._log_step(outcome)
+                self._train_step(batch)
+                progress.advance(self._shown)
+                if self._pending:
+                    continue
+                if self.schedule.over:
+                    break
                 late = time.monotonic() > until
-                if not self._pending and (late or self.step_in_epoch // config.checkpoint_every > done):
+                if late or self._save_is_due(saved):
                     self.save()
-                    done = self.step_in_epoch // config.checkpoint_every
+                    saved = self.step_in_epoch
                     if late:
                         return False
         self._end_epoch(time.monotonic() - started)
         return True
+
+    def _save_is_due(self, saved: int) -> bool:
+        """Whether to save now, after a checkpoint at step ``saved`` of the epoch."""
+        if self.schedule.budget is not None:
+            return self.schedule.spent > self._saved_at + SAVE_EVERY_S
+        every = self.config.checkpoint_every
+        return self.step_in_epoch // every > saved // every
 
     def _batches(self) -> Iterator[Batch]:
         """The rest of the epoch's batches, each after the meta step of a balancer that looks ahead."""
@@ -232,68 +300,87 @@ class Trainer:
             balancer.meta_step(self.network, *closures, rate, self._mean)
             yield batch
 
-    def _plain_losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _plain_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Final losses [T] and the sum of all unweighted terms, in fp32 and past all wrappers."""
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         terms = self.objective(self.network(images), batch)
-        return torch.stack(terms.losses), torch.stack([*terms.folded, terms.unweighted]).sum()
+        return torch.stack(list(terms.losses)), torch.stack([*terms.aux_losses, terms.coherence_loss]).sum()
 
-    def _train_step(self, batch: Batch) -> Outcome:
+    def _train_step(self, batch: Batch) -> StepResult:
         start = self.step_in_epoch // self.config.optim.accumulate * self.config.optim.accumulate
         group = min(self.config.optim.accumulate, self.feed.steps_per_epoch - start)
         last = self.step_in_epoch == start + group - 1
         seed_step(self.config.seed, self.step, self.fabric.global_rank)
+        set_rate(self.optimizer, self.schedule.rate(self.updates))
         several = self.fabric.world_size > 1
         waits = self.fabric.no_backward_sync(self._model) if several and not last else nullcontext()
         with waits:
-            outcome: Outcome = self._model(batch, self.epoch, self.step, loss_scale(self.fabric))
-            taught = outcome.finite and bool(outcome.supervised.any())
-            if taught:
-                self.fabric.backward(outcome.total / group)
-        if taught:
-            self._pending += 1
-            self._tally.add(outcome)
-        elif outcome.finite:
-            log.warning("step %d skipped, no image has a label: %s", self.step, batch["id"])
-            self._tally.empty += 1
-        else:
-            bad = self._named(outcome.losses)
-            self._skip(f"non-finite loss of {bad or 'an intermediate prediction'}", batch)
-        if last and self._pending:
-            self._update(batch, reduced=taught or not several)
+            result: StepResult = self._model(Held(batch), self.epoch, self.step, loss_scale(self.fabric))
+            labelled = result.supervised.any()
+            self.fabric.backward(result.total * labelled / group)
+        self._tally.add(result, result.finite & labelled)
+        self._spoilt = ~result.finite | self._spoilt if self._pending else ~result.finite
+        self._taught = labelled | self._taught if self._pending else labelled
+        self._pending += 1
+        rate = self.optimizer.param_groups[0]["lr"]
+        self._records.add(self.step, batch["id"], rate, result, self._update() if last else None)
         self.step += 1
         self.step_in_epoch += 1
-        return outcome
+        self.schedule.advance(self.updates)
+        if self.step_in_epoch % self._read_every == 0 or self.step_in_epoch == self.feed.steps_per_epoch:
+            self._read_back()
+        return result
 
-    def _update(self, batch: Batch, reduced: bool) -> None:
-        """One optimizer step on the gradients at hand; ``reduced`` says that they are averaged over ranks."""
-        parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
-        if not reduced:  # the step that would have averaged them was skipped
-            for parameter in parameters:
-                assert parameter.grad is not None
-                parameter.grad.copy_(self._mean(parameter.grad))
-        precision = self.fabric.strategy.precision
-        precision.unscale_gradients(self.optimizer)
-        limit = self.config.optim.clip_norm or float("inf")
-        finite = bool(torch.nn.utils.clip_grad_norm_(parameters, limit).isfinite())
-        if finite or self.config.precision == "fp16":  # its scaler skips the step itself and lowers the scale
-            self._stepper.step()
+    def _update(self) -> tuple[Tensor, Tensor]:
+        """One optimizer step on the gradients at hand, or none where a loss or the gradient is not finite.
+
+        The device decides. Returns two of its bools: the gradient of finite losses is not finite, and the
+        weights have changed.
+        """
+        trained = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+        unscale(self.fabric, self.optimizer)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.config.optim.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.config.optim.clip_norm, norm)
+        overflowed = ~norm.isfinite()
+        skip = self._spoilt | ~self._taught | overflowed
+        self.optimizer.skip = skip.float()
+        self._stepper.step()
         self._stepper.zero_grad(set_to_none=True)
         self._pending = 0
-        if not finite:
-            self._skip("non-finite gradient", batch)
-            return
-        self.bad_steps = 0
-        self.schedule.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.network)
+        self.updates += 1
+        if self.average is not None:
+            self.average.update(self.network)
+        return overflowed & ~self._spoilt, ~skip
 
-    def _named(self, losses: torch.Tensor) -> str:
-        pairs = zip(self.config.tasks, losses, strict=True)
-        return ", ".join(task.name for task, loss in pairs if not loss.isfinite())
+    # -- records -------------------------------------------------------------------------------------------
 
-    def _skip(self, why: str, batch: Batch) -> None:
-        log.warning("step %d skipped, %s; images %s", self.step, why, batch["id"])
+    def _read_back(self) -> None:
+        """Learn what became of the steps since the last time."""
+        for record in self._records.read():
+            self._heed(record)
+
+    def _heed(self, record: StepRecord) -> None:
+        self._shown = "losses " + " ".join(f"{loss:.3f}" for loss in record.losses)
+        self._log_step(record)
+        if not record.finite:
+            names = [
+                task.name
+                for task, loss in zip(self.config.tasks, record.losses, strict=True)
+                if not math.isfinite(loss)
+            ]
+            self._skip(f"non-finite loss of {', '.join(names) or 'an intermediate prediction'}", record)
+        elif not record.supervised:
+            log.warning("step %d skipped, no image has a label: %s", record.step, record.images)
+            self._tally.empty += 1
+        elif record.overflowed:
+            self._skip("non-finite gradient", record)
+        elif record.updated:
+            self.bad_steps = 0
+
+    def _skip(self, why: str, record: StepRecord) -> None:
+        log.warning("step %d skipped, %s; images %s", record.step, why, record.images)
         self.bad_steps += 1
         self._tally.skipped += 1
         if self.bad_steps >= self.config.max_bad_steps:
@@ -302,24 +389,29 @@ class Trainer:
                 f"in {self.run / LAST}; lower optim.lr or set optim.clip_norm"
             )
 
-    # -- records -------------------------------------------------------------------------------------------
-
-    def _log_step(self, outcome: Outcome) -> None:
-        if self._history is None or self.step % self.config.log_every:
+    def _log_step(self, record: StepRecord) -> None:
+        if self._history is None or (record.step + 1) % self.config.log_every:
             return
         names = [task.name for task in self.config.tasks]
-        values = {f"loss/{name}": loss for name, loss in zip(names, outcome.losses.tolist(), strict=True)}
-        values |= {
-            f"weight/{name}": weight for name, weight in zip(names, outcome.heads.tolist(), strict=True)
-        }
-        self._history.step(self.step, values | {"lr": self.optimizer.param_groups[0]["lr"]})
+        values = {f"loss/{name}": loss for name, loss in zip(names, record.losses, strict=True)}
+        values |= {f"weight/{name}": weight for name, weight in zip(names, record.loss_weights, strict=True)}
+        self._history.step(record.step + 1, values | {"lr": record.lr})
 
     def _end_epoch(self, seconds: float) -> None:
-        self._unreported = row = self._row(seconds)
-        self.engine.balancer.end_epoch(self._tally.losses.to(self.fabric.device))
-        self._tally = Tally(len(self.config.tasks))
+        self._read_back()
+        names = [task.name for task in self.config.tasks]
+        row = self._tally.row(names, self.engine.balancer.splits)
+        for name in names:
+            if not row[f"labelled/{name}"]:
+                log.warning("epoch %d: no image had a label of %s", self.epoch, name)
+        row = {"epoch": self.epoch, "step": self.step, "seconds": round(seconds, 1)} | row
+        self._unreported = row
+        self.engine.balancer.end_epoch(self._tally.losses)
+        self._tally = Tally(len(names), self.fabric.device)
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        self.save()
+        self.finished = self.done or self.schedule.over
+        if self.finished or self.schedule.budget is None:
+            self.save()
         self._report(row)
 
     def _is_reported(self, row: dict[str, Any]) -> bool:
@@ -327,35 +419,62 @@ class Trainer:
 
     def _report(self, row: dict[str, Any]) -> None:
         """Validate and write down the epoch that ended last, maybe in a process that died of doing so."""
-        if self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs:
-            report = self.validate()
-            row = row | {
-                f"{name}/{key}": value for name, values in report.items() for key, value in values.items()
-            }
+        by_epoch = self.schedule.budget is None and self.epoch % self.config.validate_every == 0
+        reports = self.validate() if self.done or by_epoch else {}
+        if reports:
+            for weights, report in reports.items():
+                row = row | _columns(report, "raw/" if weights == RAW and AVERAGE in reports else "")
         if self._history is not None:
             self._history.epoch(row)
-            shown = ", ".join(f"{key} {value}" for key, value in row.items() if key != "epoch")
-            log.info("epoch %d: %s", row["epoch"], shown)
+            log.info("epoch %d: %s", row["epoch"], shown(row))
         self._unreported = None
+        if {AVERAGE, RAW} <= reports.keys():
+            self._compare(reports)
 
-    def _row(self, seconds: float) -> dict[str, Any]:
-        tally = self._tally
-        row: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "seconds": round(seconds, 1)}
-        row |= {"skipped": tally.skipped, "empty": tally.empty}
-        columns = {"loss": tally.losses.tolist(), "weight": tally.heads.tolist()}
-        if self.engine.balancer.splits:
-            columns["encoder_weight"] = tally.encoder.tolist()
-        for index, task in enumerate(self.config.tasks):
-            if not tally.labelled[index]:
-                log.warning("epoch %d: no image had a label of %s", self.epoch, task.name)
-            row |= {f"{name}/{task.name}": round(values[index], 5) for name, values in columns.items()}
-            row[f"labelled/{task.name}"] = tally.labelled[index]
-        return row
-
-    def validate(self) -> Report:
-        """All metrics of the validation sources, which the ranks share; each rank must call this."""
-        share_buffers(self.fabric, self.best)
-        rank, ranks = self.fabric.global_rank, self.fabric.world_size
-        return evaluate(
-            self.best, self._val, self.config.data.batch_size, self.fabric.device, shard=(rank, ranks)
+    def _compare(self, reports: dict[str, Report]) -> None:
+        """Write down which of the two sets of weights of a finished run is better on validation."""
+        gain = gain_over(reports[AVERAGE], reports[RAW], self.config.tasks)
+        if gain is None:
+            return
+        self.better = RAW if gain < 0 else AVERAGE
+        log.info(
+            "better on validation: the %s weights (the average has %+.2f %% over the raw ones, "
+            "mean of the tasks' headline metrics)",
+            *(self.better, gain),
         )
+        self.save()
+
+    def _networks(self) -> dict[str, Network]:
+        return {RAW: self.network} if self.average is None else {AVERAGE: self.best, RAW: self.network}
+
+    def _validation(self) -> Validation:
+        data, fabric = self.config.data, self.fabric
+        shard = (fabric.global_rank, fabric.world_size)
+        return Validation(
+            self._val, data.batch_size, fabric.device, data.workers, shard=shard, every=self._validate_each
+        )
+
+    @property
+    def shipped(self) -> str:
+        """Which weights :attr:`best` are."""
+        return RAW if self.average is None else AVERAGE
+
+    def validate(self) -> dict[str, Report]:
+        """All metrics of the validation sources, which the ranks share; each rank must call this.
+
+        By the weights: ``raw``, and ``average`` where there is one. Before the end of a run with an average
+        that alone is scored.
+        """
+        networks = self._networks()
+        if self.done:
+            self.feed.close()
+        elif AVERAGE in networks:
+            del networks[RAW]
+        for network in networks.values():
+            share_buffers(self.fabric, network)
+        return self._validation().score(networks)
+
+
+def _columns(report: Report, prefix: str) -> dict[str, float]:
+    named = ((f"{prefix}{name}", values) for name, values in report.items())
+    return {f"{name}/{metric}": value for name, values in named for metric, value in values.items()}

@@ -1,31 +1,23 @@
 """One forward pass from images to the scalar that is trained on."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from training.balancing import Engine
+from training.balancing import Engine, StepResult
 from training.data import Batch
 from training.model import Network
 from training.objective import Objective
 
 
-class Outcome(NamedTuple):
-    """A step's result, the same on every rank but for ``total``.
+class Held:
+    """A batch past Fabric, which would round all floats in a dict to the network's precision, labels too."""
 
-    ``total`` is the scalar for the one backward pass. ``losses`` [T] are the raw final losses, ``heads`` and
-    ``encoder`` [T] the task weights, ``supervised`` [T] whether any image had a label.
-    """
-
-    total: Tensor
-    losses: Tensor
-    heads: Tensor
-    encoder: Tensor
-    supervised: Tensor
-    finite: bool
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
 
 
 class Step(nn.Module):
@@ -47,35 +39,16 @@ class Step(nn.Module):
         self._encode = torch.compile(self.network.encode, backend=backend)
         self._decode = torch.compile(self.network.decode, backend=backend)
 
-    def forward(self, batch: Batch, epoch: int, step: int, scale: float) -> Outcome:
-        """The outcome of a batch; ``scale`` is the loss scale of fp16."""
-        engine = self._engine[0]
+    def forward(self, held: Held, epoch: int, step: int, scale: float) -> StepResult:
+        """The result of a batch; ``scale`` is the loss scale of fp16."""
+        engine, batch = self._engine[0], held.batch
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         shared = self._encode(images)
         leaf = engine.leaf(shared)
         predictions = self._decode(leaf)
         with torch.autocast(images.device.type, enabled=False):
             terms = self.objective(predictions, batch)
-            balanced = engine.total(
-                terms.losses,
-                terms.folded,
-                terms.unweighted,
-                shared,
-                leaf,
-                epoch=epoch,
-                step=step,
-                scale=scale,
-            )
-        weights = balanced.weights
-        encoder = weights.heads if weights.encoder is None else weights.encoder
-        return Outcome(
-            balanced.total,
-            balanced.losses,
-            weights.heads,
-            encoder,
-            terms.supervised,
-            balanced.finite,
-        )
+            return engine.total(terms, shared, leaf, epoch=epoch, step=step, scale=scale)
 
 
 def checkpoint_activations(network: Network) -> None:

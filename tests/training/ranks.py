@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from tests.training.tiny import tiny_run
+from training.balancing import StepResult
 from training.config import RunConfig
 from training.data import Batch
 from training.trainer import Trainer
-from training.training_step import Outcome
 
 OVERRIDES = (
     "~model.tasks.saliency",
@@ -60,7 +60,7 @@ def stop_at(made: Trainer, step: int) -> None:
     """Let the run die in ``step``."""
     original = made._train_step
 
-    def dying(batch: Batch) -> Outcome:
+    def dying(batch: Batch) -> StepResult:
         if made.step == step:
             raise Stopped
         return original(batch)

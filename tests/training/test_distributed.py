@@ -55,13 +55,15 @@ def test_two_ranks_equal_one_process_with_the_joined_batch(runs: Path) -> None:
             torch.testing.assert_close(two[part][name], value, rtol=0, atol=1e-6, msg=f"{part} {name}")
     histories = [read_history(runs / name / "history.csv") for name in ("one", "two")]
     for mine, theirs in zip(*histories, strict=True):
-        for column in mine.keys() - {"seconds"}:
+        assert {key for key, cell in mine.items() if cell} == {key for key, cell in theirs.items() if cell}
+        for column in {key for key, cell in mine.items() if cell} - {"seconds"}:
             assert float(theirs[column]) == pytest.approx(float(mine[column]), rel=1e-3, abs=1e-4), column
 
 
 def test_two_resumed_ranks_equal_two_uninterrupted_ones(runs: Path) -> None:
     whole, cut = (checkpoint.load(runs / name / LAST) for name in ("two", "cut"))
     for state in (whole, cut):
+        assert state.pop("seconds") > 0
         assert state["unreported"].pop("seconds") is not None
     assert_same(whole, cut)
 

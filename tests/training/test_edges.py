@@ -25,7 +25,7 @@ def test_edges_are_learned_and_scored() -> None:
     predictions = network(batch["image"])
     terms = objective(predictions, batch)
     assert terms.supervised.all()
-    total = sum(terms.losses, sum(terms.folded, terms.unweighted))
+    total = sum(terms.losses, sum(terms.aux_losses, terms.coherence_loss))
     torch.autograd.backward(total)
     for name, parameter in network.named_parameters():
         if "edges" in name and parameter.requires_grad:

@@ -1,12 +1,16 @@
 """The groups of the optimizer."""
 
+import math
+
 import pytest
+import torch
+from torch import nn
 
 from tests.training.tiny import tiny_model
 from training.balancing import build_balancer
 from training.config import OptimConfig
 from training.model import MTCP
-from training.optim import build_optimizer
+from training.optim import GuardedAdamW, build_optimizer, parameter_groups
 
 
 @pytest.mark.parametrize(("options", "rate"), [({}, 0.025), ({"lr": 0.5}, 0.5), ({"lr": 0.0}, 0.0)])
@@ -16,3 +20,50 @@ def test_a_balancer_has_the_rate_it_asks_for_and_no_decay(options: dict[str, flo
     own = optimizer.param_groups[-1]
     assert (own["lr"], own["weight_decay"]) == (rate, 0.0)
     assert own["params"][0].shape == (2,)
+
+
+@pytest.mark.parametrize(("flag", "decays"), [(False, 0.0), (True, 1e-4)])
+def test_norms_and_biases_decay_where_the_flag_says_so(flag: bool, decays: float) -> None:
+    network = MTCP(tiny_model(tasks={"parsing": "fashion"}, cfm=False, srm=False))
+    groups = parameter_groups(network, OptimConfig(decay_norms_and_biases=flag))
+    found = {group["weight_decay"] for group in groups for p in group["params"] if p.ndim == 1}
+    assert found == {decays}
+    assert {group["weight_decay"] for group in groups for p in group["params"] if p.ndim > 1} == {1e-4}
+
+
+def updated(skips: list[float], gradients: list[float]) -> tuple[nn.Parameter, GuardedAdamW]:
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = GuardedAdamW([{"params": [weight]}], lr=0.1, weight_decay=0.5)
+    for skip, gradient in zip(skips, gradients, strict=True):
+        weight.grad = torch.full((3,), gradient)
+        optimizer.skip = torch.tensor(skip)
+        optimizer.step()
+    return weight, optimizer
+
+
+def test_a_guarded_step_changes_neither_weights_nor_moments() -> None:
+    """As if it had never been: the steps around it give what they give alone."""
+    guarded, one = updated([0.0, 1.0, 0.0], [2.0, math.nan, 3.0])
+    plain, other = updated([0.0, 0.0], [2.0, 3.0])
+    assert torch.equal(guarded, plain)
+    for key, value in one.state[guarded].items():
+        assert torch.equal(value, other.state[plain][key]), key
+    reference = nn.Parameter(torch.ones(3))
+    adamw = torch.optim.AdamW([reference], lr=0.1, weight_decay=0.5)
+    for gradient in (2.0, 3.0):
+        reference.grad = torch.full((3,), gradient)
+        adamw.step()
+    torch.testing.assert_close(guarded, reference, rtol=1e-6, atol=1e-7)
+
+
+def test_a_loss_scaler_and_the_guard_both_keep_a_step_back() -> None:
+    for skip, gradient in ((0.0, math.inf), (1.0, 1.0)):
+        weight = nn.Parameter(torch.ones(3))
+        optimizer = GuardedAdamW([{"params": [weight]}], lr=0.1, weight_decay=0.5)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        scaler.scale(weight.sum() * gradient).backward()  # type: ignore[no-untyped-call]
+        optimizer.skip = torch.tensor(skip)
+        scaler.step(optimizer)
+        scaler.update()
+        assert torch.equal(weight, torch.ones(3))
+        assert scaler.get_scale() == (4.0 if gradient == 1 else 2.0)

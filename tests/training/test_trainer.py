@@ -11,14 +11,14 @@ from PIL import Image
 
 from tests.training.tiny import tiny_run
 from training import checkpoint
+from training.balancing import StepResult, TaskLosses
 from training.checkpoint import CheckpointError
 from training.config import RunConfig
 from training.data import Batch, DataError
 from training.model import MTCP, Predictions
-from training.objective import Objective, Terms
+from training.objective import Objective
 from training.run_log import read_history
 from training.trainer import LAST, Trainer, TrainingError
-from training.training_step import Outcome
 
 
 def final_state(trainer: Trainer) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def stop_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> Non
     """Let the run die in ``step``, after what it saved before."""
     original = trainer._train_step
 
-    def dying(batch: Batch) -> Outcome:
+    def dying(batch: Batch) -> StepResult:
         if trainer.step == step:
             raise Stopped
         return original(batch)
@@ -119,7 +119,7 @@ def test_training_on_scenes_lowers_the_losses(tmp_path: Path) -> None:
 
 def test_another_configuration_does_not_resume(tmp_path: Path) -> None:
     Trainer(tiny_run(), tmp_path).save()
-    with pytest.raises(CheckpointError, match="another configuration"):
+    with pytest.raises(CheckpointError, match="seed: 0 -> 7"):
         Trainer(tiny_run("seed=7"), tmp_path).resume()
 
 
@@ -130,8 +130,8 @@ def test_an_unlabelled_task_teaches_nothing(tmp_path: Path) -> None:
     trainer.network.train()
     terms = trainer.objective(trainer.network(batch["image"]), batch)
     assert terms.supervised.tolist() == [True, True, True, True, False]
-    assert terms.losses[-1].item() == terms.folded[-1].item() == 0
-    torch.stack([*terms.losses, *terms.folded, terms.unweighted]).sum().backward()  # type: ignore[no-untyped-call]
+    assert terms.losses[-1].item() == terms.aux_losses[-1].item() == 0
+    torch.stack([*terms.losses, *terms.aux_losses, terms.coherence_loss]).sum().backward()  # type: ignore[no-untyped-call]
     assert isinstance(trainer.network, MTCP)
     head, own = trainer.network.branches.head, trainer.network.tasks[-1].channels
     for parameter, rows in ((head.weight, own), (head.bias, own), (head.hidden[1].weight, 16)):
@@ -144,7 +144,7 @@ def poison_depth(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, steps: range
     """Make the depth loss NaN in ``steps``."""
     objective = Objective.__call__
 
-    def broken(self: Objective, predictions: Predictions, batch: Batch) -> Terms:
+    def broken(self: Objective, predictions: Predictions, batch: Batch) -> TaskLosses:
         terms = objective(self, predictions, batch)
         if trainer.step not in steps:
             return terms
@@ -184,10 +184,10 @@ def test_a_broken_label_stops_before_the_first_step(tmp_path: Path) -> None:
 
 def test_schedules_decay_by_step_or_by_epoch(tmp_path: Path) -> None:
     by_epoch = Trainer(tiny_run("optim.per_step=false", "optim.warmup_steps=0"), tmp_path)
-    assert [by_epoch._rate(step) for step in range(4)] == [1.0] * 4
-    assert by_epoch._rate(4) == pytest.approx(0.5**0.9)
+    assert [by_epoch.schedule.rate(step) for step in range(4)] == [1.0] * 4
+    assert by_epoch.schedule.rate(4) == pytest.approx(0.5**0.9)
     by_step = Trainer(tiny_run("optim.warmup_steps=2", "optim.power=1"), tmp_path)
-    assert [by_step._rate(step) for step in range(3)] == pytest.approx([0.5, 0.875, 0.75])
+    assert [by_step.schedule.rate(step) for step in range(3)] == pytest.approx([0.5, 0.875, 0.75])
 
 
 def test_slim_checkpoints_hold_the_averaged_weights(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_slim_checkpoints_hold_the_averaged_weights(tmp_path: Path) -> None:
     assert (tmp_path / "slim.pt").stat().st_size < (tmp_path / LAST).stat().st_size / 4
     network, config = checkpoint.load_network(tmp_path / "slim.pt")
     assert config == trainer.config
-    assert trainer.ema is not None
+    assert trainer.average is not None
     slimmed = network.state_dict()
-    for name, value in trainer.ema.module.state_dict().items():
+    for name, value in trainer.average.module.state_dict().items():
         torch.testing.assert_close(slimmed[name], value, rtol=1e-3, atol=1e-3)

@@ -11,11 +11,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from training.balancing.aligned_mtl import AlignedMTL
 from training.balancing.auto_lambda import AutoLambda
-from training.balancing.base import Balancer, Observation, TaskWeights
+from training.balancing.base import Balancer, Observation, StepResult, TaskLosses, TaskWeights
 from training.balancing.cagrad import CAGrad
 from training.balancing.db_mtl import DBMTL
 from training.balancing.dwa import DWA
-from training.balancing.engine import Balanced, Engine
+from training.balancing.engine import Engine
 from training.balancing.gcs import GCS
 from training.balancing.gradient_norm_scaling import GradientNormScaling
 from training.balancing.gradnorm import GradNorm
@@ -84,11 +84,12 @@ def build_balancer(name: str, tasks: int | Sequence[str], options: Mapping[str, 
 
 __all__ = [
     "BALANCERS",
-    "Balanced",
     "Balancer",
     "Engine",
     "MetaBalancer",
     "Observation",
+    "StepResult",
+    "TaskLosses",
     "TaskWeights",
     "build_balancer",
 ]

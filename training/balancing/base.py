@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,40 @@ class TaskWeights:
     heads: Tensor
     encoder: Tensor | None = None
     penalty: Tensor | float = 0.0
+
+
+@dataclass(frozen=True)
+class TaskLosses:
+    """The terms of a step's objective (Eq. 7), fp32 scalars.
+
+    ``losses`` are the T losses of the final predictions, best as separate scalars: through a stacked tensor
+    the gradient of one task visits the decoders of all. ``aux_losses`` are the T sums of each task's
+    intermediate losses, ``coherence_loss`` couples the tasks. ``supervised`` [T], bool, says which tasks have
+    a label in the batch, whichever rank holds it; a task without one has loss 0.
+    """
+
+    losses: Sequence[Tensor]
+    aux_losses: Sequence[Tensor]
+    coherence_loss: Tensor
+    supervised: Tensor
+
+
+class StepResult(NamedTuple):
+    """A balanced step, on the device; the same on every rank but for ``total``.
+
+    ``total`` is the scalar to call backward on once. ``losses`` [T] are the raw final losses, averaged over
+    the ranks; ``loss_weights`` [T] what multiplied them, ``gradient_weights`` [T] what multiplied their
+    gradients at the shared representation; all detached. ``supervised`` [T] is that of the losses. ``finite``
+    is a bool scalar: False says that some loss is not finite, ``total`` neither, and that the balancer saw a
+    step without labels.
+    """
+
+    total: Tensor
+    losses: Tensor
+    loss_weights: Tensor
+    gradient_weights: Tensor
+    supervised: Tensor
+    finite: Tensor
 
 
 class Balancer(nn.Module, ABC):

@@ -1,28 +1,12 @@
 """From a step's losses to the one scalar whose one backward pass trains decoders, encoder and balancer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from training.balancing.base import Balancer, Observation, TaskWeights
-
-
-@dataclass(frozen=True)
-class Balanced:
-    """A balanced step.
-
-    ``total`` is the scalar to call backward on once. ``weights`` are detached. ``losses`` [T] are the raw
-    final-task losses, detached and averaged over the ranks. ``finite`` is the same on every rank: False says
-    that some loss is not finite, ``total`` neither, and that the balancer saw nothing of this step.
-    """
-
-    total: Tensor
-    weights: TaskWeights
-    losses: Tensor
-    finite: bool
+from training.balancing.base import Balancer, Observation, StepResult, TaskLosses, TaskWeights
 
 
 class _Receive(torch.autograd.Function):
@@ -54,12 +38,13 @@ def gramian(gradients: Sequence[Tensor]) -> Tensor:
 class Engine(nn.Module):
     """Losses of one forward pass -> the scalar of exactly one backward pass.
 
-    Methods without encoder weights train on heads . L + intermediate losses + extras + penalty. For methods
-    with them (*split* mode) the decoders work on a detached copy of the shared representation z, the leaf.
-    There L_i includes the task's intermediate losses, whose encoder gradient would be lost otherwise,
-    g_i = dL_i/dleaf is taken once a task, and the scalar heads . L + extras + penalty gets a term of value 0
-    whose gradient with respect to z is sum_i a_i g_i + dextras/dleaf. So one backward covers decoders and
-    encoder; DDP's hooks fire once, gradient accumulation and loss scaling act on all of it alike.
+    Methods without encoder weights train on heads . L + auxiliary losses + coherence loss + penalty. For
+    methods with them (*split* mode) the decoders work on a detached copy of the shared representation z, the
+    leaf. There L_i includes the task's auxiliary losses, whose encoder gradient would be lost otherwise,
+    g_i = dL_i/dleaf is taken once per task, and the scalar heads . L + coherence loss + penalty gets a term
+    of value 0 whose gradient with respect to z is sum_i a_i g_i + the coherence loss' own. So one backward
+    covers decoders and encoder; DDP's hooks fire once, gradient accumulation and loss scaling act on all of
+    it alike.
 
     With DDP every rank works on its samples, and one all-reduce of T^2 + 2 T + 1 numbers (K, both kinds of
     L_i, the rest) makes all ranks choose the same weights. As a sample's entries of z meet its own loss only,
@@ -80,7 +65,6 @@ class Engine(nn.Module):
 
     heads: Tensor
     encoder: Tensor
-    asked: Tensor
 
     def __init__(
         self,
@@ -98,7 +82,15 @@ class Engine(nn.Module):
         self._reduce = reduce
         self.register_buffer("heads", torch.ones(balancer.tasks))
         self.register_buffer("encoder", torch.ones(balancer.tasks))
-        self.register_buffer("asked", torch.tensor(False))
+        self._asked = False  # on the host: nothing of a step is read back from the device
+
+    def get_extra_state(self) -> Tensor:
+        """Whether the balancer was asked before, for a checkpoint."""
+        return torch.tensor(self._asked)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on from :meth:`get_extra_state`."""
+        self._asked = bool(state)
 
     @property
     def weights(self) -> TaskWeights:
@@ -111,23 +103,21 @@ class Engine(nn.Module):
 
     def total(
         self,
-        losses: Sequence[Tensor] | Tensor,
-        folded: Sequence[Tensor] | Tensor,
-        unweighted: Tensor,
+        terms: TaskLosses,
         shared: Tensor,
         leaf: Tensor,
         *,
         epoch: int,
         step: int,
         scale: float = 1.0,
-    ) -> Balanced:
+    ) -> StepResult:
         """Ask the balancer and build the step's scalar.
 
+        A step with a loss that is not finite is kept from the balancer, which sees one without labels; the
+        weights stay as they were.
+
         Args:
-            losses: T raw final-task losses, best as separate scalars: through a stacked tensor the gradient
-                of one task visits the decoders of all. A task without a label in the batch has loss 0.
-            folded: T sums of each task's own intermediate losses; weighted in split mode only.
-            unweighted: scalar extras (the coherence term).
+            terms: the step's losses; the auxiliary ones are weighted in split mode only.
             shared: z, attached to the encoder.
             leaf: what :meth:`leaf` made of it and the decoders used.
             epoch: counted from 0.
@@ -136,35 +126,36 @@ class Engine(nn.Module):
                 by it in fp32. An overflowing g_i is then left in the gradient of z, for the loss scaler to
                 skip the step and lower the scale. With scale 1 a g_i that is not finite counts as zero.
         """
-        final = [loss.float() for loss in losses]
-        inner = [loss.float() for loss in folded]
+        final = [loss.float() for loss in terms.losses]
+        aux = [loss.float() for loss in terms.aux_losses]
         split = self.balancer.splits
-        tasks = [a + b for a, b in zip(final, inner, strict=True)] if split else final
-        rest = unweighted.float()
+        tasks = [a + b for a, b in zip(final, aux, strict=True)] if split else final
+        rest = terms.coherence_loss.float()
         if not split:
-            rest = rest + torch.stack(inner).sum()
+            rest = rest + torch.stack(aux).sum()
         fresh = self._fresh(step)
         gradients: list[Tensor] = []
         if fresh and self.balancer.needs_gramian:
             gradients = [self._gradient(loss, leaf, scale) for loss in tasks]
-        seen, raw, finite = self._observe(final, tasks, rest, gradients, epoch, step)
+        observation, raw, finite = self._observe(final, tasks, rest, gradients, epoch, step)
         objective = torch.stack(tasks)
-        if not finite:
-            return Balanced((objective.sum() + rest) * torch.nan, self.weights, raw, finite=False)
         if fresh:
-            answer = self.balancer(seen)
-            self._remember(answer)
+            answer = self.balancer(observation)
+            self._remember(answer, finite)
         else:
             answer = self.weights
-        total = _weighted(answer.heads, objective, seen.losses) + rest + answer.penalty
+        total = _weighted(answer.heads, objective, observation.losses) + rest + answer.penalty
         if split:
             total = total + _Receive.apply(
                 shared, self._encoder_gradient(gradients, objective, rest, leaf, scale)
             )
-        return Balanced(total, self.weights, raw, finite=True)
+        total = torch.where(finite, total, torch.nan)  # also on a rank whose own losses are finite
+        heads = self.heads.clone()
+        encoder = self.encoder.clone() if split else heads
+        return StepResult(total, raw, heads, encoder, terms.supervised, finite)
 
     def _fresh(self, step: int) -> bool:
-        if not self.balancer.needs_gramian or not self.asked:
+        if not self.balancer.needs_gramian or not self._asked:
             return True
         return step % self.every == 0 and not self.balancer.settled(step)
 
@@ -184,23 +175,24 @@ class Engine(nn.Module):
         gradients: list[Tensor],
         epoch: int,
         step: int,
-    ) -> tuple[Observation, Tensor, bool]:
+    ) -> tuple[Observation, Tensor, Tensor]:
         """What the balancer sees, the raw losses [T], and whether all is finite: the same on every rank."""
         count = self.balancer.tasks
         numbers = [torch.stack(final).detach(), torch.stack(tasks).detach(), rest.detach().reshape(1)]
         if gradients:
             numbers.append(gramian(gradients).flatten())
         averaged = self._reduce(torch.cat(numbers))
-        raw, objective = averaged[:count], averaged[count : 2 * count]
-        finite = bool(averaged[: 2 * count + 1].isfinite().all())
-        gram = averaged[2 * count + 1 :].reshape(count, count) / self.ranks if gradients else None
-        return Observation(objective, epoch, step, gram), raw, finite
+        raw = averaged[:count]
+        finite = averaged[: 2 * count + 1].isfinite().all()
+        shown = torch.where(finite, averaged[count:], 0)
+        gram = shown[count + 1 :].reshape(count, count) / self.ranks if gradients else None
+        return Observation(shown[:count], epoch, step, gram), raw, finite
 
-    def _remember(self, answer: TaskWeights) -> None:
+    def _remember(self, answer: TaskWeights, finite: Tensor) -> None:
         encoder = answer.heads if answer.encoder is None else answer.encoder
-        self.heads.copy_(answer.heads.detach())
-        self.encoder.copy_(encoder.detach())
-        self.asked.fill_(True)
+        self.heads.copy_(torch.where(finite, answer.heads.detach(), self.heads))
+        self.encoder.copy_(torch.where(finite, encoder.detach(), self.encoder))
+        self._asked = True
 
     def _encoder_gradient(
         self, gradients: list[Tensor], objective: Tensor, rest: Tensor, leaf: Tensor, scale: float

@@ -24,6 +24,15 @@ def headline(figures: Mapping[str, float], task: Task, protocol: Protocol) -> fl
     return figures[name] if name in figures else figures[f"{name}/{protocol}"]
 
 
+def gain_over(
+    one: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping[str, float]], tasks: Sequence[Task]
+) -> float | None:
+    """By how many per cent ``one`` is better than ``other``: `delta_mtl` of protocol ``mtcp`` over the tasks
+    that have metrics; None: there are none."""
+    scored = [task for task in tasks if task.name in one]
+    return delta_mtl(one, other, scored, "mtcp") if scored else None
+
+
 def delta_mtl(
     multi: Mapping[str, Mapping[str, float]],
     single: Mapping[str, Mapping[str, float]],

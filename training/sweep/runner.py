@@ -84,7 +84,10 @@ def _finish(run: Run, config: RunConfig, test: tuple[str, ...], until: float, ch
     trainer.resume()
     if not trainer.train(until):
         return False
-    report: dict[str, Any] = {"config": config.model_dump(mode="json"), "val": trainer.validate()}
+    report: dict[str, Any] = {
+        "config": config.model_dump(mode="json"),
+        "val": trainer.validate()[trainer.shipped],
+    }
     if test:
         data = override(config, test).data
         sources = validation_sources(data, config.tasks, check=check)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.balancing.toy import TASKS, Toy, batch, gradients, toy
+from tests.training.balancing.toy import TASKS, Toy, batch, gradients, task_losses, toy
 from training.balancing import Balancer, Engine, Observation, TaskWeights, build_balancer
 
 HEADS = torch.tensor([2.0, 0.5, 3.0])
@@ -120,7 +120,7 @@ def test_the_value_is_losses_extras_and_penalty() -> None:
         expected = (HEADS * torch.stack(losses)).sum() + (inner * torch.stack(folded)).sum() + rest + 7
         torch.testing.assert_close(balanced.total, expected)
         torch.testing.assert_close(balanced.losses, torch.stack(losses).detach())
-        assert torch.equal(balanced.weights.heads, HEADS)
+        assert torch.equal(balanced.loss_weights, HEADS)
         assert not balanced.losses.requires_grad
 
 
@@ -143,7 +143,7 @@ def test_decoders_never_reach_the_encoder_in_split_mode() -> None:
     shared = network.encoder(inputs)
     leaf = engine.leaf(shared)
     losses, folded, rest = network.terms(leaf, targets)
-    backward(engine.total(losses, folded, rest * 0, shared, leaf, epoch=0, step=0).total)
+    backward(engine.total(task_losses(losses, folded, rest * 0), shared, leaf, epoch=0, step=0).total)
     assert all(p.grad is not None and not p.grad.any() for p in network.encoder.parameters())
 
 
@@ -177,11 +177,11 @@ def test_a_loss_that_is_not_finite_is_kept_from_the_balancer(spoil: float) -> No
     leaf = engine.leaf(shared)
     losses, folded, rest = network.terms(leaf, targets)
     for spoiled in (([losses[0], losses[1] * spoil, losses[2]], rest), (losses, rest * spoil)):
-        balanced = engine.total(spoiled[0], folded, spoiled[1], shared, leaf, epoch=0, step=0)
+        balanced = engine.total(task_losses(spoiled[0], folded, spoiled[1]), shared, leaf, epoch=0, step=0)
         assert not balanced.finite
         assert not balanced.total.isfinite()
-        assert balanced.weights.heads.tolist() == [1, 1, 1]
-    assert not balancer.seen
+        assert balanced.loss_weights.tolist() == [1, 1, 1]
+    assert all(not seen.losses.any() and not seen.gram.any() for seen in balancer.seen)
 
 
 def root_of_nothing(z: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ def test_a_gradient_that_is_not_finite_counts_as_none() -> None:
     leaf = engine.leaf(shared)
     losses, folded, rest = network.terms(leaf, targets)
     losses[1] = losses[1] + root_of_nothing(leaf)
-    balanced = engine.total(losses, folded, rest, shared, leaf, epoch=0, step=0)
+    balanced = engine.total(task_losses(losses, folded, rest), shared, leaf, epoch=0, step=0)
     assert balanced.finite
     gram = balancer.seen[0].gram
     assert gram.isfinite().all()
@@ -215,7 +215,7 @@ def test_a_loss_without_a_graph_has_no_gradient() -> None:
     leaf = engine.leaf(shared)
     losses, folded, rest = network.terms(leaf, targets)
     losses[2] = folded[2] = torch.zeros(())
-    backward(engine.total(losses, folded, rest, shared, leaf, epoch=0, step=0).total)
+    backward(engine.total(task_losses(losses, folded, rest), shared, leaf, epoch=0, step=0).total)
     assert not balancer.seen[0].gram[2].any()
     kept = torch.tensor([0.0, 4.0, 0.0])
     same(gradients(network), weighted(kept, kept), ["encoder"])
@@ -230,7 +230,7 @@ def scaled(scale: float, spoil: bool) -> tuple[dict[str, Tensor], Split]:
     losses, folded, rest = network.terms(leaf, targets)
     if spoil:
         losses[1] = losses[1] + root_of_nothing(leaf)
-    balanced = engine.total(losses, folded, rest, shared, leaf, epoch=0, step=0, scale=scale)
+    balanced = engine.total(task_losses(losses, folded, rest), shared, leaf, epoch=0, step=0, scale=scale)
     backward(balanced.total * scale)
     return {name: g / scale for name, g in gradients(network).items()}, balancer
 
@@ -257,9 +257,8 @@ def test_half_precision_gradients_survive_through_the_loss_scale() -> None:
         shared = torch.ones(2, 3, requires_grad=True)
         leaf = engine.leaf(shared)
         losses = [(leaf.half() * (i + 1)).float().mean() * tiny for i in range(3)]
-        engine.total(
-            losses, [torch.zeros(())] * 3, torch.zeros(()), shared, leaf, epoch=0, step=0, scale=scale
-        )
+        terms = task_losses(losses, [torch.zeros(())] * 3, torch.zeros(()))
+        engine.total(terms, shared, leaf, epoch=0, step=0, scale=scale)
         found.append(balancer.seen[0].gram[0, 0].item())
     assert found[1] == pytest.approx(tiny**2 / 6, rel=1e-3, abs=0)
     assert found[0] != pytest.approx(tiny**2 / 6, rel=0.1, abs=0)
@@ -271,7 +270,9 @@ def test_stacked_losses_are_as_good_as_separate_ones() -> None:
     shared = network.encoder(inputs)
     leaf = engine.leaf(shared)
     losses, folded, rest = network.terms(leaf, targets)
-    total = engine.total(torch.stack(losses), torch.stack(folded), rest, shared, leaf, epoch=0, step=0).total
+    total = engine.total(
+        task_losses(torch.stack(losses), torch.stack(folded), rest), shared, leaf, epoch=0, step=0
+    ).total
     backward(total)
     same(gradients(network), trained(Engine(Split())))
 

@@ -1,9 +1,11 @@
 """A network with a shared representation, three tasks, intermediate losses and a term that couples tasks."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from training.balancing import Balanced, Engine, MetaBalancer
+from training.balancing import Engine, MetaBalancer, StepResult, TaskLosses
 
 TASKS = ("semseg", "depth", "normals")
 
@@ -18,6 +20,7 @@ class Toy(nn.Module):
         self.inner = nn.ModuleList(nn.Linear(6, 2) for _ in TASKS)
 
     def terms(self, z: Tensor, targets: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Losses, auxiliary losses and coherence loss."""
         final = [head(z) for head in self.heads]
         inner = [head(z) for head in self.inner]
         losses = [
@@ -27,10 +30,19 @@ class Toy(nn.Module):
         folded = [0.2 * (x - y).square().mean() for x, y in zip(inner, targets.unbind(1), strict=True)]
         return losses, folded, 0.1 * (final[0] * final[1]).mean()
 
-    def forward(self, inputs: Tensor, targets: Tensor, engine: Engine, step: int = 0) -> Balanced:
+    def forward(self, inputs: Tensor, targets: Tensor, engine: Engine, step: int = 0) -> StepResult:
         shared = self.encoder(inputs)
         leaf = engine.leaf(shared)
-        return engine.total(*self.terms(leaf, targets), shared, leaf, epoch=0, step=step)
+        return engine.total(task_losses(*self.terms(leaf, targets)), shared, leaf, epoch=0, step=step)
+
+
+def task_losses(
+    losses: Sequence[Tensor] | Tensor, aux_losses: Sequence[Tensor] | Tensor, coherence_loss: Tensor
+) -> TaskLosses:
+    """The terms of a batch in which every task has a label."""
+    return TaskLosses(
+        list(losses), list(aux_losses), coherence_loss, torch.ones(len(losses), dtype=torch.bool)
+    )
 
 
 def toy() -> Toy:

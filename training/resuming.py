@@ -1,0 +1,46 @@
+"""Whether a run goes on from a checkpoint: which settings may differ, and which end that."""
+
+from typing import Any
+
+from training.config import RunConfig
+
+MAY_DIFFER = (
+    "device",
+    "devices",
+    "epochs",
+    "minutes",
+    "data.workers",
+    "log_every",
+    "tensorboard",
+    "validate_every",
+    "checkpoint_every",
+    "compile",
+)
+"""Settings that do not change what was learned so far. More ``epochs`` or ``minutes`` extend a run."""
+
+
+def differences(before: RunConfig, now: RunConfig) -> list[str]:
+    """The settings, as ``key: old -> new``, because of which ``now`` is another run than ``before``."""
+    old, new = (_flat(config.model_dump(mode="json")) for config in (before, now))
+    return [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key) and key not in MAY_DIFFER
+    ]
+
+
+def extends(before: RunConfig, now: RunConfig) -> bool:
+    """Whether ``now`` gives a finished run ``before`` more to do."""
+    if now.minutes is not None:
+        return before.minutes is None or now.minutes > before.minutes
+    return now.epochs > before.epochs or before.minutes is not None
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
