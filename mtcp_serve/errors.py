@@ -28,6 +28,7 @@ Tree of classes, with the HTTP status and the ``code`` of the answer::
         ├── InvalidParameterError        422 invalid_parameter
         ├── OverloadedError              429 overloaded, with Retry-After
         ├── InternalError                500 internal_error
+        ├── UnsupportedError             501 not_implemented
         ├── NotReadyError                503 not_ready, with Retry-After
         │   ├── DrainingError            503 draining, with Retry-After
         │   └── EngineLostError          503 engine_lost, with Retry-After
@@ -239,6 +240,14 @@ class InternalError(RequestError):
     status = 500
     code = "internal_error"
     default_hint = "report the X-Request-ID of this answer to whoever runs the server"
+
+
+class UnsupportedError(RequestError):
+    """The protocol has this, the server does not."""
+
+    status = 501
+    code = "not_implemented"
+    default_hint = "leave it out; GET /v2 lists the extensions that there are"
 
 
 class NotReadyError(RequestError):

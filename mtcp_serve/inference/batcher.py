@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import TaskSpec
 from mtcp_serve.engines.base import Engine
+from mtcp_serve.inference.statistics import Statistics
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import ended
@@ -45,6 +46,7 @@ class Batcher:
     ) -> None:
         self.engine = engine
         self.max_batch = max_batch
+        self.statistics = Statistics()
         self._max_delay_s = max_delay_s
         self._on_batch = on_batch
         self._waiting: deque[_Item] = deque()
@@ -126,13 +128,18 @@ class Batcher:
             by_name = dict(zip(tasks, maps, strict=True))
             answers = [[by_name[task.name][index] for task in item.tasks] for index, item in enumerate(items)]
         except Exception as error:
+            self._count(items, start, time.perf_counter(), failed=True)
             for item in items:
                 if not item.answer.done():
                     item.answer.set_exception(error)
             return
+        self._count(items, start, end, failed=False)
         self._on_batch(len(items))
         for item, answer in zip(items, answers, strict=True):
             if not item.answer.done():
                 item.timings.add("queue", item.arrival, start)
                 item.timings.add("infer", start, end)
                 item.answer.set_result(answer)
+
+    def _count(self, items: Sequence[_Item], start: float, end: float, failed: bool) -> None:
+        self.statistics.add([start - item.arrival for item in items], end - start, failed)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from mtcp_serve.errors import (
     OverloadedError,
     RequestError,
     UnauthorizedError,
+    UnsupportedError,
     UploadTimeoutError,
 )
 from mtcp_serve.server.error_handlers import note
@@ -37,6 +38,7 @@ _CODES: tuple[tuple[type[RequestError], grpc.StatusCode], ...] = (
     (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (UploadTimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
     (InternalError, grpc.StatusCode.INTERNAL),
     (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
 )
@@ -44,15 +46,16 @@ _log = logging.getLogger("mtcp_serve")
 
 
 class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Interceptor around every call; a servicer behind it just raises a `RequestError`.
+    """Interceptor around every call, of which ``calls`` are implemented; they just raise a `RequestError`.
 
     A message is received only once the call has a key and one of the places for request bodies, and within
     the time that a body may take.
     """
 
-    def __init__(self, service: Service, keys: ApiKeys) -> None:
+    def __init__(self, service: Service, keys: ApiKeys, calls: Collection[str]) -> None:
         self._service = service
         self._keys = keys
+        self._calls = calls
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         """The handler of a call, wrapped; a unary one reads its message as a stream of one when it may."""
@@ -63,6 +66,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         async def unary(requests: AsyncIterator[Any], context: Any) -> Any:
             async def work() -> Any:
+                call.check_implemented(self._calls)
                 read = partial(call.read, requests)
                 return await handler.unary_unary(read if call.infers else await call.read_now(read), context)
 
@@ -70,6 +74,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         async def stream(requests: AsyncIterator[Any], context: Any) -> None:
             async def work() -> None:
+                call.check_implemented(self._calls)
                 async for answer in handler.stream_stream(requests, context):
                     await context.write(answer)
 
@@ -120,6 +125,15 @@ class _Call:
                 await context.abort(status, text(error))
             finally:
                 self._account(status, time.perf_counter() - start)
+
+    def check_implemented(self, calls: Collection[str]) -> None:
+        """Refuse a call of the protocol that is not one of ``calls``.
+
+        Raises:
+            UnsupportedError: it is not.
+        """
+        if self._name not in calls:
+            raise UnsupportedError(f"this server has no {self._name}")
 
     async def read(self, requests: AsyncIterator[Any]) -> Any:
         """The one message of the call.

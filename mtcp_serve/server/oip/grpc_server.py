@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
-from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, SettingsError
+from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, SettingsError, UnsupportedError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.oip import model as protocol
 from mtcp_serve.server.oip.grpc_calls import Calls, Read, text
-from mtcp_serve.server.oip.infer import HINT, Tensor, images_of, infer, tasks_of
+from mtcp_serve.server.oip.infer import HINT, Tensor, check_parameters, images_of, infer, tasks_of
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.service import CLOSING_S, Service, Turn
@@ -34,7 +34,7 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
     settings = service.settings
     tls = Tls.of(settings)
     server = grpc.aio.server(
-        interceptors=[Calls(service, keys)],
+        interceptors=[Calls(service, keys, vars(Servicer).keys())],
         maximum_concurrent_rpcs=settings.max_concurrent_uploads + settings.concurrency + settings.queue_size,
         options=[
             ("grpc.max_receive_message_length", settings.max_batch_bytes + _FRAMING),
@@ -105,6 +105,21 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         config = json_format.ParseDict(described, model_config_pb2.ModelConfig())
         return service_pb2.ModelConfigResponse(config=config)
 
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """What a model has done, or every model for an empty name."""
+        models = self._service.models
+        found = [protocol.find(models, request.name, request.version)] if request.name else [*models]
+        answer = {"model_stats": [protocol.statistics(batcher) for batcher in found]}
+        return json_format.ParseDict(answer, service_pb2.ModelStatisticsResponse())
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Refused: see `mtcp_serve.server.oip.model.REPOSITORY`."""
+        raise UnsupportedError(*protocol.REPOSITORY)
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Refused: see `mtcp_serve.server.oip.model.REPOSITORY`."""
+        raise UnsupportedError(*protocol.REPOSITORY)
+
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
         """The models."""
         return service_pb2.RepositoryIndexResponse(models=protocol.index(self._service.models))
@@ -137,6 +152,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         with service.models.lease() as models:
 
             async def work(request: Any, turn: Turn) -> tuple[Any, Manifest, list[TaskSpec], list[Map]]:
+                check_parameters(
+                    request.parameters, *(each.parameters for each in [*request.inputs, *request.outputs])
+                )
                 batcher = protocol.find(models, request.model_name, request.model_version)
                 tasks = tasks_of(batcher, [output.name for output in request.outputs])
                 images = images_of(batcher, list(_tensors(request)), service.settings.max_batch_images)

@@ -1,13 +1,13 @@
 """One inference request of the protocol, whichever transport it came by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, TaskSpec
-from mtcp_serve.errors import InvalidBodyError, TooManyPhotosError, UnknownTaskError
+from mtcp_serve.errors import InvalidBodyError, TooManyPhotosError, UnknownTaskError, UnsupportedError
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map
@@ -25,6 +25,27 @@ class Tensor:
     datatype: str
     shape: tuple[int, ...]
     read: Callable[[], NDArray[np.uint8]]
+
+
+_UNSUPPORTED = {
+    "classification": "classification: the maps themselves are the answer",
+    "shared_memory_region": "shared memory: send and take the tensors in the message",
+    "sequence_id": "sequences: the model keeps no state",
+}
+
+
+def check_parameters(*groups: Iterable[str]) -> None:
+    """Refuse parameters of a request, its inputs or outputs that would change the answer if they were known.
+
+    Others, such as Triton's ``priority`` and ``timeout``, change nothing and are let pass.
+
+    Raises:
+        UnsupportedError: there is one; the message names it.
+    """
+    for names in groups:
+        for name in names:
+            if name in _UNSUPPORTED:
+                raise UnsupportedError(f"{name}: there is no {_UNSUPPORTED[name]}", "leave the parameter out")
 
 
 def images_of(batcher: Batcher, inputs: Sequence[Tensor], limit: int) -> NDArray[np.uint8]:

@@ -11,8 +11,15 @@ from mtcp_serve.inference.registry import Models
 SERVER = {
     "name": "mtcp-serve",
     "version": __version__,
-    "extensions": ["binary_tensor_data", "model_configuration"],
+    "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics"],
 }
+
+
+REPOSITORY = (
+    "models are loaded and unloaded by whoever runs the server, not by its clients",
+    "change MTCP_BUNDLE and restart, or replace the bundle's files and send SIGHUP",
+)
+"""Message and hint for the repository's load and unload."""
 
 
 def find(models: Models, name: str, version: str = "") -> Batcher:
@@ -73,3 +80,42 @@ def index(models: Models) -> list[dict[str, Any]]:
     return [
         {"name": each.name, "version": each.version, "state": "READY", "reason": ""} for each in manifests
     ]
+
+
+def statistics(batcher: Batcher) -> dict[str, Any]:
+    """Triton's statistics of a model; an image counts as a request.
+
+    What is done before and after the network is in the graph, so that all of it is ``compute_infer``.
+    """
+    manifest, found = batcher.engine.manifest, batcher.statistics
+    none = _duration(found.images, 0.0)
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "last_inference": round(1000 * found.last),
+        "inference_count": found.images,
+        "execution_count": sum(count.batches for count in found.by_size.values()),
+        "inference_stats": {
+            "success": _duration(found.images, found.queue_s + found.infer_s),
+            "fail": _duration(found.failed, found.failed_s),
+            "queue": _duration(found.images, found.queue_s),
+            "compute_input": none,
+            "compute_infer": _duration(found.images, found.infer_s),
+            "compute_output": none,
+            "cache_hit": _duration(0, 0.0),
+            "cache_miss": _duration(0, 0.0),
+        },
+        "batch_stats": [
+            {
+                "batch_size": size,
+                "compute_input": _duration(count.batches, 0.0),
+                "compute_infer": _duration(count.batches, count.seconds),
+                "compute_output": _duration(count.batches, 0.0),
+            }
+            for size, count in sorted(found.by_size.items())
+        ],
+    }
+
+
+def _duration(count: int, seconds: float) -> dict[str, int]:
+    return {"count": count, "ns": round(1e9 * seconds)}

@@ -1,21 +1,30 @@
 """Bodies of the protocol's REST form: JSON, with the binary tensor extension after it."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.errors import InvalidBodyError
 from mtcp_serve.kinds.base import Map
-from mtcp_serve.server.oip.infer import HINT, Tensor
+from mtcp_serve.server.oip.infer import HINT, Tensor, check_parameters
 from mtcp_serve.server.oip.model import datatype
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header with the length (bytes) of the JSON, where binary tensors come after it."""
+
+
+def _or(default: Any) -> Callable[[Any], Any]:
+    """What optional fields are where they are ``null``: some clients write all that they could have said."""
+    return lambda value: default if value is None else value
+
+
+Parameters = Annotated[dict[str, Any], BeforeValidator(_or({}))]
+_OVERHEAD = 4096  # commas of a request beside those between elements
 
 
 class _Message(BaseModel):
@@ -29,32 +38,40 @@ class InputTensor(_Message):
     datatype: str
     shape: list[int]
     data: list[Any] | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
 
 
 class OutputRequest(_Message):
-    """An output that is asked for; parameter ``binary_data`` says in which form."""
+    """A requested output; parameter ``binary_data`` says in which form."""
 
     name: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
 
 
 class InferRequest(_Message):
     """The JSON of a request."""
 
-    id: str = ""
+    id: Annotated[str, BeforeValidator(_or(""))] = ""
     inputs: list[InputTensor]
-    outputs: list[OutputRequest] = Field(default_factory=list)
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    outputs: Annotated[list[OutputRequest], BeforeValidator(_or([]))] = Field(default_factory=list)
+    parameters: Parameters = Field(default_factory=dict)
 
 
-def parse(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Tensor]]:
+def parse(body: bytes, header_length: str | None, most: int) -> tuple[InferRequest, list[Tensor]]:
     """The request in ``body``, whose JSON is as long as ``header_length`` says.
 
+    Nothing is made of a text with more than ``most`` elements: each would take some 40 bytes.
+
     Raises:
-        InvalidBodyError: it is none.
+        InvalidBodyError: it is not a request.
+        UnsupportedError: it has a parameter that is not known and would change the answer.
     """
     end = len(body) if header_length is None else _length(header_length, len(body))
+    commas = body.count(b",", 0, end)
+    if commas >= most + _OVERHEAD:
+        raise InvalidBodyError(
+            f"the JSON has {commas} commas; the largest input of the model has {most} elements", HINT
+        )
     try:
         request = InferRequest.model_validate_json(body[:end])
     except ValidationError as error:
@@ -63,6 +80,11 @@ def parse(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Te
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         )
         raise InvalidBodyError(f"the request is wrong: {faults}", HINT) from error
+    check_parameters(
+        request.parameters,
+        *(each.parameters for each in request.inputs),
+        *(each.parameters for each in request.outputs),
+    )
     tensors = []
     for tensor in request.inputs:
         size = tensor.parameters.get("binary_data_size")
@@ -96,9 +118,9 @@ def _from_json(data: list[Any] | None) -> NDArray[np.uint8]:
     try:
         values = np.asarray(data or [])
     except ValueError as error:
-        raise InvalidBodyError(f"data is no array of whole numbers: {error}", HINT) from error
+        raise InvalidBodyError(f"data is not an array of whole numbers: {error}", HINT) from error
     if values.size and values.dtype.kind not in "iu":  # fractions would be cut off, text be read
-        raise InvalidBodyError("data is no array of whole numbers", HINT)
+        raise InvalidBodyError("data is not an array of whole numbers", HINT)
     if values.size and not (values.min() >= 0 and values.max() <= 255):
         raise InvalidBodyError("data has values that are not 0 to 255", HINT)
     return values.ravel().astype(np.uint8)

@@ -16,6 +16,7 @@ from mtcp_serve.errors import (
     RequestError,
     TooManyPhotosError,
     UnknownModelError,
+    UnsupportedError,
     UnsupportedMediaTypeError,
     UploadTimeoutError,
 )
@@ -80,20 +81,18 @@ async def server() -> dict[str, Any]:
     return protocol.SERVER
 
 
-@router.get("/health/live", summary="The process runs", response_class=Response)
-async def live() -> Response:
+@router.get("/health/live", summary="The process runs")
+async def live() -> dict[str, bool]:
     """Answer 200 as long as the event loop does."""
-    return Response()
+    return {"live": True}
 
 
-@router.get(
-    "/health/ready", summary="Requests are taken", response_class=Response, responses=_errors(NotReadyError)
-)
-async def ready(service: Running) -> Response:
-    """Answer 200 while requests are taken, 503 otherwise."""
+@router.get("/health/ready", summary="Requests are taken", responses=_errors(NotReadyError))
+async def ready(service: Running) -> dict[str, bool]:
+    """Answer 200 while requests are welcome, 503 otherwise."""
     if service.unready is not None:
         raise service.unready
-    return Response()
+    return {"ready": True}
 
 
 @router.post("/repository/index", summary="The models", responses=_errors(NotReadyError))
@@ -102,14 +101,24 @@ async def index(models: Leased) -> list[dict[str, Any]]:
     return protocol.index(models)
 
 
-@router.get(
-    "/models/{name}/ready", summary="The model is ready", response_class=Response, responses=_MODEL_ERRORS
-)
+@router.get("/models/stats", summary="What the models have done", responses=_errors(NotReadyError))
+async def all_statistics(models: Leased) -> dict[str, Any]:
+    """Count inferences, batches and their time, as Triton does."""
+    return {"model_stats": [protocol.statistics(batcher) for batcher in models]}
+
+
+@router.get("/models/{name}/stats", summary="What a model has done", responses=_MODEL_ERRORS)
+@router.get("/models/{name}/versions/{version}/stats", include_in_schema=False)
+async def statistics(models: Leased, name: Name, version: str = "") -> dict[str, Any]:
+    """Count inferences, batches and their time, as Triton does."""
+    return {"model_stats": [protocol.statistics(protocol.find(models, name, version))]}
+
+
+@router.get("/models/{name}/ready", summary="The model is ready", responses=_MODEL_ERRORS)
 @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
-async def model_ready(models: Leased, name: Name, version: str = "") -> Response:
+async def model_ready(models: Leased, name: Name, version: str = "") -> dict[str, Any]:
     """Answer 200 if there is such a model."""
-    protocol.find(models, name, version)
-    return Response()
+    return {"name": protocol.find(models, name, version).engine.manifest.name, "ready": True}
 
 
 @router.get("/models/{name}", summary="Inputs and outputs of a model", responses=_MODEL_ERRORS)
@@ -148,6 +157,7 @@ async def config(models: Leased, service: Running, name: Name, version: str = ""
             InvalidParameterError,
             OverloadedError,
             InternalError,
+            UnsupportedError,
             NotReadyError,
             DeadlineError,
         ),
@@ -175,14 +185,15 @@ async def model_infer(
 ) -> Response:
     """Infer; the photos share micro-batches with those of every other request."""
     batcher = protocol.find(models, name, version)
-    settings = service.settings
+    settings, model = service.settings, batcher.engine.manifest
 
     async def work(body: bytes, turn: Turn) -> tuple[bytes, int | None]:
-        message, tensors = await in_thread(partial(parse, body, header_length))
+        most = settings.max_batch_images * 3 * model.input.height * model.input.width
+        message, tensors = await in_thread(partial(parse, body, header_length, most))
         tasks = tasks_of(batcher, [output.name for output in message.outputs])
         images = await in_thread(partial(images_of, batcher, tensors, settings.max_batch_images))
         maps = await infer(batcher, images, tasks, turn.timings(len(images)))
-        return await in_thread(partial(write, message, batcher.engine.manifest, tasks, maps))
+        return await in_thread(partial(write, message, model, tasks, maps))
 
     (content, json_length), _ = await handle(
         request, service, partial(read_body, request, settings.max_batch_bytes), work
@@ -191,3 +202,20 @@ async def model_infer(
     if json_length is not None:
         headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
     return PacedResponse(content, headers, service.sending())
+
+
+@router.post("/repository/models/{name}/load", include_in_schema=False)
+@router.post("/repository/models/{name}/unload", include_in_schema=False)
+async def repository(name: str) -> Response:
+    """Refuse what clients may not do."""
+    raise UnsupportedError(*protocol.REPOSITORY)
+
+
+@router.api_route("/systemsharedmemory/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
+@router.api_route("/cudasharedmemory/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
+@router.api_route("/trace/setting", methods=["GET", "POST"], include_in_schema=False)
+@router.api_route("/models/{name}/trace/setting", methods=["GET", "POST"], include_in_schema=False)
+@router.api_route("/logging", methods=["GET", "POST"], include_in_schema=False)
+async def unsupported(request: Request) -> Response:
+    """Refuse by name what Triton has beside the protocol."""
+    raise UnsupportedError(f"this server has no {request.url.path.removeprefix('/v2/')}")

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.metrics import Metrics
+from mtcp_serve.server.oip import rest
 from mtcp_serve.server.oip.grpc_server import Servicer
 from mtcp_serve.server.service import Service
 from mtcp_serve.server.settings import Settings
@@ -252,12 +256,12 @@ def tensor(**changes: Any) -> dict[str, Any]:
         ({"inputs": [tensor(shape=[0, HEIGHT, WIDTH, 3])]}, "image must be UINT8"),
         ({"inputs": [tensor(data=[1, 2])]}, "image has 2 elements, its shape needs 2304"),
         ({"inputs": [tensor(data=None)]}, "image has 0 elements"),
-        ({"inputs": [tensor(data=["a"])]}, "data is no array of whole numbers"),
-        ({"inputs": [tensor(data=[[1], [1, 2]])]}, "data is no array of whole numbers"),
-        ({"inputs": [tensor(data=[2**70])]}, "data is no array of whole numbers"),
-        ({"inputs": [tensor(data=[0.5, 1])]}, "data is no array of whole numbers"),
-        ({"inputs": [tensor(data=["12"])]}, "data is no array of whole numbers"),
-        ({"inputs": [tensor(data=[True])]}, "data is no array of whole numbers"),
+        ({"inputs": [tensor(data=["a"])]}, "data is not an array of whole numbers"),
+        ({"inputs": [tensor(data=[[1], [1, 2]])]}, "data is not an array of whole numbers"),
+        ({"inputs": [tensor(data=[2**70])]}, "data is not an array of whole numbers"),
+        ({"inputs": [tensor(data=[0.5, 1])]}, "data is not an array of whole numbers"),
+        ({"inputs": [tensor(data=["12"])]}, "data is not an array of whole numbers"),
+        ({"inputs": [tensor(data=[True])]}, "data is not an array of whole numbers"),
         ({"inputs": [tensor(data=[256])]}, "values that are not 0 to 255"),
         ({"inputs": [tensor(data=[-1])]}, "values that are not 0 to 255"),
         ({"inputs": [tensor(parameters={"binary_data_size": 5})]}, "more than the body holds"),
@@ -288,6 +292,155 @@ def test_a_compressed_request(ports: dict[str, str]) -> None:
             client.infer("tiny", [image_input("http")], request_compression_algorithm="gzip")
         result = client.infer("tiny", [image_input("http")], response_compression_algorithm="gzip")
     check_maps(result, {task.name for task in TASKS})
+
+
+def test_statistics(server: tuple[Server, int], client: Any, mode: str) -> None:
+    """Counted by image: what Triton's tools compute rates and times from."""
+
+    def asked(*which: str) -> Any:
+        found = client.get_inference_statistics(*which, **({} if mode == "http" else {"as_json": True}))
+        (stats,) = found["model_stats"]
+        return stats
+
+    before = int(asked("tiny")["inference_count"])
+    client.infer("tiny", [image_input(mode)])
+    for which in ((), ("tiny",), ("tiny", "7")):
+        stats = asked(*which)
+        assert (stats["name"], stats["version"]) == ("tiny", "7")
+        assert int(stats["inference_count"]) == before + len(IMAGES)
+        assert int(stats["execution_count"]) == before + len(IMAGES)  # one at a time
+        assert abs(int(stats["last_inference"]) / 1000 - time.time()) < PATIENCE_S
+        parts = {name: part for name, part in stats["inference_stats"].items() if "count" in part}
+        assert int(parts["success"]["ns"]) == pytest.approx(
+            int(parts["queue"]["ns"]) + int(parts["compute_infer"]["ns"]), rel=1e-6
+        )
+        assert int(parts["compute_infer"]["count"]) == before + len(IMAGES)
+        (by_size,) = stats["batch_stats"]
+        assert int(by_size["batch_size"]) == 1
+        assert int(by_size["compute_infer"]["ns"]) > 0
+    with pytest.raises(InferenceServerException, match="no model 'other'"):
+        asked("other")
+
+
+def test_what_there_is_not_is_refused_by_name(server: tuple[Server, int], client: Any, mode: str) -> None:
+    """Neither a traceback nor an internal error, which would call somebody out."""
+    classes = module(mode).InferRequestedOutput("parsing", class_count=2)
+    shared = module(mode).InferRequestedOutput("parsing")
+    shared.set_shared_memory("region", 100)
+    region = module(mode).InferInput("image", list(IMAGES.shape), "UINT8")
+    region.set_shared_memory("region", IMAGES.nbytes)
+    image = image_input(mode)
+    refused = {
+        "classification: there is no class": lambda: client.infer("tiny", [image], outputs=[classes]),
+        "shared_memory_region: there is no shared": lambda: client.infer("tiny", [image], outputs=[shared]),
+        "there is no shared memory": lambda: client.infer("tiny", [region]),
+        "sequence_id: there is no sequences": lambda: client.infer("tiny", [image], sequence_id=3),
+        "not by its clients": lambda: client.load_model("tiny"),
+        "by whoever runs the server": lambda: client.unload_model("tiny"),
+        "this server has no (systemshared|SystemShared)": lambda: client.get_system_shared_memory_status(),
+        "this server has no (cuda|Cuda)": lambda: client.get_cuda_shared_memory_status(),
+        "this server has no (logging|LogSettings)": lambda: client.get_log_settings(),
+        "this server has no (trace|TraceSetting)": lambda: client.get_trace_settings(),
+        "this server has no (models/tiny/)?(trace|TraceSetting)": lambda: client.get_trace_settings("tiny"),
+    }
+    for message, call in refused.items():
+        with pytest.raises(InferenceServerException, match=message) as caught:
+            call()  # type: ignore[no-untyped-call]
+        assert caught.value.status() == ("501" if mode == "http" else "StatusCode.UNIMPLEMENTED")
+    assert 'mtcp_errors_total{code="internal_error"}' not in server[0].client.get("/metrics").text
+
+
+def test_parameters_that_change_nothing_are_let_pass(client: Any, mode: str) -> None:
+    result = client.infer("tiny", [image_input(mode)], priority=1, timeout=10**9, parameters={"mine": "x"})
+    check_maps(result, {task.name for task in TASKS})
+
+
+def test_null_is_what_was_left_out(local: TestClient) -> None:
+    nothing = {"id": None, "outputs": None, "parameters": None}
+    body = {**nothing, "model_name": "tiny", "inputs": [tensor(parameters=None)]}
+    response = post(local, json.dumps(body).encode())
+    assert response.status_code == 200, response.text
+    assert "id" not in response.json()
+    one = {"inputs": [tensor()], "outputs": [{"name": "parsing", "parameters": None}]}
+    assert [each["name"] for each in post(local, json.dumps(one).encode()).json()["outputs"]] == ["parsing"]
+
+
+def test_health_says_so_in_json(local: TestClient) -> None:
+    """As KServe's client reads it; Triton's looks at the status."""
+    assert local.get("/v2/health/live").json() == {"live": True}
+    assert local.get("/v2/health/ready").json() == {"ready": True}
+    assert local.get("/v2/models/tiny/ready").json() == {"name": "tiny", "ready": True}
+    assert local.get("/v2/models/tiny/versions/7/ready").json() == {"name": "tiny", "ready": True}
+
+
+def test_json_of_more_numbers_than_the_model_takes_is_not_parsed(
+    local: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each number would take many times its text; 16 images are the most that a request may have."""
+    most = 16 * HEIGHT * WIDTH * 3
+    head = b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[16,24,32,3],"data":['
+    full = post(local, head + b"0," * (most - 1) + b"0]}]}")
+    assert full.status_code == 200, full.text
+
+    def parsed(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr(rest.InferRequest, "model_validate_json", parsed)
+    response = post(local, head + b"0," * (most + 5000) + b"0]}]}")
+    assert response.status_code == 400
+    assert f"the largest input of the model has {most} elements" in response.json()["error"]
+
+
+KSERVE = """
+import asyncio, sys
+import numpy as np
+from kserve import InferInput, InferRequest, InferenceRESTClient, InferenceGRPCClient
+from kserve.inference_client import RESTConfig
+from kserve.protocol.infer_type import RequestedOutput
+
+url, grpc = sys.argv[1:]
+images = np.load(sys.stdin.buffer)
+
+def request(binary):
+    tensor = InferInput("image", list(images.shape), "UINT8")
+    tensor.set_data_from_numpy(images, binary_data=binary)
+    return InferRequest("tiny", [tensor])
+
+def check(response):
+    found = {output.name: output.as_numpy() for output in response.outputs}
+    assert set(found) == {"semseg", "depth_metres", "normals", "saliency", "parsing"}, found
+    want = images.astype(np.float64).mean(-1) / 25.5
+    assert np.allclose(found["depth_metres"], want, atol=1e-5)
+    assert response.model_name == "tiny"
+
+async def main():
+    async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
+        assert await client.is_server_live(url) is True
+        assert await client.is_server_ready(url) is True
+        assert await client.is_model_ready(url, "tiny") is True
+        assert await client.is_model_ready(url, "other") is False
+        for binary in (False, True):
+            check(await client.infer(url, request(binary), model_name="tiny"))
+    async with InferenceGRPCClient(grpc) as client:
+        assert await client.is_server_live() and await client.is_server_ready()
+        assert await client.is_model_ready("tiny")
+        check(await client.infer(request(True)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(
+    "MTCP_TEST_KSERVE" not in os.environ,
+    reason="MTCP_TEST_KSERVE names a Python that has kserve, whose protobuf is not Triton's",
+)
+def test_kserves_own_client(server: tuple[Server, int], tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    python, (served, grpc_port) = os.environ["MTCP_TEST_KSERVE"], server
+    command = [python, "-c", KSERVE, served.url, f"127.0.0.1:{grpc_port}"]
+    with (tmp_path / "images.npy").open("rb") as images:
+        done = subprocess.run(command, stdin=images, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
 
 
 def test_errors_of_the_protocol_are_strings(local: TestClient) -> None:
