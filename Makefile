@@ -1,8 +1,9 @@
 # Two commands set everything up on a fresh machine with Python 3.11 or newer.
 PYTHON ?= python3
 
-.PHONY: serve test lint image weights model_repository
+.PHONY: serve test fuzz lint image weights model_repository
 
+MINUTES = 10
 BUNDLE = mtcp_serve/bundles/mtcp-lite
 
 serve: .venv-serve/installed  ## the server with the shipped weights, no torch
@@ -10,6 +11,12 @@ serve: .venv-serve/installed  ## the server with the shipped weights, no torch
 
 test: .venv/installed lint  ## everything the project checks about itself
 	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+fuzz: .venv/installed  ## the image reader on made-up files: make fuzz MINUTES=30; x86-64 Linux only
+	.venv/bin/pip install --quiet -c constraints.txt -e '.[test,fuzz]'
+	mkdir -p .fuzz
+	.venv/bin/python -m tests.mtcp_serve.inference.images.fuzz .fuzz/corpus -artifact_prefix=.fuzz/ \
+		-max_total_time=$$((60 * $(MINUTES))) -timeout=5 -rss_limit_mb=2048 -max_len=65536
 
 lint: .venv/installed
 	.venv/bin/ruff check .

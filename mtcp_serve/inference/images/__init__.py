@@ -5,10 +5,17 @@ would take too long, and cuts out the still image, so that nothing else of the f
 """
 
 from mtcp_serve.inference.images.decoded import ImageInfo, Photo
-from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, PILLOW_MAX_PIXELS, ImageLimits
+from mtcp_serve.inference.images.limits import (
+    BYTES_PER_PIXEL,
+    DEFAULT_LIMITS,
+    OVERSIZE,
+    PILLOW_MAX_PIXELS,
+    ImageLimits,
+)
 from mtcp_serve.inference.images.reader import FORMATS, decode, measure, read
 
 __all__ = [
+    "BYTES_PER_PIXEL",
     "DEFAULT_LIMITS",
     "FORMATS",
     "OVERSIZE",

@@ -26,5 +26,7 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS: Final = ImageLimits()
+BYTES_PER_PIXEL: Final = 20
+"""Memory that reading takes at most, bytes for each pixel (WebP; RGB takes 4), beside thrice the file."""
 OVERSIZE: Final = 4
 """A JPEG that is decoded at reduced size may have so many times ``max_pixels``: 134 million by default."""

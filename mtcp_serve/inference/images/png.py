@@ -10,6 +10,7 @@ from PIL import Image
 
 from mtcp_serve.errors import InvalidImageError
 from mtcp_serve.inference.images.limits import ImageLimits
+from mtcp_serve.inference.images.rgb import by_rows, eight_bits
 from mtcp_serve.inference.images.still import Still, not_supported, opener, too_much
 
 MAX_CHUNKS: Final = 65_536
@@ -83,9 +84,12 @@ class _Keyed:
         self._level = level if bits >= 8 else level * (255 // (2**bits - 1))
 
     def __call__(self) -> Image.Image:
-        image = Image.open(BytesIO(self._data), formats=("PNG",))
-        values = np.asarray(image if image.mode.startswith("I") else image.convert("L"))
-        alpha = np.where(values == self._level, 0, 255).astype(np.uint8)
+        with Image.open(BytesIO(self._data), formats=("PNG",)) as image:
+            return by_rows(image if image.mode.startswith("I") else image.convert("L"), "LA", self._keyed)
+
+    def _keyed(self, part: Image.Image) -> Image.Image:
+        values = np.asarray(part)
+        alpha = np.where(values == self._level, np.uint8(0), np.uint8(255))
         if values.dtype != np.uint8:
-            values = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+            values = eight_bits(values)
         return Image.merge("LA", (Image.fromarray(values), Image.fromarray(alpha)))

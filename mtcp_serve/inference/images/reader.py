@@ -178,16 +178,8 @@ def _check_size(format: str, width: int, height: int, limits: ImageLimits, reduc
 
 
 def _load(still: Still, limits: ImageLimits, enough: int | None) -> Photo:
-    """Decode the pixels."""
-    with still.open() as image:
-        if image.size != (still.width, still.height):
-            raise InvalidImageError(f"the {still.format} image's header is damaged: it has two sizes")
-        mode = image.mode
-        if enough is not None:
-            image.draft(None, (enough, enough))
-            _check_size(still.format, *image.size, limits, False)
-        image.load()
-        rgb = to_rgb(image)
+    """Decode the pixels and turn them upright."""
+    mode, rgb = _pixels(still, limits, enough)
     width, height = still.width, still.height
     focal = focal_lengths(still.exif, width, height)
     turned = orientation(still.exif)
@@ -198,3 +190,16 @@ def _load(still: Still, limits: ImageLimits, enough: int | None) -> Photo:
             focal = focal and focal[::-1]
     info = ImageInfo(width, height, still.format, mode, turned in _UPRIGHT, still.animated, focal)
     return Photo(rgb, info)
+
+
+def _pixels(still: Still, limits: ImageLimits, enough: int | None) -> tuple[str, Image.Image]:
+    """The mode of the file and its pixels as RGB; what the decoder took is given back."""
+    with still.open() as image:
+        if image.size != (still.width, still.height):
+            raise InvalidImageError(f"the {still.format} image's header is damaged: it has two sizes")
+        mode = image.mode
+        if enough is not None:
+            image.draft(None, (enough, enough))
+            _check_size(still.format, *image.size, limits, False)
+        image.load()
+        return mode, to_rgb(image)

@@ -37,6 +37,8 @@ _SIZES: Final = {
     13: 4,
 } | dict.fromkeys((16, 17, 18), 8)
 _NEEDED: Final = set(Tag) - {Tag.ORIENTATION}
+_STRIPS: Final = {Tag.STRIP_OFFSETS, Tag.ROWS, Tag.STRIP_BYTES}
+_TILES: Final = {Tag.TILE_WIDTH, Tag.TILE_HEIGHT, Tag.TILE_OFFSETS, Tag.TILE_BYTES}
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,12 @@ def look(data: bytes, limits: ImageLimits) -> Still:
     width, height = tags[Tag.WIDTH][0], tags[Tag.HEIGHT][0]
     check_kind(tags, layout.order == ">")
     _check_parts(tags, width, height, len(data), limits)
+    kept = _NEEDED - (_STRIPS if Tag.TILE_OFFSETS in tags else _TILES)
     return Still(
         "TIFF",
         width,
         height,
-        opener("TIFF", _rewritten(data, layout, [entries[tag] for tag in sorted(entries) if tag in _NEEDED])),
+        opener("TIFF", _rewritten(data, layout, [entries[tag] for tag in sorted(entries) if tag in kept])),
         _exif(data, layout, tags),
         following != 0,
     )

@@ -104,8 +104,8 @@ def _check_samples(tags: Tags, photometric: int, bits: int, compression: int) ->
     """Colours, what is beyond them, and whether their planes are apart."""
     samples, extra = _only(tags, Tag.SAMPLES, 1), tags.get(Tag.EXTRA, ())
     beyond = samples - _COLORS[photometric]
-    if beyond and not extra and photometric == _RGB:
-        extra = (_ALPHA,) * beyond  # old files leave the tag out
+    if beyond == 1 and not extra and photometric == _RGB:
+        extra = (_ALPHA,)  # old files leave the tag out
     readable = not extra or (extra[0] in _EXTRA.get((photometric, bits), ()) and not any(extra[1:]))
     if beyond != len(extra) or not readable or len(extra) > (3 if (photometric, bits) == (_RGB, 8) else 1):
         raise not_supported(f"a TIFF of {samples} samples a pixel, {extra} of them beyond its colours")

@@ -231,6 +231,7 @@ def test_raw_ycbcr_is_read_whole_and_refused_subsampled() -> None:
         ({258: (64,), 339: (3,)}, "64 bits, sample format 3"),
         ({258: (12,)}, "12 bits"),
         ({277: (2,)}, "2 samples a pixel"),
+        ({277: (2**32 - 1,)}, "4294967295 samples a pixel"),
         ({277: (5,), 338: (1, 2)}, "5 samples a pixel"),
     ],
 )
@@ -277,6 +278,14 @@ FIELDS = {256: (64,), 257: (64,), 258: (8,), 259: (8,), 262: (1,), 277: (1,), 27
 def test_work_is_bounded(data: Callable[[], bytes], message: str) -> None:
     with pytest.raises(ImageTooLargeError, match=message):
         decode(data(), ImageLimits())
+
+
+def test_strips_are_no_tiles() -> None:
+    """A size of tiles beside strips, which libtiff would take for the strips' own."""
+    pixels = noise(64, 64)[..., 0]
+    strips = [zlib.compress(row.tobytes()) for row in pixels]
+    found = decode(tiff(FIELDS | {322: (8192,), 323: (8192,)}, strips))
+    assert np.array_equal(np.asarray(found.image)[..., 0], pixels)
 
 
 def test_missing_or_unneeded_strips() -> None:
