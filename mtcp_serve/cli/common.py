@@ -1,7 +1,9 @@
 """What the commands share: options, settings, engines, and how they fail."""
 
+import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -65,8 +67,8 @@ OLD_THREADS: Final = {"threads": ("--threads", "intra_op_threads")}
 
 
 def fail(message: str, status: ExitStatus) -> NoReturn:
-    """Print ``message`` as an error and end with ``status``."""
-    ERRORS.print(f"[bold red]error:[/] {plain(message)}")
+    """Say ``message`` as an error and end with ``status``."""
+    say(message, logging.ERROR)
     raise typer.Exit(status)
 
 
@@ -92,7 +94,7 @@ def take_old(given: dict[str, Any], old: Mapping[str, tuple[str, str]]) -> None:
                 f"{spelled} is the old name of {flag(name)}; give {flag(name)} only", ExitStatus.NOTHING_DONE
             )
         given[name] = value
-        say_notice(renaming(spelled, flag(name)))
+        say(renaming(spelled, flag(name)), logging.WARNING)
 
 
 def read_settings(**given: Any) -> Settings:
@@ -107,12 +109,28 @@ def read_settings(**given: Any) -> Settings:
             fail(faults, ExitStatus.NOTHING_DONE)
         finally:
             for warning in notices:
-                say_notice(str(warning.message))
+                say(str(warning.message), logging.WARNING)
 
 
-def say_notice(text: str) -> None:
-    """Print what works, and will not for ever."""
-    ERRORS.print(f"[yellow]notice:[/] {plain(text)}")
+_PREFIXES: Final = {logging.ERROR: "[bold red]error:[/] ", logging.WARNING: "[yellow]notice:[/] "}
+
+
+@dataclass
+class _JsonLog:
+    """Whether the log is set up as JSON, and what is said belongs into it."""
+
+    on: bool = False
+
+
+json_log: Final = _JsonLog()
+
+
+def say(text: str, level: int = logging.INFO) -> None:
+    """Print ``text`` for people, or log it where the log is JSON: then every line is."""
+    if json_log.on:
+        logging.getLogger("mtcp_serve").log(level, "%s", text)
+    else:
+        ERRORS.print(f"{_PREFIXES.get(level, '')}{plain(text)}")
 
 
 def load(settings: Settings) -> "list[Engine]":

@@ -1,11 +1,10 @@
 """``mtcp-serve serve``: an option for every setting, made of `mtcp_serve.server.settings.Settings`."""
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+import os
+from typing import Annotated, Any, Final, Literal, TextIO, get_args, get_origin
 
-from mtcp_serve.cli.common import ERRORS, fail, flag, load, old_option, option, read_settings, take_old
+from mtcp_serve.cli.common import fail, flag, json_log, load, old_option, option, read_settings, say, take_old
 from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import SettingsError
 from mtcp_serve.server.renamed import RENAMED
@@ -66,11 +65,13 @@ _OLD: Final = {old: (flag(old), new) for old, new in RENAMED.items()} | {
 """Options of the version before, by parameter: how they are spelled, and their settings."""
 
 
-def _serve(**given: Any) -> None:
+def serve(**given: Any) -> None:
     """Serve bundles over HTTP until interrupted. SIGTERM finishes what was accepted, SIGHUP reloads.
 
     Every option is an environment variable too: MTCP_PORT is --port.
     """
+    stream = _json_from_the_start(given.get("log_format"))
+    take_old(given, _OLD)
     settings = read_settings(**given)
     engines = load(settings)
     from mtcp_serve.inference.registry import describe_engine
@@ -79,8 +80,8 @@ def _serve(**given: Any) -> None:
     from mtcp_serve.server.process import Server
 
     for loaded in engines:
-        ERRORS.print(describe_engine(loaded))
-    configure_logging(settings.log_level, settings.log_format)
+        say(describe_engine(loaded))
+    configure_logging(settings.log_level, settings.log_format, stream)
     try:
         server = Server(create_app(settings, engines), settings)
     except ImportError as error:
@@ -88,6 +89,19 @@ def _serve(**given: Any) -> None:
     except SettingsError as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     server.run()
+
+
+def _json_from_the_start(log_format: str | None) -> TextIO | None:
+    """Set up a JSON log, if it is to be one, before anything is said; the real stderr then."""
+    if (log_format or os.environ.get("MTCP_LOG_FORMAT")) != "json":
+        return None
+    from mtcp_serve.server.logging import configure_logging
+    from mtcp_serve.server.native_output import capture_native_output
+
+    stream = capture_native_output()
+    configure_logging("info", "json", stream)
+    json_log.on = True
+    return stream
 
 
 def _annotation(name: str, *declared: Any) -> Any:
@@ -115,19 +129,11 @@ def _parameters() -> list[inspect.Parameter]:
     ]
 
 
-def _command() -> Callable[..., None]:
-    """`_serve` with the options in its signature, where typer looks for them."""
-
-    @wraps(_serve)
-    def serve(**given: Any) -> None:
-        take_old(given, _OLD)
-        _serve(**given)
-
+def _give_options() -> None:
+    """Give `serve` its options, in the signature, where typer looks for them."""
     parameters = _parameters()
-    serve.__name__ = "serve"
     serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     serve.__annotations__ = {each.name: each.annotation for each in parameters}
-    return serve
 
 
-serve = _command()
+_give_options()

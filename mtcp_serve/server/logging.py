@@ -1,4 +1,4 @@
-"""The server's log: lines for people, or one JSON object a line, with the request's id in each.
+"""The server's log: lines for people, or one JSON object per line, with the request's id in each.
 
 Tracebacks are Python's plain ones: structlog's default shows every local variable, among them API keys, and a
 deep one of a request takes so long to draw that the server stands still.
@@ -6,7 +6,7 @@ deep one of a request takes so long to draw that the server stands still.
 
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 
@@ -14,8 +14,8 @@ FIELDS = ("method", "path", "status", "ms", "code", "key", "stages")
 """What a record may carry beside its message (``extra=``)."""
 
 
-def configure_logging(level: str, format: Literal["text", "json"]) -> None:
-    """Send every log record of this process, uvicorn's too, to stderr."""
+def configure_logging(level: str, format: Literal["text", "json"], stream: TextIO | None = None) -> None:
+    """Send every log record of this process, uvicorn's and warnings too, to ``stream``, by default stderr."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -32,11 +32,12 @@ def configure_logging(level: str, format: Literal["text", "json"]) -> None:
             )
         ]
     )
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
+    logging.captureWarnings(True)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

@@ -1,13 +1,17 @@
-"""Figures for Prometheus, and traces."""
+"""Metrics for Prometheus, traces, and the log."""
 
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,7 +23,7 @@ from mtcp_serve.server.app import create_app
 from mtcp_serve.server.logging import configure_logging
 from mtcp_serve.server.settings import Settings
 from mtcp_serve.server.tracing import Tracing
-from tests.mtcp_serve.process import free_port
+from tests.mtcp_serve.process import PATIENCE_S, free_port
 from tests.mtcp_serve.server.test_bad_input import PNG
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, noise
 
@@ -100,6 +104,7 @@ def text_log() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        logging.captureWarnings(False)
 
 
 def test_text_log_has_the_request_id(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
@@ -145,3 +150,58 @@ def test_the_dashboard_asks_for_figures_that_exist(client: TestClient) -> None:
     asked = {name for query in queries for name in re.findall(r"\b(?:mtcp|process)_\w+", query)}
     assert len(asked) >= 10
     assert asked <= names
+
+
+NOISY = """
+import os, warnings
+from mtcp_serve.cli import main
+from mtcp_serve.inference import pipeline
+
+read = pipeline._read
+
+def noisy(*arguments):
+    os.write(2, b"TIFFReadDirectory: Warning, unknown field.\\n")
+    warnings.warn("a warning")
+    os.write(2, b"x" * 1_000_000)  # more than a pipe holds: nobody waits until it has been read
+    return read(*arguments)
+
+pipeline._read = noisy
+main()
+"""
+"""``mtcp-serve`` with a library that writes to stderr past Python."""
+
+
+def test_with_json_logs_every_line_is_json(bundle: Path) -> None:
+    serve = ["serve", "--port", "0", "--threads", "1", "--bundle", str(bundle)]
+    command = [sys.executable, "-c", NOISY, *serve]
+    environment = {**os.environ, "MTCP_LOG_FORMAT": "json", "MTCP_QUEUE": "9"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"running on (http://[^ ]+)", line):
+                break
+        assert found is not None, lines
+        answer = httpx.post(f"{found[1]}/predict", content=GOOD, headers=PNG, timeout=PATIENCE_S)
+        assert answer.status_code == 200
+        process.terminate()
+        lines += process.stderr.readlines()
+    said = [json.loads(line) for line in lines]
+    events = [each["event"] for each in said]
+    assert "--threads is called --intra-op-threads now; the old name goes with the next version" in events
+    assert "MTCP_QUEUE is called MTCP_QUEUE_SIZE now; the old name goes with the next version" in events
+    assert "tiny 7 on cpu: semseg, depth, normals, saliency, parsing" in events
+    assert "TIFFReadDirectory: Warning, unknown field." in events
+    assert any("a warning" in event for event in events)
+    (request,) = (each for each in said if each["event"] == "request")
+    assert request["status"] == 200
+
+
+def test_a_failure_to_start_is_json_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mtcp_serve", "serve", "--log-format", "json", "--bundle", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert f"there is no bundle in {tmp_path}" in json.loads(line)["event"]
+    assert json.loads(line)["level"] == "error"
