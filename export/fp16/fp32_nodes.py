@@ -16,7 +16,12 @@ FP16_MIN = 2.0**-14
 HEADROOM = 8
 """A value that comes within this factor of `FP16_MAX` on any image stays float32."""
 
-_REPRESENTATION = frozenset({"Einsum", "Less", "Mul", "ReduceMean", "ReduceSum", "Resize", "Sigmoid"})
+_REPRESENTATION = frozenset(
+    {
+        *("Einsum", "GreaterOrEqual", "Less", "MatMul", "Mul", "Or", "Resize", "Sigmoid"),
+        *("ReduceMax", "ReduceMean", "ReduceSum"),
+    }
+)
 
 
 def _normalisation(nodes: Nodes) -> set[int]:
@@ -40,7 +45,7 @@ def _representation(nodes: Nodes) -> set[int]:
         index
         for index, node in enumerate(nodes.nodes)
         if node.op_type in _REPRESENTATION
-        and re.search(r"(^|\.)(backbone|mask_predictor)$", nodes.modules[index])
+        and re.search(r"(^|\.)(backbone|mask_predictor|transformer(\.decoder)?)$", nodes.modules[index])
     }
 
 

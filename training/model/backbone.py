@@ -12,6 +12,8 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from training.model.config import BackboneConfig
 from training.model.encoders import PixelNorm, build_encoder
+from training.model.mask_decoder import MaskDecoder
+from training.model.pixel_decoder import PixelDecoder
 
 
 def aggregate_masks(pixels: Tensor, masks: Tensor, how: str) -> Tensor:
@@ -52,41 +54,68 @@ class Context(nn.Module):
         return functional.interpolate(context, size=size, mode="bilinear", align_corners=False)
 
 
+def published(
+    config: BackboneConfig, feature_channels: list[int]
+) -> tuple[Mask2FormerPixelDecoder, Mask2FormerTransformerModule]:
+    """Pixel decoder and transformer of the package transformers, initialised as it does.
+
+    :class:`Backbone` starts with their weights; published checkpoints have their names.
+    """
+    mask2former = Mask2FormerConfig(
+        backbone_config=SwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"]),
+        feature_size=config.channels,
+        mask_feature_size=config.channels,
+        hidden_dim=config.channels,
+        encoder_layers=config.encoder_layers,
+        encoder_feedforward_dim=config.encoder_feedforward,
+        decoder_layers=config.decoder_layers + 1,
+        dim_feedforward=config.decoder_feedforward,
+        num_attention_heads=config.heads,
+        num_queries=config.queries,
+    )
+    pixel_decoder = Mask2FormerPixelDecoder(mask2former, feature_channels=feature_channels)
+    transformer = Mask2FormerTransformerModule(in_features=config.channels, config=mask2former)
+    initialise = Mask2FormerPreTrainedModel(mask2former)._init_weights
+    for part in (pixel_decoder, transformer):
+        part.apply(initialise)
+    return pixel_decoder, transformer
+
+
 class Backbone(nn.Module):
     """Mask2Former without its class head: RGB -> R, [B, channels, H/4, W/4]."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        mask2former = Mask2FormerConfig(
-            backbone_config=SwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"]),
-            feature_size=config.channels,
-            mask_feature_size=config.channels,
-            hidden_dim=config.channels,
-            encoder_layers=config.encoder_layers,
-            encoder_feedforward_dim=config.encoder_feedforward,
-            decoder_layers=config.decoder_layers + 1,
-            dim_feedforward=config.decoder_feedforward,
-            num_attention_heads=config.heads,
-            num_queries=config.queries,
-        )
         self.normalise = PixelNorm(config.pixel_mean, config.pixel_std)
         self.encoder = build_encoder(config)
-        self.pixel_decoder = Mask2FormerPixelDecoder(mask2former, feature_channels=self.encoder.channels)
-        self.transformer = Mask2FormerTransformerModule(in_features=config.channels, config=mask2former)
+        self.pixel_decoder = PixelDecoder(
+            self.encoder.channels,
+            config.channels,
+            layers=config.encoder_layers,
+            heads=config.heads,
+            hidden=config.encoder_feedforward,
+        )
+        self.transformer = MaskDecoder(
+            config.channels,
+            config.queries,
+            layers=config.decoder_layers,
+            heads=config.heads,
+            hidden=config.decoder_feedforward,
+        )
+        for ours, theirs in zip(
+            (self.pixel_decoder, self.transformer), published(config, self.encoder.channels), strict=True
+        ):
+            ours.load_state_dict(theirs.state_dict(), assign=True)
         self.aggregation = config.mask_aggregation
         deepest = self.encoder.channels[-1]
         self.context = Context(deepest, config.context_channels) if config.context_channels else None
         self.channels = config.channels + config.context_channels
-        initialise = Mask2FormerPreTrainedModel(mask2former)._init_weights
-        self.pixel_decoder.apply(initialise)
-        self.transformer.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB [B, 3, H, W] in 0..255 -> R [B, channels, H/4, W/4]."""
         features = self.encoder(self.normalise(images))
-        decoded = self.pixel_decoder(features, output_hidden_states=False, return_dict=True)
-        masks = self.transformer(decoded.multi_scale_features, decoded.mask_features).masks_queries_logits[-1]
-        shared = aggregate_masks(decoded.mask_features, masks, self.aggregation)
+        pyramid = self.pixel_decoder(features)
+        shared = aggregate_masks(pyramid.pixels, self.transformer(pyramid), self.aggregation)
         if self.context is None:
             return shared
         height, width = shared.shape[-2:]

@@ -1,0 +1,125 @@
+"""Mask2Former's pixel decoder: multi-scale deformable attention, then one level of a feature pyramid.
+
+The same mathematics and the same names of parameters as in transformers, for images without padding: what
+follows from the sizes alone is constant, and nothing is made on the host in the forward pass.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.model.positions import Centres, LevelIndex, PixelSteps, SineEmbedding, Size, areas, flat
+
+LEVELS = 3
+"""At strides 32, 16 and 8; also how many the masked attention goes through in turn."""
+POINTS = 4
+"""Samples of a position in each level by each head."""
+
+
+class Pyramid(NamedTuple):
+    """What the decoder gives.
+
+    ``tokens`` [B, L, C] are the positions of the levels in ``sizes``, coarsest first, and ``pixels`` the
+    pixel embeddings P [B, C, H/4, W/4].
+    """
+
+    tokens: Tensor
+    sizes: list[Size]
+    pixels: Tensor
+
+
+class DeformableAttention(nn.Module):
+    """Each position samples a few learned places of all levels (Zhu et al. 2021)."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.sampling_offsets = nn.Linear(channels, heads * LEVELS * POINTS * 2)
+        self.attention_weights = nn.Linear(channels, heads * LEVELS * POINTS)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self.centres = Centres()
+        self.steps = PixelSteps()
+
+    def forward(self, tokens: Tensor, positions: Tensor, sizes: list[Size]) -> Tensor:
+        """Tokens [B, L, C] and their embeddings [L, C] -> [B, L, C]."""
+        batch, length, channels = tokens.shape
+        queries = tokens + positions
+        offsets = self.sampling_offsets(queries).view(batch, length, self.heads, LEVELS, POINTS, 2)
+        centres = self.centres(*flat(sizes), like=positions).view(1, length, 1, 1, 1, 2)
+        grids = torch.addcmul(centres, offsets, self.steps(*flat(sizes), like=positions))
+        grids = grids.permute(3, 0, 2, 1, 4, 5).reshape(LEVELS, batch * self.heads, length, POINTS, 2)
+        values = self.value_proj(tokens).view(batch, length, self.heads, -1).permute(0, 2, 3, 1)
+        values = values.reshape(batch * self.heads, -1, length)
+        samples = [
+            functional.grid_sample(value.view(*value.shape[:2], *size), grid, align_corners=False)
+            for value, size, grid in zip(
+                torch.split(values, areas(sizes), 2), sizes, grids.unbind(0), strict=True
+            )
+        ]
+        weights = self.attention_weights(queries).view(batch, length, self.heads, -1).softmax(-1)
+        sampled = torch.cat(samples, -1).view(batch, self.heads, -1, length, LEVELS * POINTS)
+        summed = (sampled * weights.transpose(1, 2).unsqueeze(2)).sum(-1)
+        attended: Tensor = self.output_proj(summed.permute(0, 3, 1, 2).reshape(batch, length, channels))
+        return attended
+
+
+class Layer(nn.Module):
+    """Deformable attention and a perceptron, each added and normalised."""
+
+    def __init__(self, channels: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.self_attn = DeformableAttention(channels, heads)
+        self.self_attn_layer_norm = nn.LayerNorm(channels)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        self.final_layer_norm = nn.LayerNorm(channels)
+
+    def forward(self, tokens: Tensor, positions: Tensor, sizes: list[Size]) -> Tensor:
+        """Tokens [B, L, C] and their embeddings [L, C] -> [B, L, C]."""
+        tokens = self.self_attn_layer_norm(tokens + self.self_attn(tokens, positions, sizes))
+        hidden = self.fc1(tokens).relu()
+        normalised: Tensor = self.final_layer_norm(tokens + self.fc2(hidden))
+        return normalised
+
+
+class PixelDecoder(nn.Module):
+    """Four feature maps at strides 4 to 32 -> tokens of the three coarse ones and pixel embeddings."""
+
+    def __init__(self, in_channels: list[int], channels: int, layers: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.level_embed = nn.Parameter(torch.empty(LEVELS, channels))
+        self.input_projections = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(count, channels, 1), nn.GroupNorm(32, channels))
+            for count in in_channels[: -LEVELS - 1 : -1]
+        )
+        self.encoder = nn.ModuleDict(
+            {"layers": nn.ModuleList(Layer(channels, heads, hidden) for _ in range(layers))}
+        )
+        self.adapter_1 = nn.Sequential(
+            nn.Conv2d(in_channels[0], channels, 1, bias=False), nn.GroupNorm(32, channels)
+        )
+        self.layer_1 = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU()
+        )
+        self.mask_projection = nn.Conv2d(channels, channels, 1)
+        self.embedding = SineEmbedding(channels)
+        self.level = LevelIndex()
+
+    def forward(self, features: list[Tensor]) -> Pyramid:
+        """Feature maps, finest first."""
+        maps = [
+            project(feature) for project, feature in zip(self.input_projections, features[:0:-1], strict=True)
+        ]
+        sizes = [(x.shape[2], x.shape[3]) for x in maps]
+        tokens = torch.cat([x.flatten(2) for x in maps], 2).transpose(1, 2)
+        embedding = self.embedding(*flat(sizes), like=self.level_embed)
+        positions = embedding + self.level_embed.index_select(0, self.level(*flat(sizes), like=embedding))
+        for layer in self.encoder["layers"].children():
+            tokens = layer(tokens, positions, sizes)
+        finest = tokens[:, -areas(sizes)[-1] :].transpose(1, 2).view(tokens.shape[0], -1, *sizes[-1])
+        lateral = self.adapter_1(features[0])
+        above = functional.interpolate(finest, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
+        return Pyramid(tokens, sizes, self.mask_projection(self.layer_1(lateral + above)))

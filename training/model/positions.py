@@ -1,0 +1,86 @@
+"""Where a position of a pyramid lies: sine embeddings and sampling grids, constants of its sizes.
+
+A pyramid's positions stand one after another, level by level, row by row: L of them in all.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from training.model.sized import Sized
+
+Size = tuple[int, int]
+
+
+def areas(sizes: list[Size]) -> list[int]:
+    """Positions of each level."""
+    return [height * width for height, width in sizes]
+
+
+def flat(sizes: list[Size]) -> list[int]:
+    """Sizes as the arguments of a :class:`Sized`."""
+    return [side for size in sizes for side in size]
+
+
+def _sizes(sides: tuple[int, ...]) -> list[Size]:
+    return [pair for index, pair in enumerate(pairwise(sides)) if index % 2 == 0]
+
+
+class SineEmbedding(Sized):
+    """By the heights and widths of all levels: Mask2Former's position embedding, [L, channels]."""
+
+    def __init__(self, channels: int, temperature: float = 10000) -> None:
+        super().__init__()
+        self.features = channels // 2
+        self.temperature = temperature
+
+    def _along(self, side: int, device: torch.device) -> Tensor:
+        """[side, channels / 2]: sines and cosines in turn of the place in 0..2 pi."""
+        places = torch.arange(1, side + 1, device=device, dtype=torch.float64) / (side + 1e-6) * 2 * math.pi
+        index = torch.arange(self.features, device=device, dtype=torch.float64)
+        angles = places[:, None] / self.temperature ** (2 * (index / 2).floor() / self.features)
+        return torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], -1).flatten(1)
+
+    def make(self, *size: int, device: torch.device) -> Tensor:
+        """See the class."""
+        levels = []
+        for height, width in _sizes(size):
+            down = self._along(height, device)[:, None].expand(-1, width, -1)
+            right = self._along(width, device)[None].expand(height, -1, -1)
+            levels.append(torch.cat([down, right], -1).flatten(0, 1))
+        return torch.cat(levels)
+
+
+class LevelIndex(Sized):
+    """By the heights and widths of all levels: the level of each position, [L]."""
+
+    def make(self, *size: int, device: torch.device) -> Tensor:
+        """See the class."""
+        levels = [torch.full((area,), index, device=device) for index, area in enumerate(areas(_sizes(size)))]
+        return torch.cat(levels)
+
+
+class Centres(Sized):
+    """By the heights and widths of all levels: the centre of each position, x before y in -1..1, [L, 2]."""
+
+    def make(self, *size: int, device: torch.device) -> Tensor:
+        """See the class."""
+        levels = []
+        for height, width in _sizes(size):
+            y, x = (
+                (2 * torch.arange(side, device=device, dtype=torch.float64) + 1) / side - 1
+                for side in (height, width)
+            )
+            levels.append(torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1))
+        return torch.cat(levels)
+
+
+class PixelSteps(Sized):
+    """By the heights and widths of all levels: a pixel's size where an image's side is 2, [levels, 1, 2]."""
+
+    def make(self, *size: int, device: torch.device) -> Tensor:
+        """See the class."""
+        sides = torch.cat([torch.full((1,), side, device=device, dtype=torch.float64) for side in size])
+        return (2 / sides).view(-1, 1, 2).flip(-1)
