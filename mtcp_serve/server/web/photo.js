@@ -1,5 +1,7 @@
 // A photo as the person gave it, which is what is sent, and a picture of it for the screen.
 
+import { turned, webpOrientation } from "./upright.js";
+
 const SCREEN_SIDE = 2048; // longest side drawn; some phones refuse larger canvases
 
 export class Photo {
@@ -18,7 +20,9 @@ export class Photo {
   static async of(blob, name) {
     let bitmap;
     try {
-      bitmap = await createImageBitmap(blob);
+      const webp = await webpOrientation(blob);
+      bitmap = await createImageBitmap(webp?.plain ?? blob, { imageOrientation: "from-image" });
+      if (webp) bitmap = await createImageBitmap(turned(bitmap, webp.orientation));
     } catch {
       return new Photo(blob, name, null, null);
     }

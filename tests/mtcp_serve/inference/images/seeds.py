@@ -51,8 +51,9 @@ def seeds() -> Iterator[bytes]:
             strips = [zlib.compress(rng.bytes(36)) for _ in range(2)]
             yield tiff(fields, strips, order, big)
             yield tiff(fields | {284: (2,)}, [zlib.compress(rng.bytes(12))] * 6, order, big)
-            tiles = {322: (16,), 323: (16,), 324: (8,), 325: (len(strips[0]),)}
-            yield tiff(fields | tiles, strips, order, big)
+            tile = zlib.compress(rng.bytes(768))
+            tiles = {322: (16,), 323: (16,), 324: (16 if big else 8,), 325: (len(tile),)}
+            yield tiff(fields | tiles, [tile], order, big)
             levels = pack(rng.integers(0, 4, (4, 6)), 2).tobytes()
             yield tiff(fields | {258: (2,), 259: (1,), 262: (1,), 277: (1,), 278: (4,)}, [levels], order, big)
     yield encode(small.convert("RGBA"), "WEBP")
