@@ -1,5 +1,6 @@
 """Images to compare a graph with PyTorch on."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -7,9 +8,10 @@ from typing import Annotated
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from export.errors import ExportError
+from mtcp_serve.errors import RequestError
+from mtcp_serve.inference.sources import name_of, to_photo
 from training.data import SourceConfig, build_source
 
 RgbImage = NDArray[np.uint8]
@@ -29,7 +31,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 def load_images(folder: Path | None, height: int, width: int, ids: Path | None = None) -> dict[str, RgbImage]:
-    """Up to `MOST` images by file name, RGB uint8 [height,width,3], stretched.
+    """Up to `MOST` images by file name, RGB uint8 [height,width,3], read and stretched as the server does.
 
     ``ids`` is a file with one id (file name without suffix) a line, e.g. the validation split of the folder;
     only those images are taken. Without a folder: the astronaut, the cup of coffee and the cat that
@@ -38,19 +40,24 @@ def load_images(folder: Path | None, height: int, width: int, ids: Path | None =
     Raises:
         ExportError: the folder has no image, or an image or ``ids`` cannot be read.
     """
+    images: Mapping[str, Path | RgbImage]
     if folder is not None:
         images = _folder_images(folder, ids)
     elif find_spec("skimage"):
         images = _standard_images()
     else:
         return _scenes(height, width)
-    return {
-        name: np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
-        for name, image in images.items()
-    }
+    return {name: _read(image, height, width) for name, image in images.items()}
 
 
-def _folder_images(folder: Path, ids: Path | None) -> dict[str, Image.Image]:
+def _read(image: Path | RgbImage, height: int, width: int) -> RgbImage:
+    try:
+        return to_photo(image, enough=2 * max(height, width)).resized(height, width)
+    except (OSError, RequestError) as error:
+        raise ExportError(f"{name_of(image)} cannot be read: {error}") from error
+
+
+def _folder_images(folder: Path, ids: Path | None) -> dict[str, Path]:
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if ids is not None:
         try:
@@ -62,21 +69,14 @@ def _folder_images(folder: Path, ids: Path | None) -> dict[str, Image.Image]:
         listed = f" that {ids} lists" if ids is not None else ""
         raise ExportError(f"no image ({', '.join(sorted(SUFFIXES))}) in {folder}{listed}")
     count = min(len(paths), MOST)
-    images = {}
-    for index in range(count):
-        path = paths[index * len(paths) // count]
-        try:
-            with Image.open(path) as image:
-                images[path.name] = ImageOps.exif_transpose(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ExportError(f"{path} cannot be read: {error}") from error
-    return images
+    chosen = [paths[index * len(paths) // count] for index in range(count)]
+    return {path.name: path for path in chosen}
 
 
-def _standard_images() -> dict[str, Image.Image]:
+def _standard_images() -> dict[str, RgbImage]:
     from skimage import data
 
-    return {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea")}
+    return {name: getattr(data, name)() for name in ("astronaut", "coffee", "chelsea")}
 
 
 def _scenes(height: int, width: int) -> dict[str, RgbImage]:

@@ -21,6 +21,13 @@ def complete_task(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in _tasks(ctx) if name.startswith(incomplete)]
 
 
+def complete_format(incomplete: str) -> list[str]:
+    """Response formats that begin with ``incomplete``."""
+    from mtcp_serve.outputs.formats import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
 def _tasks(ctx: typer.Context) -> list[str]:
     """The tasks of ``--bundle``, or of the settings' bundles; none where they cannot be read."""
     from mtcp_serve.server.settings import Settings

@@ -19,14 +19,16 @@ from mtcp_serve.cli.common import (
     read_settings,
     take_old,
 )
-from mtcp_serve.cli.completion import complete_task, complete_tasks
+from mtcp_serve.cli.completion import complete_format, complete_task, complete_tasks
 from mtcp_serve.cli.exit_status import ExitStatus
-from mtcp_serve.errors import BundleError, UnknownTaskError
+from mtcp_serve.errors import BundleError, InvalidParameterError, UnknownTaskError
 
 if TYPE_CHECKING:
+    from mtcp_serve.bundle.manifest import TaskSpec
     from mtcp_serve.inference.registry import Models
     from mtcp_serve.offline.inputs import Inputs
     from mtcp_serve.offline.video import Film
+    from mtcp_serve.outputs.formats import Options, Writer
 
 _OPACITY = 0.5
 _LAYER = re.compile(r"([^:]+)(?::(0?\.\d+|1|1\.0+))?")
@@ -54,6 +56,23 @@ def predict(
     ] = "input",
     arrays: Annotated[bool, typer.Option("--arrays/--no-arrays", help="Write maps.npz.")] = True,
     overview: Annotated[bool, typer.Option("--overview/--no-overview", help="Write overview.png.")] = True,
+    format: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Write this response format of the server instead of those files; may be given again.",
+            autocompletion=complete_format,
+        ),
+    ] = None,
+    format_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format-option",
+            metavar="KEY=VALUE",
+            help="A parameter of a format, such as step=4 or background=#ffffff; may be given again.",
+        ),
+    ] = None,
     video: Annotated[
         list[str] | None,
         typer.Option(
@@ -99,7 +118,8 @@ def predict(
 ) -> None:
     """Write the maps of photos and videos.
 
-    Of a photo: TASK.png, maps.npz, overview.png, metadata.json. Of a video: the same a frame, or films.
+    Of a photo: TASK.png, maps.npz, overview.png, metadata.json; with --format its files and metadata.json. Of
+    a video: the same a frame, or films.
 
     What is complete is not made again: after an interruption the same command goes on.
 
@@ -132,11 +152,46 @@ def predict(
     try:
         models = Models(Batcher(engine) for engine in engines)
         film = _film(models, video or [], overlay or [], every)
-        wanted = Wanted(models.select(names), size, arrays, overview, film, overwrite, camera)
-    except (BundleError, UnknownTaskError) as error:
+        choices = models.select(names)
+        formats, options = _formats(format or [], format_option or [], [choice.task for choice in choices])
+        wanted = Wanted(
+            choices, size, arrays, overview, film, overwrite, camera, formats=formats, options=options
+        )
+    except (BundleError, UnknownTaskError, InvalidParameterError) as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     _say_what_is_left_out(found)
     raise typer.Exit(Work(found.items, wanted, settings.image_limits).run())
+
+
+def _formats(
+    names: list[str], given: list[str], tasks: "list[TaskSpec]"
+) -> "tuple[tuple[type[Writer], ...], Options]":
+    """The formats called ``names``, which ``tasks`` suffice for, and their options."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from mtcp_serve.outputs.formats import FORMATS, Options
+
+    for name in names:
+        if name not in FORMATS:
+            raise InvalidParameterError(f"--format {name} is none of {', '.join(FORMATS)}")
+    formats = tuple(FORMATS[name] for name in dict.fromkeys(names))
+    files = [form.file_name.format(task=form.used(tasks)[0].name) for form in formats]
+    if len(set(files)) != len(files):
+        raise InvalidParameterError(f"the formats would overwrite each other: {', '.join(files)}")
+    known = sorted(set().union(*(form.options for form in formats)))
+    options = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or key not in known:
+            raise InvalidParameterError(
+                f"--format-option {text}: write KEY=VALUE; the formats have {', '.join(known) or 'none'}"
+            )
+        options[key] = value
+    try:
+        return formats, TypeAdapter(Options).validate_python(options)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InvalidParameterError(f"--format-option: {faults}") from error
 
 
 def _check_video(found: "Inputs") -> None:

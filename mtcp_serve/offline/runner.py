@@ -75,8 +75,17 @@ async def _predict_photo(item: Item, wanted: Wanted, limits: ImageLimits, pool: 
     made_from = wanted.made_from({"file": item.path.name, "sha256": sha256(data).hexdigest()})
     if not wanted.overwrite and finished(item.folder, made_from):
         return Done(skipped=True)
-    prediction = await predict(data, wanted.choices, wanted.size, limits, Timings(), camera=wanted.camera)
-    photo = await in_thread(partial(decode, data, limits, enough=CELL)) if wanted.overview else None
+    prediction = await predict(
+        data,
+        wanted.choices,
+        wanted.size,
+        limits,
+        Timings(),
+        camera=wanted.camera,
+        keep_photo=wanted.keep_photo,
+    )
+    sheet = wanted.overview and not wanted.formats
+    photo = await in_thread(partial(decode, data, limits, enough=CELL)) if sheet else None
     await in_thread(partial(write_result, item.folder, prediction, photo, wanted, made_from, pool))
     return Done()
 

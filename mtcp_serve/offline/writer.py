@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import Photo
 from mtcp_serve.inference.pipeline import DenseMaps, Size
 from mtcp_serve.inference.registry import Choice
+from mtcp_serve.kinds import MapOut
 from mtcp_serve.offline.results import METADATA_FILE, fingerprints, metadata, publish
 from mtcp_serve.offline.video import Film
-from mtcp_serve.outputs.formats.base import encode_maps
+from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 from mtcp_serve.outputs.formats.npz import NpzWriter
-from mtcp_serve.outputs.metadata import describe
+from mtcp_serve.outputs.metadata import describe, describe_map
 from mtcp_serve.outputs.visualize import overview
-from mtcp_serve.utils.atomic import staged
+from mtcp_serve.utils.atomic import Staging, staged
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,23 @@ class Wanted:
     """Make again what is there already."""
     camera: CameraRequest = field(default_factory=CameraRequest)
     """What the command line says of the camera."""
+    formats: tuple[type[Writer], ...] = ()
+    """Response formats to write a file of each, instead of PNGs, arrays and overview."""
+    options: Options = field(default_factory=Options)
+    """What is said of the formats."""
+
+    @property
+    def keep_photo(self) -> bool:
+        """Whether a format needs the photo itself."""
+        return any(form.needs_photo for form in self.formats)
 
     def made_from(self, source: dict[str, Any]) -> dict[str, Any]:
         """What decides the maps of ``source``, for `mtcp_serve.offline.results.metadata`."""
         options: dict[str, Any] = {"size": self.size, "arrays": self.arrays, "overview": self.overview}
         if self.camera != CameraRequest():
             options["camera"] = asdict(self.camera)
+        if self.formats:
+            options["formats"] = {form.name: asdict(self.options) for form in self.formats}
         return {
             "source": source,
             "models": fingerprints(choice.manifest for choice in self.choices),
@@ -67,25 +79,48 @@ def write_result(
 ) -> None:
     """Write the files of one photo or frame into ``folder``: all of them, or none.
 
-    ``photo`` is for the overview, at any size; there is none without it.
+    ``photo`` is for the overview, at any size.
 
     Raises:
         NoRoomError: the disk is full.
         OSError: a file cannot be written.
     """
     with staged(folder) as staging:
-        maps = {}
-        for name, encoded in encode_maps(prediction, pool).items():
-            staging.write(f"{name}.png", encoded.png)
-            maps[name] = encoded.metadata
-        if wanted.arrays:
-            npz = NpzWriter(pool)
-            staging.write("maps.npz", npz.finish(npz.add(prediction)))
-        if photo is not None:
-            sheet = BytesIO()
-            overview(photo, prediction).save(sheet, "PNG")
-            staging.write("overview.png", sheet.getvalue())
+        if wanted.formats:
+            maps = _write_formats(staging, prediction, wanted, pool)
+        else:
+            maps = _write_files(staging, prediction, photo, wanted, pool)
         names = sorted(path.name for path in staging.folder.iterdir())
         answer = describe(prediction, maps).model_dump(mode="json", exclude_none=True)
         staging.write(METADATA_FILE, metadata(made_from, names, answer))
         publish(staging, folder)
+
+
+def _write_files(
+    staging: Staging, prediction: DenseMaps, photo: Photo | None, wanted: Wanted, pool: Executor
+) -> dict[str, MapOut]:
+    maps = {}
+    for name, encoded in encode_maps(prediction, pool).items():
+        staging.write(f"{name}.png", encoded.png)
+        maps[name] = encoded.metadata
+    if wanted.arrays:
+        npz = NpzWriter(pool)
+        staging.write(NpzWriter.file_name, npz.finish(npz.add(prediction)))
+    if wanted.overview and photo is not None:
+        sheet = BytesIO()
+        overview(photo, prediction).save(sheet, "PNG")
+        staging.write("overview.png", sheet.getvalue())
+    return maps
+
+
+def _write_formats(
+    staging: Staging, prediction: DenseMaps, wanted: Wanted, pool: Executor
+) -> dict[str, MapOut]:
+    """A file of each format; what is known of the maps, which a format may not say."""
+    for form in wanted.formats:
+        used = form.used([dense.task for dense in prediction.maps])
+        shown = tuple(dense for dense in prediction.maps if dense.task in used)
+        writer = form(pool, wanted.options)
+        content = writer.finish(writer.add(replace(prediction, maps=shown)))
+        staging.write(form.file_name.format(task=used[0].name), content)
+    return {dense.task.name: describe_map(dense, dense.values()) for dense in prediction.maps}

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,8 @@ async def _write_frames(
         frame_made_from = wanted.made_from(source)
         if wanted.overwrite or not finished(folder / name, frame_made_from):
             pixels, prediction = await _predict(reader, frame, wanted.choices, wanted.size, wanted.camera)
-            photo = Photo(Image.fromarray(pixels), prediction.image) if wanted.overview else None
+            photo = Photo(Image.fromarray(pixels), prediction.image)
+            prediction = replace(prediction, photo=photo)
             await in_thread(
                 partial(write_result, folder / name, prediction, photo, wanted, frame_made_from, pool)
             )

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from io import BytesIO
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
@@ -17,6 +17,9 @@ from mtcp_serve.outputs.png import COMPRESS_LEVEL, to_png
 from mtcp_serve.outputs.points import geometry_tasks
 from mtcp_serve.outputs.schemas import ImageOut, PredictOut
 
+Step = Annotated[int, Field(ge=1)]
+Background = Annotated[str, Field(pattern="^(transparent|#[0-9a-fA-F]{6})$")]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -24,11 +27,11 @@ class Options:
 
     visualize: bool = False
     """Each map comes with an RGB picture for people."""
-    step: int | None = None
+    step: Step | None = None
     """A point for every so many pixels, across and down."""
     edges: bool = False
     """Keep the points at jumps of the depth."""
-    background: str = "transparent"
+    background: Background = "transparent"
     """``transparent``, or the colour ``#rrggbb`` to lay the cut-out over."""
 
 
@@ -43,6 +46,8 @@ class Writer(ABC):
     """Value of ``format``."""
     media_type: ClassVar[str]
     """What the format is called in ``Accept``."""
+    file_name: ClassVar[str]
+    """What to call a file of it; ``{task}`` is the name of its first task."""
     description: ClassVar[str]
     """For the reference: what is in the body."""
     single: ClassVar[bool] = False

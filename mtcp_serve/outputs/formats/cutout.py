@@ -19,6 +19,7 @@ class CutoutWriter(Writer):
 
     name = "cutout"
     media_type = "image/png"
+    file_name = "cutout.png"
     description = (
         "the photo without its background, by the saliency: RGBA PNG, or RGB over the colour `background`"
     )

@@ -30,6 +30,7 @@ class GlbWriter(Writer):
 
     name = "glb"
     media_type = "model/gltf-binary"
+    file_name = "scene.glb"
     description = "the depth as a surface with the photo on it, torn where depth jumps (glTF 2.0 binary)"
     one_image = True
     needs_photo = True

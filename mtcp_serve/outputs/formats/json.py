@@ -14,6 +14,7 @@ class JsonWriter(Writer):
 
     name = "json"
     media_type = "application/json"
+    file_name = "maps.json"
     description = "the metadata, with each map as a base64 PNG"
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:

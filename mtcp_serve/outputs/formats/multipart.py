@@ -15,6 +15,7 @@ class MultipartWriter(Writer):
 
     name = "multipart"
     media_type = "multipart/mixed"
+    file_name = "maps.multipart"
     description = "first the metadata as JSON, then a part `TASK.png` for each map"
 
     def __init__(self, pool: Executor, wanted: Options | None = None) -> None:

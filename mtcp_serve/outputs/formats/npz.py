@@ -22,6 +22,7 @@ class NpzWriter(Writer):
 
     name = "npz"
     media_type = "application/x-npz"
+    file_name = "maps.npz"
     description = (
         "a member a map named after its task (uint8 labels, float32 otherwise), stored, not deflated, and "
         "member `metadata`, the JSON without PNGs as a string"

@@ -24,6 +24,7 @@ class PlyWriter(Writer):
 
     name = "ply"
     media_type = "application/x-ply"
+    file_name = "points.ply"
     description = (
         "the depth as a point cloud with normals and colours (binary PLY); `step` thins it out, `edges` "
         "keeps the points at jumps of the depth"

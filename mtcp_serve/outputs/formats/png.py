@@ -12,6 +12,7 @@ class PngWriter(Writer):
 
     name = "png"
     media_type = "image/png"
+    file_name = "{task}.png"
     description = "the one map that `tasks` names, or with `visualize` its picture"
     single = True
 

@@ -15,6 +15,7 @@ class ZipWriter(Writer):
 
     name = "zip"
     media_type = "application/zip"
+    file_name = "maps.zip"
     description = "`TASK.png` for each map and `metadata.json`"
 
     def __init__(self, pool: Executor, wanted: Options | None = None) -> None:

@@ -27,6 +27,7 @@ from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options, Writer
+from mtcp_serve.outputs.formats.base import Background, Step
 from mtcp_serve.outputs.schemas import ErrorOut
 from mtcp_serve.server.error_handlers import faults_of
 from mtcp_serve.server.request_body import FIELD
@@ -222,9 +223,8 @@ class _Query(BaseModel):
 class PredictQuery(_Query):
     """Query parameters of ``POST /predict``."""
 
-    step: int | None = Field(
+    step: Step | None = Field(
         default=None,
-        ge=1,
         description="Of format ply: a point for every so many pixels, across and down; by default as many "
         "points as stay below a million.",
         examples=[2],
@@ -234,9 +234,8 @@ class PredictQuery(_Query):
         description="Of format ply: keep the points at jumps of the depth, which hang between two surfaces.",
         examples=[True],
     )
-    background: str = Field(
+    background: Background = Field(
         default="transparent",
-        pattern="^(transparent|#[0-9a-fA-F]{6})$",
         description="Of format cutout: transparent, or the colour (#rrggbb) to lay the subject over.",
         examples=["#ffffff"],
     )
