@@ -145,8 +145,9 @@ def test_several_accept_headers_are_one_list(client: TestClient) -> None:
 
 
 def test_server_timing_in_every_format(client: TestClient) -> None:
-    for format in FORMATS:
-        header = post(client, format=format, tasks="depth").headers["server-timing"]
+    for name, form in FORMATS.items():
+        tasks = "depth" if form.single else "depth,saliency"
+        header = post(client, format=name, tasks=tasks).headers["server-timing"]
         assert [part.split(";dur=")[0] for part in header.split(", ")] == [
             "queue",
             "decode",
