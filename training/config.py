@@ -76,6 +76,9 @@ class LossConfig(_Strict):
     """Weight of the cosine term, which the paper names without a number."""
     scale: dict[str, Factor] = Field(default_factory=dict)
     """Constant factor by task, before balancing. Paper: 1 each."""
+    lambda_geometry: float = Field(0.0, ge=0)
+    """Weight of the disagreement between the depth map's surface and the normals (`training.geometry`).
+    Paper: none."""
     metric_error: MetricError = "l1"
     """Error of depth in metres, ``l1`` or ``l2``. Paper: l1."""
     class_weights: dict[str, ClassWeightSetting] = Field(default_factory=dict)
@@ -182,6 +185,12 @@ class RunConfig(_Strict):
                     f"loss.class_weights.{name} has {len(weights)} weights, the network's task has "
                     f"{classes.get(name, 'no')} classes"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _geometry_of_two(self) -> "RunConfig":
+        if self.loss.lambda_geometry and not {"depth", "normals"} <= self.model.tasks.keys():
+            raise ValueError("loss.lambda_geometry: it needs a network with the tasks depth and normals")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The terms of the objective (Eq. 7): final losses, intermediate losses and the coherence term."""
+"""The terms of the objective (Eq. 7): final losses, intermediate losses and the unweighted terms."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,6 +9,7 @@ from torch.nn import functional
 from training.balancing import TaskLosses
 from training.config import LossConfig
 from training.data import Batch
+from training.geometry import geometry_loss
 from training.losses import labelled_pixels, task_losses
 from training.model import Predictions
 from training.tasks import Task
@@ -74,6 +75,10 @@ class Objective:
         coherence_loss = losses[0].new_zeros(())
         if predictions.cosine is not None:
             coherence_loss = self.config.lambda_cos * predictions.cosine.float()
+        if self.config.lambda_geometry:
+            depth, normals = (predictions.final[name].float() for name in ("depth", "normals"))
+            disagreement = geometry_loss(depth, normals, batch["focal"], final.get("normals"))
+            coherence_loss = coherence_loss + self.config.lambda_geometry * disagreement
         return TaskLosses(losses, aux_losses, coherence_loss, counts[0] > 0)
 
     def _resized(self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
@@ -116,6 +121,7 @@ def labels_at(batch: Batch, stride: int) -> dict[str, Tensor]:
     Labels travel in small types: what is left of float16 maps becomes float32 here, target ids in the loss.
     """
     first = stride // 2 if stride > 1 else 0
-    maps = {name: value for name, value in batch.items() if isinstance(value, Tensor) and name != "image"}
+    maps = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    maps = {name: value for name, value in maps.items() if name not in ("image", "focal")}
     strided = {name: value[..., first::stride, first::stride] for name, value in maps.items()}
     return {name: value.float() if value.is_floating_point() else value for name, value in strided.items()}

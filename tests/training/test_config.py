@@ -99,9 +99,11 @@ def test_a_mandatory_root_and_an_unknown_config_are_named() -> None:
 
 
 def test_sizes_follow_the_epoch() -> None:
-    data = load_config("mtcp_lite", ["root=x"]).data
-    assert data.size_at(0) == (192, 256)
-    assert data.size_at(100) == (240, 320)
+    steps = "data.progressive=[{epoch: 0, height: 192, width: 256}, {epoch: 3, height: 240, width: 320}]"
+    data = load_config("mtcp_lite", ["root=x", steps]).data
+    assert data.size_at(2) == (192, 256)
+    assert data.size_at(3) == (240, 320)
+    assert load_config("mtcp_lite", ["root=x"]).data.size_at(100) == (288, 384)
 
 
 def test_starting_weights_that_cannot_be_had_are_named(tmp_path: Path) -> None:

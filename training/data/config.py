@@ -4,7 +4,15 @@ import logging
 from collections.abc import Collection, Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from training.label_spaces import LABEL_SPACES
 from training.tasks import TASK_NAMES
@@ -43,6 +51,9 @@ class SourceConfig(_Config):
     normals_axes: Literal["auto", "right up", "left up", "right down", "left down"] = "auto"
     """``nyud``, ``pascal``: where positive x and y of the files' normals point. ``auto``: ``nyud`` asks the
     depth of the same photos; ``pascal`` says "left up" (see :mod:`training.data.pascal`)."""
+    focal: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Focal lengths of the camera over the width and over the height of its images, as in (fx / width,
+    fy / height); None: that of a field of view of 60 degrees over the longer side."""
     weight: NonNegativeFloat = 1.0
     """Times its length: this source's share of the samples of an epoch."""
     count: PositiveInt = 256

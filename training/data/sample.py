@@ -21,6 +21,9 @@ Sample = dict[str, Any]
                                                  (0, 0, 0) missing
 ========================  =====================  ================================================
 
+A network with depth and normals also gets ``focal``, float32 [2]: the focal lengths over the width and over
+the height of the image, see `training.geometry`.
+
 A target id is a row of ``task.space.targets.members``, a set of the network's classes; in a label space that
 maps no other it is a class id. All maps are always there, whatever the source has: batches have one shape.
 Types are small because loaders are bound by copying: a sample of 288 x 384 has 1.9 MB.
@@ -31,7 +34,8 @@ Batch = dict[str, Any]
 
 Record = dict[str, Any]
 """What a reader returns: ``id``, ``image`` (``tv_tensors.Image``) and the maps it has, as
-:class:`~training.data.maps.PixelMap`, each at its own resolution."""
+:class:`~training.data.maps.PixelMap`, each at its own resolution; ``focal`` (two floats) where the camera is
+known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ def finish(record: Record, types: dict[str, type[PixelMap]], size: tuple[int, in
     sample: Sample = {"id": record["id"], "image": record["image"].as_subclass(Tensor).contiguous()}
     for name, kind in types.items():
         sample[name] = record[name].packed() if name in record else kind.missing(size)
+    if {"depth", "normals"} <= types.keys():
+        sample["focal"] = torch.tensor(record["focal"], dtype=torch.float32)
     return sample
 
 

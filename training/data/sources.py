@@ -1,5 +1,6 @@
 """Sources by name, and the data set each makes out of its reader and the transforms."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,6 +22,9 @@ from training.data.scenes.reader import SceneReader
 from training.data.transforms import plain_transform, training_transform
 from training.label_spaces import IGNORE_LABEL
 from training.tasks import Task
+
+ASSUMED_FOV = 60.0
+"""Field of view over the longer side, degrees, of an image that nobody says the camera of, as in serving."""
 
 READERS: dict[str, Callable[[SourceConfig, Sequence[Task], tuple[int, int]], Reader]] = {
     "folder": FolderReader,
@@ -84,7 +88,16 @@ class Source(Dataset[Sample]):
         """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return finish(self._transform(self.reader.read(index)), self._types, self.size)
+            record = self.reader.read(index)
+            height, width = record["image"].shape[-2:]
+            record.setdefault("focal", self.config.focal or assumed_focal(height, width))
+            return finish(self._transform(record), self._types, self.size)
+
+
+def assumed_focal(height: int, width: int) -> tuple[float, float]:
+    """Focal lengths over width and height of an image of square pixels that nobody says the camera of."""
+    longer = 0.5 / math.tan(math.radians(ASSUMED_FOV) / 2) * max(height, width)
+    return longer / width, longer / height
 
 
 def build_source(

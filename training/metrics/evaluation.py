@@ -1,16 +1,18 @@
 """Every metric of every task over a split."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from training.losses import DISPARITY
 from training.metrics.base import TaskMetric
 from training.metrics.depth import DepthMetric, DisparityMetric
 from training.metrics.edges import EdgeMetric
+from training.metrics.geometry import GeometryMetric
 from training.metrics.labels import LabelMetric, merged, space_key
 from training.metrics.normals import NormalsMetric
 from training.metrics.probability import ProbabilityMetric
@@ -48,12 +50,19 @@ class Evaluation:
                 key = space_key(task.name, space)
                 self._metrics[key] = LabelMetric(task, space)
                 self._outputs[key], self._labels[key] = key, task.name
+        names = {task.name for task in tasks}
+        self._geometry = GeometryMetric() if {"depth", "normals"} <= names else None
 
     def to(self, device: torch.device | str) -> Self:
         """Move all states to ``device``."""
-        for metric in self._metrics.values():
+        for metric in self._all():
             metric.to(device)
         return self
+
+    def _all(self) -> Iterator[Metric]:
+        yield from self._metrics.values()
+        if self._geometry is not None:
+            yield self._geometry
 
     def update(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
         """Add a batch of any size.
@@ -62,7 +71,7 @@ class Evaluation:
             outputs: by task name the maps of `training.postprocess.deployment_maps`: ``labels`` uint8
                 [B,H,W], ``depth`` [B,H,W] metres, ``normals`` [B,H,W,3], ``probability`` [B,H,W].
             batch: labels by task name as for `training.losses.task_losses`; an absent entry is a missing
-                label. Beside depth also ``disparity``.
+                label. Beside depth also ``disparity``, and with normals ``focal`` [B,2].
 
         Raises:
             ValueError: a map and its label differ in size.
@@ -78,18 +87,23 @@ class Evaluation:
                     f"{name}: the map has [B,H,W] {list(output.shape[:3])}, its label {list(size)}"
                 )
             metric.update(output, target)
+        if self._geometry is not None and {"normals", "focal"} <= batch.keys():
+            self._geometry.update(outputs["depth"], outputs["normals"], batch["normals"], batch["focal"])
 
     def compute(self) -> dict[str, dict[str, float]]:
         """Task name (or ``disparity``) -> metric name -> value; what has no label in the split is absent.
 
-        Metrics in another label space end in its name, as in ``mIoU/voc``.
+        Metrics in another label space end in its name, as in ``mIoU/voc``. ``geometry`` has those of
+        `GeometryMetric`.
         """
         with warnings.catch_warnings():  # a task without labels was never updated, and that is its answer
             warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
             figures = {name: metric.compute() for name, metric in self._metrics.items()}
+            if self._geometry is not None:
+                figures["geometry"] = self._geometry.compute()
         return merged(figures)
 
     def reset(self) -> None:
         """Forget everything seen so far."""
-        for metric in self._metrics.values():
+        for metric in self._all():
             metric.reset()

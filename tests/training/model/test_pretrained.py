@@ -16,11 +16,13 @@ def network(encoder: str = "tf_efficientnet_lite0", **changes: object) -> MTCP:
     return MTCP(tiny_model(backbone=backbone.model_dump()))
 
 
-@pytest.mark.parametrize("classifier_features", [False, True])
-def test_imagenet_weights_reach_the_encoder(classifier_features: bool) -> None:
+@pytest.mark.parametrize(
+    ("version", "classifier_features", "count"), [(0, False, 240), (0, True, 245), (2, True, 320)]
+)
+def test_imagenet_weights_reach_the_encoder(version: int, classifier_features: bool, count: int) -> None:
     torch.manual_seed(0)
-    net = network(classifier_features=classifier_features)
-    assert initialise(net, "lite0_imagenet") == (245 if classifier_features else 240)
+    net = network(f"tf_efficientnet_lite{version}", classifier_features=classifier_features)
+    assert initialise(net, f"lite{version}_imagenet") == count
     net.eval()
     encoder = net.backbone.encoder
     with torch.no_grad():
@@ -34,6 +36,8 @@ def test_imagenet_weights_reach_the_encoder(classifier_features: bool) -> None:
 def test_imagenet_weights_fit_their_encoder_only() -> None:
     with pytest.raises(WeightsError, match="tf_efficientnet_lite0 only"):
         initialise(network("resnet18"), "lite0_imagenet")
+    with pytest.raises(WeightsError, match=r"tf_efficientnet_lite2 only; .* differs"):
+        initialise(network("tf_efficientnet_lite0"), "lite2_imagenet")
 
 
 def test_published_mask2former_weights_have_a_place_for_every_tensor() -> None:

@@ -64,6 +64,8 @@ class SceneReader:
         scene = random_scene(rng, self._size)
         drawing = draw(scene, rng)
         record: Record = {"id": self.ids[index], "image": tv_tensors.Image(torch.from_numpy(drawing.image))}
+        focal, (height, width) = scene.camera.focal, scene.camera.size
+        record["focal"] = (focal / width, focal / height)
         for name in self._maps:
             values = torch.from_numpy(self._values(name, scene, drawing))
             record[name] = self._types[name].of(values)
