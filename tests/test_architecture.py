@@ -40,13 +40,17 @@ EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}}
 """Labelling photos with a bundle runs the gateway's engine."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 EXTRAS = {
-    "mtcp_serve": ["cpu", "heif", "video", "triton", "otel"],
+    "mtcp_serve": ["cpu", "heif", "video", "triton", "otel", "rtx"],
     "training": ["train"],
     "export": ["export", "cpu"],
     "clients": ["clients"],
 }
-BROUGHT = {"grpc": "tritonclient", "pydantic_core": "pydantic"}
-"""A module that an extra of a declared package brings."""
+BROUGHT = {
+    "grpc": "tritonclient",
+    "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+    "pydantic_core": "pydantic",
+}
+"""A module that an extra of a declared package brings, or a package that not every machine has."""
 OF_TRITON = "triton_python_backend_utils"
 
 

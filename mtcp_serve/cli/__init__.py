@@ -1,4 +1,4 @@
-"""The command line: ``mtcp-serve serve | predict | models | check``.
+"""The command line: ``mtcp-serve serve | predict | models | engines | check``.
 
 Exit statuses (`mtcp_serve.cli.exit_status`): 0 all done; 1 some images failed and the others are done, a
 video was damaged, the disk was full, or a check failed; 2 nothing was done, because of a wrong option,
@@ -12,14 +12,14 @@ from typing import Annotated
 import typer
 
 from mtcp_serve._version import __version__
-from mtcp_serve.cli import check, models, predict, serve
+from mtcp_serve.cli import check, engines, models, predict, serve
 
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="One photo, one request, five maps. Settings may be environment variables too: MTCP_PORT is --port.",
 )
-for command in (serve.serve, predict.predict, models.models, check.check):
+for command in (serve.serve, predict.predict, models.models, engines.engines, check.check):
     cli.command()(command)
 
 

@@ -1,7 +1,7 @@
 """What the gateway asks of whatever runs the network."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,15 @@ from mtcp_serve.kinds.base import Map
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 """Where an engine in this process runs the network; ``auto`` is CUDA where that can be started."""
+
+
+class Availability(NamedTuple):
+    """Whether an engine can run on a device of this machine."""
+
+    device: str
+    """A word such as ``cpu``, ``cuda``."""
+    problem: str | None
+    """Why not; None if it can."""
 
 
 class Engine(Protocol):

@@ -1,17 +1,17 @@
 """Opening bundles with an engine, and the models of Triton servers.
 
-A new engine is a module with a class that has `mtcp_serve.engines.base.Engine`'s methods and a ``load`` like
-`OnnxEngine.load`, and an entry in `ENGINES`.
+A new engine is a module with a class that has `mtcp_serve.engines.base.Engine`'s methods, a ``load`` and an
+``available`` like `OnnxEngine`'s, and an entry in `ENGINES`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.engines.base import Engine, Provider
+from mtcp_serve.engines.base import Availability, Engine, Provider
 from mtcp_serve.errors import BundleError
 
 
@@ -30,12 +30,22 @@ class EngineClass:
         Raises:
             BundleError: what the engine needs is not installed, or it cannot run the bundle.
         """
+        engine: Engine = self._class().load(bundle, provider, threads)
+        return engine
+
+    def available(self) -> list[Availability]:
+        """The devices that the engine knows, and whether it can run on each here."""
         try:
-            module = import_module(self.module)
+            found: list[Availability] = self._class().available()
+        except BundleError as error:
+            return [Availability("", str(error))]
+        return found
+
+    def _class(self) -> Any:
+        try:
+            return getattr(import_module(self.module), self.name)
         except ImportError as error:
             raise BundleError(f"{error}; {self.hint}") from error
-        engine: Engine = getattr(module, self.name).load(bundle, provider, threads)
-        return engine
 
 
 ENGINES: Final[dict[str, EngineClass]] = {
@@ -45,8 +55,18 @@ ENGINES: Final[dict[str, EngineClass]] = {
         "pip install 'mtcp-serve[cpu]' brings ONNX Runtime, 'mtcp-serve[gpu]' its build for CUDA: one of "
         "them, not both",
     ),
+    "tensorrt-rtx": EngineClass(
+        "mtcp_serve.engines.tensorrt_rtx",
+        "TensorRtRtxEngine",
+        "pip install 'mtcp-serve[cpu,rtx]' brings ONNX Runtime and its plug-in for RTX-class GPUs",
+    ),
 }
 """Engines that run in this process, by name; the first is ``auto``."""
+
+
+def available_engines() -> dict[str, list[Availability]]:
+    """For each of `ENGINES`, by name, its devices and whether it can run on them here."""
+    return {name: engine.available() for name, engine in ENGINES.items()}
 
 
 def load_engine(

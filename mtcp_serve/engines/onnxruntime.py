@@ -1,6 +1,7 @@
 """The embedded engine: ONNX Runtime in this process, on CPU, CUDA or TensorRT."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, GraphTensor, Manifest, TaskSpec
-from mtcp_serve.engines.base import Provider
+from mtcp_serve.engines.base import Availability, Provider
 from mtcp_serve.errors import BundleError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import in_thread
@@ -22,7 +23,10 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
-_ERRORS_ONLY = 3  # severity of ONNX Runtime's log
+ERRORS_ONLY = 3
+"""Severity of ONNX Runtime's log."""
+HANDFUL = 8
+"""Nodes that may run on the CPU beside a GPU without a warning."""
 _log = logging.getLogger(__name__)
 
 
@@ -57,12 +61,22 @@ class OnnxEngine:
             _log.warning("%s: running on the CPU", problem)
             device = "cpu"
         bundle.check_graph(*tensors(session))
+        warn_of_fallbacks(session, device)
         return cls(bundle.manifest, session, device)
+
+    @classmethod
+    def available(cls) -> list[Availability]:
+        """The devices that this build of ONNX Runtime knows, as ``--provider`` names them."""
+        built = ort.get_available_providers()
+        return [
+            Availability(device, None if name in built else f"this build of ONNX Runtime has no {name}")
+            for device, name in _PROVIDERS.items()
+        ]
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         """See `mtcp_serve.engines.base.Engine.infer`."""
         options = ort.RunOptions()
-        options.log_severity_level = _ERRORS_ONLY + 1
+        options.log_severity_level = ERRORS_ONLY + 1
 
         def run() -> list[Map]:
             names = [task.output for task in tasks]
@@ -84,6 +98,37 @@ def tensors(session: ort.InferenceSession) -> tuple[list[GraphTensor], list[Grap
     return inputs, outputs
 
 
+def nodes_by_provider(session: ort.InferenceSession) -> dict[str, Counter[str]]:
+    """The operators of the nodes that each execution provider got when the graph was opened.
+
+    Nothing where ONNX Runtime is too old to say it (before 1.24).
+    """
+    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    if tell is None:
+        return {}
+    found: dict[str, Counter[str]] = {}
+    for part in tell():
+        found.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return found
+
+
+def warn_of_fallbacks(session: ort.InferenceSession, device: str) -> None:
+    """Say which nodes run on the CPU although another device was chosen: each may copy there and back."""
+    if device == "cpu":
+        return
+    found = nodes_by_provider(session)
+    fallen = found.get(_PROVIDERS["cpu"], Counter())
+    level = logging.WARNING if fallen.total() > HANDFUL else logging.INFO
+    _log.log(
+        level,
+        "%d of %d nodes run on the CPU, not on %s: %s",
+        fallen.total(),
+        sum(operators.total() for operators in found.values()),
+        device,
+        ", ".join(f"{operator} {count}" for operator, count in fallen.most_common()) or "none",
+    )
+
+
 def _choose(provider: Provider) -> str:
     """The device to try for a provider setting; ``auto`` tries CUDA if this onnxruntime has it."""
     available = [device for device, name in _PROVIDERS.items() if name in ort.get_available_providers()]
@@ -101,7 +146,8 @@ def _choose(provider: Provider) -> str:
 def _open(model: Path, device: str, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = ERRORS_ONLY
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     wanted = _PROVIDERS[device]
     try:
         return ort.InferenceSession(

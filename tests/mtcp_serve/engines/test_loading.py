@@ -51,7 +51,7 @@ def test_auto_is_the_first(bundle: Path) -> None:
 
 
 def test_an_unknown_engine_is_refused_with_those_there_are(bundle: Path) -> None:
-    with pytest.raises(BundleError, match="no engine 'abacus'; there is onnxruntime"):
+    with pytest.raises(BundleError, match="no engine 'abacus'; there is onnxruntime, tensorrt-rtx"):
         load_engine(Bundle.open(bundle), "abacus")
 
 
