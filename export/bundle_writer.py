@@ -102,10 +102,21 @@ def _build(
     return manifest
 
 
+TITLES = {
+    "semseg": "Objects",
+    "depth": "Distance",
+    "normals": "Surface directions",
+    "saliency": "Subject",
+    "parsing": "Clothes and skin",
+}
+"""What people call the maps of the tasks."""
+
+
 def _labels_spec(task: Task, _trained_on: str | None) -> TaskSpec:
     assert task.space is not None
     return LabelsTask(
         name=task.name,
+        title=TITLES.get(task.name),
         dataset=task.space.name,
         labels=task.space.labels,
         palette=task.space.palette,
@@ -115,10 +126,14 @@ def _labels_spec(task: Task, _trained_on: str | None) -> TaskSpec:
 
 SPECS: dict[Kind, Callable[[Task, str | None], TaskSpec]] = {
     "labels": _labels_spec,
-    "depth": lambda task, trained_on: DepthTask(name=task.name, range=DEPTH_RANGE, trained_on=trained_on),
-    "normals": lambda task, trained_on: NormalsTask(
-        name=task.name, frame=NORMALS_FRAME, trained_on=trained_on
+    "depth": lambda task, trained_on: DepthTask(
+        name=task.name, title=TITLES.get(task.name), range=DEPTH_RANGE, trained_on=trained_on
     ),
-    "probability": lambda task, trained_on: ProbabilityTask(name=task.name, trained_on=trained_on),
+    "normals": lambda task, trained_on: NormalsTask(
+        name=task.name, title=TITLES.get(task.name), frame=NORMALS_FRAME, trained_on=trained_on
+    ),
+    "probability": lambda task, trained_on: ProbabilityTask(
+        name=task.name, title=TITLES.get(task.name), trained_on=trained_on
+    ),
 }
 """What the manifest says of a task and what it was trained on, for each kind."""

@@ -38,6 +38,7 @@ class MapOut(BaseModel):
     """What a response says of a map, whatever its kind; subclasses have ``kind`` and what belongs to it."""
 
     model: str
+    title: str | None = Field(default=None, description="What people call the map.")
     trained_on: str | None = None
     width: int
     height: int

@@ -114,6 +114,7 @@ class DepthTask(TaskSpec):
         scale, offset = self.png_scale()
         return DepthOut(
             **common,
+            title=self.title,
             trained_on=self.trained_on,
             unit=self.unit,
             metric=self.metric,
@@ -132,6 +133,7 @@ class DepthTask(TaskSpec):
             unit=about["unit"],
             metric=about["metric"],
             range=(max(offset + scale, 0.0), offset + 65535 * scale),
+            title=about.get("title"),
             trained_on=about.get("trained_on"),
         )
 

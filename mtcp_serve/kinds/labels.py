@@ -83,6 +83,7 @@ class LabelsTask(TaskSpec):
         counts = Image.fromarray(values).histogram()
         return LabelsOut(
             **common,
+            title=self.title,
             dataset=self.dataset,
             labels=[
                 Label(id=index, name=name, color=color)
@@ -97,6 +98,7 @@ class LabelsTask(TaskSpec):
         """Names and colours are in one list there."""
         return cls(
             name=name,
+            title=about.get("title"),
             dataset=about["dataset"],
             labels=tuple(label["name"] for label in about["labels"]),
             palette=tuple(label["color"] for label in about["labels"]),

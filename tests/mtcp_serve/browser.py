@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
 }
 """The photo where its size does not matter; software draws its 3-D view faster."""
 TASKS = ["semseg", "depth", "normals", "saliency", "parsing"]
+TITLES = ["Objects", "Distance", "Surface directions", "Subject", "Clothes and skin"]
 DESKTOP = {"width": 1000, "height": 650}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 740},
@@ -124,7 +125,8 @@ def values(page: Page) -> dict[str, str]:
     """What the captions of the pictures say at the probe, by map; that of the photo is the pixel."""
     found: dict[str, str] = page.evaluate(
         """() => Object.fromEntries([...document.querySelectorAll("#view-maps figure")].map(
-            (tile) => [tile.querySelector(".name").textContent, tile.querySelector(".value").textContent]))"""
+            (tile) => [tile.querySelector(".frame").dataset.map,
+                       tile.querySelector(".value").textContent]))"""
     )
     return found
 
@@ -169,3 +171,10 @@ def problem(page: Page) -> str:
     alert = page.get_by_role("alert")
     alert.wait_for()
     return alert.locator("p").inner_text()
+
+
+def inside(classes: NDArray[np.uint8], reach: int) -> NDArray[np.bool_]:
+    """Where all pixels within ``reach``, across and down, are of one class."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(classes, reach, "edge"), (2 * reach + 1,) * 2)
+    same: NDArray[np.bool_] = (around == classes[..., None, None]).all(axis=(-1, -2))
+    return same

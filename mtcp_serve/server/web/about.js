@@ -21,7 +21,7 @@ export function showModels({ models, tasks }) {
   $("tasks").replaceChildren(
     ...Object.entries(tasks).map(([name, owner]) => {
       const task = models.find((model) => model.name === owner).tasks.find((each) => each.name === name);
-      return h("li", {}, h("strong", {}, name), ` ${KINDS[task.kind]?.(task) ?? task.kind}`);
+      return h("li", {}, h("strong", {}, task.title ?? name), ` ${KINDS[task.kind]?.(task) ?? task.kind}`);
     }),
   );
   $("model").replaceChildren(

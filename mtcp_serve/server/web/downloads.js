@@ -9,7 +9,13 @@ export const FILES = {
   zip: (stem) => [{ format: "zip", visualize: true }, `${stem}-maps.zip`],
   npz: (stem) => [{ format: "npz" }, `${stem}-maps.npz`],
   json: (stem) => [{ format: "json" }, `${stem}-maps.json`],
+  ply: (stem) => [{ format: "ply" }, `${stem}.ply`],
+  glb: (stem) => [{ format: "glb" }, `${stem}.glb`],
+  cutout: (stem) => [{ format: "cutout" }, `${stem}-cutout.png`],
 };
+
+/** What a download needs a map of, by its name; those that are not here need any. */
+export const NEEDS = { ply: "depth", glb: "depth", cutout: "probability" };
 
 /** Give `blob` to the person as a file. */
 export function save(blob, name) {

@@ -1,5 +1,6 @@
 // One picture as large as the window, in a dialog; Escape closes it.
 
+import { copyPicture } from "./clipboard.js";
 import { paint } from "./dom.js";
 import { readout } from "./probe.js";
 
@@ -17,6 +18,10 @@ export class Enlarged {
     readout(dialog.querySelector(".readout"), probe);
     dialog.querySelector("[data-step='-1']").addEventListener("click", () => this.#step(-1));
     dialog.querySelector("[data-step='1']").addEventListener("click", () => this.#step(1));
+    dialog.querySelector("[data-copy]").addEventListener("click", (event) => {
+      const { target } = event;
+      this.canvas.toBlob((blob) => copyPicture(blob, target));
+    });
     dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => {
       if (event.target === dialog) dialog.close(); // the backdrop
@@ -35,9 +40,8 @@ export class Enlarged {
     this.answer = answer;
     const map = answer.map(this.#name);
     const source = map ? this.picture(map) : answer.photo.canvas;
-    this.dialog.querySelector("h2").textContent = map ? map.name : "photo";
+    this.dialog.querySelector("h2").textContent = map ? map.title : "photo";
     this.dialog.querySelector(".about").textContent = map ? map.describe() : answer.photo.name;
-    this.canvas.classList.toggle("crisp", map?.info.kind === "labels");
     this.canvas.hidden = !source; // nor show what was here before
     if (source) paint(this.canvas, source);
   }

@@ -1,5 +1,6 @@
 // The photo and every map side by side, whatever maps the answer has.
 
+import { colorBar } from "./colorbar.js";
 import { h, paint } from "./dom.js";
 
 const NO_PICTURE = "This browser cannot show the photo's format; the maps are those of the whole photo.";
@@ -25,7 +26,7 @@ export class Grid {
       this.#names = names;
       this.#tiles.clear();
       this.#tiles.set("", this.#tile(""));
-      for (const map of answer.maps) this.#tiles.set(map.name, this.#tile(map.name, map.info.kind));
+      for (const map of answer.maps) this.#tiles.set(map.name, this.#tile(map.name, map.title));
       this.element.replaceChildren(...[...this.#tiles.values()].map((tile) => tile.figure));
     }
     this.draw();
@@ -43,6 +44,8 @@ export class Grid {
       const tile = this.#tiles.get(map.name);
       paint(tile.canvas, this.picture(map));
       tile.about.textContent = map.describe();
+      tile.figure.classList.toggle("empty", map.nothing !== null);
+      tile.bar.replaceChildren(...(map.info.kind === "depth" ? [colorBar(map) ?? ""] : []));
       tile.about.title = map.info.trained_on ? `${map.info.model}, trained on ${map.info.trained_on}` : map.info.model;
     }
     this.#read();
@@ -52,16 +55,15 @@ export class Grid {
     this.#tiles.get(name)?.frame.focus();
   }
 
-  #tile(name, kind = "photo") {
-    const title = name || "photo";
-    const canvas = h("canvas", { class: kind === "labels" ? "crisp" : "" });
+  #tile(name, title = "photo") {
+    const canvas = h("canvas");
     const missing = h("span", { class: "missing", hidden: true }, NO_PICTURE);
     const frame = h(
       "button",
       {
         type: "button",
         class: "frame",
-        "data-map": title,
+        "data-map": name || "photo",
         "aria-label": `Enlarge ${title}; arrow keys read values`,
         onclick: () => this.enlarge(name),
       },
@@ -72,19 +74,22 @@ export class Grid {
     const value = h("span", { class: "value" });
     const about = h("p", { class: "about" });
     const files = h("span", { class: "files" });
+    const bar = h("div");
     if (name) {
       files.append(
-        this.#file(name, false, "PNG", `Download the values of ${name} as PNG`),
-        this.#file(name, true, "Colour", `Download the colour picture of ${name}`),
+        this.#file(name, false, "PNG", `Download the values of ${title} as PNG`),
+        this.#file(name, true, "Colour", `Download the colour picture of ${title}`),
       );
     }
     const caption = h(
       "figcaption",
       {},
       h("div", {}, h("span", { class: "name" }, title), value),
+      bar,
       h("div", {}, about, files),
     );
-    return { figure: h("figure", { class: "tile" }, frame, caption), frame, canvas, missing, value, about };
+    const figure = h("figure", { class: name ? "tile" : "tile tile-photo" }, frame, caption);
+    return { figure, frame, canvas, missing, value, about, bar };
   }
 
   #file(name, colour, text, label) {

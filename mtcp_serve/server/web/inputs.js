@@ -16,6 +16,9 @@ export function listenForPhotos(take, refuse) {
   $("example").addEventListener("click", (event) => {
     if (event.detail < 2) take(example(), "example.jpg"); // else of a double click, on this or on what stood here
   });
+  for (const button of document.querySelectorAll("[data-example]")) {
+    button.addEventListener("click", () => take(example(`web/${button.dataset.example}`), button.dataset.example));
+  }
   document.addEventListener("paste", (event) => {
     const [file] = event.clipboardData?.files ?? [];
     if (file) take(file, file.name);
@@ -23,8 +26,8 @@ export function listenForPhotos(take, refuse) {
   listenForDrops(take, refuse);
 }
 
-async function example() {
-  const blob = await fetch(EXAMPLE).then((response) => (response.ok ? response.blob() : null)).catch(() => null);
+async function example(address = EXAMPLE) {
+  const blob = await fetch(address).then((response) => (response.ok ? response.blob() : null)).catch(() => null);
   if (blob !== null) return blob;
   throw new ApiError(0, {
     code: "unreachable",

@@ -16,18 +16,21 @@ export class Legend extends EventTarget {
   /** The picture of a map, its class standing out if it has one. */
   picture = (map) => map.canvas(map.name === this.task ? this.id : null);
 
+  /** The same, to lay over the photo. */
+  overlay = (map) => map.overlay(map.name === this.task ? this.id : null);
+
   show(answer) {
     const maps = answer.maps.filter((map) => map.info.kind === "labels");
     const chosen = maps.find((map) => map.name === this.task);
     if (chosen && !chosen.info.present.includes(this.id)) this.#choose(null, null);
     else if (!chosen) this.task = this.id = null;
-    const content = JSON.stringify(maps.map((map) => [map.name, map.info.present, map.info.labels]));
+    const content = JSON.stringify(maps.map((map) => [map.name, order(map), map.info.labels]));
     if (content !== this.#content) {
       this.#content = content;
       const lists = maps.map((map) =>
         h("div", { class: "legend", "data-task": map.name },
-          h("h3", {}, map.name),
-          h("ul", {}, ...map.info.present.map((id) => h("li", {}, this.#entry(map, id))))),
+          h("h3", {}, map.title),
+          h("ul", {}, ...order(map).map((id) => h("li", {}, this.#entry(map, id))))),
       );
       this.element.replaceChildren(...lists);
       this.element.closest("section").hidden = maps.length === 0;
@@ -79,4 +82,12 @@ export class Legend extends EventTarget {
       button.setAttribute("aria-pressed", String(on));
     }
   }
+}
+
+/** The classes that are present: the largest first, what is no thing last. */
+function order(map) {
+  const counts = map.counts();
+  return [...map.info.present].sort(
+    (a, b) => map.background(a) - map.background(b) || counts[b] - counts[a],
+  );
 }

@@ -1,6 +1,10 @@
 // What an answer holds: maps with their exact values and the gateway's own colour pictures of them.
 
 import { readNpz } from "./npz.js";
+import { outlines, smoothClasses } from "./smooth.js";
+
+const BACKGROUND = /^(background|other|nothing|void|unlabell?ed)$/i; // class names that mean no thing at all
+const SUBJECT = 0.5; // a probability that says there is something
 
 /** How values of each kind read; `at` is the index of the pixel in the map. */
 const READ = {
@@ -20,7 +24,7 @@ const READ = {
 };
 
 const DESCRIBE = {
-  labels: (info) => `${info.present.length} of ${info.labels.length} classes (${info.dataset})`,
+  labels: (info) => `${info.present.length} of ${info.labels.length} classes`,
   depth: (info) => {
     if (info.min === undefined) return "nothing valid";
     const unit = info.metric ? " m" : ", no unit";
@@ -30,6 +34,12 @@ const DESCRIBE = {
   probability: () => "0 black to 100 % white",
 };
 
+const NOTHING = {
+  labels: "Nothing of these classes in this photo",
+  depth: "No valid distance in this photo",
+  probability: "No clear subject in this photo",
+};
+
 function signed(value) {
   const text = Math.abs(value).toFixed(2);
   return (value < 0 && Number(text) !== 0 ? "\u2212" : "+") + text;
@@ -37,14 +47,38 @@ function signed(value) {
 
 export class DenseMap {
   #canvas = null;
+  #overlay = null;
+  #classes = null;
 
-  constructor(name, info, values, picture) {
+  /** `scale` is how many pixels of the map there are to one of the model's. */
+  constructor(name, info, values, picture, scale = 1) {
+    this.scale = scale;
     this.name = name;
     this.info = info;
     this.values = values;
     this.picture = picture; // uint8, three a pixel
     this.width = info.width;
     this.height = info.height;
+  }
+
+  /** What people call it. */
+  get title() {
+    return this.info.title ?? this.name;
+  }
+
+  /** Whether pixels of class `id` show no thing. */
+  background(id) {
+    return id === this.info.ignore_index || BACKGROUND.test(this.label(id)?.name ?? "");
+  }
+
+  /** Why there is nothing to see in this map, or null. */
+  get nothing() {
+    const { kind } = this.info;
+    const empty =
+      (kind === "labels" && this.info.present.every((id) => this.background(id))) ||
+      (kind === "depth" && this.info.min === undefined) ||
+      (kind === "probability" && !this.values.some((value) => value >= SUBJECT));
+    return empty ? NOTHING[kind] : null;
   }
 
   label(id) {
@@ -65,6 +99,7 @@ export class DenseMap {
 
   /** A line about the whole map. */
   describe() {
+    if (this.nothing) return this.nothing;
     return DESCRIBE[this.info.kind]?.(this.info) ?? this.info.kind;
   }
 
@@ -77,18 +112,57 @@ export class DenseMap {
 
   /** The picture as a canvas; with a class id `only`, every other class is all but transparent. */
   canvas(only = null) {
-    if (only !== null) return this.#draw((at) => (this.values[at] === only ? 255 : 24));
+    if (only !== null) return this.#draw((at, id) => (id === only ? 255 : 24));
     this.#canvas ??= this.#draw(() => 255);
     return this.#canvas;
   }
 
-  #draw(alpha) {
+  /** The picture to lay over the photo: no background, and classes with an outline. */
+  overlay(only = null) {
+    if (only === null && this.#overlay) return this.#overlay;
+    const canvas = this.#drawOverlay(only);
+    if (only === null) this.#overlay = canvas;
+    return canvas;
+  }
+
+  #drawOverlay(only) {
+    if (this.info.kind === "probability") {
+      return this.#draw((at) => 255 * (1 - this.values[at]), () => [0, 0, 0]); // the rest steps back
+    }
+    if (this.info.kind !== "labels") return this.#draw(() => 255);
+    const classes = this.classes();
+    const edge = outlines(classes, this.width, this.height);
+    const hidden = [...Array(256).keys()].map((id) => (only === null ? this.background(id) : id !== only));
+    return this.#draw(
+      (at, id) => (edge[at] ? 255 : hidden[id] ? 0 : 215),
+      (at) => (edge[at] ? [255, 255, 255] : null),
+    );
+  }
+
+  /** The classes for the eye, without stairs; `values` are the exact ones. */
+  classes() {
+    this.#classes ??= smoothClasses(this.values, this.width, this.height, Math.max(1, Math.round(this.scale)));
+    return this.#classes;
+  }
+
+  /** `alpha(at, id)`, and `color(at)` where it is not that of the picture, of every pixel. */
+  #draw(alpha, color = () => null) {
     const image = new ImageData(this.width, this.height);
+    const classes = this.info.kind === "labels" ? this.classes() : null;
+    const colors = new Map(); // of each class, as the picture has it
+    if (classes) {
+      for (let at = 0; at < this.values.length; at++) {
+        if (!colors.has(this.values[at])) colors.set(this.values[at], this.picture.subarray(3 * at, 3 * at + 3));
+      }
+    }
     for (let at = 0; at < this.width * this.height; at++) {
-      image.data[4 * at] = this.picture[3 * at];
-      image.data[4 * at + 1] = this.picture[3 * at + 1];
-      image.data[4 * at + 2] = this.picture[3 * at + 2];
-      image.data[4 * at + 3] = alpha(at);
+      const id = classes?.[at];
+      const [red, green, blue] =
+        color(at) ?? (classes ? colors.get(id) : this.picture.subarray(3 * at, 3 * at + 3));
+      image.data[4 * at] = red;
+      image.data[4 * at + 1] = green;
+      image.data[4 * at + 2] = blue;
+      image.data[4 * at + 3] = alpha(at, id);
     }
     const canvas = document.createElement("canvas");
     canvas.width = this.width;
@@ -111,8 +185,21 @@ export class Answer {
     this.timings = metadata.timings_ms;
     this.maps = Object.entries(metadata.maps).map(
       ([name, info]) =>
-        new DenseMap(name, info, members.get(name).data, members.get(`${name}.visualization`).data),
+        new DenseMap(
+          name,
+          info,
+          members.get(name).data,
+          members.get(`${name}.visualization`).data,
+          info.width / this.models.find((model) => model.name === info.model).width,
+        ),
     );
+  }
+
+  /** Degrees that the camera sees from left to right, and who says so. */
+  get fieldOfView() {
+    const { fx, cx, source } = this.image.camera;
+    const radians = Math.atan((cx + 0.5) / fx) + Math.atan((this.image.width - 0.5 - cx) / fx);
+    return { degrees: (180 * radians) / Math.PI, source };
   }
 
   get aspect() {

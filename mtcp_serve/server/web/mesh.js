@@ -2,46 +2,70 @@
 
 const MOST_COLUMNS = 400; // vertices a side
 const REACH = 2; // vertices to each side among which depth must not jump
+const ROUNDS = 3; // of sharpening
 const STEEPEST = 7; // depth change over width, both at that depth: about 82 degrees
 const VIEW_AT_60_DEGREES = 2 * Math.tan(Math.PI / 6); // width of the view at depth 1
 
 /**
  * Vertices are (x, y, depth), x and y from -1 to 1 over the photo, y up: times depth and the tangent of half
- * the field of view that is the point before the camera. `depth` is a DenseMap.
+ * the field of view that is the point before the camera. `depth` is a DenseMap. `points` are the vertices
+ * that have a depth and hang between no two surfaces.
  */
 export function buildMesh(depth) {
   const step = Math.max(1, Math.ceil(Math.max(depth.width, depth.height) / MOST_COLUMNS));
   const columns = Math.floor((depth.width - 1) / step) + 1;
   const rows = Math.floor((depth.height - 1) / step) + 1;
-  const vertices = new Float32Array(3 * columns * rows);
-  const valid = [];
+  let depths = new Float32Array(columns * rows);
   for (let row = 0, at = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++, at += 3) {
-      const value = depth.values[row * step * depth.width + column * step];
-      vertices[at] = (2 * (column * step + 0.5)) / depth.width - 1;
-      vertices[at + 1] = 1 - (2 * (row * step + 0.5)) / depth.height;
-      vertices[at + 2] = value;
-      if (value > 0) valid.push(value);
+    for (let column = 0; column < columns; column++, at++) {
+      depths[at] = depth.values[row * step * depth.width + column * step];
     }
   }
-  valid.sort((a, b) => a - b);
-  const jump = (2 * REACH * STEEPEST * VIEW_AT_60_DEGREES * step) / Math.max(depth.width, depth.height);
+  const jump = (STEEPEST * VIEW_AT_60_DEGREES * step) / Math.max(depth.width, depth.height);
+  for (let round = 0; round < ROUNDS; round++) depths = sharpen(depths, columns, rows, 2 * REACH * jump);
+  const valid = depths.filter((value) => value > 0).sort();
   const quantile = (share) => valid[Math.floor(share * (valid.length - 1))] ?? 1;
+  const triangles = connect(depths, columns, rows, jump);
   return {
-    vertices,
-    triangles: connect(vertices, columns, rows, jump),
+    vertices: place(depths, depth, columns, step),
+    triangles,
+    points: Uint32Array.from(new Set(triangles)),
     middle: (quantile(0.05) + quantile(0.95)) / 2,
     nearest: quantile(0),
     farthest: quantile(1),
   };
 }
 
-function connect(vertices, columns, rows, jump) {
-  const torn = findTears(vertices, columns, rows, jump);
+function place(depths, { width, height }, columns, step) {
+  const vertices = new Float32Array(3 * depths.length);
+  for (let at = 0; at < depths.length; at++) {
+    vertices[3 * at] = (2 * ((at % columns) * step + 0.5)) / width - 1;
+    vertices[3 * at + 1] = 1 - (2 * (Math.floor(at / columns) * step + 0.5)) / height;
+    vertices[3 * at + 2] = depths[at];
+  }
+  return vertices;
+}
+
+/**
+ * Depths that lie on the ramp between two surfaces, which the network draws where there is a jump, go to that
+ * of the two that they are nearer to: else the ramp, and with it the rim of the nearer surface, would be lost.
+ */
+function sharpen(depths, columns, rows, jump) {
+  const [least, most] = extremes(depths, columns, rows, REACH);
+  return depths.map((value, at) => {
+    if (!(least[at] > 0) || most[at] - least[at] <= jump * least[at]) return value;
+    return value - least[at] < most[at] - value ? least[at] : most[at];
+  });
+}
+
+/** Triangles whose corners are valid and no more than `jump` times the nearest (two cells of it) apart. */
+function connect(depths, columns, rows, jump) {
   const triangles = new Uint32Array(6 * (columns - 1) * (rows - 1));
   let count = 0;
   const add = (a, b, c) => {
-    if (torn[a] || torn[b] || torn[c]) return;
+    const least = Math.min(depths[a], depths[b], depths[c]);
+    const most = Math.max(depths[a], depths[b], depths[c]);
+    if (!(least > 0) || most - least > 2 * jump * least) return;
     triangles[count] = a;
     triangles[count + 1] = b;
     triangles[count + 2] = c;
@@ -57,22 +81,20 @@ function connect(vertices, columns, rows, jump) {
   return triangles.subarray(0, count);
 }
 
-/** 1 where depth is invalid, or differs by more than `jump` times the nearest within `REACH` vertices. */
-function findTears(vertices, columns, rows, jump) {
-  const depths = Float32Array.from({ length: columns * rows }, (_, at) => vertices[3 * at + 2]);
-  const least = filter(filter(depths, columns, rows, 1, Math.min), rows, columns, columns, Math.min);
-  const most = filter(filter(depths, columns, rows, 1, Math.max), rows, columns, columns, Math.max);
-  return Uint8Array.from(depths, (_, at) => Number(!(least[at] > 0) || most[at] - least[at] > jump * least[at]));
+/** The least and the most depth within `reach` vertices of each, across and down. */
+function extremes(depths, columns, rows, reach) {
+  return [Math.min, Math.max].map((best) =>
+    filter(filter(depths, columns, rows, 1, reach, best), rows, columns, columns, reach, best));
 }
 
-/** The `best` of the values up to `REACH` before and after along lines of `length`, `stride` apart in memory. */
-function filter(values, length, lines, stride, best) {
+/** The `best` of the values up to `reach` before and after along lines of `length`, `stride` apart in memory. */
+function filter(values, length, lines, stride, reach, best) {
   const found = new Float32Array(values.length);
   const next = stride === 1 ? length : 1;
   for (let line = 0; line < lines; line++) {
     for (let place = 0; place < length; place++) {
-      const first = Math.max(0, place - REACH);
-      const last = Math.min(length - 1, place + REACH);
+      const first = Math.max(0, place - reach);
+      const last = Math.min(length - 1, place + reach);
       let value = values[line * next + first * stride];
       for (let at = first + 1; at <= last; at++) value = best(value, values[line * next + at * stride]);
       found[line * next + place * stride] = value;

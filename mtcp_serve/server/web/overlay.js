@@ -1,33 +1,46 @@
-// One map over the photo, with a slider for its opacity.
+// One map over the photo: laid over it with a slider for its opacity, or beside it with one for the border.
 
 import { h, paint } from "./dom.js";
 import { readout } from "./probe.js";
 
 export class Overlay {
   #name = null;
+  #wipe = false;
 
-  constructor(element, probe, picture) {
+  /** `picture(map)` and `overlay(map)` are canvases: the map itself, and what to lay over the photo. */
+  constructor(element, probe, { picture, overlay }) {
     this.picture = picture;
+    this.overlay = overlay;
     this.frame = element.querySelector(".frame");
     [this.under, this.over] = this.frame.querySelectorAll("canvas");
-    this.choice = element.querySelector(".choice");
-    this.slider = element.querySelector("input[type=range]");
+    this.border = h("span", { class: "border", "aria-hidden": "true", hidden: true });
+    this.frame.append(this.border);
+    this.choice = element.querySelector("[data-choice=map]");
+    [this.opacity, this.split] = element.querySelectorAll("input[type=range]");
     this.percent = element.querySelector("output");
-    this.slider.addEventListener("input", () => this.#fade());
+    this.opacity.addEventListener("input", () => this.#fade());
+    this.split.addEventListener("input", () => this.#fade());
+    element.querySelector("[data-choice=mode]").addEventListener("change", (event) => {
+      this.#wipe = event.target.value === "wipe";
+      this.draw();
+    });
     this.choice.addEventListener("change", (event) => {
       this.#name = event.target.value;
       this.draw();
     });
+    this.frame.addEventListener("pointermove", (event) => this.#drag(event));
+    this.frame.addEventListener("pointerdown", (event) => this.#drag(event, true));
     probe.attach(this.frame);
     readout(element.querySelector(".readout"), probe);
     this.#fade();
   }
 
   show(answer) {
-    const names = answer.maps.map((map) => map.name);
+    const maps = answer.maps;
+    const names = maps.map((map) => map.name);
     if (names.join() !== this.answer?.maps.map((map) => map.name).join()) {
-      if (!names.includes(this.#name)) [this.#name] = names;
-      this.choice.replaceChildren(...names.map((name) => this.#option(name)));
+      if (!names.includes(this.#name)) this.#name = (maps.find((map) => !map.nothing) ?? maps[0]).name;
+      this.choice.replaceChildren(...maps.map((map) => this.#option(map)));
     }
     this.answer = answer;
     this.draw();
@@ -38,17 +51,29 @@ export class Overlay {
     const map = this.answer.map(this.#name);
     this.under.hidden = photo.canvas === null;
     if (photo.canvas !== null) paint(this.under, photo.canvas);
-    paint(this.over, this.picture(map));
-    this.over.classList.toggle("crisp", map.info.kind === "labels");
+    paint(this.over, this.#wipe ? this.picture(map) : this.overlay(map));
+    this.#fade();
   }
 
-  #option(name) {
-    const attributes = { type: "radio", name: "overlay-map", value: name, checked: name === this.#name };
-    return h("label", {}, h("input", attributes), h("span", {}, name));
+  #option(map) {
+    const attributes = { type: "radio", name: "overlay-map", value: map.name, checked: map.name === this.#name };
+    return h("label", {}, h("input", attributes), h("span", {}, map.title));
+  }
+
+  #drag(event, pressed = event.buttons > 0) {
+    if (!this.#wipe || !pressed) return;
+    const box = this.frame.getBoundingClientRect();
+    this.split.value = String((100 * (event.clientX - box.left)) / box.width);
+    this.#fade();
   }
 
   #fade() {
-    this.over.style.opacity = String(this.slider.value / 100);
-    this.percent.textContent = `${this.slider.value} %`;
+    const slider = this.#wipe ? this.split : this.opacity;
+    this.opacity.hidden = this.#wipe;
+    this.split.hidden = this.border.hidden = !this.#wipe;
+    this.over.style.opacity = this.#wipe ? "1" : String(this.opacity.value / 100);
+    this.over.style.clipPath = this.#wipe ? `inset(0 0 0 ${this.split.value}%)` : "none";
+    this.border.style.left = `${this.split.value}%`;
+    this.percent.textContent = `${slider.value} %`;
   }
 }

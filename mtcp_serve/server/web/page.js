@@ -4,8 +4,9 @@ import { showModels } from "./about.js";
 import { Answer } from "./maps.js";
 import { Api, ApiError } from "./api.js";
 import { CameraPanel } from "./camera.js";
+import { Cutout } from "./cutout.js";
 import { $ } from "./dom.js";
-import { FILES, save } from "./downloads.js";
+import { FILES, NEEDS, save } from "./downloads.js";
 import { Enlarged } from "./enlarge.js";
 import { Grid } from "./grid.js";
 import { listenForPhotos } from "./inputs.js";
@@ -15,6 +16,8 @@ import { Overlay } from "./overlay.js";
 import { Photo } from "./photo.js";
 import { Probe } from "./probe.js";
 import { Scene } from "./scene.js";
+import { advice, sentence } from "./sentences.js";
+import { listenForCopies, showSnippets } from "./snippets.js";
 import { tabs } from "./tabs.js";
 import { milliseconds, showTimings } from "./timings.js";
 
@@ -23,7 +26,7 @@ const MOST_PIXELS = 1_000_000; // maps as large as the photo up to here (37 MB),
 const api = new Api({ askKey, onWait });
 const probe = new Probe();
 const legend = new Legend($("legend"));
-const { picture } = legend;
+const { picture, overlay } = legend;
 const enlarged = new Enlarged($("enlarged"), probe, { picture, closed: (name) => views.maps.focus(name) });
 const views = {
   maps: new Grid($("view-maps"), probe, {
@@ -31,8 +34,9 @@ const views = {
     enlarge: (name) => enlarged.open(answer, name),
     download: (name, colour) => download(colour ? FILES.colour : FILES.values, name),
   }),
-  overlay: new Overlay($("view-overlay"), probe, picture),
+  overlay: new Overlay($("view-overlay"), probe, { picture, overlay }),
   scene: new Scene($("view-scene"), picture),
+  cutout: new Cutout($("view-cutout"), cutOut),
 };
 const camera = new CameraPanel(predict, refuse);
 let answer = null;
@@ -41,7 +45,7 @@ let running = null; // the request under way: its photo's blob and name, its Abo
 let waiting = ""; // what was said last of a wait
 
 legend.addEventListener("change", () => {
-  views[view].draw();
+  if (view !== "cutout") views[view].draw();
   if ($("enlarged").open) enlarged.show(answer);
 });
 tabs($("tabs"), (name) => {
@@ -61,6 +65,7 @@ for (const option of [$("size"), $("model")]) {
 for (const button of document.querySelectorAll("[data-file]")) {
   button.addEventListener("click", () => download(FILES[button.dataset.file]));
 }
+listenForCopies();
 $("problem-close").addEventListener("click", () => ($("problem").hidden = true));
 describe();
 
@@ -109,9 +114,14 @@ function show(found) {
   answer = found;
   document.body.classList.add("answered");
   document.body.style.setProperty("--aspect", String(found.aspect));
-  const sceneTab = $("tab-scene");
-  sceneTab.hidden = !found.maps.some((map) => map.info.kind === "depth");
-  if (sceneTab.hidden && view === "scene") $("tab-maps").click();
+  const has = (kind) => found.maps.some((map) => map.info.kind === kind);
+  $("tab-scene").hidden = !has("depth");
+  $("tab-cutout").hidden = !has("probability");
+  if ($(`tab-${view}`).hidden) $("tab-maps").click();
+  for (const [file, kind] of Object.entries(NEEDS)) {
+    document.querySelector(`[data-file=${file}]`).hidden = !has(kind);
+  }
+  showSnippets(found.photo);
   legend.show(found);
   views[view].show(found);
   if (enlarged.dialog.open) enlarged.show(found);
@@ -127,13 +137,25 @@ function show(found) {
 async function download(file, name) {
   const shown = answer;
   const [parameters, fileName] = file(shown.photo.stem, name);
+  const camera = ["ply", "glb"].includes(parameters.format) ? views.scene.cameraQuery : {};
   const size = $("size").value === "model" ? "model" : "input";
   say(`Making ${fileName}…`);
   try {
-    save(await api.predict(shown.photo.blob, { ...parameters, size, ...modelQuery() }, "blob"), fileName);
+    save(await api.predict(shown.photo.blob, { ...parameters, ...camera, size, ...modelQuery() }, "blob"), fileName);
     say(`${fileName} is ready.`);
   } catch (error) {
     fail(error);
+  }
+}
+
+/** The cut-out of the photo of `shown`, a Blob, or null where it failed, and why is said. */
+async function cutOut(shown, background) {
+  const size = shown.maps[0].width === shown.image.width ? "input" : "model";
+  try {
+    return await api.predict(shown.photo.blob, { format: "cutout", background, size, ...modelQuery() }, "blob");
+  } catch (error) {
+    fail(error);
+    return null;
   }
 }
 
@@ -160,7 +182,7 @@ function say(text) {
 function fail(error) {
   if (error.name === "AbortError") return;
   if (!(error instanceof ApiError)) console.error(error);
-  refuse(error.message, error.hint ?? "");
+  refuse(sentence(error.message), advice(error.hint ?? ""));
 }
 
 function refuse(message, hint) {

@@ -68,7 +68,7 @@ export class Probe extends EventTarget {
 
   /** The point and its values in words, for screen readers. */
   sentence() {
-    const values = this.answer.maps.map((map) => `${map.name} ${map.read(this.point.u, this.point.v)}`);
+    const values = this.answer.maps.map((map) => `${map.title} ${map.read(this.point.u, this.point.v)}`);
     return `x ${this.pixel.x}, y ${this.pixel.y}: ${values.join("; ")}`;
   }
 
@@ -86,9 +86,9 @@ export function readout(element, probe) {
     const wanted = answer.maps.map((map) => map.name).join();
     if (wanted !== names) {
       names = wanted;
-      const rows = ["pixel", ...answer.maps.map((map) => map.name)];
+      const rows = [["pixel", "pixel"], ...answer.maps.map((map) => [map.name, map.title])];
       element.replaceChildren(
-        ...rows.map((name) => h("div", {}, h("dt", {}, name), h("dd", { "data-value": name }, "\u2013"))),
+        ...rows.map(([name, title]) => h("div", {}, h("dt", {}, title), h("dd", { "data-value": name }, "\u2013"))),
       );
     }
     const [pixel, ...values] = element.querySelectorAll("dd");

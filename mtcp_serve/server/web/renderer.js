@@ -4,10 +4,12 @@ const VERTEX = `#version 300 es
 in vec3 point;
 uniform vec2 tangents;
 uniform mat4 camera;
+uniform float size;
 out vec2 place;
 void main() {
   place = vec2(0.5 + 0.5 * point.x, 0.5 - 0.5 * point.y);
   gl_Position = camera * vec4(point.xy * tangents * point.z, -point.z, 1.0);
+  gl_PointSize = size;
 }`;
 const FRAGMENT = `#version 300 es
 precision mediump float;
@@ -17,7 +19,7 @@ out vec4 colour;
 void main() { colour = vec4(texture(picture, place).rgb, 1.0); }`;
 
 export class Renderer {
-  #count = 0;
+  #counts = { triangles: 0, points: 0 };
 
   /** Throws where the browser has no WebGL 2. */
   constructor(canvas) {
@@ -44,7 +46,7 @@ export class Renderer {
     gl.linkProgram(this.program);
     gl.useProgram(this.program);
     gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    this.indices = { triangles: gl.createBuffer(), points: gl.createBuffer() };
     const point = gl.getAttribLocation(this.program, "point");
     gl.enableVertexAttribArray(point);
     gl.vertexAttribPointer(point, 3, gl.FLOAT, false, 0, 0);
@@ -53,14 +55,17 @@ export class Renderer {
     gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE);
     gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
     gl.enable(gl.DEPTH_TEST);
-    gl.clearColor(0, 0, 0, 0); // the page behind it
+    gl.clearColor(0, 0, 0, 0); // the ground of the canvas, behind it
   }
 
-  setMesh({ vertices, triangles }) {
+  setMesh(mesh) {
     const gl = this.gl;
-    gl.bufferData(gl.ARRAY_BUFFER, vertices, gl.STATIC_DRAW);
-    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, triangles, gl.STATIC_DRAW);
-    this.#count = triangles.length;
+    gl.bufferData(gl.ARRAY_BUFFER, mesh.vertices, gl.STATIC_DRAW);
+    for (const [name, buffer] of Object.entries(this.indices)) {
+      gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffer);
+      gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, mesh[name], gl.STATIC_DRAW);
+      this.#counts[name] = mesh[name].length;
+    }
   }
 
   setPicture(canvas) {
@@ -68,14 +73,20 @@ export class Renderer {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, canvas);
   }
 
-  /** `tangents` of half the assumed fields of view, across and down; `camera` is a 4x4 matrix by columns. */
-  draw(tangents, camera) {
+  /**
+   * `tangents` of half the fields of view, across and down; `camera` is a 4x4 matrix by columns; points of
+   * `size` pixels instead of the surface where that is not 0.
+   */
+  draw(tangents, camera, size = 0) {
     const gl = this.gl;
     gl.viewport(0, 0, this.canvas.width, this.canvas.height);
     gl.uniform2fv(gl.getUniformLocation(this.program, "tangents"), tangents);
     gl.uniformMatrix4fv(gl.getUniformLocation(this.program, "camera"), false, camera);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-    gl.drawElements(gl.TRIANGLES, this.#count, gl.UNSIGNED_INT, 0);
+    const what = size > 0 ? "points" : "triangles";
+    gl.uniform1f(gl.getUniformLocation(this.program, "size"), size);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.indices[what]);
+    gl.drawElements(size > 0 ? gl.POINTS : gl.TRIANGLES, this.#counts[what], gl.UNSIGNED_INT, 0);
   }
 }
 

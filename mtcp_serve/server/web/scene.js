@@ -2,9 +2,17 @@
 
 import { h } from "./dom.js";
 import { buildMesh } from "./mesh.js";
+import { Measure } from "./measure.js";
 import { cameraMatrix, Renderer } from "./renderer.js";
 
-const START = { yaw: -0.3, pitch: 0.12, zoom: 0.82 };
+const START = { yaw: -0.06, pitch: 0.03, zoom: 0.95 }; // facing what the camera faced; a little aside: it is no photo
+const SOURCES = {
+  request: "as you set it",
+  exif: "the photo's EXIF says so",
+  manifest: "the model assumes it",
+  assumed: "assumed: nobody says how wide the camera saw",
+};
+const POINT_SIZE = 2; // pixels of the page
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const STEP = 0.08; // radians a key press
 const ZOOM = 1.15; // a key press
@@ -13,6 +21,8 @@ const PHOTO = "photo";
 
 export class Scene {
   #pointers = new Map();
+  #still = null; // the pointer that is down and has not moved
+  #chosen = false; // whether the person set the field of view of this photo
   #asked = 0;
 
   constructor(element, picture) {
@@ -23,20 +33,38 @@ export class Scene {
     this.shape = element.querySelector("[data-shape]");
     this.angle = element.querySelector("input[type=range]");
     this.degrees = element.querySelector("output");
+    this.source = element.querySelector("[data-source]");
+    this.points = element.querySelector("[data-points]");
+    this.trained = element.querySelector("[data-trained]");
+    this.measure = new Measure(element.querySelector("[data-measure]"), this.canvas);
+    this.points.addEventListener("change", () => this.#render());
     this.view = { ...START };
     this.paintWith.addEventListener("change", () => this.draw());
     this.shape.addEventListener("change", () => this.draw());
-    this.angle.addEventListener("input", () => this.#render());
+    this.angle.addEventListener("input", () => {
+      this.#chosen = true;
+      this.#render();
+    });
     element.querySelector("[data-reset]").addEventListener("click", () => this.#reset());
     this.#listen();
     new ResizeObserver(() => this.#render()).observe(this.canvas);
   }
 
+  /** The parameters of a request for this view's own camera. */
+  get cameraQuery() {
+    return this.#chosen ? { fov_x: this.angle.value } : {};
+  }
+
   show(answer) {
+    if (answer !== this.answer) {
+      this.#chosen = false;
+      this.angle.value = String(Math.round(answer.fieldOfView.degrees));
+      this.measure.clear();
+    }
     this.answer = answer;
     const names = answer.maps.map((map) => map.name);
-    choose(this.paintWith, [...(answer.photo.canvas ? [PHOTO] : []), ...names]);
-    choose(this.shape, answer.maps.filter((map) => map.info.kind === "depth").map((map) => map.name));
+    choose(this.paintWith, [...(answer.photo.canvas ? [PHOTO] : []), ...names], answer);
+    choose(this.shape, answer.maps.filter((map) => map.info.kind === "depth").map((map) => map.name), answer);
     this.shape.closest("label").hidden = this.shape.length < 2;
     this.draw();
   }
@@ -50,7 +78,10 @@ export class Scene {
       this.canvas.hidden = true;
       return;
     }
-    this.mesh = buildMesh(this.answer.map(this.shape.value));
+    const depth = this.answer.map(this.shape.value);
+    this.mesh = buildMesh(depth);
+    this.measure.use(this.mesh, depth.info.metric);
+    this.trained.textContent = depth.info.trained_on ? `The model learnt distance from ${depth.info.trained_on}; elsewhere, outdoors for instance, take it as an order of magnitude.` : "";
     this.renderer.setMesh(this.mesh);
     const map = this.answer.map(this.paintWith.value);
     this.renderer.setPicture(map ? this.picture(map) : this.answer.photo.canvas);
@@ -59,6 +90,7 @@ export class Scene {
 
   #render() {
     this.degrees.textContent = `${this.angle.value}°`;
+    this.source.textContent = SOURCES[this.#chosen ? "request" : this.answer?.fieldOfView.source] ?? "";
     cancelAnimationFrame(this.#asked);
     this.#asked = requestAnimationFrame(() => this.#renderNow());
   }
@@ -74,7 +106,7 @@ export class Scene {
     const { middle, nearest, farthest } = this.mesh;
     const fit = Math.max(down, (across * clientHeight) / clientWidth); // the whole photo is in sight
     const distance = middle / this.view.zoom;
-    this.renderer.draw([across, down], cameraMatrix({
+    const camera = cameraMatrix({
       yaw: this.view.yaw,
       pitch: this.view.pitch,
       pivot: middle,
@@ -82,7 +114,9 @@ export class Scene {
       tangents: [(fit * clientWidth) / clientHeight, fit],
       near: nearest / 50,
       far: 4 * (distance + farthest * (1 + across)),
-    }));
+    });
+    this.renderer.draw([across, down], camera, this.points.checked ? POINT_SIZE * ratio : 0);
+    this.measure.draw([across, down], camera);
   }
 
   #turn(yaw, pitch) {
@@ -109,6 +143,7 @@ export class Scene {
       else if (event.key === "+" || event.key === "=") this.#zoom(ZOOM);
       else if (event.key === "-") this.#zoom(1 / ZOOM);
       else if (event.key === "Home" || event.key === "0") this.#reset();
+      else if (event.key === "m") this.measure.mark(canvas.clientWidth / 2, canvas.clientHeight / 2);
       else return;
       event.preventDefault();
     });
@@ -120,6 +155,13 @@ export class Scene {
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
       this.#pointers.set(event.pointerId, event);
+      this.#still = this.#pointers.size === 1 ? event : null;
+    });
+    canvas.addEventListener("click", (event) => {
+      const still = this.#still;
+      if (still === null || Math.hypot(event.clientX - still.clientX, event.clientY - still.clientY) > 4) return;
+      const box = canvas.getBoundingClientRect();
+      this.measure.mark(event.clientX - box.left, event.clientY - box.top);
     });
     canvas.addEventListener("pointermove", (event) => this.#drag(event));
     for (const end of ["pointerup", "pointercancel"]) {
@@ -143,8 +185,8 @@ export class Scene {
 }
 
 /** Offer `names` in `select`, keeping what was chosen if it is still there. */
-function choose(select, names) {
+function choose(select, names, answer) {
   if (names.join() === [...select.options].map((option) => option.value).join()) return;
   const chosen = select.value;
-  select.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === chosen }, name)));
+  select.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === chosen }, answer.map(name)?.title ?? name)));
 }

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from tests.mtcp_serve.browser import (
     PATIENCE_MS,
     PHOTO,
     SMALL,
-    TASKS,
+    TITLES,
     answered,
     expected,
     give,
@@ -114,22 +115,27 @@ def test_photos_come_in_by_drop_paste_and_example(server: Server, browser: Brows
         for way in ("drop", "paste"):
             transfer(page, way, {f"{way}.jpg": PHOTO.read_bytes()})
             expect(status).to_contain_text(f"5 maps of {way}.jpg in ")
-            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", *TASKS]
+            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", *TITLES]
         page.click("#example")
         expect(status).to_contain_text("5 maps of example.jpg in ")
+    with visit(browser, server.url) as page:
+        page.get_by_role("button", name="A cat").click()
+        expect(page.get_by_role("status")).to_contain_text("5 maps of chelsea.jpg in ")
 
 
 def test_what_cannot_be_answered_is_said_and_the_next_photo_is_good(server: Server, browser: Browser) -> None:
     with visit(browser, server.url, allow=("400 (Bad Request)", "413 ")) as page:
         page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello"})
         refusal = server.predict(b"hello").json()["error"]
-        assert problem(page) == f"{refusal['message']} {refusal['hint']}"
+        said = (f"{text[0].upper()}{text[1:]}." for text in (refusal["message"], refusal["hint"]))
+        assert problem(page) == " ".join(said)
         big = encode(noise(240, 240))
         page.set_input_files("#file", {"name": "big.png", "mimeType": "image/png", "buffer": big})
         refusal = server.predict(big).json()["error"]
         assert refusal["code"] == "payload_too_large"
         assert refusal["hint"]
-        expect(page.get_by_role("alert").locator("p")).to_have_text(f"{refusal['message']} {refusal['hint']}")
+        alert = page.get_by_role("alert").locator("p")
+        expect(alert).to_have_text(re.compile(r"^The .* has 0\.\d MB, the limit is .*\. Send less\.$"))
         page.click("#problem-close")
         expect(page.get_by_role("alert")).to_be_hidden()
         transfer(page, "drop", {"a.jpg": b"1", "b.jpg": b"2"})
@@ -179,7 +185,7 @@ def test_a_photo_that_the_browser_cannot_show_still_gets_its_maps(server: Server
         expect(page.locator("#enlarged canvas")).to_be_hidden()  # it has the depth of the photo before
         page.keyboard.press("Escape")
         page.click("#tab-scene")
-        expect(page.get_by_label("Painted with").locator("option")).to_have_text(TASKS)
+        expect(page.get_by_label("Painted with").locator("option")).to_have_text(TITLES)
 
 
 def test_a_busy_server_is_asked_again_when_it_says_so(server: Server, browser: Browser) -> None:
@@ -264,7 +270,7 @@ def test_everything_can_be_done_with_the_keyboard(server: Server, browser: Brows
         page.keyboard.press("Shift+ArrowUp")
         expect(pixel).to_have_text("257, 246")
         now = values(page)
-        said = f"x 257, y 246: semseg {now['semseg']}; depth {now['depth']};"
+        said = f"x 257, y 246: Objects {now['semseg']}; Distance {now['depth']};"
         expect(page.locator("#spoken")).to_contain_text(said)
         page.keyboard.press("Enter")
         expect(page.locator("#enlarged .frame")).to_be_focused()
@@ -272,7 +278,7 @@ def test_everything_can_be_done_with_the_keyboard(server: Server, browser: Brows
         expect(page.locator("#enlarged .readout dd").first).to_have_text("256, 246")
         tab_to("[data-step='1']")
         page.keyboard.press("Enter")
-        expect(page.locator("#enlarged-title")).to_have_text("normals")
+        expect(page.locator("#enlarged-title")).to_have_text("Surface directions")
         page.keyboard.press("Escape")
         expect(page.locator("#enlarged")).to_be_hidden()
         # The browser gives the focus back to what opened the dialog, then tells the page, which moves it.
@@ -290,7 +296,9 @@ def test_everything_can_be_done_with_the_keyboard(server: Server, browser: Brows
         page.keyboard.press("ArrowRight")
         expect(page.locator("#view-overlay output")).to_have_text("61 %")
         page.focus("#tab-overlay")
-        page.keyboard.press("ArrowRight")
+        for view in ("cutout", "scene"):
+            page.keyboard.press("ArrowRight")
+            expect(page.locator(f"#view-{view}")).to_be_visible()
         tab_to("canvas.scene")
 
 
@@ -332,7 +340,7 @@ def test_several_models_and_other_tasks_are_offered(browser: Browser, tmp_path: 
     try:
         with visit(browser, server.url) as page:
             give(page, SMALL)
-            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", *TASKS, "parity"]
+            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", *TITLES, "parity"]
             page.click("#tab-scene")
             with page.expect_response(lambda response: "model=tiny" in response.url):
                 page.select_option("#model", "tiny")

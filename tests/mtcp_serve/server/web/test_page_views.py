@@ -5,7 +5,6 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 from zipfile import ZipFile
 
@@ -22,8 +21,10 @@ from tests.mtcp_serve.browser import (
     PHOTO,
     SMALL,
     TASKS,
+    TITLES,
     expected,
     give,
+    inside,
     look,
     needs_chromium,
     point,
@@ -36,42 +37,23 @@ from tests.mtcp_serve.support import encode
 pytestmark = needs_chromium
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def page(server: Server, browser: Browser) -> Iterator[Page]:
-    """A page that shows the answer to the photo; tests leave the view as they like."""
-    with visit(browser, server.url) as page:
-        give(page)
-        yield page
-
-
-@pytest.fixture(scope="module")
-def answer(server: Server) -> Any:
-    """The same photo's arrays and pictures, asked for without the page."""
-    body = server.predict(PHOTO.read_bytes(), "format=npz&visualize=true").content
-    return dict(np.load(io.BytesIO(body)))
-
-
-@pytest.fixture(scope="module")
-def metadata(answer: Any) -> Any:
-    return json.loads(answer["metadata"].item())
-
-
 def test_every_map_is_shown_exactly(page: Page, answer: Any, metadata: Any) -> None:
     page.click("#tab-maps")
     names = page.locator("#view-maps .name").all_inner_texts()
-    assert names == ["photo", *metadata["maps"]] == ["photo", *TASKS]
+    assert names == ["photo", *TITLES]
+    assert list(metadata["maps"]) == TASKS
     for name in TASKS:
         address = page.eval_on_selector(f"[data-map={name}] canvas", "canvas => canvas.toDataURL()")
         picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
         assert picture.getchannel("A").getextrema() == (255, 255)
-        assert np.array_equal(np.asarray(picture.convert("RGB")), answer[f"{name}.visualization"])
+        seen, sent = np.asarray(picture.convert("RGB")), answer[f"{name}.visualization"]
+        if metadata["maps"][name]["kind"] != "labels":
+            assert np.array_equal(seen, sent)
+            continue
+        differ = (seen != sent).any(axis=-1)  # at the borders of classes, which are shown without stairs
+        assert 0 < differ.mean() < 0.03
+        assert not (differ & inside(answer[name], 2)).any()
+        assert {tuple(color) for color in seen.reshape(-1, 3)} <= {tuple(c) for c in sent.reshape(-1, 3)}
 
 
 @pytest.mark.parametrize("tile", ["photo", "depth", "parsing"])
@@ -99,8 +81,10 @@ def test_the_legend_lists_the_classes_present(page: Page, answer: Any, metadata:
         info = metadata["maps"][task]
         labels = {label["id"]: label for label in info["labels"]}
         rows = page.locator(f".legend[data-task={task}] li button")
-        assert [int(row.get_attribute("data-id") or -1) for row in rows.all()] == info["present"]
-        for row, index in zip(rows.all(), info["present"], strict=True):
+        shown = [int(row.get_attribute("data-id") or -1) for row in rows.all()]
+        counts = np.bincount(answer[task].ravel(), minlength=256)
+        assert shown == [*sorted(set(info["present"]) - {0}, key=lambda index: -counts[index]), 0]
+        for row, index in zip(rows.all(), shown, strict=True):
             assert row.locator(".label").inner_text() == labels[index]["name"]
             colour = row.locator(".swatch").evaluate("swatch => getComputedStyle(swatch).backgroundColor")
             want = tuple(int(labels[index]["color"][at : at + 2], 16) for at in (1, 3, 5))
@@ -120,14 +104,15 @@ def test_a_class_stands_out_when_it_is_chosen(page: Page, answer: Any) -> None:
     )[3::4]
     skin = answer["parsing"][150] == int(button.get_attribute("data-id") or -1)
     assert skin.any()
-    assert np.array_equal(np.array(alpha) == 255, skin)
+    assert np.mean((np.array(alpha) == 255) != skin) < 0.02  # the borders are smoothed
+    assert (np.array(alpha) == 255).any()
     button.click()
     expect(button).to_have_attribute("aria-pressed", "false")
 
 
 def test_the_overlay_fades_from_the_photo_to_the_map(page: Page) -> None:
     page.click("#tab-overlay")
-    page.locator("#view-overlay label", has_text="depth").click()
+    page.locator("#view-overlay label", has_text="Distance").click()
     page.mouse.move(1, 1)
     frame = page.locator("#view-overlay .frame")
     expect(frame.locator(".cross")).to_be_hidden()
@@ -139,7 +124,7 @@ def test_the_overlay_fades_from_the_photo_to_the_map(page: Page) -> None:
         looks[percent] = look(frame)
     assert np.abs(looks[100] - looks[0]).mean() > 30
     assert np.abs(looks[50] - (looks[0] + looks[100]) / 2).max() <= 2
-    page.locator("#view-overlay label", has_text="saliency").click()
+    page.locator("#view-overlay label", has_text="Subject").click()
     page.mouse.move(1, 1)
     expect(frame.locator(".cross")).to_be_hidden()
     assert np.abs(look(frame) - looks[100]).mean() > 30
@@ -165,15 +150,18 @@ def test_timings_are_those_of_the_server_and_add_up(page: Page) -> None:
 @pytest.mark.parametrize(
     ("button", "query", "name"),
     [
-        ("Download the values of depth as PNG", "format=png&tasks=depth", "astronaut-depth.png"),
+        ("Download the values of Distance as PNG", "format=png&tasks=depth", "astronaut-depth.png"),
         (
-            "Download the colour picture of parsing",
+            "Download the colour picture of Clothes and skin",
             "format=png&tasks=parsing&visualize=true",
             "astronaut-parsing-colour.png",
         ),
         ("PNGs (zip)", "format=zip&visualize=true", "astronaut-maps.zip"),
         ("npz", "format=npz", "astronaut-maps.npz"),
         ("JSON", "format=json", "astronaut-maps.json"),
+        ("Points (PLY)", "format=ply", "astronaut.ply"),
+        ("3-D model (GLB)", "format=glb", "astronaut.glb"),
+        ("Cut-out (PNG)", "format=cutout", "astronaut-cutout.png"),
     ],
 )
 def test_downloads_are_the_files_of_the_gateway(
@@ -186,7 +174,7 @@ def test_downloads_are_the_files_of_the_gateway(
     found = started.value.path().read_bytes()
     want = server.predict(PHOTO.read_bytes(), query).content
     match name.rpartition(".")[2]:
-        case "png":
+        case "png" | "ply" | "glb":
             assert found == want
         case "json":
             assert json.loads(found)["maps"] == json.loads(want)["maps"]
@@ -235,10 +223,10 @@ def test_the_scene_turns_by_mouse_and_by_keys(server: Server, browser: Browser) 
         changed()
         page.get_by_label("Painted with").select_option("normals")
         changed()
-        page.get_by_label("Assumed field of view").fill("90")
+        page.get_by_label("Field of view").fill("90")
         changed()
         page.get_by_label("Painted with").select_option("photo")
-        page.get_by_label("Assumed field of view").fill("60")
+        page.get_by_label("Field of view").fill("60")
         canvas.focus()
         page.keyboard.press("Home")
         assert np.array_equal(scene(), looks[0])
@@ -282,12 +270,14 @@ def test_the_surface_is_torn_where_depth_jumps(page: Page) -> None:
           const mesh = buildMesh({ width: 40, height: 30, values });
           const used = new Set([...mesh.triangles].map((at) => at % 40));
           return { ...mesh, triangles: mesh.triangles.length / 3, used: [...used].sort((a, b) => a - b),
-                   vertices: [...mesh.vertices.slice(0, 3)] };
+                   vertices: [...mesh.vertices.slice(0, 3)],
+                   depths: [...mesh.vertices].filter((_, at) => at % 3 === 2) };
         };
         return {
           flat: columns(() => 2),
           slope: columns((x) => 2 + x / 20),
           step: columns((x) => (x < 20 ? 1 : 9)),
+          ramp: columns((x) => Math.min(Math.max(1 + 2 * (x - 17), 1), 9)),
           hole: columns((x, y) => (x === 10 && y === 10 ? 0 : 3)),
         };
     }"""
@@ -295,11 +285,12 @@ def test_the_surface_is_torn_where_depth_jumps(page: Page) -> None:
     full = 2 * 39 * 29
     assert found["flat"]["triangles"] == found["slope"]["triangles"] == full
     assert found["flat"]["vertices"] == pytest.approx([-1 + 1 / 40, 1 - 1 / 30, 2])
-    assert found["step"]["used"] == [*range(18), *range(22, 40)]
+    assert found["step"]["used"] == [*range(40)]  # both surfaces keep their rims
+    assert found["step"]["triangles"] == full - 2 * 29
+    assert found["ramp"]["triangles"] == full - 2 * 29  # the ramp between them goes to either
+    assert set(found["ramp"]["depths"]) == {1, 9}
     assert (found["step"]["nearest"], found["step"]["farthest"]) == (1, 9)
-    assert (
-        found["hole"]["triangles"] == full - 70
-    )  # 6 x 6 cells touch the 5 x 5 vertices around the hole, two by half
+    assert found["hole"]["triangles"] == full - 6  # those that touch it
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -316,7 +307,7 @@ def test_axe_finds_no_fault(server: Server, browser: Browser, scheme: Any) -> No
         page.focus("[data-map=depth]")
         page.keyboard.press("ArrowRight")
         check()
-        for tab in ("overlay", "scene"):
+        for tab in ("overlay", "cutout", "scene"):
             page.click(f"#tab-{tab}")
             expect(page.locator(f"#view-{tab}")).to_be_visible()
             check()
@@ -339,7 +330,7 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         assert fits()
         lefts = {tile.bounding_box()["x"] for tile in page.locator(".tile").all()}  # type: ignore[index]
         assert len(lefts) == 1
-        for tab in ("overlay", "scene"):
+        for tab in ("overlay", "cutout", "scene"):
             page.tap(f"#tab-{tab}")  # the browser makes a click of it, some time later
             expect(page.locator(f"#view-{tab}")).to_be_visible()
             assert fits()
@@ -347,7 +338,7 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         page.tap("[data-map=normals]")
         expect(page.locator("#enlarged")).to_be_visible()
         assert fits()
-        for title in ("depth", "semseg", "photo"):
+        for title in ("Distance", "Objects", "photo"):
             page.tap("[data-step='-1']")
             expect(page.locator("#enlarged-title")).to_have_text(title)
         assert page.locator("#enlarged").evaluate("dialog => dialog.scrollWidth === dialog.clientWidth")

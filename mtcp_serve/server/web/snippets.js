@@ -1,0 +1,27 @@
+// The request for the photo that is shown, as a command and as a program.
+
+import { $ } from "./dom.js";
+import { copyText } from "./clipboard.js";
+
+const SNIPPETS = {
+  curl: (url, name) => `curl -F image=@${quoted(name)} \\\n  '${url}predict?format=npz' -o maps.npz`,
+  python: (url, name) =>
+    `from clients import GatewayClient\n\nwith GatewayClient("${url}") as gateway:\n` +
+    `    maps = gateway.predict(${JSON.stringify(name)})\nfor name, values in maps.items():\n    print(name, values.shape)`,
+};
+
+/** Show the request for `photo`, and let buttons copy it. */
+export function showSnippets(photo) {
+  const url = new URL(".", location.href).href;
+  for (const [name, write] of Object.entries(SNIPPETS)) $(`snippet-${name}`).textContent = write(url, photo.name);
+}
+
+export function listenForCopies() {
+  for (const button of document.querySelectorAll("[data-snippet]")) {
+    button.addEventListener("click", () => copyText($(`snippet-${button.dataset.snippet}`).textContent, button));
+  }
+}
+
+function quoted(name) {
+  return `'${name.replaceAll("'", "'\\''")}'`;
+}

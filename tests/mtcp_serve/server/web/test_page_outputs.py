@@ -1,0 +1,200 @@
+"""The demo page in a real browser: overlay, wipe, cut-out, measuring, and what people take away."""
+
+import contextlib
+import io
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+from playwright.sync_api import Browser, Page, expect
+
+from tests.mtcp_serve.browser import (
+    PHONE,
+    PHOTO,
+    SMALL,
+    TASKS,
+    give,
+    inside,
+    look,
+    needs_chromium,
+    until,
+    visit,
+)
+from tests.mtcp_serve.process import Server
+from tests.mtcp_serve.support import encode
+
+pytestmark = needs_chromium
+
+
+def test_the_overlay_leaves_the_background_as_it_is(page: Page, answer: Any) -> None:
+    page.click("#tab-overlay")
+    page.locator("#view-overlay label", has_text="Objects").click()
+    alpha = page.eval_on_selector(
+        "#view-overlay canvas:nth-of-type(2)",
+        """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]
+            .filter((_, at) => at % 4 === 3)""",
+    )
+    seen = np.array(alpha).reshape(answer["semseg"].shape)
+    deep = inside(answer["semseg"], 3)
+    background = answer["semseg"] == 0
+    assert (seen[deep & background] == 0).all()
+    assert (seen[deep & ~background] > 200).all()
+    assert (seen == 255).any()  # the outline
+    assert (seen == 255).mean() < 0.05
+
+
+def test_the_wipe_shows_the_photo_on_one_side_and_the_map_on_the_other(page: Page) -> None:
+    page.click("#tab-overlay")
+    page.locator("#view-overlay label", has_text="Distance").click()
+    frame = page.locator("#view-overlay .frame")
+    slider = page.get_by_label("Opacity")
+    looks = {}
+    for percent in (0, 100):
+        slider.fill(str(percent))
+        page.mouse.move(1, 1)
+        looks[percent] = look(frame)
+    page.locator("#view-overlay label", has_text="Wipe").click()
+    page.get_by_label("Border between photo and map").fill("30")
+    page.mouse.move(1, 1)
+    expect(frame.locator(".cross")).to_be_hidden()
+    seen = look(frame)
+    border = round(0.3 * seen.shape[1])
+    assert np.array_equal(seen[:, : border - 4], looks[0][:, : border - 4])
+    assert np.array_equal(seen[:, border + 4 :], looks[100][:, border + 4 :])
+    page.locator("#view-overlay label", has_text="Blend").click()
+    expect(slider).to_be_visible()
+
+
+def test_the_cut_out_is_that_of_the_gateway(page: Page, server: Server) -> None:
+    page.click("#tab-cutout")
+    canvas = page.locator("#view-cutout canvas")
+    expect(canvas).to_be_visible()
+    expect(page.get_by_role("button", name="Download PNG")).to_be_enabled()
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Download PNG").click()
+    assert started.value.suggested_filename == "astronaut-cutout.png"
+    assert started.value.path().read_bytes() == server.predict(PHOTO.read_bytes(), "format=cutout").content
+    page.get_by_label("Background", exact=True).check()
+    page.get_by_label("Colour of the background").fill("#00ff00")
+    expect(page.get_by_role("button", name="Download PNG")).to_be_enabled()
+    corner = "canvas => [...canvas.getContext('2d').getImageData(canvas.width - 1, 0, 1, 1).data]"
+    until(page, lambda: canvas.evaluate(corner) == [0, 255, 0, 255])
+    page.get_by_label("Background", exact=True).uncheck()
+    until(page, lambda: canvas.evaluate(corner)[3] == 0)
+
+
+def test_two_points_are_as_far_apart_as_their_depths_say(page: Page) -> None:
+    """On a wall 2 m away, seen 90 degrees wide, half the width is 2 m."""
+    found = page.evaluate(
+        """async () => {
+        const { Measure } = await import("/web/measure.js");
+        const { buildMesh } = await import("/web/mesh.js");
+        const { cameraMatrix } = await import("/web/renderer.js");
+        const box = document.createElement("div");
+        box.style.cssText = "position: fixed; left: 0; top: 0";
+        const canvas = document.createElement("canvas");
+        canvas.style.cssText = "display: block; width: 400px; height: 400px";
+        box.append(canvas);
+        document.body.append(box);
+        const output = document.createElement("p");
+        const measure = new Measure(output, canvas);
+        const values = new Float32Array(40 * 40).fill(2);
+        measure.use(buildMesh({ width: 40, height: 40, values }), true);
+        const view = { yaw: 0, pitch: 0, pivot: 2, distance: 2, tangents: [1, 1], near: 0.1, far: 50 };
+        measure.draw([1, 1], cameraMatrix(view));
+        const said = [output.textContent];
+        measure.mark(105, 205);
+        said.push(output.textContent);
+        measure.mark(305, 205);
+        said.push(output.textContent);
+        const places = ({ style, hidden }) => [style.left, style.top, hidden];
+        const dots = [...box.querySelectorAll(".dot")].map(places);
+        measure.mark(5000, 5000);
+        said.push(output.textContent);
+        box.remove();
+        return { said, dots, distance: measure.distance };
+    }"""
+    )
+    assert found["said"][1] == "Click the second point"
+    assert found["said"][2] == found["said"][3] == "2.00 m between the two points"
+    assert found["distance"] == pytest.approx(2)
+    assert found["dots"] == [["105px", "205px", False], ["305px", "205px", False]]
+
+
+def test_the_field_of_view_starts_where_the_answer_says(server: Server, browser: Browser) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 28
+    small = Image.open(PHOTO).resize((150, 100))
+    wide = {"name": "wide.jpg", "mimeType": "image/jpeg", "buffer": encode(small, "JPEG", exif=exif)}
+    with visit(browser, server.url) as page:
+        give(page, wide)
+        page.click("#tab-scene")
+        slider = page.get_by_label("Field of view")
+        expect(slider).to_have_value("65")  # 28 mm before 36 x 24 mm
+        expect(page.locator("[data-source]")).to_have_text("the photo's EXIF says so")
+        slider.fill("40")
+        expect(page.locator("[data-source]")).to_have_text("as you set it")
+        with page.expect_request("**/predict?format=glb&fov_x=40&**"):
+            page.get_by_role("button", name="3-D model (GLB)").click()
+        page.get_by_role("status").filter(has_text="wide.glb is ready").wait_for()
+        give(page, SMALL)
+        expect(slider).to_have_value("60")
+
+
+def test_a_map_with_nothing_in_it_says_so_and_steps_back(server: Server, browser: Browser) -> None:
+    grey = encode(np.full((64, 64, 3), 128, np.uint8))
+    with visit(browser, server.url) as page:
+        give(page, {"name": "grey.png", "mimeType": "image/png", "buffer": grey})
+        tile = page.locator("figure", has=page.locator("[data-map=parsing]"))
+        expect(tile).to_have_class(re.compile("empty"))
+        expect(tile.locator("p.about")).to_have_text("Nothing of these classes in this photo")
+
+
+def test_header_and_content_begin_at_the_same_place(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, viewport={"width": 1920, "height": 900}) as page:
+        logo, intake = (page.locator(place).bounding_box() for place in (".top img", ".intake"))
+        assert logo is not None
+        assert intake is not None
+        assert logo["x"] == intake["x"]
+
+
+def test_the_first_map_is_on_a_phones_first_screen(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, **PHONE) as page:
+        give(page, SMALL)
+        boxes = [page.locator(f"[data-map={name}]").bounding_box() for name in TASKS]
+        assert min(box["y"] for box in boxes if box) < 740 / 2
+
+
+def test_the_same_request_from_a_program(page: Page, server: Server) -> None:
+    curl = page.locator("#snippet-curl").text_content()
+    assert curl == f"curl -F image=@'astronaut.jpg' \\\n  '{server.url}/predict?format=npz' -o maps.npz"
+    program = page.locator("#snippet-python").text_content() or ""
+    said = io.StringIO()
+    with contextlib.chdir(PHOTO.parent), contextlib.redirect_stdout(said):
+        exec(program, {})
+    assert said.getvalue().splitlines()[1] == "depth (512, 512)"
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (
+            "the image is 9000 x 9000 = 81000000 pixels, the limit is 33554432",
+            "The image is 9000 x 9000 = 81.0 megapixels, the limit is 33.6 megapixels.",
+        ),
+        (
+            "the image has 22000000 bytes, the limit is 20971520",
+            "The image has 22.0 MB, the limit is 21.0 MB.",
+        ),
+        ("Read it.", "Read it."),
+        ("", ""),
+    ],
+)
+def test_errors_are_sentences(page: Page, said: str, sentence: str) -> None:
+    call = "async (text) => (await import('/web/sentences.js')).sentence(text)"
+    assert page.evaluate(call, said) == sentence
+    advice = "async (text) => (await import('/web/sentences.js')).advice(text)"
+    hint = "scale the photo down, or raise MTCP_MAX_PIXELS or MTCP_MAX_SIDE on the server"
+    assert page.evaluate(advice, hint) == "Scale the photo down."
