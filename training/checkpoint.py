@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -58,20 +58,39 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_network(path: Path) -> tuple[Network, RunConfig]:
-    """The network of a checkpoint in evaluation mode, with its averaged weights where there are any.
+Weights = Literal["average", "raw", "better"]
+"""Which weights of a run: the average (where there is one), the raw ones, or what validated better."""
+
+
+def load_network(path: Path, weights: Weights = "average") -> tuple[Network, RunConfig]:
+    """The network of a checkpoint in evaluation mode.
 
     Raises:
-        CheckpointError: unreadable, or weights that do not fit its own configuration.
+        CheckpointError: unreadable, weights that do not fit its own configuration, or ``better`` of a run
+            that has not compared them.
     """
     state = load(path)
+    average = _average(path, state, weights)
     config = parse_config(state["config"], path.name)
     network = build_network(config.model)
     try:
-        network.load_state_dict(state.get("ema") or state["model"])
+        network.load_state_dict(state["model"] if average is None else average)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: weights do not fit the configuration beside them: {error}") from error
     return network.eval(), config
+
+
+def _average(path: Path, state: Mapping[str, Any], weights: Weights) -> Mapping[str, Any] | None:
+    """The averaged weights, if those are meant and there are any."""
+    average: Mapping[str, Any] | None = state.get("ema")
+    if weights == "better" and average is not None:
+        better = state.get("better")
+        if better is None:
+            raise CheckpointError(
+                f"{path}: the run has not ended, or has not validated its weights; choose average or raw"
+            )
+        weights = better
+    return None if weights == "raw" else average
 
 
 @torch.no_grad()
@@ -98,15 +117,15 @@ def _class_weights(path: Path, config: RunConfig) -> dict[str, Sequence[float]]:
     return weights
 
 
-def slim(path: Path, destination: Path, undo: float = 0.0) -> None:
-    """Write the weights that :func:`load_network` would use, in fp16, without the state of the run.
+def strip(path: Path, destination: Path, undo: float = 0.0, weights: Weights = "average") -> None:
+    """Write the ``weights`` of :func:`load_network` in fp16, without the state of the run.
 
     ``undo`` is the strength of :func:`undo_class_weights` for the run's class weights.
     """
-    network, config = load_network(path)
+    network, config = load_network(path, weights)
     undo_class_weights(network, _class_weights(path, config), undo)
-    weights = {
+    halves = {
         name: value.half() if value.is_floating_point() else value
         for name, value in network.state_dict().items()
     }
-    save(destination, {"config": config.model_dump(mode="json"), "model": weights})
+    save(destination, {"config": config.model_dump(mode="json"), "model": halves})

@@ -1,4 +1,4 @@
-"""Commands of ``python -m training``: train, evaluate, slim, plot, sweep, pseudo-label."""
+"""Commands of ``python -m training``: train, evaluate, strip, plot, sweep, pseudo-label."""
 
 import logging
 import time
@@ -151,17 +151,32 @@ def sweep(
         console.print("Not finished: the same command goes on.")
 
 
+CheckpointPath = Annotated[Path, typer.Argument(help="A checkpoint of a run.")]
+Stripped = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+Undo = Annotated[
+    float, typer.Option("--undo-class-weights", help="How much of the class weights to take back, 0 to 1.")
+]
+
+
 @app.command()
-def slim(
-    path: Annotated[Path, typer.Argument(help="A checkpoint of a run.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")],
-    undo: Annotated[
-        float,
-        typer.Option("--undo-class-weights", help="How much of the class weights to take back, 0 to 1."),
-    ] = 0.0,
+def strip(
+    path: CheckpointPath,
+    output: Stripped,
+    undo: Undo = 0.0,
+    weights: Annotated[
+        checkpoint.Weights,
+        typer.Option(help="The average where there is one, the raw weights, or what validated better."),
+    ] = "average",
 ) -> None:
     """Keep only the weights to ship, in fp16."""
     try:
-        checkpoint.slim(path, output, undo)
+        checkpoint.strip(path, output, undo, weights)
     except (ConfigError, CheckpointError, OSError) as error:
         raise _fail(error) from error
+
+
+@app.command(deprecated=True)
+def slim(path: CheckpointPath, output: Stripped, undo: Undo = 0.0) -> None:
+    """The old name of strip."""
+    logging.getLogger(__name__).warning("slim is now called strip; the old name goes with the next version")
+    strip(path, output, undo)

@@ -151,6 +151,9 @@ class RunConfig(_Strict):
     Batch norms that train count each batch twice in their running statistics."""
     compile: str | None = None
     """A backend of ``torch.compile``, e.g. inductor, for encoder and decoders; None: not compiled."""
+    cuda_graphs: bool = False
+    """On a GPU, capture forward and backward pass of a step as CUDA graphs, once per training size: the host
+    launches a few graphs, not every operator. Where that cannot be, a warning says why."""
     log_every: int = Field(50, gt=0)
     """Steps between two lines of a run that has no terminal, and between two points in TensorBoard. On a GPU
     losses are read back no more often; a non-finite one is noticed then."""

@@ -103,6 +103,13 @@ class Feed:
             self._running[stream] = (epoch + 1, 0, loaded) if last else (epoch, step + 1, loaded)
             yield self.fabric.to_device(batch)
 
+    def examples(self) -> dict[Size, Batch]:
+        """A batch of each size on the run's device, of one sample over and over."""
+        part = self.config.data.batch_size // self.fabric.world_size
+        key = next(iter(self.sampler(0, 0)))
+        sizes = sorted(self.config.data.sizes)
+        return {size: self.fabric.to_device(collate([self._samples[size, key]] * part)) for size in sizes}
+
     def close(self) -> None:
         """Let the workers go; batches asked for later start new ones."""
         self._running.clear()

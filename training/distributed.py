@@ -65,6 +65,17 @@ def _precision(precision: str, device: str) -> list[Any]:
     return []
 
 
+def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
+    """The precision of the network, without the cache of casts that CUDA graphs cannot have."""
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(
+        device.type,
+        dtype=kinds.get(config.precision),
+        enabled=config.precision in kinds,
+        cache_enabled=False,
+    )
+
+
 def loss_scale(fabric: Fabric) -> float:
     """The factor by which fp16 training multiplies its loss now; 1 in other precisions."""
     scaler = getattr(fabric.strategy.precision, "scaler", None)

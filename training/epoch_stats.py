@@ -33,7 +33,7 @@ class Tally:
                 torch.ones_like(result.losses),
             ]
         )
-        self._sums += torch.where(counts, rows.detach(), 0)
+        self._sums += rows.detach().masked_fill(~counts, 0)
 
     @property
     def labelled(self) -> list[int]:

@@ -3,7 +3,7 @@
 One function a task kind, in fp32 whatever the precision of the network, each a mean over the *valid* pixels
 of the batch. A missing label costs nothing: a task without any valid pixel gives an exact zero that is still
 connected to the graph, so that its gradient is zero and never NaN. No loss reads a number back from the
-device, and no shape depends on a label.
+device, and no shape depends on a label; ``torch.where`` with a number would copy it to the device.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -207,7 +207,7 @@ def _zero(prediction: Tensor) -> Tensor:
 
 
 def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    return torch.where(valid, values, 0).sum() / valid.sum().clamp_min(1)
+    return values.masked_fill(~valid, 0).sum() / valid.sum().clamp_min(1)
 
 
 def _centre(values: Tensor, valid: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -215,6 +215,7 @@ def _centre(values: Tensor, valid: Tensor, weight: Tensor) -> tuple[Tensor, Tens
 
     Both are [B,1], and 0 where a row has no valid entry.
     """
-    median = torch.where(valid, values, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0)
-    centred = torch.where(valid, values - median, 0)
+    invalid = ~valid
+    median = values.masked_fill(invalid, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0)
+    centred = (values - median).masked_fill(invalid, 0)
     return centred, (centred.abs() * weight).sum(dim=1, keepdim=True), median

@@ -61,13 +61,22 @@ class Objective:
             pixels = torch.stack([counts[0], labelled_pixels(coarse, self.tasks)])
             counts = list(self._reduce(pixels))
             mean = torch.stack(counts)
-            shares = list(torch.where(mean > 0, pixels / mean.clamp_min(torch.finfo(mean.dtype).tiny), 1))
-        losses = self._losses(self._resized(predictions.final, final), final, shares[0])
+            rare = pixels / mean.clamp_min(torch.finfo(mean.dtype).tiny)
+            shares = list(rare.masked_fill(mean <= 0, 1))
+        losses = self._losses(
+            _at_size(self._joined(predictions.final, predictions.joint), final), final, shares[0]
+        )
         levels = max((len(maps) for maps in predictions.intermediate.values()), default=0)
         aux_losses = [loss.new_zeros(()) for loss in losses]
         if levels:
+            joint: Sequence[Tensor | None] = predictions.joint_intermediate or [None] * levels
             resized = [
-                self._resized({name: maps[level] for name, maps in predictions.intermediate.items()}, coarse)
+                _at_size(
+                    self._joined(
+                        {name: maps[level] for name, maps in predictions.intermediate.items()}, joint[level]
+                    ),
+                    coarse,
+                )
                 for level in range(levels)
             ]
             repeated = {name: maps.repeat(levels, *[1] * (maps.ndim - 1)) for name, maps in coarse.items()}
@@ -81,13 +90,9 @@ class Objective:
             coherence_loss = coherence_loss + self.config.lambda_geometry * disagreement
         return TaskLosses(losses, aux_losses, coherence_loss, counts[0] > 0)
 
-    def _resized(self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
-        """The predictions of all tasks in head order at the size of the labels: [B, all channels, h, w]."""
-        maps = [predictions[task.name] for task in self.tasks]
-        size = next(iter(labels.values())).shape[-2:]
-        if len({x.shape[-2:] for x in maps}) > 1:
-            return torch.cat([_at_size(x, size) for x in maps], 1)
-        return _at_size(torch.cat(maps, 1), size)
+    def _joined(self, predictions: Mapping[str, Tensor], joint: Tensor | None) -> Tensor:
+        """The predictions of all tasks in head order, [B, all channels, h, w]; ``joint`` if that is there."""
+        return torch.cat([predictions[task.name] for task in self.tasks], 1) if joint is None else joint
 
     def _losses(self, resized: Tensor, labels: Mapping[str, Tensor], shares: Tensor | None) -> list[Tensor]:
         maps = torch.split(resized, [task.channels for task in self.tasks], 1)
@@ -107,9 +112,9 @@ class Objective:
         return self._class_weights
 
 
-def _at_size(maps: Tensor, size: torch.Size) -> Tensor:
-    """[B, C, h, w] in fp32, bilinearly at ``size`` (``align_corners=False``)."""
-    maps = maps.float()
+def _at_size(maps: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
+    """[B, C, h, w] in fp32, bilinearly at the size of the labels (``align_corners=False``)."""
+    maps, size = maps.float(), next(iter(labels.values())).shape[-2:]
     if maps.shape[-2:] == size:
         return maps
     return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -15,6 +15,7 @@ MAY_DIFFER = (
     "validate_every",
     "checkpoint_every",
     "compile",
+    "cuda_graphs",
 )
 """Settings that do not change what was learned so far. More ``epochs`` or ``minutes`` extend a run."""
 

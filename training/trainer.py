@@ -21,6 +21,7 @@ from training.config import ConfigError, RunConfig, parse_config
 from training.data import Batch
 from training.dataloader import Feed
 from training.distributed import (
+    autocast,
     launch,
     loss_scale,
     mean_over_ranks,
@@ -31,6 +32,7 @@ from training.distributed import (
 )
 from training.epoch_stats import Tally
 from training.evaluation import Report, Validation, validation_sources
+from training.graphs import GraphedStep, capture_all, refusal
 from training.metrics.delta_mtl import gain_over
 from training.model import Network, build_network
 from training.model.pretrained import initialise
@@ -219,10 +221,8 @@ class Trainer:
         try:
             if self._unreported is not None and not self._is_reported(self._unreported):
                 self._report(self._unreported)
-            if self.schedule.budget is not None and not self.done:
-                self._plan_time(self.schedule.budget)
             if not self.done:
-                self.schedule.advance(self.updates)
+                self._prepare()
             while not self.done:
                 if not self._train_epoch(until):
                     return False
@@ -233,12 +233,35 @@ class Trainer:
         self.fabric.barrier()
         return True
 
-    def _plan_time(self, budget: float) -> None:
-        """Keep time back for validating and saving, which are measured now."""
+    def _prepare(self) -> None:
+        """What is done once before the first step of a process."""
+        seconds = 0.0 if self.schedule.budget is None else self._rehearse()
+        if self.config.cuda_graphs:
+            self._capture()
+        if self.schedule.budget is not None:
+            self._plan_time(self.schedule.budget, seconds)
+        self.schedule.advance(self.updates)
+
+    def _capture(self) -> None:
+        """Capture CUDA graphs of all sizes, before a loader's thread works on the GPU too."""
+        device = self.fabric.device
+        why = refusal(self.config, device, self.fabric.world_size, self.engine.balancer)
+        if why is not None:
+            log.warning("cuda_graphs: not used, %s", why)
+            return
+        self.network.train()
+        graphs = GraphedStep(self.network, self.objective, lambda: autocast(self.config, device))
+        if capture_all(graphs, self.feed.examples()):
+            self.forward_step.graphs = graphs
+
+    def _rehearse(self) -> float:
+        """Save and validate a little; about how many seconds a validation takes."""
         self.save()
-        validation = self._validation()
-        seconds = validation.seconds(self._networks())
-        seconds, saving = self.clock.share(seconds), self.clock.share(self._save_seconds)
+        return self.clock.share(self._validation().seconds(self._networks()))
+
+    def _plan_time(self, budget: float, seconds: float) -> None:
+        """Keep time back for validating, which takes ``seconds``, and for saving."""
+        saving = self.clock.share(self._save_seconds)
         self._validate_each = max(1, math.ceil(seconds / (budget / 3)))
         if self._validate_each > 1:
             log.warning(

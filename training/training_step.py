@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from training.balancing import Engine, StepResult
 from training.data import Batch
+from training.graphs import GraphedStep
 from training.model import Network
 from training.objective import Objective
 
@@ -33,6 +34,7 @@ class Step(nn.Module):
         self._engine = (engine,)
         self._encode: Callable[[Tensor], Tensor] = network.encode
         self._decode = network.decode
+        self.graphs: GraphedStep | None = None
 
     def compile_with(self, backend: str) -> None:
         """Compile encoding and decoding; balancing, which works between them, stays as it is."""
@@ -42,6 +44,10 @@ class Step(nn.Module):
     def forward(self, held: Held, epoch: int, step: int, scale: float) -> StepResult:
         """The result of a batch; ``scale`` is the loss scale of fp16."""
         engine, batch = self._engine[0], held.batch
+        graphed = None if self.graphs is None else self.graphs.run(batch)
+        if graphed is not None:
+            shared, terms = graphed
+            return engine.total(terms, shared, shared, epoch=epoch, step=step, scale=scale)
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         shared = self._encode(images)
         leaf = engine.leaf(shared)

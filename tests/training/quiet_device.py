@@ -46,7 +46,8 @@ class QuietDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         masks = [value for value in tensors[1:] if value.dtype in (torch.bool, torch.uint8)]
         if name in INDEXING and masks:
             raise DeviceAskedError(f"{name} by a mask has a shape that depends on values")
-        devices = {value.device.type for value in tensors if value.ndim or name == "aten::copy_"}
+        strict = name in ("aten::copy_", "aten::where")  # the others take a number from the host as it is
+        devices = {value.device.type for value in tensors if value.ndim or strict}
         if name == "aten::_to_copy" and kwargs.get("device") is not None:
             devices.add(torch.device(kwargs["device"]).type)
         if len(devices) > 1:

@@ -13,14 +13,17 @@ from training.trainer import LAST, Trainer
 runner = CliRunner()
 
 
-def test_train_evaluate_and_slim_work_together(tmp_path: Path) -> None:
+def test_train_evaluate_and_strip_work_together(tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = runner.invoke(
         app, ["train", "scenes", *RUN, "epochs=1", "data.samples_per_epoch=2", "--run", str(run)]
     )
     assert done.exit_code == 0, done.output
     slim = tmp_path / "slim.pt"
-    assert runner.invoke(app, ["slim", str(run / LAST), "-o", str(slim)]).exit_code == 0
+    assert runner.invoke(app, ["strip", str(run / LAST), "-o", str(slim)]).exit_code == 0
+    old = tmp_path / "old.pt"
+    assert runner.invoke(app, ["slim", str(run / LAST), "-o", str(old)]).exit_code == 0
+    assert old.read_bytes() == slim.read_bytes()
     report = tmp_path / "new" / "folder" / "report.json"
     done = runner.invoke(app, ["evaluate", str(slim), "data.val.0.count=3", "--report", str(report)])
     assert done.exit_code == 0, done.output

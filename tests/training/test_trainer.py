@@ -190,14 +190,23 @@ def test_schedules_decay_by_step_or_by_epoch(tmp_path: Path) -> None:
     assert [by_step.schedule.rate(step) for step in range(3)] == pytest.approx([0.5, 0.875, 0.75])
 
 
-def test_slim_checkpoints_hold_the_averaged_weights(tmp_path: Path) -> None:
+def test_stripped_checkpoints_hold_the_weights_that_are_asked_for(tmp_path: Path) -> None:
     trainer = Trainer(tiny_run("epochs=1", "optim.ema=0.5"), tmp_path)
+    trainer.save()
+    with pytest.raises(CheckpointError, match="choose average or raw"):
+        checkpoint.strip(tmp_path / LAST, tmp_path / "slim.pt", weights="better")
     trainer.train()
-    checkpoint.slim(tmp_path / LAST, tmp_path / "slim.pt")
+    assert trainer.average is not None
+    averaged, raw = trainer.average.module.state_dict(), trainer.network.state_dict()
+    assert trainer.better in ("average", "raw")
+    chosen = averaged if trainer.better == "average" else raw
+    for weights, expected in (("raw", raw), ("better", chosen)):
+        checkpoint.strip(tmp_path / LAST, tmp_path / f"{weights}.pt", weights=weights)  # type: ignore[arg-type]
+        for name, value in checkpoint.load_network(tmp_path / f"{weights}.pt")[0].state_dict().items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-3, msg=f"{weights} {name}")
+    checkpoint.strip(tmp_path / LAST, tmp_path / "slim.pt")
     assert (tmp_path / "slim.pt").stat().st_size < (tmp_path / LAST).stat().st_size / 4
     network, config = checkpoint.load_network(tmp_path / "slim.pt")
     assert config == trainer.config
-    assert trainer.average is not None
-    slimmed = network.state_dict()
-    for name, value in trainer.average.module.state_dict().items():
-        torch.testing.assert_close(slimmed[name], value, rtol=1e-3, atol=1e-3)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, averaged[name], rtol=1e-3, atol=1e-3)

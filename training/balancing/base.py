@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 
@@ -138,6 +137,6 @@ def present(values: Tensor) -> Tensor:
 
 def sum_to_count(weights: Tensor, among: Tensor) -> Tensor:
     """``weights`` [T] scaled to sum to their number within the mask ``among``, and 1 elsewhere."""
-    total = torch.where(among, weights, 0).sum()
+    total = weights.masked_fill(~among, 0).sum()
     scaled = weights * (among.sum() / total)
-    return torch.where(among & (total > 0), scaled, torch.ones_like(weights))
+    return scaled.masked_fill(~(among & (total > 0)), 1)

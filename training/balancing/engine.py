@@ -32,7 +32,7 @@ def gramian(gradients: Sequence[Tensor]) -> Tensor:
         for j in range(i + 1):
             products[i, j] = products[j, i] = (gradients[i] * gradients[j]).sum()
     fine = products.diagonal().isfinite()
-    return torch.where(fine & fine[:, None], products, 0)
+    return products.masked_fill(~(fine & fine[:, None]), 0)
 
 
 class Engine(nn.Module):
@@ -149,7 +149,7 @@ class Engine(nn.Module):
             total = total + _Receive.apply(
                 shared, self._encoder_gradient(gradients, objective, rest, leaf, scale)
             )
-        total = torch.where(finite, total, torch.nan)  # also on a rank whose own losses are finite
+        total = total.masked_fill(~finite, torch.nan)  # also on a rank whose own losses are finite
         heads = self.heads.clone()
         encoder = self.encoder.clone() if split else heads
         return StepResult(total, raw, heads, encoder, terms.supervised, finite)
@@ -165,7 +165,7 @@ class Engine(nn.Module):
         (gradient,) = torch.autograd.grad(loss * scale, leaf, retain_graph=True, materialize_grads=True)
         if scale != 1:
             return gradient.float() / scale
-        return torch.where(gradient.isfinite().all(), gradient.float(), 0)
+        return gradient.float().masked_fill(~gradient.isfinite().all(), 0)
 
     def _observe(
         self,
@@ -184,7 +184,7 @@ class Engine(nn.Module):
         averaged = self._reduce(torch.cat(numbers))
         raw = averaged[:count]
         finite = averaged[: 2 * count + 1].isfinite().all()
-        shown = torch.where(finite, averaged[count:], 0)
+        shown = averaged[count:].masked_fill(~finite, 0)
         gram = shown[count + 1 :].reshape(count, count) / self.ranks if gradients else None
         return Observation(shown[:count], epoch, step, gram), raw, finite
 

@@ -50,8 +50,11 @@ class LPS(Balancer):
         projection: ``log_weight`` is Eq. 3, sum log(1 + w') L; ``log_loss`` is sum w' log(1 + L), here as the
             weights w' / (1 + L), which have the same gradient; ``none`` is sum w' L.
         prioritise: False keeps w' = 1 (with ``log_loss``, the paper's "log smoothing" row of Table 4).
+        warmup_epochs: W, epochs at the start with w' = 1, whose losses are not taken for progress either:
+            what falls first is not what is learned. Paper: 0.
     """
 
+    epochs: Tensor
     past: Tensor
     weights: Tensor
 
@@ -63,14 +66,19 @@ class LPS(Balancer):
         floor: float = 0.05,
         projection: Projection = "log_weight",
         prioritise: bool = True,
+        warmup_epochs: int = 0,
     ) -> None:
         super().__init__(tasks)
         if history < 1:
             raise ValueError(f"history must be at least 1 epoch, got {history}")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs must not be negative, got {warmup_epochs}")
         if projection not in get_args(Projection):
             raise ValueError(f"projection must be one of {get_args(Projection)}, got {projection!r}")
         self.kappa, self.floor = kappa, floor
         self.projection, self.prioritise = projection, prioritise
+        self.warmup_epochs = warmup_epochs
+        self.register_buffer("epochs", torch.tensor(0))
         self.register_buffer("past", torch.full((history + 1, self.tasks), torch.nan))
         self.register_buffer("weights", torch.ones(self.tasks))
 
@@ -85,9 +93,12 @@ class LPS(Balancer):
     def end_epoch(self, mean_losses: Tensor) -> None:
         """Push the epoch's raw mean losses [T] and recompute the weights for the next epoch.
 
-        Epochs not there yet shorten the history. A task without a loss now or then keeps weight 1 and is left
-        out of the totals.
+        In the warm-up the weights stay 1, and progress counts from its last epoch on. Epochs not there yet
+        shorten the history. A task without a loss now or then keeps weight 1 and is left out of the totals.
         """
+        self.epochs += 1
+        if self.epochs < self.warmup_epochs:
+            return
         self.past = torch.cat([self.past[1:], mean_losses.detach().to(self.past)[None]])
         if not self.prioritise:
             return

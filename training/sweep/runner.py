@@ -92,7 +92,7 @@ def _finish(run: Run, config: RunConfig, test: tuple[str, ...], until: float, ch
         data = override(config, test).data
         sources = validation_sources(data, config.tasks, check=check)
         report["test"] = evaluate(trainer.best, sources, data.batch_size, config.device)
-    checkpoint.slim(run.folder / LAST, run.folder / SLIM)
+    checkpoint.strip(run.folder / LAST, run.folder / SLIM)
     temporary = run.folder / f"{REPORT}.tmp"
     temporary.write_text(json.dumps(report, indent=1) + "\n")
     temporary.replace(run.folder / REPORT)

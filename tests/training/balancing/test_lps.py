@@ -62,6 +62,16 @@ def test_history_reaches_back_h_epochs_only() -> None:
     torch.testing.assert_close(recent, with_past)
 
 
+def test_early_epochs_are_no_evidence_in_the_warm_up() -> None:
+    early = ([50.0, 0.1], [40.0, 9.0])
+    balancer = LPS(2, projection="none", warmup_epochs=3)
+    assert feed(balancer, *early, TWO_TASKS[0]).tolist() == [1, 1]
+    rest = feed(balancer, *TWO_TASKS[1:])
+    torch.testing.assert_close(rest, feed(LPS(2, projection="none"), *TWO_TASKS))
+    with pytest.raises(ValueError, match="warmup_epochs"):
+        LPS(2, warmup_epochs=-1)
+
+
 def test_log_loss_weights_have_the_gradient_of_the_log() -> None:
     losses = torch.tensor([0.3, 4.0], requires_grad=True)
     torch.log1p(losses).sum().backward()  # type: ignore[no-untyped-call]

@@ -172,7 +172,7 @@ def test_checkpoints_hold_it_and_take_class_weights_back(tmp_path: Path) -> None
     images = torch.rand(1, 3, 40, 56) * 255
     path, slim = tmp_path / "run.pt", tmp_path / "slim.pt"
     checkpoint.save(path, {"config": run.model_dump(mode="json"), "model": net.state_dict()})
-    checkpoint.slim(path, slim, undo=1.0)
+    checkpoint.strip(path, slim, undo=1.0)
     again, config = checkpoint.load_network(path)
     assert isinstance(again, DeepLab)
     assert config == run
@@ -268,7 +268,7 @@ def test_the_shipped_config_trains_evaluates_and_slims(tmp_path: Path) -> None:
     settings += ["data.workers=0", "model.encoder=test_resnet", "tensorboard=false", f"root={root}"]
     for arguments in (
         ["train", "ial_nyuv2", *settings, "--run", str(run)],
-        ["slim", str(run / LAST), "-o", str(tmp_path / "slim.pt")],
+        ["strip", str(run / LAST), "-o", str(tmp_path / "slim.pt")],
         ["evaluate", str(tmp_path / "slim.pt")],
     ):
         done = CliRunner().invoke(app, arguments)
