@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from mtcp_serve.server.service import CLOSING_S
 from mtcp_serve.server.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,6 +24,16 @@ def read(path: Path) -> Any:
 def build(folder: Path) -> list[dict[str, Any]]:
     """The objects of the kustomization in ``folder``: resources, then components with their patches."""
     return _add(folder, [])
+
+
+def apply(component: Path, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``objects`` with what the component in a folder adds and changes."""
+    return _add(component, objects)
+
+
+def shutdown_s(settings: Settings) -> float:
+    """Seconds after which a server with these settings has ended, whatever happens."""
+    return settings.shutdown_delay_s + settings.drain_s + 3 * CLOSING_S
 
 
 def _add(folder: Path, found: list[dict[str, Any]]) -> list[dict[str, Any]]:

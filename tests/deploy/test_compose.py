@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.manifests import COMPOSE, DOCKERFILE, read, settings_of
+from tests.deploy.manifests import COMPOSE, DOCKERFILE, read, settings_of, shutdown_s
 
 SERVICES: dict[str, Any] = read(COMPOSE)["services"]
 GATEWAYS = {name: each for name, each in SERVICES.items() if name.startswith("gateway")}
@@ -66,7 +66,7 @@ def test_the_gateway_runs_with_these_settings(name: str) -> None:
     assert service["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]
     assert service["secrets"] == ["api_keys"]
     assert str(settings.api_keys_file) == "/run/secrets/api_keys"
-    assert float(service["stop_grace_period"].removesuffix("s")) > settings.upload_s + settings.deadline_s
+    assert float(service["stop_grace_period"].removesuffix("s")) > shutdown_s(settings)
     for address in settings.triton:
         host, _, port = address.partition(":")
         assert port in SERVICES[host]["expose"]

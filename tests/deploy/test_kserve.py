@@ -12,7 +12,7 @@ import pytest
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.settings import Settings
 from tests.deploy.kserve_schema import FOLDER, ROOT
-from tests.deploy.manifests import KSERVE, environment, read, settings_of
+from tests.deploy.manifests import KSERVE, environment, read, settings_of, shutdown_s
 
 SERVICES = {path.stem: read(path) for path in sorted(KSERVE.glob("*.yaml"))}
 _KUBERNETES = "kubernetes-json-schema/v1.37.0-local-strict/_definitions.json"
@@ -101,6 +101,8 @@ def test_the_gateway_fits_the_server() -> None:
         assert container[probe]["httpGet"]["path"] in paths
     assert predictor["containerConcurrency"] == settings.concurrency + settings.queue_size
     assert predictor["timeout"] >= settings.upload_s + settings.deadline_s
-    assert predictor["terminationGracePeriodSeconds"] > settings.upload_s + settings.deadline_s
+    assert settings.drain_s >= settings.upload_s + settings.deadline_s
+    assert settings.shutdown_delay_s >= 5
+    assert predictor["terminationGracePeriodSeconds"] > shutdown_s(settings)
     assert predictor["securityContext"]["runAsNonRoot"]
     assert container["securityContext"]["readOnlyRootFilesystem"]
