@@ -1,6 +1,6 @@
 """Every error that this package raises on purpose.
 
-Tree of classes, with the HTTP status and the ``code`` of the answer::
+Tree of classes, with the HTTP status and the ``code`` of the response::
 
     MtcpServeError
     ├── BundleError                      a bundle cannot be served; the server does not start
@@ -22,7 +22,7 @@ Tree of classes, with the HTTP status and the ``code`` of the answer::
         ├── NotAcceptableError           406 not_acceptable
         ├── UploadTimeoutError           408 upload_timeout
         ├── PayloadTooLargeError         413 payload_too_large
-        │   └── TooManyPhotosError       413 too_many_photos
+        │   └── TooManyImagesError       413 too_many_images
         ├── ImageTooLargeError           413 image_too_large
         ├── UnsupportedMediaTypeError    415 unsupported_media_type
         ├── InvalidParameterError        422 invalid_parameter
@@ -34,7 +34,7 @@ Tree of classes, with the HTTP status and the ``code`` of the answer::
         │   └── EngineLostError          503 engine_lost, with Retry-After
         └── DeadlineError                504 deadline_exceeded
 
-The body of an error answer is ``{"error": {"code", "message", "hint"}}`` (`RequestError.body`).
+The body of an error response is ``{"error": {"code", "message", "hint"}}`` (`RequestError.body`).
 """
 
 from typing import ClassVar
@@ -89,7 +89,7 @@ class RequestError(MtcpServeError):
         self.hint = self.default_hint if hint is None else hint
 
     def body(self) -> dict[str, dict[str, str]]:
-        """The JSON body of the answer."""
+        """The JSON body of the response."""
         return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}
 
 
@@ -105,11 +105,11 @@ class EmptyImageError(InvalidImageError):
     """The image has no bytes."""
 
     code = "empty_image"
-    default_hint = "the body or the form field was empty; send the bytes of the photo"
+    default_hint = "the body or the form field was empty; send the bytes of the image"
 
 
 class InvalidRequestError(RequestError):
-    """The bytes on the connection are no HTTP/1.1 request."""
+    """The bytes on the connection are not an HTTP/1.1 request."""
 
     status = 400
     code = "invalid_request"
@@ -122,7 +122,7 @@ class InvalidBodyError(RequestError):
     status = 400
     code = "invalid_body"
     default_hint = (
-        "send the photo as multipart field 'image', or as the raw body with Content-Type: image/jpeg"
+        "send the image as multipart field 'image', or as the raw body with Content-Type: image/jpeg"
     )
 
 
@@ -190,14 +190,14 @@ class PayloadTooLargeError(RequestError):
     code = "payload_too_large"
     close = True
     default_hint = (
-        "send less, or raise MTCP_MAX_BYTES (a photo) or MTCP_MAX_BATCH_BYTES (a batch) on the server"
+        "send less, or raise MTCP_MAX_BYTES (an image) or MTCP_MAX_BATCH_BYTES (a batch) on the server"
     )
 
 
-class TooManyPhotosError(PayloadTooLargeError):
-    """The batch has more photos than the server takes in one request."""
+class TooManyImagesError(PayloadTooLargeError):
+    """The batch has more images than the server takes in one request."""
 
-    code = "too_many_photos"
+    code = "too_many_images"
     default_hint = "send several requests, or raise MTCP_MAX_BATCH_IMAGES on the server"
 
 
@@ -206,7 +206,7 @@ class ImageTooLargeError(RequestError):
 
     status = 413
     code = "image_too_large"
-    default_hint = "scale the photo down, or raise MTCP_MAX_PIXELS or MTCP_MAX_SIDE on the server"
+    default_hint = "scale the image down, or raise MTCP_MAX_PIXELS or MTCP_MAX_SIDE on the server"
 
 
 class UnsupportedMediaTypeError(RequestError):
@@ -239,7 +239,7 @@ class InternalError(RequestError):
 
     status = 500
     code = "internal_error"
-    default_hint = "report the X-Request-ID of this answer to whoever runs the server"
+    default_hint = "report the X-Request-ID of this response to whoever runs the server"
 
 
 class UnsupportedError(RequestError):
@@ -274,7 +274,7 @@ class EngineLostError(NotReadyError):
 
 
 class DeadlineError(RequestError):
-    """The answer was not ready in time."""
+    """The response was not ready in time."""
 
     status = 504
     code = "deadline_exceeded"

@@ -17,7 +17,7 @@ from mtcp_serve.cli import check, engines, models, predict, serve
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="One photo, one request, five maps. Settings may be environment variables too: MTCP_PORT is --port.",
+    help="One image, one request, five maps. Settings may be environment variables too: MTCP_PORT is --port.",
 )
 for command in (serve.serve, predict.predict, models.models, engines.engines, check.check):
     cli.command()(command)
@@ -25,7 +25,7 @@ for command in (serve.serve, predict.predict, models.models, engines.engines, ch
 
 def main() -> None:
     """Entry point of ``mtcp-serve``."""
-    # Pillow warns of odd metadata in photos: that is the sender's affair, and would fill the operator's log.
+    # Pillow warns of odd metadata in images: that is the sender's affair, and would fill the operator's log.
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     cli()
 

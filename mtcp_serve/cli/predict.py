@@ -37,10 +37,10 @@ _LAYER = re.compile(r"([^:]+)(?::(0?\.\d+|1|1\.0+))?")
 def predict(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", exists=True, help="Photos, folders of photos, videos."),
+        typer.Argument(metavar="INPUT...", exists=True, help="Images, folders of images, videos."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results; one folder a photo or video in it.")
+        Path, typer.Option("--out", "-o", help="Folder for the results; one folder per image or video in it.")
     ],
     bundle: BundleOption = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into folders in folders.")] = False,
@@ -52,7 +52,7 @@ def predict(
     ] = None,
     size: Annotated[
         Literal["input", "model"],
-        typer.Option(help="Maps as large as the photo, or as the model gives them."),
+        typer.Option(help="Maps as large as the image, or as the model gives them."),
     ] = "input",
     arrays: Annotated[bool, typer.Option("--arrays/--no-arrays", help="Write maps.npz.")] = True,
     overview: Annotated[bool, typer.Option("--overview/--no-overview", help="Write overview.png.")] = True,
@@ -78,7 +78,7 @@ def predict(
         typer.Option(
             "--video",
             metavar="TASK",
-            help="Of videos, write a film of the colours of TASK instead of maps; may be given again.",
+            help="Of videos, render a video of the colors of TASK instead of maps; may be given again.",
             autocompletion=complete_task,
         ),
     ] = None,
@@ -116,10 +116,10 @@ def predict(
     intra_op_threads: ThreadsOption = None,
     threads: OldThreadsOption = None,
 ) -> None:
-    """Write the maps of photos and videos.
+    """Write the maps of images and videos.
 
-    Of a photo: TASK.png, maps.npz, overview.png, metadata.json; with --format its files and metadata.json. Of
-    a video: the same a frame, or films.
+    Of an image: TASK.png, maps.npz, overview.png, metadata.json; with --format its files and metadata.json.
+    Of a video: the same per frame, or videos.
 
     What is complete is not made again: after an interruption the same command goes on.
 
@@ -229,7 +229,7 @@ def _say_what_is_left_out(found: "Inputs") -> None:
     if found.others:
         videos = sum(path.suffix.lower() in VIDEO_SUFFIXES for path in found.others)
         named = f", {videos} of them videos: name those" if videos else ""
-        ERRORS.print(f"left out: {len(found.others)} files that are no photos{named}")
+        ERRORS.print(f"left out: {len(found.others)} files that are not images{named}")
     if found.folders:
         ERRORS.print(f"left out: {len(found.folders)} folders; --recursive looks into them")
     if found.links:

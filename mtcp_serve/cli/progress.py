@@ -1,4 +1,4 @@
-"""Works through photos and videos with a progress bar, and says what became of each."""
+"""Works through images and videos with a progress bar, and says what became of each."""
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 

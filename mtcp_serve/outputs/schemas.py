@@ -54,7 +54,7 @@ class PredictOut(BaseModel):
     timings_ms: dict[str, float] = Field(description="Milliseconds: queue, decode, infer, encode.")
 
 
-class PhotoResult(BaseModel):
+class ImageResult(BaseModel):
     """What became of one photo of a batch: an answer, or an error, as it would have been for it alone."""
 
     index: int = Field(description="Place of the photo in the request, from 0.")
@@ -67,7 +67,7 @@ class PhotoResult(BaseModel):
 class BatchOut(BaseModel):
     """The answer of ``POST /predict/batch``, in the order of the photos."""
 
-    results: list[PhotoResult]
+    results: list[ImageResult]
 
 
 class ModelOut(BaseModel):

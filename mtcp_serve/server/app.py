@@ -31,11 +31,11 @@ from mtcp_serve.utils.concurrency import in_thread
 if TYPE_CHECKING:
     from mtcp_serve.server.tracing import Tracing
 
-_DESCRIPTION = r"""One photo, one request, several dense maps: class labels, depth, surface normals, saliency.
+_DESCRIPTION = r"""One image, one request, several dense maps: class labels, depth, surface normals, saliency.
 
 ```
-curl -F image=@photo.jpg 'http://127.0.0.1:8000/predict?tasks=depth' -o maps.json
-curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' \
+curl -F image=@image.jpg 'http://127.0.0.1:8000/predict?tasks=depth' -o maps.json
+curl --data-binary @image.jpg -H 'Content-Type: image/jpeg' \
     'http://127.0.0.1:8000/predict?format=npz' -o maps.npz
 ```
 
@@ -55,13 +55,13 @@ def create_app(settings: Settings | None = None, engines: Sequence[Engine] | Non
     metrics = Metrics()
     keys = ApiKeys(settings)
     tracing = _tracing() if settings.traces else None
-    grpc_door = _grpc_door() if settings.grpc_port else _no_door
+    grpc_server = _grpc_server() if settings.grpc_port else _no_grpc
     telemetry: dict[str, Any] = {} if tracing is None else {"telemetry": tracing.config}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loaded = load_engines(settings) if engines is None else engines
-        async with Service(settings, loaded, metrics) as service, grpc_door(service, keys):
+        async with Service(settings, loaded, metrics) as service, grpc_server(service, keys):
             if tracing is not None:
                 service.observers.append(tracing.image)
             app.state.service = service
@@ -93,9 +93,9 @@ def create_app(settings: Settings | None = None, engines: Sequence[Engine] | Non
 
 
 def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, metrics: Metrics) -> None:
-    """The middleware, from the inside out: the figures see every answer, every answer has the headers.
+    """The middleware, from the inside out: the metrics see every response, every response has the headers.
 
-    A preflight request carries no key, so CORS comes before the door; refusals carry CORS headers, so that
+    A preflight request carries no key, so CORS comes before auth; refusals carry CORS headers, so that
     the page that asked can read why.
     """
     app.add_middleware(AnswerFailures)
@@ -108,7 +108,7 @@ def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, metrics: Me
     app.add_middleware(SecurityHeaders)
 
 
-def _no_door(service: Service, keys: ApiKeys) -> AbstractAsyncContextManager[None]:
+def _no_grpc(service: Service, keys: ApiKeys) -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
@@ -118,7 +118,7 @@ def _tracing() -> "Tracing":
     return Tracing()
 
 
-def _grpc_door() -> Callable[[Service, ApiKeys], AbstractAsyncContextManager[None]]:
+def _grpc_server() -> Callable[[Service, ApiKeys], AbstractAsyncContextManager[None]]:
     from mtcp_serve.server.oip.grpc_server import serve_grpc
 
     return serve_grpc

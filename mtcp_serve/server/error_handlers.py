@@ -1,4 +1,4 @@
-"""Errors as answers: one shape, ``{"error": {"code", "message", "hint"}}``, whoever raised them."""
+"""Errors as responses: one shape, ``{"error": {"code", "message", "hint"}}``, whoever raised them."""
 
 import logging
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _log = logging.getLogger("mtcp_serve")
 
 
 def error_response(error: RequestError, scope: Scope) -> JSONResponse:
-    """The answer for ``error``; its code is noted in ``scope`` for the log and the figures.
+    """The response for ``error``; its code is noted in ``scope`` for the log and the metrics.
 
     A client that asked whether to send the body (``Expect``) has not sent it: its connection ends, else the
     next request on it would be taken for that body.

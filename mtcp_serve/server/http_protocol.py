@@ -138,7 +138,7 @@ class BoundedHttp(H11Protocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a head that is no HTTP in the shape of every error."""
+        """Answer a head that is not HTTP in the shape of every error."""
         limit = self._limits.max_header_bytes
         error = InvalidRequestError(f"{msg.rstrip('.')}, or its head is longer than {limit} bytes")
         body = json.dumps(error.body()).encode()

@@ -17,7 +17,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """The figures of one application; each has a registry of its own."""
+    """The metrics of one application; each has a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -27,34 +27,40 @@ class Metrics:
             "mtcp_requests", "Answered requests.", ("method", "path", "status"), registry=registry
         )
         self.errors = Counter(
-            "mtcp_errors", "Requests and photos of batches that met an error.", ("code",), registry=registry
+            "mtcp_errors", "Requests and images of batches that met an error.", ("code",), registry=registry
         )
         self.key_requests = Counter(
             "mtcp_key_requests", "Requests with an API key, by the key's label.", ("key",), registry=registry
         )
         self.request_seconds = Histogram(
             "mtcp_request_seconds",
-            "From the head of a request to the end of its answer.",
+            "From the head of a request to the end of its response.",
             ("path",),
             buckets=_SECONDS,
             registry=registry,
         )
         self.stage_seconds = Histogram(
             "mtcp_stage_seconds",
-            "Time a photo spent in a stage.",
+            "Time an image spent in a stage.",
             ("stage",),
             buckets=_SECONDS,
             registry=registry,
         )
-        self.batch_size = Histogram(
-            "mtcp_micro_batch_photos",
-            "Photos given to the model at a time.",
-            ("model",),
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=registry,
-        )
+        self._batch_sizes = [
+            Histogram(
+                name,
+                text,
+                ("model",),
+                buckets=(1, 2, 4, 8, 16, 32, 64),
+                registry=registry,
+            )
+            for name, text in (
+                ("mtcp_batch_images", "Images given to the model at a time."),
+                ("mtcp_micro_batch_photos", "Old name of mtcp_batch_images; goes with the next version."),
+            )
+        ]
         self.disconnects = Counter(
-            "mtcp_client_disconnects", "Clients that hung up before their answer.", registry=registry
+            "mtcp_client_disconnects", "Clients that disconnected before their response.", registry=registry
         )
         self._gauges = {
             "queue": Gauge("mtcp_queue_requests", "Requests that wait for a slot.", registry=registry),
@@ -63,14 +69,23 @@ class Metrics:
                 "mtcp_overdue_requests", "Requests past their deadline that hold a slot.", registry=registry
             ),
             "uploads": Gauge("mtcp_uploads", "Request bodies being read.", registry=registry),
-            "responses": Gauge("mtcp_answers", "Responses being sent.", registry=registry),
+            "responses": Gauge("mtcp_responses", "Responses being sent.", registry=registry),
             "ready": Gauge("mtcp_ready", "1 while requests are taken.", registry=registry),
         }
+        self._old_responses = Gauge(
+            "mtcp_answers", "Old name of mtcp_responses; goes with the next version.", registry=registry
+        )
 
     def watch(self, **gauges: Callable[[], float]) -> None:
         """Read the gauge of each name off its function whenever it is asked for."""
         for name, read in gauges.items():
             self._gauges[name].set_function(read)
+        self._old_responses.set_function(gauges["responses"])
+
+    def batch(self, model: str, images: int) -> None:
+        """Count images given to ``model`` at a time."""
+        for histogram in self._batch_sizes:
+            histogram.labels(model).observe(images)
 
     def image(self, timings: Timings) -> None:
         """Count the stages of an image that was answered."""

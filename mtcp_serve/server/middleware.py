@@ -1,4 +1,4 @@
-"""What wraps every request: an id, a log line, figures; and an answer in the error shape whatever happens."""
+"""What wraps every request: an id, a log line, metrics, and an error response if all else fails."""
 
 import logging
 import re
@@ -19,8 +19,8 @@ from mtcp_serve.server.paths import path_of
 
 REQUEST_ID = "X-Request-ID"
 """Header of the request's id: the client's own where it is short and plain, else a new one."""
-HUNG_UP = 499
-"""Status that the log and the figures give a request whose client did not wait for the answer."""
+DISCONNECTED = 499
+"""Status that the log and the metrics give a request whose client did not wait for the response."""
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset(HTTPMethod)
 _log = logging.getLogger("mtcp_serve")
@@ -28,7 +28,7 @@ _log = logging.getLogger("mtcp_serve")
 
 @dataclass
 class _Response:
-    """What is known of an answer by now."""
+    """What is known of a response by now."""
 
     request_id: str
     send: Send
@@ -43,7 +43,7 @@ class _Response:
 
 
 class RequestContext:
-    """ASGI middleware around all that answers: an id, a log line and figures for each request."""
+    """ASGI middleware around all that answers: an id, a log line and metrics for each request."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -61,10 +61,10 @@ class RequestContext:
             try:
                 await self.app(scope, receive, respond)
             except ClientDisconnect:
-                respond.status = HUNG_UP
+                respond.status = DISCONNECTED
                 self.metrics.disconnects.inc()
             finally:
-                self._account(scope, respond.status or HUNG_UP, time.perf_counter() - start)
+                self._account(scope, respond.status or DISCONNECTED, time.perf_counter() - start)
 
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "other")
@@ -86,7 +86,7 @@ class RequestContext:
         if stages := state.get("stages"):
             facts["stages"] = stages
         level = logging.DEBUG if is_probe(path_of(scope)) else logging.INFO
-        _log.log(level, "the client hung up" if status == HUNG_UP else "request", extra=facts)
+        _log.log(level, "the client disconnected" if status == DISCONNECTED else "request", extra=facts)
 
 
 class AnswerHead:
@@ -112,7 +112,7 @@ class AnswerHead:
 
 
 class AnswerFailures:
-    """Innermost ASGI middleware: what nobody caught becomes a 500, unless the answer has begun."""
+    """Innermost ASGI middleware: what nobody caught becomes a 500, unless the response has begun."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

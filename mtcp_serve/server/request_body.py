@@ -11,7 +11,7 @@ from mtcp_serve.errors import (
     EmptyImageError,
     InvalidBodyError,
     PayloadTooLargeError,
-    TooManyPhotosError,
+    TooManyImagesError,
     UnsupportedMediaTypeError,
 )
 
@@ -74,7 +74,7 @@ async def read_images(
 
     Raises:
         UnsupportedMediaTypeError: the Content-Type is not multipart/form-data, or the body is compressed.
-        TooManyPhotosError: there are more than ``max_images`` fields ``image``.
+        TooManyImagesError: there are more than ``max_images`` fields ``image``.
         PayloadTooLargeError: the body has more than ``max_body`` bytes.
         InvalidBodyError: broken multipart, or no field ``image``.
     """
@@ -155,7 +155,7 @@ async def _read_form(
                 raise (
                     InvalidBodyError(f"the form has several fields {FIELD!r}; POST /predict takes one image")
                     if max_images == 1
-                    else TooManyPhotosError(f"the form has more than {max_images} fields {FIELD!r}")
+                    else TooManyImagesError(f"the form has more than {max_images} fields {FIELD!r}")
                 )
     except FormParserError as error:
         raise InvalidBodyError(f"the multipart body cannot be read: {error}") from error

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Self, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -182,7 +183,7 @@ class Service:
                 engine,
                 self.settings.max_batch_size,
                 self.settings.max_queue_delay_ms / 1000,
-                self.metrics.batch_size.labels(engine.manifest.name).observe,
+                partial(self.metrics.batch, engine.manifest.name),
             )
             for engine in engines
         )

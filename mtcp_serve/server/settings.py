@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         default=30.0,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds from complete upload to answer; a later one is answered 504.",
+        description="Seconds from complete upload to response; a later one is answered 504.",
     )
     max_concurrent_uploads: int = Field(
         default=64, ge=1, description="Request bodies read at the same time; one more is answered 429."

@@ -45,7 +45,7 @@ class Tracing:
         }
 
     def image(self, timings: Timings) -> None:
-        """Turn the timings of a photo into spans of the request that is being answered.
+        """Turn the timings of an image into spans of the request that is being answered.
 
         A gRPC call has no span, and each stage would be a trace of its own: there are none for it.
         """

@@ -1,4 +1,4 @@
-"""What wraps every gRPC call: an id, a key, room to read its message, a log line, figures, typed failures."""
+"""What wraps every gRPC call: an id, a key, room to read its message, a log line, metrics, typed failures."""
 
 import asyncio
 import logging
@@ -102,7 +102,7 @@ class _Call:
         self._facts: dict[str, object] = {}
 
     async def run(self, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer of ``work``; its failure ends the call with a status."""
+        """The result of ``work``; its failure ends the call with a status."""
         start = time.perf_counter()
         status = grpc.StatusCode.OK
         context.set_trailing_metadata(((REQUEST_ID.lower(), self._id),))

@@ -129,7 +129,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return await self._infer(read)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        """`ModelInfer` for one request after the other; an error is an answer and ends nothing."""
+        """`ModelInfer` for one request after the other; an error is a response and ends nothing."""
         async for request in requests:
 
             async def read(request: Any = request) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, TaskSpec
-from mtcp_serve.errors import InvalidBodyError, TooManyPhotosError, UnknownTaskError, UnsupportedError
+from mtcp_serve.errors import InvalidBodyError, TooManyImagesError, UnknownTaskError, UnsupportedError
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map
@@ -35,7 +35,7 @@ _UNSUPPORTED = {
 
 
 def check_parameters(*groups: Iterable[str]) -> None:
-    """Refuse parameters of a request, its inputs or outputs that would change the answer if they were known.
+    """Refuse parameters of a request, its inputs or outputs that would change the response.
 
     Others, such as Triton's ``priority`` and ``timeout``, change nothing and are let pass.
 
@@ -49,11 +49,11 @@ def check_parameters(*groups: Iterable[str]) -> None:
 
 
 def images_of(batcher: Batcher, inputs: Sequence[Tensor], limit: int) -> NDArray[np.uint8]:
-    """The photos (``[batch, height, width, 3]``) in the inputs of a request, at most ``limit``.
+    """The images (``[batch, height, width, 3]``) in the inputs of a request, at most ``limit``.
 
     Raises:
         InvalidBodyError: not exactly one input ``image`` of the model's type and size, or not its bytes.
-        TooManyPhotosError: there are more than ``limit``.
+        TooManyImagesError: there are more than ``limit``.
     """
     size = batcher.engine.manifest.input
     wanted = (size.height, size.width, 3)
@@ -69,7 +69,7 @@ def images_of(batcher: Batcher, inputs: Sequence[Tensor], limit: int) -> NDArray
             HINT,
         )
     if count > limit:
-        raise TooManyPhotosError(f"the request has {count} photos, the limit is {limit}")
+        raise TooManyImagesError(f"the request has {count} images, the limit is {limit}")
     flat = tensor.read()
     if flat.size != np.prod(tensor.shape):
         raise InvalidBodyError(
@@ -94,7 +94,7 @@ def tasks_of(batcher: Batcher, outputs: Sequence[str]) -> list[TaskSpec]:
 async def infer(
     batcher: Batcher, images: NDArray[np.uint8], tasks: Sequence[TaskSpec], timings: Sequence[Timings]
 ) -> list[Map]:
-    """The maps of ``tasks``, ``[batch, ...]``; the time of each photo goes into its ``timings``.
+    """The maps of ``tasks``, ``[batch, ...]``; the time of each image goes into its ``timings``.
 
     Raises:
         InternalError: the model gave values that a task cannot have.

@@ -41,7 +41,7 @@ def datatype(task: TaskSpec) -> str:
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
-    """The answer of ``GET /v2/models/NAME``."""
+    """The response of ``GET /v2/models/NAME``."""
     size = [-1, manifest.input.height, manifest.input.width]
     return {
         "name": manifest.name,

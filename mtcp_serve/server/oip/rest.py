@@ -64,7 +64,7 @@ def parse(body: bytes, header_length: str | None, most: int) -> tuple[InferReque
 
     Raises:
         InvalidBodyError: it is not a request.
-        UnsupportedError: it has a parameter that is not known and would change the answer.
+        UnsupportedError: it has a parameter that is not known and would change the response.
     """
     end = len(body) if header_length is None else _length(header_length, len(body))
     commas = body.count(b",", 0, end)
@@ -129,7 +129,7 @@ def _from_json(data: list[Any] | None) -> NDArray[np.uint8]:
 def write(
     request: InferRequest, manifest: Manifest, tasks: Sequence[TaskSpec], maps: Sequence[Map]
 ) -> tuple[bytes, int | None]:
-    """The body of the answer, and the length of its JSON if binary tensors come after it."""
+    """The body of the response, and the length of its JSON if binary tensors come after it."""
     everything = request.parameters.get("binary_data_output", False)
     wanted = {output.name: output.parameters.get("binary_data", everything) for output in request.outputs}
     outputs, blobs = [], []

@@ -1,4 +1,4 @@
-"""``POST /predict/batch``: several photos in, an answer or an error for each."""
+"""``POST /predict/batch``: several images in, a prediction or an error for each."""
 
 import asyncio
 from functools import partial
@@ -12,7 +12,7 @@ from mtcp_serve.inference.pipeline import DenseMaps, predict
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import BATCH_FORMATS, Writer
-from mtcp_serve.outputs.schemas import BatchOut, ErrorDetail, PhotoResult
+from mtcp_serve.outputs.schemas import BatchOut, ErrorDetail, ImageResult
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.negotiation import choose_format
 from mtcp_serve.server.request_body import FIELD, Upload, read_images
@@ -34,10 +34,10 @@ from mtcp_serve.utils.concurrency import in_thread, together
 
 router = APIRouter()
 
-_DESCRIPTION = f"""The photos are the fields `{FIELD}` of a form, in order. The answer is 200 as soon as the
-form could be read: a photo that cannot be answered gets an entry with its own `status` and `error`, and costs
+_DESCRIPTION = f"""The images are the fields `{FIELD}` of a form, in order. The response is 200 as soon as the
+form could be read: an image that fails gets an entry with its own `status` and `error`, and costs
 the others nothing. The metadata (the JSON body, member `metadata` of npz, `metadata.json` of zip, the first
-part of multipart) lists an entry for each photo; the maps of the photo at place 3 are members `3/TASK`.
+part of multipart) lists an entry for each image; the maps of the image at place 3 are members `3/TASK`.
 
 A batch counts as one request in the queue and against the deadline. Its images and bytes are limited
 (`MTCP_MAX_BATCH_IMAGES`, `MTCP_MAX_BATCH_BYTES`), and with `size=input` so are the pixels of its images
@@ -46,14 +46,14 @@ together, to those that one image may have: the image that goes beyond is answer
 
 @router.post(
     "/predict/batch",
-    summary="Several photos in, the maps of each out",
+    summary="Several images in, the maps of each out",
     description=_DESCRIPTION,
     response_class=Response,
     dependencies=[Depends(given_once)],
     responses={
         200: {
             "model": BatchOut,
-            "description": "An entry for each photo.",
+            "description": "An entry for each image.",
             "content": {form.media_type: BINARY for form in BATCH_FORMATS.values()}
             | {"application/json": {"example": BATCH}},
             "headers": RESPONSE_HEADERS,
@@ -119,7 +119,7 @@ async def _predict_all(
     query: BatchQuery,
     timings: list[Timings],
 ) -> list[DenseMaps | RequestError]:
-    """Decode one photo at a time, which bounds the memory, while those before it are inferred.
+    """Decode one image at a time, which bounds the memory, while those before it are inferred.
 
     They are measured first, in their order, so that it is always the same ones that have too many pixels.
     """
@@ -135,8 +135,8 @@ async def _predict_all(
                     width, height = await in_thread(partial(measure, data, service.limits))
                 if width * height > left:
                     raise ImageTooLargeError(
-                        f"with this photo the batch has more than {service.limits.max_pixels} pixels",
-                        "send fewer photos a request, or ask for size=model",
+                        f"with this image the batch has more than {service.limits.max_pixels} pixels",
+                        "send fewer images per request, or ask for size=model",
                     )
                 left -= width * height
             return await predict(data, choices, query.size, service.limits, times, decoding, query.camera())
@@ -151,7 +151,7 @@ async def _predict_all(
 def _write(writer: Writer, uploads: list[Upload], found: list[DenseMaps | RequestError]) -> bytes:
     results = []
     for index, (upload, outcome) in enumerate(zip(uploads, found, strict=True)):
-        result = PhotoResult(index=index, name=upload.name, status=200)
+        result = ImageResult(index=index, name=upload.name, status=200)
         if isinstance(outcome, RequestError):
             result.status, result.error = outcome.status, ErrorDetail(**outcome.body()["error"])
         else:

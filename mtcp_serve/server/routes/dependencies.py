@@ -1,4 +1,4 @@
-"""What several paths share: the running service, the query parameters, and their part of the reference."""
+"""What several paths share: the running service, the query parameters, and their part of the API docs."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -128,7 +128,7 @@ class _Query(BaseModel):
     )  # fmt: skip
     size: Size = Field(
         default="input",
-        description="Maps as large as the photo, or as the model gives them.",
+        description="Maps as large as the image, or as the model gives them.",
         examples=["model"],
     )
     model: str | None = Field(
@@ -136,28 +136,26 @@ class _Query(BaseModel):
         description="Only the tasks of this model. By default each task is answered by the first model that "
         "has it (`tasks` of GET /models).",
     )
-    visualize: bool = Field(
-        default=False, description="Add a colour picture of every map, for people.", examples=[True]
-    )
+    visualize: bool = Field(default=False, description="Add a visualization of every map.", examples=[True])
 
     fov_x: float | None = Field(
         default=None,
         gt=0,
         lt=180,
         description="The camera's field of view from the left to the right edge, degrees. Give one of fov_x, "
-        "focal_px and intrinsics, or none: then the photo's EXIF says it, or else the model's manifest.",
+        "focal_px and intrinsics, or none: then the image's EXIF says it, or else the model's manifest.",
         examples=[60],
     )
     focal_px: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="The camera's focal length in pixels of the upright photo.",
+        description="The camera's focal length in pixels of the upright image.",
         examples=[900],
     )
     intrinsics: str | None = Field(
         default=None,
-        description="The camera as fx,fy,cx,cy in pixels of the upright photo, pixel centres at integers.",
+        description="The camera as fx,fy,cx,cy in pixels of the upright image, pixel centres at integers.",
         examples=["900,900,599.5,449.5"],
     )
 
@@ -188,8 +186,8 @@ class _Query(BaseModel):
         """These parameters, and those that came as fields of the form.
 
         Raises:
-            InvalidParameterError: a field is no parameter, is there twice, has a value that is not allowed,
-                or says something else than the query.
+            InvalidParameterError: a field is not a parameter, is there twice, has a value that is not
+                allowed, or says something else than the query.
         """
         given: dict[str, str] = {}
         for name, value in form:
@@ -236,7 +234,7 @@ class PredictQuery(_Query):
     )
     background: Background = Field(
         default="transparent",
-        description="Of format cutout: transparent, or the colour (#rrggbb) to lay the subject over.",
+        description="Of format cutout: transparent, or the color (#rrggbb) to lay the subject over.",
         examples=["#ffffff"],
     )
 
@@ -260,7 +258,7 @@ class BatchQuery(_Query):
 
 
 def error_responses(*errors: type[RequestError]) -> dict[int | str, dict[str, Any]]:
-    """The part of the reference that describes ``errors``, with an example of each."""
+    """The part of the API docs that describes ``errors``, with an example of each."""
     found: dict[int | str, dict[str, Any]] = {}
     for error in errors:
         summary = (error.__doc__ or "").partition("\n")[0]
@@ -294,7 +292,7 @@ PREDICT_ERRORS = error_responses(
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 """Schema of a body of bytes."""
 RESPONSE_HEADERS = {
-    "Server-Timing": {"description": "Milliseconds a stage.", "schema": {"type": "string"}},
+    "Server-Timing": {"description": "Milliseconds per stage.", "schema": {"type": "string"}},
     "X-Request-ID": {"description": "Id of this request.", "schema": {"type": "string"}},
     "Vary": {"description": "Accept.", "schema": {"type": "string"}},
 }

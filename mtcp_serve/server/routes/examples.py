@@ -1,4 +1,4 @@
-"""Examples for the reference. A test checks that they are answers that the schemas allow."""
+"""Examples for the API docs. A test checks that they are responses that the schemas allow."""
 
 from typing import Any
 

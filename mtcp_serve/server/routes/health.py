@@ -1,4 +1,4 @@
-"""What the server is and how it does: models, health, figures."""
+"""What the server is and how it does: models, health, metrics."""
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
@@ -43,13 +43,13 @@ async def ready(service: Running) -> HealthOut:
 
 @router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={
-        200: {"description": "The figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     },
 )
 async def metrics(request: Request) -> Response:
-    """Requests, errors by code, queue, uploads, answers, micro-batches, and seconds by stage."""
+    """Requests, errors by code, queue, uploads, responses, batches, and seconds by stage."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(request.app.state.metrics.registry), headers={"Content-Type": content_type})

@@ -1,4 +1,4 @@
-"""``POST /predict``: one photo in, its maps out."""
+"""``POST /predict``: one image in, its maps out."""
 
 from typing import Annotated
 
@@ -34,7 +34,7 @@ _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for 
 
 @router.post(
     "/predict",
-    summary="One photo in, its maps out",
+    summary="One image in, its maps out",
     description=f"The image is the multipart field `{FIELD}` or the raw body: {', '.join(IMAGE_FORMATS)}, "
     "told apart by content. The parameters may be fields of the form as well. Response formats:\n\n"
     f"{_FORMATS}",

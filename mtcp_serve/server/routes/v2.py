@@ -14,7 +14,7 @@ from mtcp_serve.errors import (
     NotReadyError,
     OverloadedError,
     RequestError,
-    TooManyPhotosError,
+    TooManyImagesError,
     UnknownModelError,
     UnsupportedError,
     UnsupportedMediaTypeError,
@@ -138,7 +138,7 @@ async def config(models: Leased, service: Running, name: Name, version: str = ""
 
 @router.post(
     "/models/{name}/infer",
-    summary="Maps of photos of the model's size",
+    summary="Maps of images of the model's size",
     response_class=Response,
     responses={
         200: {
@@ -152,7 +152,7 @@ async def config(models: Leased, service: Running, name: Name, version: str = ""
             InvalidBodyError,
             UnknownModelError,
             UploadTimeoutError,
-            TooManyPhotosError,
+            TooManyImagesError,
             UnsupportedMediaTypeError,
             InvalidParameterError,
             OverloadedError,
@@ -183,7 +183,7 @@ async def model_infer(
         str | None, Header(alias=HEADER_LENGTH, description="Bytes of JSON before the tensors.")
     ] = None,
 ) -> Response:
-    """Infer; the photos share micro-batches with those of every other request."""
+    """Infer; the images share micro-batches with those of every other request."""
     batcher = protocol.find(models, name, version)
     settings, model = service.settings, batcher.engine.manifest
 

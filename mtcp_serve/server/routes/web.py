@@ -56,7 +56,7 @@ async def page(request: Request) -> Response:
 
 @router.get("/web/{name}", include_in_schema=False)
 async def page_file(request: Request, name: str) -> Response:
-    """A script, style sheet or picture of the page.
+    """A script, style sheet or image of the page.
 
     Raises:
         NotFoundError: the page has no such file.

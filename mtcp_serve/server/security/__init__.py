@@ -1,1 +1,1 @@
-"""Who may ask and how: API keys, TLS, the headers of every answer, calls from other origins."""
+"""Who may ask and how: API keys, TLS, the headers of every response, calls from other origins."""

@@ -1,7 +1,7 @@
 """API keys: read from a file and the environment, compared in constant time, never shown.
 
 A line of the file, or a part of ``MTCP_API_KEYS`` (separated by ``,``), is ``KEY`` or ``label: KEY``; the
-label stands for the key in the log and the figures. In the file ``#`` starts a comment.
+label stands for the key in the log and the metrics. In the file ``#`` starts a comment.
 """
 
 import hashlib
@@ -109,7 +109,7 @@ def _filled(source: str, unit: str, texts: Iterable[str]) -> Iterator[tuple[str,
             empty = False
             yield f"{source}, {unit} {number}", text.strip()
     if empty:
-        raise SettingsError(f"{source} holds no API key; without one nobody could be let in")
+        raise SettingsError(f"{source} holds no API key; without one nobody would be authorized")
 
 
 def _read(path: Path) -> str:

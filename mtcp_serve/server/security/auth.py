@@ -1,4 +1,4 @@
-"""The door that asks for the key: nothing behind it sees a request that has none."""
+"""Auth by API key: no route sees a request that lacks one."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -33,7 +33,7 @@ class RequireKey:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request in, or answer it."""
+        """Pass an authorized request on, or reject it."""
         if scope["type"] == "lifespan" or is_open(path_of(scope)):
             await self.app(scope, receive, send)
             return

@@ -16,4 +16,4 @@ CORS: Final[dict[str, Any]] = {
     ),
     "allow_credentials": False,
 }
-"""Starlette's options: what such a page may send, and which headers of an answer it may read."""
+"""Starlette's options: what such a page may send, and which headers of a response it may read."""

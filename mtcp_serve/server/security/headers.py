@@ -1,4 +1,4 @@
-"""Headers that tell browsers what not to do, on every answer, whoever made it."""
+"""Headers that tell browsers what not to do, on every response, whoever made it."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,7 +12,7 @@ EVERYWHERE = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), geolocation=(), microphone=()",
 }
-"""Headers that do not depend on the answer."""
+"""Headers that do not depend on the response."""
 _HSTS = "max-age=31536000"
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _PAGE = (
@@ -27,7 +27,7 @@ _STATIC = ("/web/", "/static-offline-docs/")
 
 
 def content_policy(path: str) -> str:
-    """The Content-Security-Policy of an answer at ``path``: what a page there may load and run.
+    """The Content-Security-Policy of a response at ``path``: what a page there may load and run.
 
     Swagger's page at ``/docs`` starts with a script in the page itself; it shows nothing but this server's
     own reference.
@@ -38,9 +38,9 @@ def content_policy(path: str) -> str:
 
 
 class SecurityHeaders:
-    """ASGI middleware that adds them; a header that the answer has already is left as it is.
+    """ASGI middleware that adds them; a header that the response has already is left as it is.
 
-    Answers are not to be stored (maps show what somebody's photo shows), static files may be.
+    Responses are not to be stored (maps show what somebody's image shows), static files may be.
     ``Strict-Transport-Security`` is sent over TLS only.
     """
 

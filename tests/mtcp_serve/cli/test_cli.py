@@ -148,14 +148,14 @@ def test_a_folder_keeps_its_layout(bundle: Path, tree: Path, tmp_path: Path) -> 
     flat = run("predict", tree, "-o", tmp_path / "flat", "-b", bundle, "--tasks", "depth")
     assert flat.exit_code == 0, flat.output
     assert results(tmp_path / "flat") == ["a", "b"]
-    assert "left out: 1 files that are no photos" in flat.stderr
+    assert "left out: 1 files that are not images" in flat.stderr
     assert "left out: 1 folders; --recursive looks into them" in flat.stderr
     deep = run(
         "predict", tree, "-o", tree / "out", "-b", bundle, "--recursive", "--no-arrays", "--no-overview"
     )
     assert deep.exit_code == 0, deep.output
     assert results(tree / "out") == ["a", "b", "deep/a", "deep/er/c.d"]
-    assert "left out: 2 files that are no photos, 1 of them videos: name those" in deep.stderr
+    assert "left out: 2 files that are not images, 1 of them videos: name those" in deep.stderr
     assert "finished: 4 done" in deep.stderr
     names = {path.name for path in (tree / "out" / "deep" / "a").iterdir()}
     assert names == {*(f"{task.name}.png" for task in TASKS), "metadata.json"}

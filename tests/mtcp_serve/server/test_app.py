@@ -147,7 +147,7 @@ def test_other_errors_have_the_shape_too(settings: Settings, caplog: pytest.LogC
     assert response.headers["x-handle"] == "yes"
     with caplog.at_level(logging.INFO, "mtcp_serve"), pytest.raises(AssertionError):
         client.get("/gone")
-    assert "the client hung up" in caplog.text
+    assert "the client disconnected" in caplog.text
 
 
 def test_reference_needs_no_network(client: TestClient) -> None:

@@ -110,7 +110,7 @@ def test_limits(bundle: Any) -> None:
     )
     with TestClient(create_app(settings)) as client:
         assert len(post(client, GOOD, GOOD, GOOD, size="model").json()["results"]) == 3
-        error = check_error(post(client, *[GOOD] * 4), 413, "too_many_photos")
+        error = check_error(post(client, *[GOOD] * 4), 413, "too_many_images")
         assert error["message"] == "the form has more than 3 fields 'image'"
         check_error(post(client, GOOD, b"x" * 50_000), 413, "payload_too_large")
         raw = client.post("/predict/batch", content=GOOD, headers=PNG)

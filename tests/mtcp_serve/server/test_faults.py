@@ -223,7 +223,7 @@ def test_under_load_clients_drip_hang_up_and_do_not_read(bundle: Path) -> None:
             dripping = [pool.submit(drip, server) for _ in range(2)]
             for _ in range(3):
                 unread.enter_context(ask(server, PHOTO))
-            until(lambda: server.figure("mtcp_answers") == 3)
+            until(lambda: server.figure("mtcp_responses") == 3)
             for _ in range(3):
                 with closing(server.connect("Content-Length: 5000")) as hangs_up:
                     hangs_up.sendall(GOOD[:50])
@@ -247,7 +247,7 @@ def test_under_load_clients_drip_hang_up_and_do_not_read(bundle: Path) -> None:
 
 def test_answers_that_nobody_reads_are_bounded(patient: Server) -> None:
     with ask(patient, PHOTO) as first, ask(patient, PHOTO):
-        until(lambda: patient.figure("mtcp_answers") == 2)
+        until(lambda: patient.figure("mtcp_responses") == 2)
         response = patient.predict()
         check_error(response, 429, "overloaded")
         assert "responses" in response.json()["error"]["message"]

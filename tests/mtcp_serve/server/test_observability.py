@@ -57,8 +57,8 @@ def test_figures(bundle: Path) -> None:
     for stage in STAGES:
         assert found["mtcp_stage_seconds_count", (stage,)] >= 4
     assert found["mtcp_request_seconds_count", ("/predict",)] == 3
-    assert found["mtcp_micro_batch_photos_sum", ("tiny",)] == 4
-    assert found["mtcp_micro_batch_photos_count", ("tiny",)] in (3, 4)
+    assert found["mtcp_batch_images_sum", ("tiny",)] == 4
+    assert found["mtcp_batch_images_count", ("tiny",)] in (3, 4)
     for gauge in ("mtcp_queue_requests", "mtcp_running_requests", "mtcp_uploads"):
         assert found[gauge, ()] == 0
     assert found["mtcp_ready", ()] == 1

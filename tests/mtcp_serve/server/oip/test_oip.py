@@ -157,7 +157,7 @@ def test_grpc_contents_and_stream(ports: dict[str, str]) -> None:
         (IMAGES, "tiny", "", "depth", "no output 'depth'; it has semseg, depth_metres"),
         (IMAGES[:, 1:], "tiny", "", "depth_metres", r"image must be UINT8 \[batch, 24, 32, 3\]"),
         (IMAGES[0], "tiny", "", "depth_metres", r"this is UINT8 \[24, 32, 3\]"),
-        (np.concatenate([IMAGES, IMAGES]), "tiny", "", "depth_metres", "6 photos, the limit is 4"),
+        (np.concatenate([IMAGES, IMAGES]), "tiny", "", "depth_metres", "6 images, the limit is 4"),
     ],
 )
 def test_refusals(
