@@ -24,12 +24,12 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
-from clients import TritonClient
 from export.triton import Serving, write_repository
 from export.triton.local import LocalTriton
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, Manifest
+from mtcp_serve.clients import TritonClient
 
 
 def throughput(predict: Callable[[], object], photos: int, callers: int) -> float:

@@ -1,39 +1,18 @@
-"""Clients for the gateway (HTTP) and for a Triton that serves a generated repository (gRPC).
+"""The clients are `mtcp_serve.clients`; here are examples that run and, for a while, the old names."""
 
-``pip install '.[clients]'`` in a checkout brings what they need. ``clients/examples`` has examples that run.
-"""
+import importlib
+import warnings
+from typing import Any
 
-from clients._conversation import Outcome
-from clients._folders import images_in
-from clients.errors import (
-    ClientError,
-    DeadlineError,
-    InvalidRequestError,
-    NotFoundError,
-    OverloadedError,
-    ServerError,
-    UnauthorizedError,
-    UnavailableError,
-)
-from clients.http import AsyncGatewayClient, GatewayClient
-from clients.triton import TritonClient
-from clients.triton_async import AsyncTritonClient
-from mtcp_serve.prediction import Prediction
 
-__all__ = [
-    "AsyncGatewayClient",
-    "AsyncTritonClient",
-    "ClientError",
-    "DeadlineError",
-    "GatewayClient",
-    "InvalidRequestError",
-    "NotFoundError",
-    "Outcome",
-    "OverloadedError",
-    "Prediction",
-    "ServerError",
-    "TritonClient",
-    "UnauthorizedError",
-    "UnavailableError",
-    "images_in",
-]
+def __getattr__(name: str) -> Any:
+    """What was imported from here before."""
+    home = importlib.import_module("mtcp_serve.clients")
+    if name not in home.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"clients.{name} is mtcp_serve.clients.{name}; the old name works for this version",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return getattr(home, name)

@@ -1,4 +1,4 @@
-"""Imports point one way: clients, export, training -> mtcp_serve.bundle; export -> training."""
+"""Imports point one way: clients, export, training -> mtcp_serve; export -> training; up nowhere."""
 
 import ast
 import graphlib
@@ -21,7 +21,7 @@ LAYERS = (
     ("outputs",),
     ("prediction",),
     ("model",),
-    ("offline", "server"),
+    ("clients", "offline", "server"),
     ("cli",),
     ("__main__",),
 )
@@ -34,13 +34,13 @@ MAY_IMPORT = {
     "mtcp_serve": {"mtcp_serve"},
     "training": {"training", "mtcp_serve.bundle", "mtcp_serve.kinds"},
     "export": {"export", "training", *(f"mtcp_serve.{room}" for room in LOWER)},
-    "clients": {"clients", "mtcp_serve.prediction", *(f"mtcp_serve.{room}" for room in LOWER)},
+    "clients": {"clients", "mtcp_serve.clients"},
 }
 EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}}
 """Labelling photos with a bundle runs the gateway's engine."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 EXTRAS = {
-    "mtcp_serve": ["cpu", "heif", "video", "triton", "otel", "rtx"],
+    "mtcp_serve": ["cpu", "heif", "video", "triton", "otel", "rtx", "clients"],
     "training": ["train"],
     "export": ["export", "cpu"],
     "clients": ["clients"],

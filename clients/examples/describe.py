@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from clients import Prediction
+from mtcp_serve.clients import Prediction
 
 
 def describe(maps: Prediction) -> Iterator[str]:

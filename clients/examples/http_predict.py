@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from clients import ClientError, GatewayClient
 from clients.examples.describe import describe
+from mtcp_serve.clients import ClientError, GatewayClient
 
 
 def main(

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import yaml
 
-from clients.http import GatewayClient
 from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.clients.http import GatewayClient
 from tests.deploy.manifests import COMPOSE, ROOT, read
 from tests.deploy.test_image import LARGE
 from tests.mtcp_serve.process import CLEAN, Server, until

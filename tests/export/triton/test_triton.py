@@ -1,4 +1,4 @@
-"""Writing Triton repositories; `tests.clients.test_triton` has a real Triton load them."""
+"""Writing Triton repositories; `tests.mtcp_serve.clients.test_triton` has a real Triton load them."""
 
 import os
 import shutil

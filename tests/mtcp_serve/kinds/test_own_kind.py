@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from clients._responses import read_prediction
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.cli import cli
+from mtcp_serve.clients._responses import read_prediction
 from mtcp_serve.kinds import KINDS
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text, in_range
 from mtcp_serve.kinds.resample import quantize

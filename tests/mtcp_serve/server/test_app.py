@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
-from clients import TritonClient
 from mtcp_serve import errors
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
+from mtcp_serve.clients import TritonClient
 from mtcp_serve.errors import BundleNotFoundError, RequestError
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS
 from mtcp_serve.outputs.schemas import BatchOut, ModelsOut, PredictOut

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from clients import TritonClient
+from mtcp_serve.clients import TritonClient
 from mtcp_serve.server import app as app_module
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.logging import configure_logging

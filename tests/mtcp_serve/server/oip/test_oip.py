@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from clients import TritonClient
+from mtcp_serve.clients import TritonClient
 from mtcp_serve.errors import SettingsError
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server.app import create_app

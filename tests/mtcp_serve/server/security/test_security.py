@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 from tritonclient.utils import InferenceServerException
 
-from clients import GatewayClient, TritonClient, UnauthorizedError
+from mtcp_serve.clients import GatewayClient, TritonClient, UnauthorizedError
 from mtcp_serve.errors import SettingsError
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.security.api_keys import ApiKeys

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from clients import GatewayClient, TritonClient, UnavailableError
 from mtcp_serve.cli import cli
+from mtcp_serve.clients import GatewayClient, TritonClient, UnavailableError
 from mtcp_serve.engines.triton import TritonEngine
 from mtcp_serve.errors import BundleError, SettingsError
 from mtcp_serve.server.security.tls import Tls

@@ -16,7 +16,13 @@ import pytest
 from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 
-from clients import (
+from export.errors import ExportError
+from export.triton import Serving, local, write_repository
+from export.triton.local import LocalTriton
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.clients import (
     AsyncTritonClient,
     DeadlineError,
     InvalidRequestError,
@@ -28,13 +34,7 @@ from clients import (
     UnavailableError,
     images_in,
 )
-from clients._regions import Regions
-from export.errors import ExportError
-from export.triton import Serving, local, write_repository
-from export.triton.local import LocalTriton
-from mtcp_serve.bundle import DEFAULT_BUNDLE
-from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.clients._regions import Regions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
 from tests.needs import needs_triton
@@ -257,7 +257,7 @@ def test_triton_itself_refuses_a_wrong_shape(triton: LocalTriton, client: Triton
     from tritonclient.grpc import InferInput
     from tritonclient.utils import InferenceServerException
 
-    from clients._wire import translate
+    from mtcp_serve.clients._wire import translate
 
     wrong = InferInput("image", [1, 7, 9, 3], "UINT8")
     wrong.set_data_from_numpy(np.zeros((1, 7, 9, 3), np.uint8))

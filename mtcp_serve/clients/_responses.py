@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from clients.errors import (
+from mtcp_serve.clients.errors import (
     ClientError,
     DeadlineError,
     InvalidRequestError,

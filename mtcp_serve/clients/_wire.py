@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from clients._memory import Region
-from clients.errors import (
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
+from mtcp_serve.clients._memory import Region
+from mtcp_serve.clients.errors import (
     ClientError,
     DeadlineError,
     InvalidRequestError,
@@ -22,7 +23,6 @@ from clients.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
 from mtcp_serve.kinds.base import Map
 
 _MANIFEST = "manifest."

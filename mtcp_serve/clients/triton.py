@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from clients import _wire as wire
-from clients._conversation import Conversation, Outcome, Steps, read_image
-from clients.errors import ClientError
 from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.clients import _wire as wire
+from mtcp_serve.clients._conversation import Conversation, Outcome, Steps, read_image
+from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.sources import ImageSource
 from mtcp_serve.prediction import Prediction
@@ -83,7 +83,7 @@ class TritonClient:
         The version that its metadata names is Triton's number.
 
         Raises:
-            ClientError: see `clients.errors`.
+            ClientError: see `mtcp_serve.clients.errors`.
         """
         photo, pixels = read_image(image, self._run(self._conversation.known()).input)
         return self._run(self._conversation.infer(pixels, tasks, photo, size))[0]
@@ -92,7 +92,7 @@ class TritonClient:
         """The maps of each of ``images`` (uint8 RGB ``[batch, height, width, 3]``, the manifest's size).
 
         Raises:
-            ClientError: see `clients.errors`.
+            ClientError: see `mtcp_serve.clients.errors`.
         """
         return self._run(self._conversation.infer(images, tasks))
 
@@ -102,7 +102,7 @@ class TritonClient:
         """The outcome of each image, in order; up to ``in_flight`` are on their way at a time.
 
         ``images`` is read as it goes, so that a folder of any size takes the memory of a few images
-        (`clients.images_in` lists one). An image that fails does not stop the others.
+        (`mtcp_serve.clients.images_in` lists one). An image that fails does not stop the others.
         """
         waiting: deque[tuple[ImageSource, Future[Prediction]]] = deque()
         with ThreadPoolExecutor(in_flight) as pool:

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 import httpx
 
-from clients._responses import read_content, read_models, read_prediction, translate
-from clients.errors import InvalidRequestError
+from mtcp_serve.clients._responses import read_content, read_models, read_prediction, translate
+from mtcp_serve.clients.errors import InvalidRequestError
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.prediction import Prediction
 
@@ -57,7 +57,7 @@ class GatewayClient:
         millimetres, normals and probabilities to 8 bits).
 
         Raises:
-            ClientError: see `clients.errors`.
+            ClientError: see `mtcp_serve.clients.errors`.
         """
         content = _read(image)
         request = _predict(self._client, content, tasks, size, format, model, {})
@@ -78,7 +78,7 @@ class GatewayClient:
         ``parameters`` go with the query, such as ``visualize="true"``.
 
         Raises:
-            ClientError: see `clients.errors`.
+            ClientError: see `mtcp_serve.clients.errors`.
         """
         request = _predict(self._client, _read(image), tasks, size, format, model, parameters)
         return read_content(self._send(request))
@@ -87,7 +87,7 @@ class GatewayClient:
         """The loaded models and their tasks, as ``GET /models`` gives them.
 
         Raises:
-            ClientError: see `clients.errors`.
+            ClientError: see `mtcp_serve.clients.errors`.
         """
         return read_models(self._send(self._client.build_request("GET", "models")))
 

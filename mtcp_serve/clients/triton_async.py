@@ -1,4 +1,4 @@
-"""An asyncio client for Triton over gRPC; see `clients.triton` for the blocking one."""
+"""An asyncio client for Triton over gRPC; see `mtcp_serve.clients.triton` for the blocking one."""
 
 import asyncio
 from collections import deque
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from clients import _wire as wire
-from clients._conversation import Conversation, Outcome, Steps, read_image
-from clients.errors import ClientError
 from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.clients import _wire as wire
+from mtcp_serve.clients._conversation import Conversation, Outcome, Steps, read_image
+from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.sources import ImageSource
 from mtcp_serve.prediction import Prediction
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class AsyncTritonClient:
-    """`clients.TritonClient` for asyncio: the same parameters, the same methods as coroutines.
+    """`mtcp_serve.clients.TritonClient` for asyncio: the same parameters, the same methods as coroutines.
 
     Use it in an ``async with`` statement, in one event loop. Cancelling a call cancels the request.
     """
@@ -52,29 +52,29 @@ class AsyncTritonClient:
         )
 
     async def model(self) -> str:
-        """See `clients.TritonClient.model`."""
+        """See `mtcp_serve.clients.TritonClient.model`."""
         return await self._run(self._conversation.model())
 
     async def manifest(self) -> Manifest:
-        """See `clients.TritonClient.manifest`."""
+        """See `mtcp_serve.clients.TritonClient.manifest`."""
         return await self._run(self._conversation.manifest())
 
     async def predict(
         self, image: ImageSource, tasks: Sequence[str] | None = None, *, size: Size = "model"
     ) -> Prediction:
-        """See `clients.TritonClient.predict`; the image is decoded in a thread."""
+        """See `mtcp_serve.clients.TritonClient.predict`; the image is decoded in a thread."""
         manifest = await self._run(self._conversation.known())
         photo, pixels = await asyncio.to_thread(read_image, image, manifest.input)
         return (await self._run(self._conversation.infer(pixels, tasks, photo, size)))[0]
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None) -> list[Prediction]:
-        """See `clients.TritonClient.infer`."""
+        """See `mtcp_serve.clients.TritonClient.infer`."""
         return await self._run(self._conversation.infer(images, tasks))
 
     async def stream(
         self, images: Iterable[ImageSource], tasks: Sequence[str] | None = None, in_flight: int = 4
     ) -> AsyncIterator[Outcome]:
-        """See `clients.TritonClient.stream`."""
+        """See `mtcp_serve.clients.TritonClient.stream`."""
         waiting: deque[tuple[ImageSource, asyncio.Task[Prediction]]] = deque()
         try:
             for image in images:
@@ -89,7 +89,7 @@ class AsyncTritonClient:
             await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
     async def close(self) -> None:
-        """See `clients.TritonClient.close`."""
+        """See `mtcp_serve.clients.TritonClient.close`."""
         await self._run(self._conversation.forget())
         await self._conversation.client.close()
 

@@ -9,7 +9,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from clients._wire import CHANNEL
+from mtcp_serve.clients._wire import CHANNEL
 
 LARGE = np.zeros((1, 720, 1280, 3), np.uint8)  # 2.8 MB, more than gRPC keeps for a retry by default
 

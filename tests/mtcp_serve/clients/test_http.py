@@ -18,7 +18,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from clients import (
+from clients.examples import http_predict
+from mtcp_serve.clients import (
     AsyncGatewayClient,
     ClientError,
     DeadlineError,
@@ -30,7 +31,6 @@ from clients import (
     ServerError,
     UnavailableError,
 )
-from clients.examples import http_predict
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
 from tests.needs import needs_command
 

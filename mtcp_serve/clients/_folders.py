@@ -3,7 +3,7 @@
 from os import PathLike
 from pathlib import Path
 
-from clients.errors import InvalidRequestError
+from mtcp_serve.clients.errors import InvalidRequestError
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from clients import _wire as wire
-from clients._memory import Region
+from mtcp_serve.clients import _wire as wire
+from mtcp_serve.clients._memory import Region
 
 
 class Regions:

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clients import _wire as wire
-from clients._memory import Region
-from clients._regions import Regions
-from clients.errors import ClientError, InvalidRequestError
 from mtcp_serve.bundle.manifest import InputSpec, Manifest, TaskSpec
+from mtcp_serve.clients import _wire as wire
+from mtcp_serve.clients._memory import Region
+from mtcp_serve.clients._regions import Regions
+from mtcp_serve.clients.errors import ClientError, InvalidRequestError
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.images import ImageInfo, Photo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size
