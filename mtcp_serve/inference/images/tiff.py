@@ -17,6 +17,8 @@ from mtcp_serve.inference.images.tiff_kinds import Tag, Tags, check_kind
 MAX_TAGS: Final = 4096
 MAX_PARTS: Final = 65_536
 """Strips or tiles."""
+MAX_RAW_TILES: Final = 8192
+"""Tiles that are not compressed, each of which Pillow reads a part of the file for."""
 REREAD: Final = 4
 """Strips may share bytes; together they may have so many times the bytes of the file."""
 
@@ -158,6 +160,9 @@ def _check_parts(tags: Tags, width: int, height: int, size: int, limits: ImageLi
     parts = columns * rows * (samples if apart else 1)
     if max(parts, len(offsets)) > MAX_PARTS:
         raise too_much("strips or tiles", max(parts, len(offsets)), MAX_PARTS)
+    raw = tags.get(Tag.COMPRESSION, (1,)) == (1,)
+    if raw and Tag.TILE_OFFSETS in tags and parts > MAX_RAW_TILES:
+        raise too_much("tiles that are not compressed", parts, MAX_RAW_TILES)
     if parts != len(offsets):
         raise InvalidImageError(f"the TIFF image is damaged: {len(offsets)} strips or tiles, not {parts}")
     if across * down * columns * rows > 2 * limits.max_pixels:
@@ -165,7 +170,7 @@ def _check_parts(tags: Tags, width: int, height: int, size: int, limits: ImageLi
             f"the TIFF's tiles of {across} x {down} have more than {2 * limits.max_pixels} pixels together",
             "save the image with smaller tiles",
         )
-    if tags.get(Tag.COMPRESSION, (1,)) == (1,):
+    if raw:
         row = (across * tags.get(Tag.BITS, (1,))[0] * (1 if apart else samples) + 7) // 8
         last = down if Tag.TILE_OFFSETS in tags else height - (rows - 1) * down
         counts = tuple(row * (last if i // columns % rows == rows - 1 else down) for i in range(parts))

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mtcp_serve.errors import (
     PayloadTooLargeError,
     RequestError,
 )
-from mtcp_serve.inference.images import FORMATS, ImageLimits, Photo, decode
+from mtcp_serve.inference.images import FORMATS, ImageLimits, Photo, decode, read
 from tests.mtcp_serve.support import encode, noise
 
 LIMITS = ImageLimits(max_bytes=2_000_000, max_pixels=1_000_000, max_side=1500)
@@ -230,3 +231,23 @@ def test_damaged_files_raise_nothing_else(junk: bytes, format: str, data: st.Dat
     except RequestError:
         return
     assert photo.image.mode == "RGB"
+
+
+@pytest.mark.parametrize("place", ["reader.to_rgb", "png.zlib.crc32"])
+def test_too_little_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"mtcp_serve.inference.images.{place}", fail)
+    with pytest.raises(MemoryError):
+        decode(encode(noise(8, 8)), LIMITS)
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(encode(noise(8, 8)))
+    assert np.array_equal(np.asarray(read(path).image), noise(8, 8))
+    with pytest.raises(PayloadTooLargeError, match=r"the image has \d+ bytes, the limit is 100"):
+        read(path, ImageLimits(max_bytes=100))
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none.png")

@@ -262,6 +262,7 @@ def test_a_strip_that_the_file_does_not_hold_is_no_picture(compressed: bool) -> 
 
 
 FIELDS = {256: (64,), 257: (64,), 258: (8,), 259: (8,), 262: (1,), 277: (1,), 278: (1,)}
+RAW_TILES = FIELDS | {256: (1456,), 257: (1456,), 259: (1,), 322: (16,), 323: (16,)}
 
 
 @pytest.mark.parametrize(
@@ -272,8 +273,9 @@ FIELDS = {256: (64,), 257: (64,), 258: (8,), 259: (8,), 262: (1,), 277: (1,), 27
         (lambda: tiff(FIELDS | {273: (8,) * 300_000}, [b"0"] * 64), "300,000 values"),
         (lambda: tiff(FIELDS | {273: (8,) * 64, 279: (2000,) * 64}, [bytes(2000)]), "bytes in its strips"),
         (lambda: tiff(FIELDS | {322: (65_536,), 323: (65_536,), 324: (8,), 325: (9,)}, [b"0"] * 9), "tiles"),
+        (lambda: tiff(RAW_TILES | {324: (8,) * 8281, 325: (256,) * 8281}, [bytes(300)]), "8,281 tiles"),
     ],
-    ids=["tags", "strips", "values", "shared bytes", "tiles"],
+    ids=["tags", "strips", "values", "shared bytes", "tiles", "raw tiles"],
 )
 def test_work_is_bounded(data: Callable[[], bytes], message: str) -> None:
     with pytest.raises(ImageTooLargeError, match=message):
