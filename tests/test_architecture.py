@@ -32,7 +32,13 @@ LAYERS = (
 LOWER = ("errors", "utils", "kinds", "bundle", "engines", "inference")
 MAY_IMPORT = {
     "mtcp_serve": {"mtcp_serve"},
-    "training": {"training", "mtcp_serve.bundle", "mtcp_serve.kinds"},
+    "training": {
+        "training",
+        "mtcp_serve.bundle",
+        "mtcp_serve.kinds",
+        "mtcp_serve.errors",
+        "mtcp_serve.inference.images",  # one reader: training sees what serving sees
+    },
     "export": {"export", "training", *(f"mtcp_serve.{room}" for room in LOWER)},
     "clients": {"clients", "mtcp_serve.clients"},
 }

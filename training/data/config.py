@@ -53,7 +53,8 @@ class SourceConfig(_Config):
     depth of the same photos; ``pascal`` says "left up" (see :mod:`training.data.pascal`)."""
     focal: tuple[PositiveFloat, PositiveFloat] | None = None
     """Focal lengths of the camera over the width and over the height of its images, as in (fx / width,
-    fy / height); None: that of a field of view of 60 degrees over the longer side."""
+    fy / height); None: what the EXIF of each image says, else a field of view of 60 degrees over the longer
+    side."""
     weight: NonNegativeFloat = 1.0
     """Times its length: this source's share of the samples of an epoch."""
     count: PositiveInt = 256

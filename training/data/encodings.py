@@ -9,10 +9,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from mtcp_serve.errors import RequestError
+from mtcp_serve.inference.images import read as read_image
 from training.data.errors import LabelError
 from training.data.maps import (
     DepthMap,
@@ -47,22 +49,35 @@ _MODE_WORDS = {
 
 
 def read_photo(path: Path, enough: tuple[int, int]) -> Tensor:
-    """The photo at ``path``, upright by its EXIF orientation, as a uint8 RGB ``tv_tensors.Image`` [3, H, W].
+    """The image at ``path`` as serving reads it: upright by EXIF, any pixel format as RGB, alpha on white.
 
     Args:
         path: the file.
         enough: (H, W) from which more pixels bring nothing: a JPEG with at least twice as many a side is
-            decoded at 1/2, 1/4 or 1/8, which saves most of the time for photos straight from a camera.
+            decoded at 1/2, 1/4 or 1/8, which saves most of the time for images straight from a camera.
+
+    Returns:
+        A uint8 RGB ``tv_tensors.Image`` [3, H, W].
 
     Raises:
         LabelError: the file cannot be decoded.
     """
-    with readable(path) as image:
-        image.draft("RGB", (enough[1], enough[0]))
-        ImageOps.exif_transpose(image, in_place=True)
-        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    photo: Tensor = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
-    return photo
+    return read_with_focal(path, enough)[0]
+
+
+def read_with_focal(path: Path, enough: tuple[int, int]) -> tuple[Tensor, tuple[float, float] | None]:
+    """`read_photo`, and the focal lengths over width and height where the EXIF says them.
+
+    Raises:
+        LabelError: the file cannot be decoded.
+    """
+    try:
+        found = read_image(path, enough=min(enough))
+    except (OSError, RequestError) as error:
+        raise LabelError(path, f"not a readable image ({error})") from error
+    photo: Tensor = tv_tensors.Image(torch.from_numpy(np.array(found.image)).permute(2, 0, 1))
+    info = found.info
+    return photo, info.focal and (info.focal[0] / info.width, info.focal[1] / info.height)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Sources whose records are files: a photo and, for each map it has, a label file."""
 
+import codecs
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from training.data.config import SourceConfig
-from training.data.encodings import MapFile, read_photo
+from training.data.encodings import MapFile, read_photo, read_with_focal
 from training.data.errors import LabelError, SourceError
 from training.data.maps import PixelMap
 from training.data.sample import Record
@@ -38,7 +39,10 @@ class FileReader:
 
     def read(self, index: int) -> Record:
         """Record ``index``: the photo and the maps it has, each at its file's resolution."""
-        record: Record = {"id": self.ids[index], "image": read_photo(self.photos[index], self._enough)}
+        photo, focal = read_with_focal(self.photos[index], self._enough)
+        record: Record = {"id": self.ids[index], "image": photo}
+        if focal is not None:
+            record["focal"] = focal
         for name, file in self.labels[index].items():
             record[name] = _read_fitting(file, record["image"])
         return record
@@ -96,15 +100,17 @@ def existing_root(config: SourceConfig, contents: str) -> Path:
 def split_ids(folder: Path, config: SourceConfig) -> list[str]:
     """The ids in ``folder/<split>.txt``, one a line.
 
+    Lines may be UTF-8 or, with a byte order mark, UTF-16; ids may have spaces within.
+
     Raises:
-        SourceError: there is no such file, it is empty, or it lists an id twice.
+        SourceError: there is no such file, it is no text, it is empty, or it lists an id twice.
     """
     path = folder / f"{config.split}.txt"
     if not path.is_file():
         others = sorted(other.stem for other in path.parent.glob("*.txt"))
         there = f"the folder has {', '.join(others)}" if others else "write one id a line into it"
         raise SourceError(f"source {config.label!r}: {path} does not exist; {there}")
-    ids = path.read_text(encoding="utf-8").split()
+    ids = [line.strip() for line in _text(path, config).splitlines() if line.strip()]
     if not ids:
         raise SourceError(f"source {config.label!r}: {path} lists no ids; write one id a line into it")
     twice = [name for name, count in Counter(ids).items() if count > 1]
@@ -113,3 +119,21 @@ def split_ids(folder: Path, config: SourceConfig) -> list[str]:
             f"source {config.label!r}: {path} lists {twice[0]!r} twice; to draw photos more often use repeat"
         )
     return ids
+
+
+def _text(path: Path, config: SourceConfig) -> str:
+    data = path.read_bytes()
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"source {config.label!r}: {path} is no text in UTF-8 or UTF-16 ({error.reason} at byte "
+            f"{error.start}); save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise SourceError(
+            f"source {config.label!r}: {path} has zero bytes, it may be UTF-16 without a byte order mark; "
+            "save it as UTF-8"
+        )
+    return text

@@ -12,6 +12,7 @@
 Maps may be smaller than the photo. A missing file is a missing label.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,15 @@ from training.data.sample import Record
 from training.label_spaces import IGNORE_LABEL, LABEL_SPACES
 from training.tasks import Task
 
+log = logging.getLogger(__name__)
+
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def _hint(absent: str) -> str:
+    if Path(absent).suffix.lower() in _PHOTO_SUFFIXES:
+        return "; ids are file names without their ending"
+    return "; one id a line" if " " in absent or "\t" in absent else ""
 
 
 class FolderReader(FileReader):
@@ -71,7 +80,9 @@ class FolderReader(FileReader):
             raise SourceError(
                 f"source {self._name!r}: {len(absent)} id(s) of the split have no photo, the first is "
                 f"{folder / absent[0]}.jpg; add the photo or take the id out of the split file"
+                + _hint(absent[0])
             )
+        self._stems = found.keys()
         return [found[name] for name in self.ids]
 
     def _check_folders(self, config: SourceConfig, tasks: Sequence[Task]) -> None:
@@ -99,7 +110,23 @@ class FolderReader(FileReader):
         if space is not None:
             theirs = config.tasks.get(name, space.name)
             classes, part = len(LABEL_SPACES[theirs].labels), label_part(name, theirs, tasks)
-        present = {path.stem for path in folder.iterdir() if path.suffix == ".png"}
+        present = self._label_paths(folder)
         for sample_id, files in zip(self.ids, self.labels, strict=True):
             if sample_id in present:
-                files[name] = LabelFile(folder / f"{sample_id}.png", kind, classes, part)
+                files[name] = LabelFile(present[sample_id], kind, classes, part)
+
+    def _label_paths(self, folder: Path) -> dict[str, Path]:
+        """The label files in ``folder`` by id; what belongs to no image of the source is named."""
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        named = {path.stem: path for path in files if path.suffix.lower() == ".png"}
+        lost = [path.name for path in files if path.stem not in self._stems or path.stem not in named]
+        if not lost:
+            return named
+        message = (
+            f"source {self._name!r}: {len(lost)} of {len(files)} files in {folder} match no image in "
+            f"{self._root / 'images'} (the first is {lost[0]}); a label has its image's name and ends in .png"
+        )
+        if len(lost) == len(files):
+            raise SourceError(message)
+        log.warning("%s", message)
+        return named

@@ -90,7 +90,8 @@ class Source(Dataset[Sample]):
             torch.default_generator.manual_seed(seed)
             record = self.reader.read(index)
             height, width = record["image"].shape[-2:]
-            record.setdefault("focal", self.config.focal or assumed_focal(height, width))
+            known = self.config.focal or record.get("focal")
+            record["focal"] = known or assumed_focal(height, width)
             return finish(self._transform(record), self._types, self.size)
 
 

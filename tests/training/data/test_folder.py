@@ -1,3 +1,5 @@
+import codecs
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from mtcp_serve.inference import images
 from tests.training.data.trees import (
     HALF,
     SIZE,
@@ -246,3 +249,130 @@ def test_alpha_says_where_a_probability_is_not_known(tmp_path: Path) -> None:
     for name in ("saliency", "edges"):
         assert (sample[name][0, :12] == -1).all()
         assert torch.allclose(sample[name][0, 12:].float(), torch.tensor(0.2), rtol=HALF)
+
+
+def read_both(path: Path) -> tuple[torch.Tensor, np.ndarray]:
+    """What training and what serving see of a file, [3, H, W]."""
+    return read_photo(path, (64, 64)), np.array(images.read(path).image).transpose(2, 0, 1)
+
+
+def save_wide_grey(path: Path) -> None:
+    Image.fromarray(np.linspace(0, 65535, 24 * 32).reshape(24, 32).astype(np.uint16)).save(path)
+
+
+def save_alpha(path: Path) -> None:
+    pixels = np.zeros((24, 32, 4), np.uint8)
+    pixels[:, 16:, 3] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def save_cmyk(path: Path) -> None:
+    Image.fromarray(photo()).convert("CMYK").save(path.with_suffix(".jpg"), quality=95)
+    path.with_suffix(".jpg").rename(path)
+
+
+def save_turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(photo()).save(path, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("save", "corner"),
+    [(save_wide_grey, (0, 0, 0)), (save_alpha, (255, 255, 255)), (save_cmyk, None), (save_turned, None)],
+)
+def test_training_sees_what_serving_sees(
+    tmp_path: Path, save: Callable[[Path], None], corner: tuple[int, int, int] | None
+) -> None:
+    save(tmp_path / "a.png")
+    seen, served = read_both(tmp_path / "a.png")
+    assert torch.equal(seen, torch.from_numpy(served))
+    if corner is not None:
+        assert tuple(seen[:, 0, 0].tolist()) == corner
+    if save is save_wide_grey:
+        assert seen[0, -1, -1] == 255
+        assert 120 < int(seen[0, 12, 16]) < 140  # 16 bits are scaled, not cut
+
+
+def test_an_image_that_serving_refuses_is_a_label_error(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image at all")
+    with pytest.raises(LabelError, match=r"a\.png: not a readable image"):
+        read_photo(tmp_path / "a.png", SIZE)
+
+
+def test_the_camera_is_the_sources_else_the_exifs_else_assumed(tmp_path: Path) -> None:
+    tasks = [make_task("depth"), make_task("normals")]
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 18  # focal length in 35 mm film, whose diagonal is 43.27 mm
+    write_record(tmp_path, "plain", {})
+    Image.fromarray(photo(30, 40)).save(tmp_path / "images" / "phone.jpg", exif=exif)
+    write_split(tmp_path, ["plain", "phone"])
+    plain, phone = (build_source(folder(tmp_path), tasks, SIZE, None)[index]["focal"] for index in (0, 1))
+    assert plain.tolist() == pytest.approx([0.5 / np.tan(np.pi / 6), 0.5 / np.tan(np.pi / 6) * 32 / 24])
+    assert phone.tolist() == pytest.approx([18 / 43.27 * 50 / 40, 18 / 43.27 * 50 / 30], rel=1e-3)
+    given = build_source(folder(tmp_path, focal=(0.8, 1.1)), tasks, SIZE, None)[1]["focal"]
+    assert given.tolist() == pytest.approx([0.8, 1.1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfa\r\nmy dog\r\n\r\n",
+        b"a\n  my dog \n",
+        "a\nmy dog\n".encode("utf-16"),
+        codecs.BOM_UTF16_BE + "a\nmy dog".encode("utf-16-be"),
+    ],
+    ids=["utf-8 with mark", "spaces around", "utf-16", "utf-16 big-endian"],
+)
+def test_split_files_of_any_editor_are_read(tmp_path: Path, text: bytes) -> None:
+    write_record(tmp_path, "a", {})
+    write_record(tmp_path, "my dog", {"semseg": all_maps()["semseg"]})
+    write_split(tmp_path, [])
+    (tmp_path / "splits" / "train.txt").write_bytes(text)
+    source = build_source(folder(tmp_path), TASKS, SIZE, None)
+    assert list(source.reader.ids) == ["a", "my dog"]
+    assert (source[1]["semseg"] != 255).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "a\n".encode("utf-16-le"),
+            "zero bytes, it may be UTF-16 without a byte order mark; save it as UTF-8",
+        ),
+        (b"caf\xe9\n", r"no text in UTF-8 or UTF-16 \(.* at byte 3\); save it as UTF-8"),
+        (b"a b\n", "the first is .*; one id a line"),
+        (b"a.png\n", "the first is .*; ids are file names without their ending"),
+    ],
+)
+def test_split_files_that_are_no_list_of_ids_are_named(tmp_path: Path, text: bytes, words: str) -> None:
+    write_record(tmp_path, "a", {})
+    write_record(tmp_path, "b", {})
+    write_split(tmp_path, [])
+    (tmp_path / "splits" / "train.txt").write_bytes(text)
+    with pytest.raises(SourceError, match=rf"(?s)train.*{words}|{words}"):
+        build_source(folder(tmp_path), TASKS, SIZE, None)
+
+
+def test_labels_with_a_loud_ending_are_read(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", {"semseg": all_maps()["semseg"]})
+    (tmp_path / "semseg" / "a.png").rename(tmp_path / "semseg" / "a.PNG")
+    write_split(tmp_path, ["a"])
+    assert (build_source(folder(tmp_path), TASKS, SIZE, None)[0]["semseg"] != 255).any()
+
+
+def test_labels_of_no_image_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("p0", "p1"):
+        write_record(tmp_path, name, {"semseg": all_maps()["semseg"]})
+    write_split(tmp_path, ["p0"])
+    build_source(folder(tmp_path), TASKS, SIZE, None)
+    assert not caplog.text  # the label of an image of another split is none of this one's business
+    folder_ = tmp_path / "semseg"
+    (folder_ / "p1.png").rename(folder_ / "p1_mask.png")
+    build_source(folder(tmp_path), TASKS, SIZE, None)
+    assert "1 of 2 files in" in caplog.text
+    assert "(the first is p1_mask.png)" in caplog.text
+    (folder_ / "p0.png").rename(folder_ / "p0_mask.png")
+    with pytest.raises(SourceError, match=r"2 of 2 files in .*semseg match no image .*p0_mask\.png.*ends in"):
+        build_source(folder(tmp_path), TASKS, SIZE, None)
