@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from html import escape
 from io import BytesIO
 from os import PathLike
@@ -10,16 +11,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
 
 from mtcp_serve.errors import RequestError
+from mtcp_serve.inference.camera import Camera
 from mtcp_serve.inference.images import Photo
 from mtcp_serve.inference.pipeline import DenseMaps
-from mtcp_serve.kinds import KINDS
+from mtcp_serve.kinds import KINDS, DepthTask, NormalsTask, ProbabilityTask
 from mtcp_serve.kinds.base import Map, TaskSpec
+from mtcp_serve.outputs.cutout import cutout, over
 from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.metadata import describe, describe_map
 from mtcp_serve.outputs.png import to_png
+from mtcp_serve.outputs.points import PointCloud, Relief, nearest, point_cloud, sized
 from mtcp_serve.outputs.schemas import ImageOut
 from mtcp_serve.utils.atomic import write_atomic
 
@@ -118,6 +123,33 @@ class Prediction(Mapping[str, Map]):
             raise ValueError("this prediction does not know its image; give it: overlay(task, image=...)")
         return Image.blend(under.convert("RGB").resize(over.size, Image.Resampling.BILINEAR), over, opacity)
 
+    def points(self, step: int | None = None, ramps: bool = False) -> PointCloud:
+        """The depth as points in space, in metres where it is metric: see `mtcp_serve.outputs.points`.
+
+        Args:
+            step: a point for every so many pixels, across and down; by default as many as stay below a
+                million.
+            ramps: at jumps of the depth leave points where the network has them, between two surfaces.
+
+        Raises:
+            KeyError: there is no depth.
+            ValueError: the prediction does not know its image.
+            InvalidParameterError: there would be too many points.
+        """
+        return point_cloud(self._relief(), step, ramps)
+
+    def cutout(self, background: str = "transparent") -> Image.Image:
+        """The image without its background, by the saliency: RGBA, or RGB over the color ``#rrggbb``.
+
+        Raises:
+            KeyError: there is no probability map.
+            ValueError: ``background`` is not a color, or the prediction does not know its image.
+        """
+        color = None if background == "transparent" else ImageColor.getrgb(background)[:3]
+        probability = self[self._first(ProbabilityTask)].astype(np.float32, copy=False)
+        cut = cutout(self._colors(*probability.shape), probability)
+        return Image.fromarray(cut if color is None else over(cut, color))
+
     def save(self, folder: str | PathLike[str]) -> Path:
         """Write ``TASK.png`` (values), ``TASK.visualization.png``, ``maps.npz`` and ``metadata.json``.
 
@@ -158,6 +190,32 @@ class Prediction(Mapping[str, Map]):
             spec = self._spec(task)
             figures.append(_figure(f"{task}: {spec.caption(self[task])}", self.image(task)))
         return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(figures)}</div>'
+
+    def _relief(self) -> Relief:
+        name = self._first(DepthTask)
+        depth, spec = self[name].astype(np.float32, copy=False), self._spec(name)
+        normals = next((task for task in self if isinstance(self._spec(task), NormalsTask)), None)
+        models = {model["name"]: model for model in self.metadata["models"]}
+        model = models[self.about(name)["model"]]
+        size = min(model["height"], depth.shape[0]), min(model["width"], depth.shape[1])
+        image = self.metadata["image"]
+        camera = Camera(width=image["width"], height=image["height"], **image["camera"])
+        directions = None if normals is None else partial(sized, self._spec(normals), self[normals])
+        height, width = depth.shape
+        return Relief(spec, nearest(depth, *size), height, width, camera, self._colors, directions)
+
+    def _first(self, kind: type[TaskSpec]) -> str:
+        for task in self:
+            if isinstance(self._spec(task), kind):
+                return task
+        raise KeyError(f"a map of kind {kind.model_fields['kind'].default}; there is {', '.join(self)}")
+
+    def _colors(self, height: int, width: int) -> NDArray[np.uint8]:
+        image = self._image()
+        if image is None:
+            raise ValueError("this prediction does not know its image; only one of a model here does")
+        size = (width, height)
+        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0))
 
     def _image(self) -> Image.Image | None:
         return None if self._source is None else self._source()

@@ -4,10 +4,11 @@ Everything is in the frame of `mtcp_serve.inference.camera` (x right, y up, z to
 right-handed, the camera at the origin) and in the unit of the depth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, radians, sqrt, tan
-from typing import Final
+from typing import Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.camera import Camera
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
-from mtcp_serve.kinds import DepthTask, NormalsTask, TaskSpec
+from mtcp_serve.kinds import DepthTask, Map, NormalsTask, TaskSpec
 
 MOST_POINTS: Final = 4_000_000
 """More are refused: a point takes 27 bytes in a PLY file."""
 USUAL_POINTS: Final = 1_000_000
 """About as many as there are where no ``step`` is named."""
+T = TypeVar("T", bound=np.generic)
+_REACH, _ROUNDS = 6, 2  # of sharpening: a ramp of a dozen pixels
 _STEEPEST: Final = tan(radians(82))  # depth change over width, of what is still taken for a surface
 
 
@@ -46,29 +49,97 @@ class Mesh:
     triangles: NDArray[np.uint32]
 
 
-def find_edges(depth: NDArray[np.float32], camera: Camera) -> NDArray[np.bool_]:
-    """True where no surface can be told: invalid depth, or a jump to one of the eight neighbours.
+@dataclass(frozen=True)
+class Relief:
+    """A depth map and what geometry needs beside it; both callables take a height and a width (pixels)."""
 
-    A jump is a change of depth that a surface would have only if seen at less than 8 degrees.
+    task: TaskSpec
+    raw: NDArray[np.float32]
+    """The depths as the model gave them: jumps are sharpest there."""
+    height: int
+    """Of the map asked for, pixels, as is the width."""
+    width: int
+    camera: Camera
+    colors: Callable[[int, int], NDArray[np.uint8]]
+    """The image, ``[height, width, 3]`` RGB."""
+    directions: Callable[[int, int], NDArray[np.float32]] | None
+    """The normals map, ``[height, width, 3]``, where there is one."""
+
+    @classmethod
+    def of(cls, found: DenseMaps) -> Self:
+        """The relief of a prediction's first depth map.
+
+        Raises:
+            ValueError: there is none.
+        """
+        depth = depth_of(found)
+        normals = next((dense for dense in found.maps if isinstance(dense.task, NormalsTask)), None)
+        return cls(
+            depth.task,
+            depth.raw.astype(np.float32, copy=False),
+            depth.height,
+            depth.width,
+            found.camera,
+            lambda height, width: photo_of(found, height, width),
+            None if normals is None else partial(sized, normals.task, normals.raw),
+        )
+
+    def sharpened(self) -> NDArray[np.float32]:
+        """`raw`, by `sharpen`."""
+        return sharpen(self.raw, self.camera.resized(self.raw.shape[1], self.raw.shape[0]))
+
+    def depths(self, height: int, width: int, ramps: bool) -> NDArray[np.float32]:
+        """The depths at ``height`` x ``width`` pixels; at jumps those of `sharpened`, unless ``ramps``."""
+        values = sized(self.task, self.raw, height, width)
+        if ramps:
+            return values
+        sharp = self.sharpened()
+        jumps = (sharp != self.raw) | find_jumps(sharp, self.camera.resized(sharp.shape[1], sharp.shape[0]))
+        return np.where(nearest(jumps, height, width), nearest(sharp, height, width), values)
+
+
+def find_jumps(depth: NDArray[np.float32], camera: Camera) -> NDArray[np.bool_]:
+    """True where the depth jumps to one of the eight neighbours.
+
+    A jump is a change of depth that a surface would have only if seen at less than 8 degrees. Next to an
+    invalid depth there is none.
     """
-    padded = np.pad(depth, 1, mode="edge")
-    least, most = _extremes(_extremes((padded, padded), 0), 1)
-    width_of_pixel = least / min(camera.fx, camera.fy)
-    torn: NDArray[np.bool_] = (least <= 0) | (most - least > 2 * _STEEPEST * width_of_pixel)
-    return torn
+    least, most = _extremes(depth, 1)
+    jumps: NDArray[np.bool_] = (least > 0) & (most - least > 2 * _jump(least, camera))
+    return jumps
 
 
-def _extremes(
-    values: tuple[NDArray[np.float32], NDArray[np.float32]], axis: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The least and the most of three in a row along ``axis``, which loses its ends."""
+def sharpen(depth: NDArray[np.float32], camera: Camera) -> NDArray[np.float32]:
+    """The depth without the ramps that a network draws between two surfaces.
 
-    def three(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        length = array.shape[axis] - 2
-        return [array.take(range(start, start + length), axis) for start in range(3)]
+    A pixel at a jump goes to that of the two depths, the least and the most around it, which it is nearer to
+    (the toggle mapping of Kramer and Bruckner, 1975); the others stay as they are. Points of the ramp would
+    hang in the air, and to leave them out would cost the rim of the nearer surface.
+    """
+    for _ in range(_ROUNDS):
+        least, most = _extremes(depth, _REACH)
+        nearer = np.where(depth - least < most - depth, least, most)
+        depth = np.where(find_jumps(depth, camera) & (least > 0), nearer, depth)
+    return depth
 
-    least, most = three(values[0]), three(values[1])
-    return np.minimum(np.minimum(*least[:2]), least[2]), np.maximum(np.maximum(*most[:2]), most[2])
+
+def _jump(depth: NDArray[np.float32], camera: Camera) -> NDArray[np.float32]:
+    """The most that the depth of a surface changes from a pixel to the next."""
+    return np.multiply(depth, _STEEPEST / min(camera.fx, camera.fy), dtype=np.float32)
+
+
+def _extremes(depth: NDArray[np.float32], reach: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The least and the most within ``reach`` pixels, across and down."""
+    found = []
+    for best in (np.minimum, np.maximum):
+        values = depth
+        for axis in (0, 1):
+            length = values.shape[axis]
+            padded = np.pad(values, [(reach, reach) if each == axis else (0, 0) for each in (0, 1)], "edge")
+            shifted = [padded.take(range(at, at + length), axis) for at in range(2 * reach + 1)]
+            values = best.reduce(shifted)
+        found.append(values)
+    return found[0], found[1]
 
 
 def estimate_normals(positions: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,57 +154,46 @@ def estimate_normals(positions: NDArray[np.float32]) -> NDArray[np.float32]:
     return found.astype(np.float32)
 
 
-def point_cloud(prediction: DenseMaps, step: int | None = None, edges: bool = False) -> PointCloud:
-    """A point for every ``step``-th pixel of the maps, across and down, that has a valid depth.
+def point_cloud(relief: Relief, step: int | None = None, ramps: bool = False) -> PointCloud:
+    """A point for every ``step``-th pixel of the map, across and down, that has a valid depth.
 
-    Without ``step`` it is the least that gives no more than `USUAL_POINTS`. Points at jumps of the depth,
-    which hang between two surfaces, are left out unless ``edges``. Normals are those of the normals map, or
-    else of the surface itself.
+    Without ``step`` it is the least that gives no more than `USUAL_POINTS`. At jumps of the depth points are
+    on either surface (`sharpen`), or with ``ramps`` wherever the network has them. Normals are those of the
+    normals map, or else of the surface itself.
 
     Raises:
         InvalidParameterError: there would be more than `MOST_POINTS`.
-        ValueError: the prediction has no depth, or was not told to keep its photo.
     """
-    depth = depth_of(prediction)
     if step is None:
-        step = max(ceil(sqrt(depth.height * depth.width / USUAL_POINTS)), 1)
-    height, width = max(round(depth.height / step), 1), max(round(depth.width / step), 1)
+        step = max(ceil(sqrt(relief.height * relief.width / USUAL_POINTS)), 1)
+    height, width = max(round(relief.height / step), 1), max(round(relief.width / step), 1)
     if height * width > MOST_POINTS:
-        fits = ceil(sqrt(depth.height * depth.width / MOST_POINTS))
+        fits = ceil(sqrt(relief.height * relief.width / MOST_POINTS))
         raise InvalidParameterError(
             f"step={step} gives {height * width} points, the limit is {MOST_POINTS}", f"step={fits} fits"
         )
-    camera = prediction.camera.resized(width, height)
-    values = _sized(depth, height, width)
-    positions = camera.unproject(values)
-    directions = next((dense for dense in prediction.maps if isinstance(dense.task, NormalsTask)), None)
-    normals = estimate_normals(positions) if directions is None else _sized(directions, height, width)
+    values = relief.depths(height, width, ramps)
+    positions = relief.camera.resized(width, height).unproject(values)
+    normals = estimate_normals(positions) if relief.directions is None else relief.directions(height, width)
     kept = values > 0
-    if not edges:
-        kept &= ~_stretch(_model_edges(depth, prediction.camera), height, width)
-    colors = photo_of(prediction, height, width)
-    return PointCloud(positions[kept], normals[kept].astype(np.float32), colors[kept])
+    return PointCloud(positions[kept], normals[kept], relief.colors(height, width)[kept])
 
 
-def surface(prediction: DenseMaps) -> Mesh:
-    """The surface of the depth map as the model gave it: a vertex a pixel, torn where depth jumps.
-
-    Raises:
-        ValueError: the prediction has no depth.
-    """
-    depth = depth_of(prediction)
-    height, width = depth.raw.shape
-    camera = prediction.camera.resized(width, height)
-    return build_mesh(depth.raw.astype(np.float32), camera, _model_edges(depth, prediction.camera))
+def surface(relief: Relief) -> Mesh:
+    """The surface of the depth map as the model gave it: a vertex a pixel, torn where depth jumps."""
+    height, width = relief.raw.shape
+    return build_mesh(relief.sharpened(), relief.camera.resized(width, height))
 
 
-def build_mesh(depth: NDArray[np.float32], camera: Camera, torn: NDArray[np.bool_]) -> Mesh:
-    """The surface of ``depth`` (``[height, width]``) without the pixels that are ``torn``."""
+def build_mesh(depth: NDArray[np.float32], camera: Camera) -> Mesh:
+    """The surface of ``depth`` (``[height, width]``) without triangles at invalid depths or across jumps."""
     height, width = depth.shape
     index = np.arange(height * width, dtype=np.uint32).reshape(height, width)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
     triangles = np.stack([np.stack([a, c, b], -1), np.stack([b, c, d], -1)], axis=2).reshape(-1, 3)
-    triangles = triangles[~torn.ravel()[triangles].any(axis=1)]
+    corners = depth.ravel()[triangles]
+    least, most = corners.min(axis=1), corners.max(axis=1)
+    triangles = triangles[(least > 0) & (most - least <= 2 * _jump(least, camera))]
     used = np.zeros(height * width, bool)
     used[triangles.ravel()] = True
     renamed = np.cumsum(used, dtype=np.uint32) - np.uint32(1)
@@ -177,19 +237,14 @@ def photo_of(prediction: DenseMaps, height: int, width: int) -> NDArray[np.uint8
     return prediction.photo.resized(height, width)
 
 
-def _sized(dense: DenseMap, height: int, width: int) -> NDArray[np.float32]:
-    return dense.task.resize(dense.raw, height, width).astype(np.float32, copy=False)
-
-
-def _model_edges(depth: DenseMap, camera: Camera) -> NDArray[np.bool_]:
-    """The edges where they are sharp: at the model's size."""
-    height, width = depth.raw.shape
-    return find_edges(depth.raw.astype(np.float32, copy=False), camera.resized(width, height))
-
-
-def _stretch(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """``mask`` at ``height`` x ``width``: each pixel has the value of the one that covers its middle."""
-    rows = (np.arange(height) * 2 + 1) * mask.shape[0] // (2 * height)
-    columns = (np.arange(width) * 2 + 1) * mask.shape[1] // (2 * width)
-    found: NDArray[np.bool_] = mask[rows[:, None], columns]
+def nearest(values: NDArray[T], height: int, width: int) -> NDArray[T]:
+    """``values`` at ``height`` x ``width``: each pixel has the value of the one that covers its middle."""
+    rows = (np.arange(height) * 2 + 1) * values.shape[0] // (2 * height)
+    columns = (np.arange(width) * 2 + 1) * values.shape[1] // (2 * width)
+    found: NDArray[T] = values[rows[:, None], columns]
     return found
+
+
+def sized(task: TaskSpec, values: Map, height: int, width: int) -> NDArray[np.float32]:
+    """``values`` at ``height`` x ``width`` pixels, as float32."""
+    return task.resize(values, height, width).astype(np.float32, copy=False)

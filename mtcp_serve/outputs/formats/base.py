@@ -30,7 +30,7 @@ class Options:
     step: Step | None = None
     """A point for every so many pixels, across and down."""
     edges: bool = False
-    """Keep the points at jumps of the depth."""
+    """Leave points where the network has them at jumps of the depth: between two surfaces."""
     background: Background = "transparent"
     """``transparent``, or the colour ``#rrggbb`` to lay the cut-out over."""
 

@@ -15,7 +15,7 @@ from mtcp_serve.inference.camera import FRAME
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.formats.base import Writer, needs_depth
-from mtcp_serve.outputs.points import Mesh, depth_of, photo_of, surface, unit_of
+from mtcp_serve.outputs.points import Mesh, Relief, depth_of, photo_of, surface, unit_of
 
 TEXTURE_SIDE: Final = 2048
 """Longest side of the photo on the surface, pixels."""
@@ -55,7 +55,7 @@ class GlbWriter(Writer):
                 "fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "source": camera.source,
             },
         }  # fmt: skip
-        self._file = to_glb(surface(prediction), photo, facts)
+        self._file = to_glb(surface(Relief.of(prediction)), photo, facts)
         return {}
 
     def finish(self, document: BaseModel) -> bytes:

@@ -9,7 +9,7 @@ from mtcp_serve.inference.camera import FRAME
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.formats.base import Writer, needs_depth
-from mtcp_serve.outputs.points import PointCloud, depth_of, point_cloud, unit_of
+from mtcp_serve.outputs.points import PointCloud, Relief, depth_of, point_cloud, unit_of
 
 _POINT = np.dtype(
     [
@@ -27,7 +27,7 @@ class PlyWriter(Writer):
     file_name = "points.ply"
     description = (
         "the depth as a point cloud with normals and colours (binary PLY); `step` thins it out, `edges` "
-        "keeps the points at jumps of the depth"
+        "keeps what the network draws between two surfaces"
     )
     one_image = True
     needs_photo = True
@@ -46,7 +46,7 @@ class PlyWriter(Writer):
             f"unit {unit_of(depth_of(prediction))}",
             f"camera {camera.fx:.3f} {camera.fy:.3f} {camera.cx:.3f} {camera.cy:.3f} {camera.source}",
         ]
-        self._file = to_ply(point_cloud(prediction, self.wanted.step, self.wanted.edges), comments)
+        self._file = to_ply(point_cloud(Relief.of(prediction), self.wanted.step, self.wanted.edges), comments)
         return {}
 
     def finish(self, document: BaseModel) -> bytes:

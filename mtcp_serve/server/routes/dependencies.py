@@ -229,7 +229,8 @@ class PredictQuery(_Query):
     )
     edges: bool = Field(
         default=False,
-        description="Of format ply: keep the points at jumps of the depth, which hang between two surfaces.",
+        description="Of format ply: at jumps of the depth, leave the points where the network has them, "
+        "between two surfaces, instead of bringing them to one.",
         examples=[True],
     )
     background: Background = Field(

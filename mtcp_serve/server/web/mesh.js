@@ -1,8 +1,8 @@
 // A surface from a depth map: a grid of vertices, without the triangles that would bridge a jump in depth.
 
 const MOST_COLUMNS = 400; // vertices a side
-const REACH = 2; // vertices to each side among which depth must not jump
-const ROUNDS = 3; // of sharpening
+const REACH = 6; // vertices to each side: of ramps that are sharpened
+const ROUNDS = 2; // of sharpening
 const STEEPEST = 7; // depth change over width, both at that depth: about 82 degrees
 const VIEW_AT_60_DEGREES = 2 * Math.tan(Math.PI / 6); // width of the view at depth 1
 
@@ -22,7 +22,7 @@ export function buildMesh(depth) {
     }
   }
   const jump = (STEEPEST * VIEW_AT_60_DEGREES * step) / Math.max(depth.width, depth.height);
-  for (let round = 0; round < ROUNDS; round++) depths = sharpen(depths, columns, rows, 2 * REACH * jump);
+  for (let round = 0; round < ROUNDS; round++) depths = sharpen(depths, columns, rows, 2 * jump);
   const valid = depths.filter((value) => value > 0).sort();
   const quantile = (share) => valid[Math.floor(share * (valid.length - 1))] ?? 1;
   const triangles = connect(depths, columns, rows, jump);
@@ -51,9 +51,11 @@ function place(depths, { width, height }, columns, step) {
  * of the two that they are nearer to: else the ramp, and with it the rim of the nearer surface, would be lost.
  */
 function sharpen(depths, columns, rows, jump) {
+  const [nearest, farthest] = extremes(depths, columns, rows, 1);
   const [least, most] = extremes(depths, columns, rows, REACH);
   return depths.map((value, at) => {
-    if (!(least[at] > 0) || most[at] - least[at] <= jump * least[at]) return value;
+    const ramp = least[at] > 0 && farthest[at] - nearest[at] > jump * nearest[at];
+    if (!ramp) return value;
     return value - least[at] < most[at] - value ? least[at] : most[at];
   });
 }

@@ -13,6 +13,7 @@ from PIL import Image
 from plyfile import PlyData
 from starlette.testclient import TestClient
 
+import mtcp_serve
 from mtcp_serve.bundle.manifest import FileEntry, InputSpec, Manifest
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.camera import Camera, CameraRequest
@@ -21,7 +22,9 @@ from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import DepthTask, NormalsTask, TaskSpec
 from mtcp_serve.outputs.formats import FORMATS, Options
-from mtcp_serve.outputs.points import build_mesh, estimate_normals, find_edges, point_cloud
+from mtcp_serve.outputs.points import Relief, build_mesh, estimate_normals, find_jumps, point_cloud
+from mtcp_serve.prediction import Prediction
+from tests.mtcp_serve.browser import PHOTO
 from tests.mtcp_serve.server.test_bad_input import check_error
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, encode, noise
 
@@ -91,13 +94,12 @@ def read_glb(data: bytes) -> trimesh.Trimesh:
     return mesh
 
 
-@pytest.mark.parametrize("degrees", [0, 40, 70])
+@pytest.mark.parametrize("degrees", [0, 25, 45])
 def test_a_plane_is_flat_and_at_its_distance(degrees: float) -> None:
     normal, distance = slanted(degrees), 3.0
     data = written("ply", predicted(plane(normal, distance)))
     positions, normals, _ = read_ply(data)
-    if degrees < 50:
-        assert len(positions) == 64 * 48
+    assert len(positions) == 64 * 48
     assert np.abs(positions @ np.array(normal) + distance).max() < 2e-5 * np.abs(positions).max()
     assert np.abs(normals - normal).max() < 2e-3
     mesh = read_glb(written("glb", predicted(plane(normal, distance))))
@@ -124,24 +126,36 @@ def test_the_normals_are_those_of_the_map_where_there_is_one() -> None:
     assert np.array_equal(normals, directions.reshape(-1, 3))
 
 
-def test_points_at_a_jump_are_left_out_unless_asked_for() -> None:
+def test_points_at_a_jump_are_on_either_surface() -> None:
     depth = np.full(SIZE, 2, np.float32)
     depth[:, 32:] = 8
-    depth[0, 0] = 0  # invalid
+    depth[40, 10] = 0  # invalid
     positions, _, _ = read_ply(written("ply", predicted(depth)))
-    assert len(positions) == 48 * 62 - 4  # a column on either side, and the corner with its neighbours
-    every, _, _ = read_ply(written("ply", predicted(depth), edges=True))
-    assert len(every) == 48 * 64 - 1
+    assert len(positions) == 48 * 64 - 1
     # enlarged, the jump is a ramp of a few pixels: none of its in-between depths comes through
-    positions, _, _ = read_ply(written("ply", predicted(depth, size=(480, 640))))
+    wide, _, _ = read_ply(written("ply", predicted(depth, size=(240, 320))))
+    assert set(np.unique(wide[:, 2])) == {-2.0, -8.0}
+    hanging, _, _ = read_ply(written("ply", predicted(depth, size=(240, 320)), edges=True))
+    between = (hanging[:, 2] < -2.5) & (hanging[:, 2] > -7.5)
+    assert 240 * 2 <= between.sum() < 240 * 6
+    assert len(hanging) == len(wide)
+
+
+def test_a_ramp_between_two_surfaces_goes_to_the_nearer() -> None:
+    depth = np.full(SIZE, 2, np.float32)
+    depth[:, 30:34] = np.linspace(2, 8, 6, dtype=np.float32)[1:-1]
+    depth[:, 34:] = 8
+    positions, _, _ = read_ply(written("ply", predicted(depth)))
+    assert len(positions) == 48 * 64
     assert set(np.unique(positions[:, 2])) == {-2.0, -8.0}
-    assert np.abs(find_edges(depth, CAMERA)[5:].sum(axis=1) - 2).max() == 0
+    near = (positions[:, 2] == -2).sum() / 48
+    assert near == 32  # the border is in the middle of the ramp
 
 
 @pytest.mark.parametrize(("degrees", "torn"), [(60, False), (80, False), (84.5, True)])
 def test_a_steep_surface_is_none(degrees: float, torn: bool) -> None:
     camera = Camera.of_fov_x(64, 48, 2, "request")  # rays all but parallel
-    edges = find_edges(plane(slanted(degrees), 50.0, camera), camera)
+    edges = find_jumps(plane(slanted(degrees), 50.0, camera), camera)
     assert (edges[:, 1:-1] == torn).all()  # pixels at the rim have a neighbour on one side only
 
 
@@ -156,16 +170,16 @@ def test_every_so_many_pixels(step: int) -> None:
 
 def test_as_many_points_as_are_usual_and_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     wall = predicted(plane((0, 0, 1), 3.0), size=(480, 640))
-    assert len(point_cloud(wall).positions) == 480 * 640
+    assert len(point_cloud(Relief.of(wall)).positions) == 480 * 640
     monkeypatch.setattr("mtcp_serve.outputs.points.USUAL_POINTS", 10_000)
-    assert len(point_cloud(wall).positions) == 80 * 107  # step 6
+    assert len(point_cloud(Relief.of(wall)).positions) == 80 * 107  # step 6
     monkeypatch.setattr("mtcp_serve.outputs.points.MOST_POINTS", 20_000)
     with pytest.raises(
         InvalidParameterError, match="step=2 gives 76800 points, the limit is 20000"
     ) as caught:
-        point_cloud(wall, step=2)
+        point_cloud(Relief.of(wall), step=2)
     assert "step=4 fits" in str(caught.value.body())
-    assert len(point_cloud(wall, step=4).positions) == 120 * 160
+    assert len(point_cloud(Relief.of(wall), step=4).positions) == 120 * 160
 
 
 def test_the_surface_is_torn_at_a_jump_and_keeps_its_texture() -> None:
@@ -175,7 +189,7 @@ def test_the_surface_is_torn_at_a_jump_and_keeps_its_texture() -> None:
     photo[:, 32:] = 255
     data = written("glb", predicted(depth, photo=photo))
     mesh = read_glb(data)
-    assert len(mesh.faces) == 2 * 47 * (30 + 30)
+    assert len(mesh.faces) == 2 * 47 * (31 + 31)  # all but those across it
     spans = np.ptp(mesh.vertices[mesh.faces][:, :, 2], axis=1)
     assert spans.max() == 0  # no triangle bridges the jump
     texture = np.asarray(mesh.visual.material.baseColorTexture.convert("L")).astype(int)
@@ -200,9 +214,9 @@ def test_where_there_is_no_depth_there_is_an_empty_file() -> None:
 
 
 def test_triangles_use_every_vertex_and_no_other() -> None:
-    torn = np.zeros(SIZE, bool)
-    torn[10:20, 10:20] = True
-    mesh = build_mesh(np.full(SIZE, 2, np.float32), CAMERA, torn)
+    depth = np.full(SIZE, 2, np.float32)
+    depth[10:20, 10:20] = 0
+    mesh = build_mesh(depth, CAMERA)
     assert set(mesh.triangles.ravel()) == set(range(len(mesh.positions)))
     assert len(mesh.positions) == 48 * 64 - 100
     assert (estimate_normals(np.zeros((1, 5, 3), np.float32)) == (0, 0, 1)).all()
@@ -219,7 +233,7 @@ def test_the_server_gives_both(client: TestClient) -> None:
     pixels = noise(HEIGHT, WIDTH)
     positions, _, colors = read_ply(response.content)
     every, _, _ = read_ply(post(client, "format=ply&fov_x=90&edges=true").content)
-    assert len(positions) < len(every) == HEIGHT * WIDTH
+    assert len(positions) == len(every) == HEIGHT * WIDTH
     depth = pixels.mean(axis=-1) / 25.5
     across = (np.arange(WIDTH) - (WIDTH - 1) / 2) / (WIDTH / 2)
     assert every[:, 2] == pytest.approx(-depth.ravel(), rel=1e-5)
@@ -246,3 +260,24 @@ def test_what_a_format_cannot_do_is_refused(client: TestClient, query: str, reas
     response = post(client, query)
     check_error(response, 422, "invalid_parameter")
     assert reason in response.json()["error"]["message"]
+
+
+def test_a_program_has_the_same_points_and_the_same_cut_out() -> None:
+    with mtcp_serve.load() as model:
+        found = model.predict(PHOTO)
+        cloud, cut = found.points(step=2), found.cutout()
+        white = found.cutout("#ffffff")
+        with pytest.raises(KeyError, match="kind depth; there is saliency"):
+            model.predict(PHOTO, ["saliency"]).points()
+    assert len(cloud.positions) == 256 * 256
+    depth = -cloud.positions[:, 2].reshape(256, 256)
+    assert np.abs(depth - found["depth"][::2, ::2]).mean() < 0.05
+    camera = found.metadata["image"]["camera"]
+    across = (np.arange(256) * 2 + 0.5 - camera["cx"]) / camera["fx"]
+    assert np.abs(cloud.positions[:, 0].reshape(256, 256) - across * depth).max() < 1e-3
+    assert cut.mode == "RGBA"
+    assert np.asarray(cut)[..., 3].mean() > 60
+    assert np.asarray(white)[0, -1].tolist() == [255, 255, 255]
+    unknown = Prediction(dict(found), found.metadata)
+    with pytest.raises(ValueError, match="does not know its image"):
+        unknown.points()
