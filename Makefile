@@ -1,7 +1,7 @@
 # Two commands set everything up on a fresh machine with Python 3.11 or newer.
 PYTHON ?= python3
 
-.PHONY: serve test fuzz lint image weights model_repository
+.PHONY: serve test fuzz lint docs image weights model_repository
 
 MINUTES = 10
 BUNDLE = mtcp_serve/bundles/mtcp-lite
@@ -22,6 +22,9 @@ lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: .venv/installed  ## the pages of the Python API, in build/docs
+	.venv/bin/python docs/api.py
 
 image: .venv/installed  ## build the CPU image and try it; needs Docker with Compose: make image BUILD="--build-arg ..."
 	docker build -t mtcp-serve:cpu $(BUILD) .
