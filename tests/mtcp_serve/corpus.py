@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from tests.mtcp_serve.inference.test_images import png_header
+from tests.mtcp_serve.inference.images.build import many_scans, png_header, segment, tiff
 from tests.mtcp_serve.support import encode, noise
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -66,6 +66,17 @@ def _odd() -> Iterator[Case]:
     for format in FORMATS:
         yield f"{format} with a tail", encode(photo, format) + b"tail" * 50, OK
     yield "png text bomb", _text_bomb(), OK
+    yield "png of damaged pixels", _flipped(encode(noise(60, 60))), BAD
+    yield "jpeg of many scans", many_scans(64, 64, 600), LARGE
+    comments = segment(0xFE, b"") * 20_000
+    yield "jpeg of empty segments", b"\xff\xd8" + comments + encode(photo, "JPEG")[2:], LARGE
+    premultiplied = np.sort(noise(6, 5)[..., :2], axis=-1)
+    tags = {256: (5,), 257: (6,), 258: (8,), 259: (1,), 262: (1,), 277: (2,), 278: (6,), 338: (1,)}
+    yield "tiff grey with premultiplied alpha", tiff(tags, [premultiplied.tobytes()]), OK
+    tags = {256: (4,), 257: (1,), 258: (16,), 259: (1,), 262: (2,), 277: (3,), 278: (1,), 284: (2,)}
+    yield "tiff 16-bit planes apart", tiff(tags, [bytes(8)] * 3), BAD
+    yield "tiff 16-bit white is zero", tiff({**tags, 262: (0,), 277: (1,), 284: (1,)}, [bytes(8)]), BAD
+    yield "a real avif", encode(photo, "AVIF"), OK
     yield "jpeg with junk in front", b"\n" + encode(photo, "JPEG"), BAD
 
 
@@ -154,6 +165,12 @@ def _as(image: Image.Image, format: str) -> bytes:
     buffer = BytesIO()
     image.save(buffer, format)
     return buffer.getvalue()
+
+
+def _flipped(data: bytes) -> bytes:
+    """One bit of the middle byte is another."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
 def _text_bomb() -> bytes:

@@ -1,7 +1,5 @@
 """Untrusted bytes: odd photos come out right, broken and oversized ones are refused by name."""
 
-import struct
-import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,24 +18,10 @@ from mtcp_serve.errors import (
     RequestError,
 )
 from mtcp_serve.inference.images import FORMATS, ImageLimits, Photo, decode, read
+from tests.mtcp_serve.inference.images.build import png_header
 from tests.mtcp_serve.support import encode, noise
 
 LIMITS = ImageLimits(max_bytes=2_000_000, max_pixels=1_000_000, max_side=1500)
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG whose header announces a size, with next to no pixels behind it."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"0"))
-        + chunk(b"IEND", b"")
-    )
 
 
 def pixels(photo: Photo) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.mtcp_serve.inference.test_images import png_header
+from tests.mtcp_serve.inference.images.build import png_header
 from tests.mtcp_serve.support import GOOD, encode, noise
 
 PNG = {"Content-Type": "image/png"}
