@@ -41,6 +41,7 @@ PANELS: Final = {
         "max_bytes",
         "max_pixels",
         "max_side",
+        "decode_s",
         "max_batch_images",
         "max_batch_bytes",
         "max_form_fields",

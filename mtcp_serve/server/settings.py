@@ -155,6 +155,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Longest image side, pixels (checked before decoding).",
     )
+    decode_s: float = Field(
+        default=ImageLimits.max_seconds,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that decoding an AVIF or HEIC may take; a slower one is ended and answered 413.",
+    )
     max_batch_images: int = Field(
         default=16, ge=1, description="Most images in one request of /predict/batch or /v2."
     )
@@ -221,7 +227,7 @@ class Settings(BaseSettings):
     @property
     def image_limits(self) -> ImageLimits:
         """The largest image that is decoded."""
-        return ImageLimits(self.max_bytes, self.max_pixels, self.max_side)
+        return ImageLimits(self.max_bytes, self.max_pixels, self.max_side, self.decode_s)
 
     @field_validator("triton", "cors_origin", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from mtcp_serve.cli import cli
 from mtcp_serve.cli.serve import PANELS
+from mtcp_serve.inference.images import ImageLimits
 from mtcp_serve.server.renamed import RENAMED, RenamedWarning
 from mtcp_serve.server.settings import Settings
 
@@ -68,3 +69,9 @@ def test_an_old_variable_is_told_of_on_the_command_line(monkeypatch: pytest.Monk
     refused = CliRunner().invoke(cli, ["serve"])
     assert "notice: MTCP_UPLOADS is called MTCP_MAX_CONCURRENT_UPLOADS now" in refused.stderr
     assert refused.exit_code == 2
+
+
+def test_the_limits_of_images_are_settings() -> None:
+    settings = Settings(max_bytes=1, max_pixels=2, max_side=3, decode_s=4)
+    assert settings.image_limits == ImageLimits(max_bytes=1, max_pixels=2, max_side=3, max_seconds=4)
+    assert Settings().image_limits == ImageLimits()
