@@ -9,6 +9,7 @@ import torch
 
 from training.config import RunConfig, parse_config
 from training.model import Network, build_network
+from training.weights_file import SUFFIX, WeightsFileError, read_weights, write_weights
 
 FORMAT = 1
 
@@ -41,17 +42,30 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, with ``weights_only=True``.
+    """Read a checkpoint onto the CPU, with ``weights_only=True``, or what `strip` wrote as safetensors.
 
     Raises:
         CheckpointError: missing, unreadable, or of another format.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
+    if path.suffix == SUFFIX:
+        return _checked(path, _read_weights(path))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+    return _checked(path, state)
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    try:
+        return read_weights(path)
+    except WeightsFileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _checked(path: Path, state: Any) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path} has checkpoint format {found!r}; this version reads {FORMAT}")
@@ -120,6 +134,7 @@ def _class_weights(path: Path, config: RunConfig) -> dict[str, Sequence[float]]:
 def strip(path: Path, destination: Path, undo: float = 0.0, weights: Weights = "average") -> None:
     """Write the ``weights`` of :func:`load_network` in fp16, without the state of the run.
 
+    A ``destination`` that ends in .safetensors is written in that format (`training.weights_file`).
     ``undo`` is the strength of :func:`undo_class_weights` for the run's class weights.
     """
     network, config = load_network(path, weights)
@@ -128,4 +143,8 @@ def strip(path: Path, destination: Path, undo: float = 0.0, weights: Weights = "
         name: value.half() if value.is_floating_point() else value
         for name, value in network.state_dict().items()
     }
-    save(destination, {"config": config.model_dump(mode="json"), "model": halves})
+    plain = config.model_dump(mode="json")
+    if destination.suffix == SUFFIX:
+        write_weights(destination, halves, plain, FORMAT)
+    else:
+        save(destination, {"config": plain, "model": halves})

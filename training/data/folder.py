@@ -25,7 +25,7 @@ from training.data.files import FileReader, existing_root, split_ids
 from training.data.maps import LabelMap, map_types
 from training.data.reader import label_part, maps_to_read
 from training.data.sample import Record
-from training.label_spaces import IGNORE_LABEL, LABEL_SPACES
+from training.label_spaces import IGNORE_LABEL, LABEL_SPACES, plain_name
 from training.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,8 @@ class FolderReader(FileReader):
         classes, part = None, None
         if space is not None:
             theirs = config.tasks.get(name, space.name)
-            classes, part = len(LABEL_SPACES[theirs].labels), label_part(name, theirs, tasks)
+            labels = space.labels if plain_name(theirs) == space.name else LABEL_SPACES[theirs].labels
+            classes, part = len(labels), label_part(name, theirs, tasks)
         present = self._label_paths(folder)
         for sample_id, files in zip(self.ids, self.labels, strict=True):
             if sample_id in present:

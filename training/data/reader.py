@@ -9,7 +9,7 @@ from training.data.encodings import MapFile
 from training.data.errors import LabelError, SourceError
 from training.data.maps import map_types
 from training.data.sample import Record
-from training.label_spaces import Part
+from training.label_spaces import Part, plain_name
 from training.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def maps_to_read(config: SourceConfig, tasks: Sequence[Task]) -> list[str]:
     for task in tasks:
         if task.space is None or task.name not in chosen:
             continue
-        theirs = config.tasks.get(task.name, task.space.name)
+        theirs = plain_name(config.tasks.get(task.name, task.space.name))
         if theirs not in task.space.targets.parts:
             foreign.add(task.name)
             log.warning(
@@ -79,4 +79,6 @@ def native(config: SourceConfig, spaces: Mapping[str, str]) -> SourceConfig:
 def label_part(name: str, theirs: str | None, tasks: Sequence[Task]) -> Part | None:
     """What class ids of space ``theirs`` mean to the task ``name``; None where they are its own."""
     space = next((task.space for task in tasks if task.name == name), None)
-    return None if space is None or theirs in (None, space.name) else space.targets.parts[theirs]
+    if space is None or theirs is None or plain_name(theirs) == space.name:
+        return None
+    return space.targets.parts[plain_name(theirs)]

@@ -1,4 +1,4 @@
-"""Label spaces as files: ``NAME.yaml`` beside this module.
+"""Label spaces as files: ``NAME.yaml`` beside this module, or a file of your own, named by its path.
 
 ```yaml
 labels: [other, chair, table, wall]     # index = class id
@@ -31,6 +31,8 @@ from training.label_spaces.space import LabelSpace, bit_palette
 from training.label_spaces.targets import Mapped, Narrowed
 
 _REST, _ANY = "rest", "any"
+_SHIPPED = Path(str(resources.files("training"))) / "label_spaces"
+_ENDING = ".yaml"
 
 
 class LabelSpaceError(ValueError):
@@ -84,7 +86,7 @@ def _read(path: Path) -> _File:
 
 
 def read_label_space(path: Path) -> LabelSpace:
-    """The label space in ``path``; spaces it maps are files beside it.
+    """The label space in ``path``; spaces it maps are files beside it, or shipped ones.
 
     Raises:
         LabelSpaceError: what is wrong with the file.
@@ -92,9 +94,11 @@ def read_label_space(path: Path) -> LabelSpace:
     file = _read(path)
     mapped = []
     for name, mapping in file.mappings.items():
-        beside = path.with_name(f"{name}.yaml")
-        if name == path.stem or not beside.is_file():
-            known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml") if other != path))
+        places = (folder / f"{name}{_ENDING}" for folder in (path.parent, _SHIPPED))
+        beside = next((place for place in places if place.is_file()), None)
+        if name == path.stem or beside is None:
+            files = {*path.parent.glob(f"*{_ENDING}"), *_SHIPPED.glob(f"*{_ENDING}")} - {path}
+            known = ", ".join(sorted({other.stem for other in files}))
             raise LabelSpaceError(f"{path.name}: mappings.{name} is no other label space; there are {known}")
         where = f"{path.name}: mappings.{name}"
         mapped.append(_Resolver(where, file.labels, _read(beside).labels).mapped(name, mapping))
@@ -170,17 +174,26 @@ class _Resolver:
         return names.index(name)
 
 
-class _Folder(Mapping[str, LabelSpace]):
-    """The spaces of a folder by name, each read when it is first asked for."""
+def plain_name(space: str) -> str:
+    """The name of a label space that may be given by the path of its file."""
+    return Path(space).stem if space.endswith(_ENDING) else space
 
-    def __init__(self, folder: Path) -> None:
-        self._names = tuple(sorted(path.stem for path in folder.glob("*.yaml")))
-        self._space = cache(lambda name: read_label_space(folder / f"{name}.yaml"))
+
+class _Spaces(Mapping[str, LabelSpace]):
+    """The shipped spaces by name, each read when it is first asked for, and any other by its path."""
+
+    def __init__(self) -> None:
+        self._names = tuple(sorted(path.stem for path in _SHIPPED.glob(f"*{_ENDING}")))
+        self._space = cache(read_label_space)
 
     def __getitem__(self, name: Any) -> LabelSpace:
-        if name not in self._names:
+        if name in self._names:
+            return self._space(_SHIPPED / f"{name}{_ENDING}")
+        if not isinstance(name, str) or not name.endswith(_ENDING):
             raise KeyError(name)
-        return self._space(name)
+        if plain_name(name) in self._names:
+            raise LabelSpaceError(f"{name}: a label space that ships has this name; call yours another")
+        return self._space(Path(name).expanduser().absolute())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -189,5 +202,5 @@ class _Folder(Mapping[str, LabelSpace]):
         return len(self._names)
 
 
-LABEL_SPACES: Mapping[str, LabelSpace] = _Folder(Path(str(resources.files("training"))) / "label_spaces")
-"""Every label space by name; a new one is one file."""
+LABEL_SPACES: Mapping[str, LabelSpace] = _Spaces()
+"""Every label space by name, or by the path of a file; a new one is one file."""

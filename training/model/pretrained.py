@@ -10,8 +10,10 @@ import timm
 import torch
 from torch import Tensor
 
+from training.model.heads import Heads
 from training.model.mtcp import MTCP
 from training.model.network import Network
+from training.weights_file import shipped_weights
 
 log = logging.getLogger(__name__)
 
@@ -123,38 +125,71 @@ def mask2former(network: Network, name: str) -> int:
     return len(wanted)
 
 
-def _checkpoint(network: Network, init: str) -> int:
-    from training.checkpoint import load_network
+def _checkpoint(network: Network, init: str, path: Path) -> int:
+    """Copy the weights of a checkpoint; of a task with another label space the head's rows by class name."""
+    from training.checkpoint import CheckpointError, load_network
 
-    source = load_network(Path(init))[0]
-    theirs, ours = (
-        ", ".join(task.name + (f" ({task.space.name})" if task.space else "") for task in each.tasks)
-        for each in (source, network)
-    )
+    try:
+        source = load_network(path)[0]
+    except CheckpointError as error:
+        raise WeightsError(f"init={init}: {error}") from error
+    theirs, ours = (", ".join(task.name for task in each.tasks) for each in (source, network))
     if theirs != ours:
         raise WeightsError(
             f"init={init} is of the tasks {theirs}; this network has {ours}. Start from a checkpoint with "
             "the same tasks in the same order, or from weights of the encoder"
         )
-    result = network.load_state_dict(source.state_dict(), strict=False)
-    if result.missing_keys:
-        raise WeightsError(
-            f"init={init} lacks {len(result.missing_keys)} tensors, first {result.missing_keys[0]}"
-        )
-    return len(source.state_dict())
+    heads = {name: module for name, module in source.named_modules() if isinstance(module, Heads)}
+    fresh = {f"{name}.{part}" for name in heads for part in ("weight", "bias")}
+    given, wanted = source.state_dict(), network.state_dict()
+    if missing := sorted(wanted.keys() - given.keys()):
+        raise WeightsError(f"init={init} lacks {len(missing)} tensors, first {missing[0]}")
+    for name, value in given.items():
+        if name not in fresh and name in wanted and value.shape != wanted[name].shape:
+            raise WeightsError(
+                f"init={init} is of another architecture: {name} has {list(value.shape)}, this network "
+                f"{list(wanted[name].shape)}; take the model section of its config"
+            )
+    copied = {name: value for name, value in given.items() if name in wanted and name not in fresh}
+    network.load_state_dict(copied, strict=False)
+    for name, module in network.named_modules():
+        if isinstance(module, Heads):
+            _copy_rows(module, heads[name])
+    for task, other in zip(network.tasks, source.tasks, strict=True):
+        if task.space and other.space and task.space.labels != other.space.labels:
+            kept = [label for label in task.space.labels if label in other.space.labels]
+            log.info("%s: %d of %d classes start from %s", task.name, len(kept), task.channels, init)
+    return len(copied) + 2 * len(heads)
+
+
+@torch.no_grad()
+def _copy_rows(ours: Heads, theirs: Heads) -> None:
+    """The rows of the last layers of all tasks; where label spaces differ, those of namesakes."""
+    for task, other, weight, bias, rows, shifts in zip(
+        ours.tasks, theirs.tasks, *ours.layers(), *theirs.layers(), strict=True
+    ):
+        pairs = [(index, index) for index in range(task.channels)]
+        if task.space is not None and other.space is not None:
+            names = other.space.labels
+            pairs = [(i, names.index(label)) for i, label in enumerate(task.space.labels) if label in names]
+        for mine, index in pairs:
+            weight[mine], bias[mine] = rows[index], shifts[index]
 
 
 def initialise(network: Network, init: str | None) -> int:
     """Load the starting weights ``init`` names and return how many tensors were set.
 
-    ``init`` is null, a name in `PRETRAINED`, a checkpoint of this project, or a Mask2Former.
+    ``init`` is null, a name in `PRETRAINED`, a checkpoint of this project or weights that `strip` wrote, the
+    name of a shipped bundle that has its weights beside it, or a Mask2Former.
     """
     if init is None:
         return 0
     if init in PRETRAINED:
         count = PRETRAINED[init](network)
     elif Path(init).is_file():
-        count = _checkpoint(network, init)
+        count = _checkpoint(network, init, Path(init))
+    elif (shipped := shipped_weights(init)) is not None:
+        count = _checkpoint(network, init, shipped)
     else:
         count = mask2former(network, init)
     log.info("starting weights %s: %d tensors", init, count)

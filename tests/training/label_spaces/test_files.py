@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
+from training.data import LabelError, SourceConfig, build_source
 from training.label_spaces import LABEL_SPACES, LabelSpaceError, bit_palette
 from training.label_spaces.files import read_label_space
 from training.tasks import make_task
@@ -97,7 +99,7 @@ def test_namesakes_need_no_line_and_others_take_the_rest(tmp_path: Path) -> None
         ),
         (
             {"mappings": {"thiers": {"classes": {}}}},
-            "mappings.thiers is no other label space; there are theirs",
+            "mappings.thiers is no other label space; there are .*theirs",
         ),
         ({"mappings": mapping({}, class_names={})}, "mappings.theirs.class_names: Extra inputs"),
         ({"labels": ["wall", "wall"]}, "name 'wall' twice"),
@@ -128,3 +130,39 @@ def test_a_task_names_the_spaces_there_are() -> None:
         ValueError, match=r"needs a label space out of cityscapes, .*objects_rooms.*; got 'coco'"
     ):
         make_task("semseg", "coco")
+
+
+def test_a_space_of_your_own_is_named_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "garden.yaml"
+    path.write_text(
+        "labels: [ground, plant]\nmappings: {voc: {classes: {pottedplant: plant}, others: ground}}"
+    )
+    task = make_task("semseg", str(path))
+    assert task.space is not None
+    assert (task.space.name, task.channels) == ("garden", 2)
+    assert task.space is LABEL_SPACES[str(path)]
+    assert task.space.targets.parts["voc"].members.sum(axis=0).tolist() == [20, 1]
+
+
+def test_paths_that_are_no_space_of_your_own_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent\.yaml: not a readable label space"):
+        make_task("semseg", str(tmp_path / "absent.yaml"))
+    (tmp_path / "voc.yaml").write_text("labels: [a]")
+    with pytest.raises(ValueError, match=r"voc\.yaml: a label space that ships has this name"):
+        make_task("semseg", str(tmp_path / "voc.yaml"))
+
+
+def test_images_labelled_in_your_own_space_are_read(tmp_path: Path) -> None:
+    space = tmp_path / "garden.yaml"
+    space.write_text("labels: [ground, plant]")
+    for folder in ("images", "semseg", "splits"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    Image.new("L", (8, 8), 1).save(tmp_path / "semseg" / "a.png")
+    (tmp_path / "splits" / "train.txt").write_text("a\n")
+    config = SourceConfig(kind="folder", root=str(tmp_path), tasks={"semseg": str(space)})
+    sample = build_source(config, [make_task("semseg", str(space))], (8, 8), None)[0]
+    assert (sample["semseg"] == 1).all()
+    Image.new("L", (8, 8), 2).save(tmp_path / "semseg" / "a.png")
+    with pytest.raises(LabelError, match=r"class ids 2: its label space has 0\.\.1"):
+        _ = build_source(config, [make_task("semseg", str(space))], (8, 8), None)[0]

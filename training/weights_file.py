@@ -1,0 +1,72 @@
+"""Weights to ship as safetensors: tensors, and the configuration of the run as JSON in the file's metadata.
+
+Any reader of the format takes the tensors; this project builds the network again from the configuration.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+SUFFIX = ".safetensors"
+NAME = f"model{SUFFIX}"
+"""The file beside a bundle's graph."""
+
+
+class WeightsFileError(ValueError):
+    """A file that is no weights file of this project; names it and why."""
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], format: int) -> None:
+    """Write ``weights`` and the ``config`` of their run in checkpoint format ``format``.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(
+            {name: value.contiguous() for name, value in weights.items()},
+            temporary,
+            {"format": str(format), "config": json.dumps(config)},
+        )
+        temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What `training.checkpoint.load` gives of a checkpoint: ``format``, ``config`` and ``model``.
+
+    Raises:
+        WeightsFileError: it is no safetensors file, or has no configuration of this project in it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        config, format = json.loads(metadata["config"]), int(metadata["format"])
+    except (SafetensorError, OSError) as error:
+        raise WeightsFileError(f"{path} is not a readable safetensors file: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise WeightsFileError(
+            f"{path} has no configuration in its metadata: it is of another project; only the encoder's own "
+            "weights and files of 'python -m training strip' can be read"
+        ) from error
+    return {"format": format, "config": config, "model": weights}
+
+
+def shipped_weights(name: str) -> Path | None:
+    """The weights beside the shipped bundle ``name``, if there are any."""
+    if not name or Path(name).name != name:
+        return None
+    path = Path(str(resources.files("mtcp_serve"))) / "bundles" / name / NAME
+    return path if path.is_file() else None
