@@ -18,13 +18,14 @@ from typing import IO, Any, Final
 
 from PIL import Image
 
-from mtcp_serve.errors import ImageTooLargeError, InvalidImageError, RequestError
+from mtcp_serve.errors import ImageTooLargeError, InternalError, InvalidImageError, RequestError
 from mtcp_serve.inference.images.decoded import ImageInfo, Photo
 from mtcp_serve.inference.images.limits import ImageLimits
 
 _ERRORS: Final[dict[str, type[RequestError]]] = {
     error.__name__: error for error in (ImageTooLargeError, InvalidImageError)
 }
+_START_S: Final = 60.0
 _LENGTHS: Final = struct.Struct(">QQ")
 
 
@@ -80,7 +81,11 @@ def receive(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
 
 
 class _Worker:
-    """A process that decodes one image after another."""
+    """A process that decodes one image after another.
+
+    Raises:
+        InternalError: it does not start.
+    """
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -90,6 +95,11 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
+        try:
+            self._exchange(None, _START_S)  # it says that it is there
+        except (EOFError, TimeoutError) as error:
+            self.end()
+            raise InternalError("the process that decodes AVIF and HEIC does not start") from error
 
     def ask(self, header: Mapping[str, Any], body: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
         """Send a message and return the reply to it.
@@ -97,6 +107,25 @@ class _Worker:
         Raises:
             ImageTooLargeError: it took longer than ``seconds``.
             InvalidImageError: the process ended by itself.
+        """
+        try:
+            return self._exchange((header, body), seconds)
+        except TimeoutError as error:
+            raise ImageTooLargeError(
+                f"decoding the image took longer than {seconds:g} s",
+                "scale the image down, or save it as JPEG",
+            ) from error
+        except EOFError as error:
+            raise InvalidImageError("the image is damaged: its decoder broke down") from error
+
+    def _exchange(
+        self, message: tuple[Mapping[str, Any], bytes] | None, seconds: float
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send ``message`` if there is one, and receive one.
+
+        Raises:
+            TimeoutError: it took longer than ``seconds``; the process was ended.
+            EOFError: the process ended by itself.
         """
         if self.process.stdin is None or self.process.stdout is None:
             raise EOFError
@@ -109,15 +138,11 @@ class _Worker:
         timer = Timer(seconds, stop)
         timer.start()
         try:
-            send(self.process.stdin, header, body)
+            if message is not None:
+                send(self.process.stdin, *message)
             return receive(self.process.stdout)
         except (EOFError, OSError) as error:
-            if late.is_set():
-                raise ImageTooLargeError(
-                    f"decoding the image took longer than {seconds:g} s",
-                    "scale the image down, or save it as JPEG",
-                ) from error
-            raise InvalidImageError("the image is damaged: its decoder broke down") from error
+            raise (TimeoutError if late.is_set() else EOFError) from error
         finally:
             timer.cancel()
 

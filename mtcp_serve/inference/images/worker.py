@@ -20,6 +20,7 @@ def main() -> None:
     """Answer until the other side ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt of the terminal is the parent's to handle
     with contextlib.suppress(EOFError, BrokenPipeError):
+        send(sys.stdout.buffer, {"ready": True}, b"")
         while True:
             header, data = receive(sys.stdin.buffer)
             send(sys.stdout.buffer, *_answer(header, data))

@@ -1,6 +1,7 @@
 """AVIF and HEIC are decoded in another process, whose time and memory have ends."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 from pillow_heif import from_pillow
 
-from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
+from mtcp_serve.errors import ImageTooLargeError, InternalError, InvalidImageError
 from mtcp_serve.inference.images import (
     DEFAULT_LIMITS,
     FORMATS,
@@ -107,6 +108,13 @@ def test_a_decoder_that_breaks_down_takes_nothing_with_it() -> None:
     idle().kill()
     idle().wait()  # one that broke down while it waited
     assert decode(data).image.size == (280, 200)
+
+
+@POSIX
+def test_a_process_that_does_not_start_is_the_servers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(InternalError, match="does not start"):
+        decode(written("AVIF"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
