@@ -17,7 +17,7 @@ from mtcp_serve.errors import (
 from mtcp_serve.inference.images import bmp, gif, isobmff, isolated, jpeg, png, tiff, webp
 from mtcp_serve.inference.images.decoded import ImageInfo, Photo
 from mtcp_serve.inference.images.exif import focal_lengths, orientation
-from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, ImageLimits
+from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, PILLOW_MAX_PIXELS, ImageLimits
 from mtcp_serve.inference.images.rgb import to_rgb
 from mtcp_serve.inference.images.still import Still
 
@@ -92,6 +92,10 @@ def decode_here(data: bytes, limits: ImageLimits, enough: int | None) -> Photo:
         return _load(still, limits, enough)
     except (MemoryError, RequestError):
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(
+            f"the image is {still.width} x {still.height} pixels, Pillow's limit is {PILLOW_MAX_PIXELS}"
+        ) from error
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged files
         raise InvalidImageError(f"the {still.format} image is damaged or cut short") from error
 

@@ -235,3 +235,9 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         read(path, ImageLimits(max_bytes=100))
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none.png")
+
+
+def test_limits_beyond_pillows_own_do_not_blame_the_image() -> None:
+    limits = ImageLimits(max_pixels=10**9, max_side=10**5)
+    with pytest.raises(ImageTooLargeError, match="20000 x 10000 pixels, Pillow's limit is 178956970"):
+        decode(png_header(20_000, 10_000), limits)
