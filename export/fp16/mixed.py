@@ -56,7 +56,12 @@ def to_mixed_precision(model: onnx.ModelProto, ranges: Mapping[str, float]) -> M
     model = load_fp16_weights(model)
     nodes = Nodes(model)
     floats = typed_tensors(model, TensorProto.FLOAT)
-    reasons = find_fp32_nodes(nodes, ranges)
+    weights = {
+        name: float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
+        for name, tensor in nodes.constants.items()
+        if name in floats
+    }
+    reasons = find_fp32_nodes(nodes, {**weights, **ranges})
     kept = set().union(*reasons.values())
     computing = [
         index

@@ -14,8 +14,8 @@ from export.onnx.simplify import simplify
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
 OPSET = 18
-"""From opset 20 on GridSample's mode is spelled ``linear``, which TensorRT's parser takes for nearest
-(NVIDIA/TensorRT issue 4646)."""
+"""From opset 20 on GridSample's mode is spelled ``linear``, which TensorRT's parser took for nearest
+(NVIDIA/TensorRT issue 4646); that of TensorRT for RTX 1.7, which the tests ask, does not."""
 LARGEST = 2**31 - 2**24
 """Bytes of weights; Protobuf ends at 2 GiB, and the nodes need room too."""
 SCOPES = "pkg.torch.onnx.name_scopes"

@@ -90,8 +90,9 @@ class WindowAttention(nn.Module):
         if shift:
             tokens = tokens.roll((-shift, -shift), (2, 3))
         rows, columns = (height + below) // window, (width + beside) // window
-        parts = self.qkv(tokens).view(tasks, batch, rows, window, columns, window, 3, self.heads, -1)
-        parts = parts.permute(6, 1, 2, 4, 0, 7, 3, 5, 8)
+        # images and their rows of windows as one axis: TensorRT takes eight at most
+        parts = self.qkv(tokens).view(tasks, batch * rows, window, columns, window, 3, self.heads, -1)
+        parts = parts.permute(5, 1, 3, 0, 6, 2, 4, 7)
         q, k, v = parts.reshape(3, batch, rows * columns, tasks * self.heads, window**2, -1).unbind(0)
         logits = torch.add(
             self._bias(height + below, width + beside), q @ k.transpose(-1, -2), alpha=self.scale
