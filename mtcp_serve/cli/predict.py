@@ -92,6 +92,16 @@ def predict(
         ),
     ] = None,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of videos, take each Nth frame only.")] = 1,
+    smooth: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.99,
+            metavar="SHARE",
+            help="Of videos, take the flicker off depth, normals and probabilities: the share of the past "
+            "where nothing moves, such as 0.8.",
+        ),
+    ] = 0.0,
     fov_x: Annotated[
         float | None,
         typer.Option(
@@ -151,7 +161,7 @@ def predict(
     engines = load(settings)
     try:
         models = Models(Batcher(engine) for engine in engines)
-        film = _film(models, video or [], overlay or [], every)
+        film = _film(models, video or [], overlay or [], every, smooth)
         choices = models.select(names)
         formats, options = _formats(format or [], format_option or [], [choice.task for choice in choices])
         wanted = Wanted(
@@ -206,7 +216,7 @@ def _check_video(found: "Inputs") -> None:
             )
 
 
-def _film(models: "Models", video: list[str], overlay: list[str], every: int) -> "Film":
+def _film(models: "Models", video: list[str], overlay: list[str], every: int, smooth: float) -> "Film":
     from mtcp_serve.offline.video import Film, Layer
 
     layers = [Layer(choice) for choice in models.select(video)] if video else []
@@ -220,7 +230,7 @@ def _film(models: "Models", video: list[str], overlay: list[str], every: int) ->
         layers += [Layer(choice, float(match[2] or _OPACITY)) for choice in models.select([match[1]])]
     if len({layer.name for layer in layers}) != len(layers):
         fail("--overlay names a task twice; their films would overwrite each other", ExitStatus.NOTHING_DONE)
-    return Film(tuple(layers), every)
+    return Film(tuple(layers), every, smooth)
 
 
 def _say_what_is_left_out(found: "Inputs") -> None:

@@ -49,3 +49,5 @@ class Film:
 
     layers: tuple[Layer, ...] = ()
     every: int = 1
+    smooth: float = 0.0
+    """Share of the past in a map where nothing moves (`mtcp_serve.offline.video.smoothing`)."""

@@ -32,6 +32,7 @@ from mtcp_serve.offline.video import SEGMENT, Film, Progress, VideoError
 from mtcp_serve.offline.video.drawing import draw
 from mtcp_serve.offline.video.reader import Frame, VideoReader
 from mtcp_serve.offline.video.segments import Segments
+from mtcp_serve.offline.video.smoothing import Smoother
 from mtcp_serve.offline.video.writer import SegmentEncoder, join
 from mtcp_serve.offline.writer import Done, Wanted, write_result
 from mtcp_serve.utils.atomic import Staging, partial_folder, room, write_atomic
@@ -55,6 +56,8 @@ async def predict_video(
         folder, made_from = item.folder, _film_made_from(film, source)
     else:
         folder, made_from = item.folder / "frames", {**wanted.made_from(source), "every": film.every}
+    if film.smooth:
+        made_from["smooth"] = film.smooth
     found = None if wanted.overwrite else finished(folder, made_from)
     if found:
         return Done(skipped=True, fault=found["fault"])
@@ -121,8 +124,14 @@ async def _encode(
         times.clear()
         encoders.clear()
 
-    async for frame in _frames(reader, film.every, len(segments.times) * film.every):
-        pixels, prediction = await _predict(reader, frame, choices, "input")
+    smoother = Smoother(film.smooth) if film.smooth else None
+    done = len(segments.times)
+    skipped = 0 if smoother else done  # a smoother has to see the frames before
+    async for frame in _frames(reader, film.every, skipped * film.every):
+        pixels, prediction = await _predict(reader, frame, choices, "input", smoother=smoother)
+        if skipped < done:
+            skipped += 1
+            continue
         await in_thread(partial(encode, frame, pixels, prediction))
         if len(times) == SEGMENT:
             await in_thread(keep)
@@ -157,13 +166,20 @@ async def _write_frames(
 ) -> Done:
     names: list[str] = []
     every = wanted.film.every
+    smoother = Smoother(wanted.film.smooth) if wanted.film.smooth else None
     async for frame in _frames(reader, every, 0):
         name = f"{frame.index:06d}"
         time = round(float(frame.time * reader.time_base), 6)
         source = {**made_from["source"], "frame": frame.index, "seconds": time}
         frame_made_from = wanted.made_from(source)
-        if wanted.overwrite or not finished(folder / name, frame_made_from):
-            pixels, prediction = await _predict(reader, frame, wanted.choices, wanted.size, wanted.camera)
+        if smoother:
+            frame_made_from["smooth"] = wanted.film.smooth
+        wanting = wanted.overwrite or not finished(folder / name, frame_made_from)
+        if wanting or smoother:
+            pixels, prediction = await _predict(
+                reader, frame, wanted.choices, wanted.size, wanted.camera, smoother
+            )
+        if wanting:
             photo = Photo(Image.fromarray(pixels), prediction.image)
             prediction = replace(prediction, photo=photo)
             await in_thread(
@@ -202,12 +218,14 @@ async def _predict(
     choices: Sequence[Choice],
     size: Size,
     camera: CameraRequest | None = None,
+    smoother: Smoother | None = None,
 ) -> tuple[NDArray[np.uint8], DenseMaps]:
     """The upright frame, ``[height, width, 3]`` uint8 RGB, and its maps."""
     pixels = await in_thread(frame.pixels)
     photo = Photo(Image.fromarray(pixels), reader.info(pixels))
     inputs = await in_thread(lambda: {size: photo.resized(*size) for size in input_sizes(choices)})
-    return pixels, await infer_maps(photo.info, inputs, choices, size, Timings(), camera)
+    found = await infer_maps(photo.info, inputs, choices, size, Timings(), camera)
+    return pixels, found if smoother is None else await in_thread(partial(smoother, found, inputs))
 
 
 def _total(reader: VideoReader, every: int) -> int | None:

@@ -1,0 +1,161 @@
+"""Smoothing over time: less flicker where nothing moves, no smear where something does, a cut starts anew."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mtcp_serve.bundle.manifest import FileEntry, InputSpec, Manifest
+from mtcp_serve.inference.images import ImageInfo
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.kinds import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
+from mtcp_serve.offline.video.smoothing import Smoother
+from tests.mtcp_serve.clips import read_clip, write_clip
+from tests.mtcp_serve.command import finish, listing, start
+
+SIZE = (60, 80)
+DEPTH = DepthTask(name="depth", range=(0.1, 10.0))
+NORMALS = NormalsTask(name="normals", frame="x right, y up, z towards the camera")
+SALIENCY = ProbabilityTask(name="saliency")
+LABELS = LabelsTask(name="semseg", dataset="d", labels=("a", "b"), palette=("#000000", "#ffffff"))
+RANDOM = np.random.default_rng(0)
+
+
+def predicted(maps: dict[TaskSpec, Any]) -> DenseMaps:
+    manifest = Manifest(
+        name="tiny",
+        version="1",
+        input=InputSpec(height=SIZE[0], width=SIZE[1]),
+        tasks=tuple(maps),
+        files={"model.onnx": FileEntry(sha256="0" * 64)},
+    )
+    info = ImageInfo(SIZE[1], SIZE[0], "PNG", "RGB", exif_rotated=False, animated=False)
+    dense = tuple(DenseMap("tiny", task, values, *SIZE) for task, values in maps.items())
+    return DenseMaps((manifest,), info, dense, Timings())
+
+
+def smoothed(smoother: Smoother, frame: NDArray[np.uint8], maps: dict[TaskSpec, Any]) -> list[Any]:
+    return [dense.raw for dense in smoother(predicted(maps), {SIZE: frame}).maps]
+
+
+def texture(width: int = 400) -> NDArray[np.uint8]:
+    """A strip of blocks of random grey, as high as a frame."""
+    blocks = RANDOM.integers(0, 256, (SIZE[0] // 5, width // 5), dtype=np.uint8)
+    return np.repeat(np.repeat(np.repeat(blocks, 5, 0), 5, 1)[..., None], 3, axis=2)
+
+
+def noisy(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a camera makes of it: noise of 4 grey levels."""
+    grain: NDArray[np.uint8] = (frame + RANDOM.normal(0, 4, frame.shape)).clip(0, 255).astype(np.uint8)
+    return grain
+
+
+def test_the_flicker_of_a_still_scene_is_what_an_exponential_mean_leaves() -> None:
+    """Of white noise a mean with share a of the new value leaves a / sqrt(2 - a) of its changes."""
+    frame, smoother = texture()[:, : SIZE[1]], Smoother(0.8)
+    before: list[Any] = []
+    after: list[Any] = []
+    for _ in range(40):
+        depth = (3 + RANDOM.normal(0, 0.1, SIZE)).astype(np.float32)
+        before.append(depth)
+        after.append(smoothed(smoother, noisy(frame), {DEPTH: depth})[0])
+
+    def flicker(maps: list[Any]) -> float:
+        return float(np.std(np.diff(maps[20:], axis=0)))
+
+    assert flicker(after) / flicker(before) == pytest.approx(0.2 / np.sqrt(1.8), rel=0.05)
+
+
+def test_a_pan_is_not_smeared() -> None:
+    """Depth goes with the texture: of 2.5 pixels a frame, a mean that knew no motion would lag by metres."""
+    strip = texture()
+    far = np.repeat(RANDOM.uniform(1, 9, 80), 5).astype(np.float32)
+    smoother, lag, blind = Smoother(0.8), [], None
+    for at in range(0, 200, 5):
+        truth = np.broadcast_to(far[at : at + SIZE[1]], SIZE).astype(np.float32)
+        found = smoothed(smoother, noisy(strip[:, at : at + SIZE[1]]), {DEPTH: truth})[0]
+        blind = truth if blind is None else blind + np.float32(0.2) * (truth - blind)
+        lag.append((np.abs(found - truth).mean(), np.abs(blind - truth).mean()))
+    with_motion, without = np.mean(lag[10:], axis=0)
+    assert without > 1
+    assert with_motion < 0.05 * without
+
+
+def test_what_moves_before_a_still_wall_is_new_and_the_wall_is_smooth() -> None:
+    wall = texture()[:, : SIZE[1]]
+    smoother = Smoother(0.8)
+    for at in range(0, 40, 2):
+        frame, depth = wall.copy(), np.full(SIZE, 8, np.float32)
+        frame[20:40, at : at + 20] = (255, 0, 0)
+        depth[20:40, at : at + 20] = 2
+        found = smoothed(smoother, noisy(frame), {DEPTH: depth + RANDOM.normal(0, 0.05, SIZE)})[0]
+        assert abs(found[25:35, at + 4 : at + 16].mean() - 2) < 0.1
+        if at >= 12:
+            assert abs(found[25:35, : at - 6].mean() - 8) < 0.2  # nothing of it is left behind
+    assert found[:15].std() < 0.02
+
+
+def test_a_cut_starts_anew() -> None:
+    smoother = Smoother(0.9)
+    for _ in range(5):
+        smoothed(smoother, np.zeros((*SIZE, 3), np.uint8), {DEPTH: np.full(SIZE, 1, np.float32)})
+    (found,) = smoothed(smoother, np.full((*SIZE, 3), 200, np.uint8), {DEPTH: np.full(SIZE, 9, np.float32)})
+    assert (found == 9).all()
+
+
+def test_each_kind_keeps_to_its_values() -> None:
+    smoother, frame = Smoother(0.5), np.zeros((*SIZE, 3), np.uint8)
+    right = np.broadcast_to(np.array([1, 0, 0], np.float32), (*SIZE, 3))
+    up = np.broadcast_to(np.array([0, 1, 0], np.float32), (*SIZE, 3))
+    hole = np.full(SIZE, 4, np.float32)
+    hole[0, 0] = 0
+    first = {NORMALS: right, DEPTH: np.full(SIZE, 2, np.float32), SALIENCY: np.zeros(SIZE, np.float32)}
+    second = {NORMALS: up, DEPTH: hole, SALIENCY: np.ones(SIZE, np.float32)}
+    smoothed(smoother, frame, {**first, LABELS: np.zeros(SIZE, np.uint8)})
+    normals, depth, saliency, labels = smoothed(smoother, frame, {**second, LABELS: np.ones(SIZE, np.uint8)})
+    assert normals[0, 0] == pytest.approx([np.sqrt(0.5), np.sqrt(0.5), 0])
+    assert (depth[0, 0], depth[5, 5]) == (0, 3)  # invalid stays invalid
+    assert (saliency == 0.5).all()
+    assert (labels == 1).all()
+    (again,) = smoothed(smoother, frame, {DEPTH: np.full(SIZE, 4, np.float32)})
+    assert (again[0, 0], again[5, 5]) == (4, 3.5)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.0, float("nan")])
+def test_a_strength_that_cannot_be(strength: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to below 1"):
+        Smoother(strength)
+
+
+def test_a_smoothed_film_lags_behind_a_slow_fade_and_survives_an_interruption(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """The depth of the tiny bundle is the grey level, which grows by 2 a frame: too little for motion."""
+    clip = write_clip(tmp_path / "clip.mp4", list(range(70)))
+    options = ("--bundle", bundle, "--video", "depth")
+    smooth = (*options, "--smooth", "0.8")
+    go_on = tmp_path / "1.go"
+    cut = start(
+        *(clip, "-o", tmp_path / "cut", *smooth),
+        module="tests.mtcp_serve.held",
+        environment={"HOLD_AT": "1", "HOLD_UNTIL": str(go_on)},
+    )
+    while not go_on.with_suffix(".held").exists():
+        assert cut.poll() is None, cut.communicate()
+        time.sleep(0.005)
+    cut.kill()
+    assert finish(cut)[0] == -signal.SIGKILL
+    for folder, wanted in (("cut", smooth), ("whole", smooth), ("plain", options)):
+        code, said = finish(start(clip, "-o", tmp_path / folder, *wanted))
+        assert code == 0, said
+    assert listing(tmp_path / "cut") == listing(tmp_path / "whole")
+    films = [read_clip(tmp_path / folder / "clip" / "depth.mp4")[1] for folder in ("whole", "plain")]
+    late, prompt = (np.array([frame[24, 32].astype(int) for frame in film]) for film in films)
+    assert len(late) == len(prompt) == 70
+    behind = np.abs(late[20:60] - prompt[16:56]).mean()  # a mean of 0.2 of the new value is 4 frames late
+    assert behind < np.abs(late[20:60] - prompt[20:60]).mean()
