@@ -42,8 +42,8 @@ MAY_IMPORT = {
     "export": {"export", "training", *(f"mtcp_serve.{room}" for room in LOWER)},
     "clients": {"clients", "mtcp_serve.clients"},
 }
-EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}}
-"""Labelling photos with a bundle runs the gateway's engine."""
+EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}, "clients/examples/": {"mtcp_serve"}}
+"""Labelling photos with a bundle runs the gateway's engine; examples show what programs import."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 EXTRAS = {
     "mtcp_serve": ["cpu", "heif", "video", "triton", "otel", "rtx", "clients"],

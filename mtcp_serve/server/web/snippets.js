@@ -6,7 +6,7 @@ import { copyText } from "./clipboard.js";
 const SNIPPETS = {
   curl: (url, name) => `curl -F image=@${quoted(name)} \\\n  '${url}predict?format=npz' -o maps.npz`,
   python: (url, name) =>
-    `from clients import GatewayClient\n\nwith GatewayClient("${url}") as gateway:\n` +
+    `from mtcp_serve.clients import GatewayClient\n\nwith GatewayClient("${url}") as gateway:\n` +
     `    maps = gateway.predict(${JSON.stringify(name)})\nfor name, values in maps.items():\n    print(name, values.shape)`,
 };
 
