@@ -46,12 +46,13 @@ EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}, "clients/examples/": {"mtcp_se
 """Labelling photos with a bundle runs the gateway's engine; examples show what programs import."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 EXTRAS = {
-    "mtcp_serve": ["cpu", "heif", "video", "triton", "otel", "rtx", "clients"],
+    "mtcp_serve": ["cpu", "heif", "video", "openexr", "triton", "otel", "rtx", "clients"],
     "training": ["train"],
     "export": ["export", "cpu"],
     "clients": ["clients"],
 }
 BROUGHT = {
+    "OpenEXR": "openexr",
     "grpc": "tritonclient",
     "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx-cu13",
     "pydantic_core": "pydantic",

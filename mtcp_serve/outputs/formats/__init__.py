@@ -2,6 +2,7 @@
 
 from mtcp_serve.outputs.formats.base import Options, Writer
 from mtcp_serve.outputs.formats.cutout import CutoutWriter
+from mtcp_serve.outputs.formats.exr import ExrWriter
 from mtcp_serve.outputs.formats.glb import GlbWriter
 from mtcp_serve.outputs.formats.json import JsonWriter
 from mtcp_serve.outputs.formats.multipart import MultipartWriter
@@ -21,6 +22,7 @@ _WRITERS: list[type[Writer]] = [
     PlyWriter,
     GlbWriter,
     CutoutWriter,
+    ExrWriter,
 ]
 
 FORMATS = {writer.name: writer for writer in _WRITERS}

@@ -1,0 +1,83 @@
+"""``exr``: every map as float channels of one OpenEXR file, for compositing (extra ``openexr``)."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from mtcp_serve.errors import InvalidParameterError
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
+from mtcp_serve.kinds import DepthTask, LabelsTask, MapOut, TaskSpec
+from mtcp_serve.outputs.formats.base import Writer
+from mtcp_serve.outputs.metadata import describe_map
+
+
+class ExrWriter(Writer):
+    """Channels ``depth.Z``, ``normals.X`` and so on, ``saliency.Y`` (float32), ``semseg.id`` (uint32).
+
+    The header's attribute ``mtcp`` is the JSON of the response. Lossless (ZIP).
+    """
+
+    name = "exr"
+    media_type = "image/x-exr"
+    file_name = "maps.exr"
+    description = (
+        "every map as channels of an OpenEXR file: `depth.Z` and `normals.X` float32 as they are, "
+        "`semseg.id` uint32; the JSON is the attribute `mtcp`"
+    )
+    one_image = True
+    options = frozenset()
+
+    @classmethod
+    def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+        """All of them, where OpenEXR is installed."""
+        if find_spec("OpenEXR") is None:
+            raise InvalidParameterError(
+                "format exr needs OpenEXR, which is not installed here",
+                "pip install 'mtcp-serve[openexr]' where the server runs, or ask for npz",
+            )
+        return list(tasks)
+
+    def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
+        self._channels: dict[str, NDArray[np.float32] | NDArray[np.uint32]] = {}
+        maps = {}
+        for dense, metadata, channels in self.pool.map(_encode, prediction.maps):
+            self._channels |= channels
+            maps[dense.task.name] = metadata
+        return maps
+
+    def finish(self, document: BaseModel) -> bytes:
+        """The file; OpenEXR writes to a path only."""
+        import OpenEXR
+
+        header = {
+            "compression": OpenEXR.ZIP_COMPRESSION,
+            "type": OpenEXR.scanlineimage,
+            "mtcp": document.model_dump_json(exclude_none=True),
+        }
+        with TemporaryDirectory() as place:
+            path = Path(place) / self.file_name
+            OpenEXR.File(header, self._channels).write(str(path))
+            return path.read_bytes()
+
+
+def _encode(
+    dense: DenseMap,
+) -> tuple[DenseMap, MapOut, dict[str, NDArray[np.float32] | NDArray[np.uint32]]]:
+    values, name = dense.values(), dense.task.name
+    channels: dict[str, NDArray[np.float32] | NDArray[np.uint32]]
+    if isinstance(dense.task, LabelsTask):
+        channels = {f"{name}.id": values.astype(np.uint32)}
+    elif values.ndim == 3:
+        channels = {
+            f"{name}.{axis}": np.ascontiguousarray(values[..., at], np.float32)
+            for at, axis in enumerate("XYZ")
+        }
+    else:
+        channel = "Z" if isinstance(dense.task, DepthTask) else "Y"
+        channels = {f"{name}.{channel}": np.ascontiguousarray(values, np.float32)}
+    return dense, describe_map(dense, values), channels
