@@ -83,7 +83,7 @@ def mtcp_graph() -> DeploymentGraph:
         }
     )
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(1)  # fewer pixels on the border of two labels than with 0
         network = MTCP(config)
         network.backbone.register_module("encoder", _Encoder(network.backbone.encoder.channels))
         _enliven(network)

@@ -16,9 +16,18 @@ from training.model.positions import LevelIndex, SineEmbedding, areas, flat
 def attend(
     queries: Tensor, keys: Tensor, values: Tensor, heads: int, allowed: Tensor | None = None
 ) -> Tensor:
-    """Attention with ``heads`` of [B, Q, C] to [B, L, C]; ``allowed`` [B, 1, Q, L] says which may be seen."""
+    """Attention with ``heads`` of [B, Q, C] to [B, L, C].
+
+    ``allowed`` [B, 1, Q, L] says which may be seen, at least one for each query. An exported graph has masked
+    attention in plain operators, without the care for queries that see nothing.
+    """
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (queries, keys, values))
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).flatten(2)
+    if allowed is not None and torch.compiler.is_exporting():
+        logits = q.shape[-1] ** -0.5 * q @ k.transpose(-1, -2)
+        attended = torch.where(allowed, logits, -torch.inf).softmax(-1) @ v
+    else:
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    return attended.transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):

@@ -1,5 +1,7 @@
 """Mixed precision: types, values, and that nodes kept in FP32 are left whole."""
 
+import math
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -47,9 +49,9 @@ def test_runtimes_take_it_with_any_batch(mixed: Mixed, images: dict[str, RgbImag
 
 
 def test_heavy_arithmetic_is_fp16_and_what_needs_fp32_is_not(mixed: Mixed) -> None:
-    for operator in ("Conv", "Gemm", "MatMul"):
+    for operator in ("Conv", "MatMul"):
         assert mixed.fp16[operator] > 0.8 * mixed.total[operator], operator
-    for operator in ("Softmax", "LayerNormalization", "InstanceNormalization", "GridSample", "Einsum"):
+    for operator in ("Softmax", "LayerNormalization", "InstanceNormalization", "GridSample"):
         assert mixed.total[operator], operator
         assert not mixed.fp16[operator], operator
     assert 0.5 < mixed.share < 1
@@ -59,7 +61,7 @@ def test_weights_of_fp16_nodes_are_stored_in_fp16(mixed: Mixed) -> None:
     stored = dict.fromkeys((TensorProto.FLOAT, TensorProto.FLOAT16), 0)
     for tensor in mixed.model.graph.initializer:
         if tensor.name.startswith("network.") and len(tensor.dims) > 1:
-            stored[tensor.data_type] += 1
+            stored[tensor.data_type] += math.prod(tensor.dims)
     assert stored[TensorProto.FLOAT16] > 20 * stored[TensorProto.FLOAT]
 
 
