@@ -5,8 +5,8 @@ and ends. With ``SIGTERM`` it stays at work for ``shutdown_delay_s`` before, and
 ready, so that balancers have time to learn of it. What is not finished ``drain_s`` later is cut off. A second
 signal ends the process at once.
 
-``SIGHUP``: the API keys are read again, and the bundles are opened again from their folders and take over
-when they are warm; when that fails the log says why, and what was there stays.
+``SIGHUP``: API keys and certificate are read again, and the bundles are opened again from their folders and
+take over when they are warm; when that fails the log says why, and what was there stays.
 """
 
 import asyncio
@@ -130,6 +130,7 @@ class Server(uvicorn.Server):
             if service is None or service.draining:
                 return
             self._reload_keys()
+            self._reload_certificate(service)
             try:
                 await service.reload(partial(load_engines, self._settings))
             except BundleError as error:
@@ -139,6 +140,17 @@ class Server(uvicorn.Server):
             else:
                 manifests = [batcher.engine.manifest for batcher in service.models]
                 _log.info("reloaded: %s", ", ".join(f"{each.name} {each.version}" for each in manifests))
+
+    def _reload_certificate(self, service: Service) -> None:
+        try:
+            tls = Tls.of(self._settings)
+        except SettingsError as error:
+            _log.error("the old certificate stays: %s", error)
+            return
+        if tls is not None:
+            assert self.config.ssl is not None
+            tls.renew(self.config.ssl)
+            service.tls = tls
 
     def _reload_keys(self) -> None:
         try:

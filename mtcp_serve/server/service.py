@@ -18,8 +18,10 @@ from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server.admission import Admission, Uploads
 from mtcp_serve.server.metrics import Metrics
+from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.settings import Settings
 from mtcp_serve.utils.concurrency import in_thread
+from mtcp_serve.utils.memory import give_back
 
 B = TypeVar("B")
 T = TypeVar("T")
@@ -46,6 +48,8 @@ class Service:
         self.leaving = False
         """Whether the server is about to drain: it still takes requests, and says that it is not ready."""
         self.draining = False
+        self.tls: Tls | None = None
+        """The certificate and key that a reload has found; ``None`` before one."""
         self.responses = 0
         """Responses being sent."""
         self.observers: list[Callable[[Timings], None]] = [metrics.image]
@@ -152,6 +156,8 @@ class Service:
             raise
         before, self.models = self.models, models
         await before.close()
+        del before
+        await in_thread(give_back)
 
     def _check(self) -> None:
         if self.draining:

@@ -51,11 +51,7 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
         if tls is None:
             server.add_insecure_port(address)
         else:
-            key, chain, authorities = tls.for_grpc()
-            server.add_secure_port(
-                address,
-                grpc.ssl_server_credentials([(key, chain)], authorities, authorities is not None),
-            )
+            server.add_secure_port(address, _credentials(tls, service))
     except RuntimeError as error:
         raise SettingsError(f"gRPC cannot listen on {address}: {error}") from error
     await server.start()
@@ -63,6 +59,24 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
         yield
     finally:
         await server.stop(grace=CLOSING_S)
+
+
+def _credentials(tls: Tls, service: Service) -> grpc.ServerCredentials:
+    """What ``tls`` says, and after a reload what `Service.tls` does, for each connection that comes."""
+    in_use = tls
+
+    def configuration() -> Any:
+        key, chain, authorities = in_use.for_grpc()
+        return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+
+    def renewed() -> Any:
+        nonlocal in_use
+        if service.tls is None or service.tls is in_use:
+            return None
+        in_use = service.tls
+        return configuration()
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), renewed, tls.client_ca is not None)
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]

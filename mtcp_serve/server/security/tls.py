@@ -48,6 +48,12 @@ class Tls:
             "ssl_cert_reqs": ssl.CERT_NONE if self.client_ca is None else ssl.CERT_REQUIRED,
         }
 
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Have connections that come from now on through ``context`` meet these files."""
+        context.load_cert_chain(self.cert, self.key, self.password)
+        if self.client_ca is not None:
+            context.load_verify_locations(self.client_ca)
+
     def for_grpc(self) -> tuple[bytes, bytes, bytes | None]:
         """Key, certificate chain and authorities, as gRPC takes them.
 
@@ -86,10 +92,11 @@ class Tls:
                     f"{'wrong' if self.password else 'not set'}"
                 )
             else:
-                fault = f"{self.cert} and {self.key} are no PEM certificate and key: {error.reason or error}"
+                reason = error.reason or error
+                fault = f"{self.cert} and {self.key} are not a PEM certificate and key: {reason}"
             raise SettingsError(fault) from error
         if self.client_ca is not None:
             try:
                 context.load_verify_locations(self.client_ca)
             except ssl.SSLError as error:
-                raise SettingsError(f"{self.client_ca} holds no PEM certificate") from error
+                raise SettingsError(f"{self.client_ca} is not a PEM certificate") from error

@@ -1,8 +1,9 @@
 """HTTPS and gRPC over TLS, with certificates made here; and what is no certificate or key."""
 
 import logging
+import signal
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from mtcp_serve.engines.triton import TritonEngine
 from mtcp_serve.errors import BundleError, SettingsError
 from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.settings import Settings
-from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
 from tests.mtcp_serve.server.test_bad_input import PNG
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, noise
+from tests.needs import needs_posix
 
 PASSWORD = "open, please"
 
@@ -110,6 +112,53 @@ def test_our_clients_over_tls(secure: tuple[Server, str], files: Files) -> None:
         assert (there == triton.infer(images, ["depth"])[0]["depth"]).all()
 
 
+@needs_posix
+def test_a_certificate_is_replaced_without_a_restart(bundle: Path, files: Files, tmp_path: Path) -> None:
+    """One that does not fit its key changes nothing; else the next connections meet the new one."""
+    cert, key, ca = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem"
+    cert.write_bytes(files.cert.read_bytes())
+    key.write_bytes(files.key.read_bytes())
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(ca)
+    leaf = authority.issue_cert("127.0.0.1")
+    port = free_port()
+    server = Server(bundle, tls_cert=cert, tls_key=key, grpc_port=port)
+
+    def trusted(authorities: Path) -> tuple[bool, bool]:
+        """Whether a new connection meets a certificate of ``authorities``, over HTTP and over gRPC."""
+        found = []
+        with GatewayClient(server.url, authorities=authorities) as gateway:
+            found.append(answers(gateway.models))
+        with TritonClient(
+            f"grpcs://127.0.0.1:{port}", authorities=authorities, deadline_s=PATIENCE_S
+        ) as triton:
+            found.append(answers(triton.manifest))
+        return found[0], found[1]
+
+    try:
+        assert trusted(files.ca) == (True, True)
+        cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "the old certificate stays: the key in" in "".join(server.log))
+        assert trusted(files.ca) == (True, True)
+        leaf.private_key_pem.write_to_path(key)
+        before = "".join(server.log).count("reloaded: tiny 7")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "".join(server.log).count("reloaded: tiny 7") > before)
+        assert trusted(ca) == (True, True)
+        assert trusted(files.ca) == (False, False)
+    finally:
+        assert server.stop() in CLEAN
+
+
+def answers(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except UnavailableError:
+        return False
+    return True
+
+
 def test_a_gateway_before_a_triton_with_tls(secure: tuple[Server, str], files: Files) -> None:
     """Any server of the protocol will do as a Triton; here it is another gateway."""
     _, address = secure
@@ -153,8 +202,8 @@ def test_an_encrypted_key_and_clients_with_certificates(
         ("cert", "other_key", None, "is not that of the certificate"),
         ("cert", "locked", None, "is encrypted, and MTCP_TLS_KEY_PASSWORD is not set"),
         ("cert", "locked", "shut", "is encrypted, and MTCP_TLS_KEY_PASSWORD is wrong"),
-        ("key", "key", None, "are no PEM certificate and key"),
-        ("cert", "cert", None, "are no PEM certificate and key"),
+        ("key", "key", None, "are not a PEM certificate and key"),
+        ("cert", "cert", None, "are not a PEM certificate and key"),
     ],
 )
 def test_files_that_do_not_serve(
@@ -168,7 +217,7 @@ def test_files_that_do_not_serve(
 
 def test_authorities_that_are_none(files: Files, tmp_path: Path) -> None:
     (tmp_path / "none.pem").write_text("nothing")
-    for path, message in ((tmp_path / "none.pem", "holds no PEM certificate"), (tmp_path / "x", "be read")):
+    for path, message in ((tmp_path / "none.pem", "is not a PEM certificate"), (tmp_path / "x", "be read")):
         with pytest.raises(SettingsError, match=message):
             Tls.of(Settings(tls_cert=files.cert, tls_key=files.key, tls_client_ca=path))
 
@@ -204,7 +253,7 @@ def test_the_command_line_says_so_and_ends(bundle: Path, files: Files, tmp_path:
         (["--tls-cert", tmp_path / "no.pem", "--tls-key", files.key], "no.pem cannot be read"),
         (["--tls-cert", files.cert], "give both or neither"),
         (["--api-keys-file", tmp_path / "no-keys"], "no-keys cannot be read"),
-        (["--cors-origin", "a.example"], "is no origin"),
+        (["--cors-origin", "a.example"], "is not an origin"),
     ):
         result = CliRunner().invoke(cli, ["serve", "-b", str(bundle), *map(str, options)])
         assert result.exit_code == 2, result.output
