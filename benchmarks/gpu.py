@@ -97,14 +97,21 @@ def _onnxruntime(bundle: Bundle, device: Device, sizes: list[int], iterations: i
 def _graph(
     ort: Any, bundle: Bundle, name: str, device: Device, sizes: list[int], iterations: int
 ) -> dict[str, object]:
+    from mtcp_serve.engines.onnxruntime import nodes_by_provider
+
     provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
         raise RuntimeError(f"this onnxruntime has no {provider}, only {ort.get_available_providers()}")
     start = time.perf_counter()
-    session = ort.InferenceSession(bundle.graph(name), providers=[provider])
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = ort.InferenceSession(bundle.graph(name), options, providers=[provider])
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"{provider} could not be started")
-    report: dict[str, object] = {"open_s": round(time.perf_counter() - start, 2)}
+    report: dict[str, object] = {
+        "open_s": round(time.perf_counter() - start, 2),
+        "nodes": {name: dict(found.most_common()) for name, found in nodes_by_provider(session).items()},
+    }
     size = bundle.manifest.input
     for batch in sizes:
         images = _images(batch, size.height, size.width)

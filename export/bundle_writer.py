@@ -58,7 +58,7 @@ def write_bundle(
     The bundle is built beside ``out`` and renamed when it is complete. A bundle that was there is replaced.
 
     Raises:
-        BundleWriteError: ``out`` holds something that is no bundle, or cannot be written.
+        BundleWriteError: ``out`` holds something that is not a bundle, or cannot be written.
         ExportError: the name, version or card cannot be used, or the network cannot be exported.
         ParityError: the graph does not reproduce PyTorch. In every case ``out`` is as it was before.
     """
@@ -67,7 +67,7 @@ def write_bundle(
             TypeAdapter(Name).validate_python(value)
         except ValidationError as error:
             raise ExportError(
-                f"{value!r} is no name or version for a bundle: {error.errors()[0]['msg']}"
+                f"{value!r} is not a name or version for a bundle: {error.errors()[0]['msg']}"
             ) from error
     if options.card and not options.card.is_file():
         raise ExportError(f"there is no model card at {options.card}")

@@ -17,13 +17,14 @@ class RenamedFlags(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Put the names of today in the place of former ones, ``--flag=value`` included."""
         renamed = []
-        for argument in args:
+        for position, argument in enumerate(args):
             flag, equals, value = argument.partition("=")
-            if flag in RENAMED:
-                typer.echo(
-                    f"notice: {flag} is now called {RENAMED[flag]}; the next version takes no other name",
-                    err=True,
-                )
-                argument = f"{RENAMED[flag]}{equals}{value}"
-            renamed.append(argument)
+            if flag not in RENAMED or "--" in args[:position]:
+                renamed.append(argument)
+                continue
+            typer.echo(
+                f"notice: {flag} is now called {RENAMED[flag]}; the next version takes no other name",
+                err=True,
+            )
+            renamed.append(f"{RENAMED[flag]}{equals}{value}")
         return super().parse_args(ctx, renamed)

@@ -63,7 +63,7 @@ def _folder_images(folder: Path, ids: Path | None) -> dict[str, Path]:
         try:
             expected = set(ids.read_text(encoding="utf-8").split())
         except (OSError, UnicodeDecodeError) as error:
-            raise ExportError(f"{ids} is no list of ids: {error}") from error
+            raise ExportError(f"{ids} is not a list of ids: {error}") from error
         paths = [path for path in paths if path.stem in expected]
     if not paths:
         listed = f" that {ids} lists" if ids is not None else ""

@@ -90,7 +90,7 @@ def _checked(plans: Mapping[str, Path], backend: Backend, config_only: bool) -> 
         raise ExportError("the tensorrt backend needs at least one plan; python -m export.trt builds them")
     for capability, path in plans.items():
         if not _CAPABILITY.fullmatch(capability):
-            raise ExportError(f"{capability!r} is no compute capability, such as 8.9")
+            raise ExportError(f"{capability!r} is not a compute capability, such as 8.9")
         if not path.is_file():
             raise ExportError(f"there is no plan at {path}")
         with path.open("rb") as file:
@@ -112,7 +112,7 @@ def _present(folder: Path, backend: Backend) -> dict[int, Manifest]:
                 f"{folder} is served by the {there} backend, not by {backend}; choose another repository"
             )
     elif folder.exists():
-        raise ExportError(f"{folder} exists and is no model of a Triton repository")
+        raise ExportError(f"{folder} exists and is not a model of a Triton repository")
     else:
         return {}
     try:

@@ -96,7 +96,7 @@ def build_plan(
     if timing_cache is not None:
         cache = config.create_timing_cache(known)
         if cache is None:
-            raise PlanError(f"{timing_cache} is no timing cache; choose another file")
+            raise PlanError(f"{timing_cache} is not a timing cache; choose another file")
         if not config.set_timing_cache(cache, False):
             raise PlanError(f"{timing_cache} was written by another TensorRT or GPU; choose another file")
     plan = builder.build_serialized_network(network, config)

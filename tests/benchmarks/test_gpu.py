@@ -25,6 +25,7 @@ def run(*options: str) -> Any:
 def test_on_the_cpu_every_case_that_needs_no_gpu_is_measured(tmp_path: Path) -> None:
     report = run("--device", "cpu", "--precisions", "bf16", "--json", str(tmp_path / "report.json"))
     assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert report["onnxruntime"]["model.onnx"]["nodes"]["CPUExecutionProvider"]["Conv"] > 0
     for batch in ("batch_1", "batch_2"):
         for place in ("host", "device"):
             assert report["onnxruntime"]["model.onnx"][batch][place]["median_ms"] > 0

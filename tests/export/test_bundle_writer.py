@@ -174,7 +174,7 @@ def test_a_folder_of_something_else_is_not_touched(
     ("options", "message"),
     [
         (BundleOptions("no spaces", "1"), "'no spaces' is no name"),
-        (BundleOptions("tiny", ""), "'' is no name or version"),
+        (BundleOptions("tiny", ""), "'' is not a name or version"),
         (BundleOptions("tiny", "1", card=Path("missing.md")), r"no model card at missing\.md"),
     ],
 )

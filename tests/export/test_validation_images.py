@@ -52,7 +52,7 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
 
 def test_an_image_too_large_and_ids_that_are_no_text_are_named(tmp_path: Path) -> None:
     Image.new("L", (20_000, 1)).save(tmp_path / "huge.png")
-    with pytest.raises(ExportError, match=r"huge\.png is no list of ids"):
+    with pytest.raises(ExportError, match=r"huge\.png is not a list of ids"):
         load_images(tmp_path, 4, 6, tmp_path / "huge.png")
     with pytest.raises(ExportError, match=r"huge\.png cannot be read: the image is 20000 x 1 pixels"):
         load_images(tmp_path, 4, 6)

@@ -178,7 +178,7 @@ def test_a_timing_cache_of_another_tensorrt_is_refused(prepared: Path, tmp_path:
 @pytest.mark.parametrize(
     ("place", "content", "message"),
     [
-        ("timing.cache", b"what an interrupted build wrote", r"timing\.cache is no timing cache"),
+        ("timing.cache", b"what an interrupted build wrote", r"timing\.cache is not a timing cache"),
         ("missing/timing.cache", None, r"missing/timing\.cache cannot be read and written: .*No such file"),
         ("", None, "cannot be read and written: .*Is a directory"),
     ],
