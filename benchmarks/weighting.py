@@ -61,7 +61,7 @@ def steps(
 
     def balanced(name: str) -> Callable[[int], None]:
         balancer = build_balancer(name, [task.name for task in network.tasks], {})
-        engine = Engine(balancer, every=every).to(batches[0]["image"].device)
+        engine = Engine(balancer, update_interval=every).to(batches[0]["image"].device)
         forward = Step(network, objective, engine)
 
         def run(step: int) -> None:

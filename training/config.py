@@ -1,5 +1,6 @@
 """A training run as one typed value, read from YAML with ``key=value`` overrides."""
 
+import logging
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,8 @@ from training.data import AugmentConfig, SourceConfig
 from training.losses import MetricError
 from training.model import AnyNetworkConfig, DeepLabConfig
 from training.tasks import TASK_NAMES, Task
+
+log = logging.getLogger(__name__)
 
 _UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError)
 
@@ -120,8 +123,18 @@ class BalancerConfig(_Strict):
 
     name: str = "lps"
     options: dict[str, Any] = Field(default_factory=dict)
-    every: int = Field(1, gt=0)
-    """Steps between two looks at the task gradients, for the methods that look at them."""
+    update_interval: int = Field(1, gt=0)
+    """Steps between two looks at the task gradients, for the methods that look at them. ``every`` is its old
+    name, which goes with the next version."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and "every" in settings and "update_interval" not in settings:
+            log.warning("balancer.every is now called balancer.update_interval")
+            settings = {**settings, "update_interval": settings["every"]}
+            del settings["every"]
+        return settings
 
 
 class RunConfig(_Strict):

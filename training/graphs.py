@@ -27,7 +27,9 @@ def refusal(config: RunConfig, device: torch.device, ranks: int, balancer: Balan
     """Why a run cannot use CUDA graphs; None: it can."""
     if device.type != "cuda":
         return f"the device is {device.type}, not cuda"
-    several_passes = balancer.needs_gramian or balancer.splits or isinstance(balancer, MetaBalancer)
+    several_passes = (
+        balancer.needs_gramian or balancer.separate_encoder_weights or isinstance(balancer, MetaBalancer)
+    )
     reasons = {
         "several devices share each batch, and DDP's hooks cannot be captured": ranks > 1,
         f"balancer {config.balancer.name} takes the gradient of each task by itself": several_passes,

@@ -124,7 +124,9 @@ class Trainer:
             balancer = build_balancer(chosen.name, [task.name for task in self.config.tasks], chosen.options)
         except ValueError as error:
             raise ConfigError(f"balancer: {error}") from error
-        engine = Engine(balancer, every=chosen.every, reduce=self._mean, ranks=self.fabric.world_size)
+        engine = Engine(
+            balancer, update_interval=chosen.update_interval, reduce=self._mean, ranks=self.fabric.world_size
+        )
         return engine.to(self.fabric.device)
 
     @property
@@ -318,9 +320,10 @@ class Trainer:
             return
         for batch, second in zip(batches, self.feed.batches(self.epoch, self.step_in_epoch, 1), strict=True):
             seed_step(self.config.seed, self.step, self.fabric.global_rank)
-            rate = self.optimizer.param_groups[0]["lr"]
+            set_rate(self.optimizer, self.schedule.rate(self.updates))
+            rates = {p: group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
             closures = partial(self._plain_losses, batch), partial(self._plain_losses, second)
-            balancer.meta_step(self.network, *closures, rate, self._mean)
+            balancer.meta_step(self.network, *closures, rates, self._mean)
             yield batch
 
     def _plain_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -423,7 +426,7 @@ class Trainer:
     def _end_epoch(self, seconds: float) -> None:
         self._read_back()
         names = [task.name for task in self.config.tasks]
-        row = self._tally.row(names, self.engine.balancer.splits)
+        row = self._tally.row(names, self.engine.balancer.separate_encoder_weights)
         for name in names:
             if not row[f"labelled/{name}"]:
                 log.warning("epoch %d: no image had a label of %s", self.epoch, name)

@@ -36,7 +36,7 @@ def test_settings_of_an_earlier_version_still_load() -> None:
     plain = load_config("scenes").model_dump(mode="json")
     for key in ("devices", "activation_checkpointing", "compile", "log_every", "tensorboard"):
         del plain[key]
-    del plain["balancer"]["every"], plain["optim"]["accumulate"], plain["model"]["kind"]
+    del plain["balancer"]["update_interval"], plain["optim"]["accumulate"], plain["model"]["kind"]
     assert parse_config(plain, "old.pt") == load_config("scenes")
 
 

@@ -172,7 +172,7 @@ def test_a_balancer_that_looks_ahead_learns(tmp_path: Path) -> None:
     settings = ("~balancer.options", "balancer.name=auto_lambda", "balancer.options.lr=0.01", "epochs=1")
     trainer = Trainer(tiny_run(*settings, "data.samples_per_epoch=4"), tmp_path)
     trainer.train()
-    weights = next(trainer.engine.balancer.parameters())
+    weights = dict(trainer.engine.balancer.named_buffers())["weights"]
     assert weights.isfinite().all()
     assert (weights != 0.1).any()
 

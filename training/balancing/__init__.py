@@ -4,6 +4,7 @@ Of the methods that the paper on impartial auxiliary learning compares with, tha
 out, and ATW and PUW: neither of the two has a public formula that could be found.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import get_type_hints
 
@@ -33,6 +34,8 @@ from training.balancing.random import RandomWeights
 from training.balancing.uncertainty import Uncertainty
 from training.balancing.upgrad import UPGrad
 
+log = logging.getLogger(__name__)
+
 BALANCERS: dict[str, type[Balancer]] = {
     "aligned_mtl": AlignedMTL,
     "auto_lambda": AutoLambda,
@@ -58,6 +61,8 @@ BALANCERS: dict[str, type[Balancer]] = {
 }
 
 
+RENAMED_OPTIONS = {("db_mtl", "beta"): "norm_decay"}
+"""By method and old name; an old name works for one version, with a notice."""
 _OPTION = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -69,6 +74,11 @@ def build_balancer(name: str, tasks: int | Sequence[str], options: Mapping[str, 
     """
     if name not in BALANCERS:
         raise ValueError(f"unknown balancer {name!r}; known: {', '.join(sorted(BALANCERS))}")
+    options = dict(options)
+    for (method, old), new in RENAMED_OPTIONS.items():
+        if method == name and old in options:
+            log.warning("balancer %s: option %s is now called %s", name, old, new)
+            options[new] = options.pop(old)
     types = get_type_hints(BALANCERS[name].__init__)
     for option, value in options.items():
         if option not in types or option == "tasks":

@@ -43,13 +43,14 @@ class Observation:
 class TaskWeights:
     """What multiplies the task losses in the one backward pass.
 
-    ``heads`` [T] weighs each loss where it reaches decoders and heads; it may carry a gradient to the
-    method's parameters. ``encoder`` [T] weighs the gradients g_i of the shared representation, None: as
-    ``heads``. ``penalty`` is a scalar added to the objective, through which a method's parameters learn.
+    ``loss_weights`` [T] weigh each loss where it reaches decoders and heads; they may carry a gradient to the
+    method's parameters. ``gradient_weights`` [T] weigh the gradients g_i of the shared representation, None:
+    as ``loss_weights``. ``penalty`` is a scalar added to the objective, through which a method's parameters
+    learn.
     """
 
-    heads: Tensor
-    encoder: Tensor | None = None
+    loss_weights: Tensor
+    gradient_weights: Tensor | None = None
     penalty: Tensor | float = 0.0
 
 
@@ -96,8 +97,8 @@ class Balancer(nn.Module, ABC):
 
     needs_gramian: ClassVar[bool] = False
     """Whether the method reads ``Observation.gramian``."""
-    splits: ClassVar[bool] = False
-    """Whether it may answer ``TaskWeights.encoder``."""
+    separate_encoder_weights: ClassVar[bool] = False
+    """Whether it may give ``TaskWeights.gradient_weights``."""
     lr: float | None = None
     """The learning rate its parameters ask for; None: the run's."""
 
@@ -119,7 +120,7 @@ class Balancer(nn.Module, ABC):
         raise ValueError(f"no task {task!r}; there are {self.tasks}: {', '.join(self.names)}")
 
     @abstractmethod
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """The weights of this step; called once a step, for a method may keep averages."""
 
     def settled(self, step: int) -> bool:

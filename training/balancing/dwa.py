@@ -28,7 +28,7 @@ class DWA(Balancer):
         self.register_buffer("past", torch.full((self.tasks,), torch.nan))
         self.register_buffer("weights", torch.ones(self.tasks))
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """The weights of the last :meth:`end_epoch`."""
         return TaskWeights(self.weights)
 

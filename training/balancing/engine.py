@@ -38,10 +38,10 @@ def gramian(gradients: Sequence[Tensor]) -> Tensor:
 class Engine(nn.Module):
     """Losses of one forward pass -> the scalar of exactly one backward pass.
 
-    Methods without encoder weights train on heads . L + auxiliary losses + coherence loss + penalty. For
+    Methods without encoder weights train on w . L + auxiliary losses + coherence loss + penalty. For
     methods with them (*split* mode) the decoders work on a detached copy of the shared representation z, the
     leaf. There L_i includes the task's auxiliary losses, whose encoder gradient would be lost otherwise,
-    g_i = dL_i/dleaf is taken once per task, and the scalar heads . L + coherence loss + penalty gets a term
+    g_i = dL_i/dleaf is taken once per task, and the scalar w . L + coherence loss + penalty gets a term
     of value 0 whose gradient with respect to z is sum_i a_i g_i + the coherence loss' own. So one backward
     covers decoders and encoder; DDP's hooks fire once, gradient accumulation and loss scaling act on all of
     it alike.
@@ -54,34 +54,36 @@ class Engine(nn.Module):
 
     Args:
         balancer: the method.
-        every: a method that needs the Gramian is asked at each ``every``-th step; in between its weights are
-            used again and its parameters rest.
+        update_interval: a method that needs the Gramian is asked at each such step; in between its weights
+            are used again and its parameters rest.
         reduce: averages a small fp32 tensor over the ranks.
         ranks: R.
 
     Raises:
-        ValueError: ``every`` or ``ranks`` below 1.
+        ValueError: ``update_interval`` or ``ranks`` below 1.
     """
 
-    heads: Tensor
-    encoder: Tensor
+    loss_weights: Tensor
+    gradient_weights: Tensor
 
     def __init__(
         self,
         balancer: Balancer,
         *,
-        every: int = 1,
+        update_interval: int = 1,
         reduce: Callable[[Tensor], Tensor] = lambda numbers: numbers,
         ranks: int = 1,
     ) -> None:
         super().__init__()
-        if every < 1 or ranks < 1:
-            raise ValueError(f"every and ranks must be at least 1, got {every} and {ranks}")
+        if update_interval < 1 or ranks < 1:
+            raise ValueError(
+                f"update_interval and ranks must be at least 1, got {update_interval} and {ranks}"
+            )
         self.balancer = balancer
-        self.every, self.ranks = every, ranks
+        self.update_interval, self.ranks = update_interval, ranks
         self._reduce = reduce
-        self.register_buffer("heads", torch.ones(balancer.tasks))
-        self.register_buffer("encoder", torch.ones(balancer.tasks))
+        self.register_buffer("loss_weights", torch.ones(balancer.tasks))
+        self.register_buffer("gradient_weights", torch.ones(balancer.tasks))
         self._asked = False  # on the host: nothing of a step is read back from the device
 
     def get_extra_state(self) -> Tensor:
@@ -95,11 +97,14 @@ class Engine(nn.Module):
     @property
     def weights(self) -> TaskWeights:
         """The latest weights, detached; all 1 before the first step."""
-        return TaskWeights(self.heads.clone(), self.encoder.clone() if self.balancer.splits else None)
+        return TaskWeights(
+            self.loss_weights.clone(),
+            self.gradient_weights.clone() if self.balancer.separate_encoder_weights else None,
+        )
 
     def leaf(self, shared: Tensor) -> Tensor:
         """What the decoders work on: ``shared`` [B, C, h, w] itself, or in split mode a detached leaf."""
-        return shared.detach().requires_grad_() if self.balancer.splits else shared
+        return shared.detach().requires_grad_() if self.balancer.separate_encoder_weights else shared
 
     def total(
         self,
@@ -111,7 +116,7 @@ class Engine(nn.Module):
         step: int,
         scale: float = 1.0,
     ) -> StepResult:
-        """Ask the balancer and build the step's scalar.
+        """Ask the balancer for weights and build the step's scalar.
 
         A step with a loss that is not finite is kept from the balancer, which sees one without labels; the
         weights stay as they were.
@@ -128,7 +133,7 @@ class Engine(nn.Module):
         """
         final = [loss.float() for loss in terms.losses]
         aux = [loss.float() for loss in terms.aux_losses]
-        split = self.balancer.splits
+        split = self.balancer.separate_encoder_weights
         tasks = [a + b for a, b in zip(final, aux, strict=True)] if split else final
         rest = terms.coherence_loss.float()
         if not split:
@@ -140,24 +145,24 @@ class Engine(nn.Module):
         observation, raw, finite = self._observe(final, tasks, rest, gradients, epoch, step)
         objective = torch.stack(tasks)
         if fresh:
-            answer = self.balancer(observation)
-            self._remember(answer, finite)
+            weights = self.balancer(observation)
+            self._remember(weights, finite)
         else:
-            answer = self.weights
-        total = _weighted(answer.heads, objective, observation.losses) + rest + answer.penalty
+            weights = self.weights
+        total = _weighted(weights.loss_weights, objective, observation.losses) + rest + weights.penalty
         if split:
             total = total + _Receive.apply(
                 shared, self._encoder_gradient(gradients, objective, rest, leaf, scale)
             )
         total = total.masked_fill(~finite, torch.nan)  # also on a rank whose own losses are finite
-        heads = self.heads.clone()
-        encoder = self.encoder.clone() if split else heads
+        heads = self.loss_weights.clone()
+        encoder = self.gradient_weights.clone() if split else heads
         return StepResult(total, raw, heads, encoder, terms.supervised, finite)
 
     def _fresh(self, step: int) -> bool:
         if not self.balancer.needs_gramian or not self._asked:
             return True
-        return step % self.every == 0 and not self.balancer.settled(step)
+        return step % self.update_interval == 0 and not self.balancer.settled(step)
 
     def _gradient(self, loss: Tensor, leaf: Tensor, scale: float) -> Tensor:
         if not loss.requires_grad:
@@ -188,10 +193,10 @@ class Engine(nn.Module):
         gram = shown[count + 1 :].reshape(count, count) / self.ranks if gradients else None
         return Observation(shown[:count], epoch, step, gram), raw, finite
 
-    def _remember(self, answer: TaskWeights, finite: Tensor) -> None:
-        encoder = answer.heads if answer.encoder is None else answer.encoder
-        self.heads.copy_(torch.where(finite, answer.heads.detach(), self.heads))
-        self.encoder.copy_(torch.where(finite, encoder.detach(), self.encoder))
+    def _remember(self, weights: TaskWeights, finite: Tensor) -> None:
+        encoder = weights.loss_weights if weights.gradient_weights is None else weights.gradient_weights
+        self.loss_weights.copy_(torch.where(finite, weights.loss_weights.detach(), self.loss_weights))
+        self.gradient_weights.copy_(torch.where(finite, encoder.detach(), self.gradient_weights))
         self._asked = True
 
     def _encoder_gradient(
@@ -199,17 +204,17 @@ class Engine(nn.Module):
     ) -> Tensor:
         """sum_i a_i g_i + dextras/dleaf; without the single g_i at hand in one pass."""
         if not gradients:
-            return self._gradient((self.encoder * objective).sum() + rest, leaf, scale)
+            return self._gradient((self.gradient_weights * objective).sum() + rest, leaf, scale)
         total = self._gradient(rest, leaf, scale)
-        for weight, gradient in zip(self.encoder, gradients, strict=True):
+        for weight, gradient in zip(self.gradient_weights, gradients, strict=True):
             total.addcmul_(weight, gradient)
         return total
 
 
-def _weighted(heads: Tensor, losses: Tensor, averaged: Tensor) -> Tensor:
-    """heads . losses, where the heads' own gradient comes from the losses averaged over the ranks."""
-    total = (heads.detach() * losses).sum()
-    if heads.requires_grad:
-        own = (heads * averaged).sum()
+def _weighted(weights: Tensor, losses: Tensor, averaged: Tensor) -> Tensor:
+    """weights . losses, where the weights' own gradient comes from the losses averaged over the ranks."""
+    total = (weights.detach() * losses).sum()
+    if weights.requires_grad:
+        own = (weights * averaged).sum()
         total = total + own - own.detach()
     return total

@@ -18,17 +18,17 @@ class GCS(Balancer):
     """
 
     needs_gramian: ClassVar[bool] = True
-    splits: ClassVar[bool] = True
+    separate_encoder_weights: ClassVar[bool] = True
 
     def __init__(self, tasks: int | Sequence[str], primary: int | str = 0, soft: bool = False) -> None:
         super().__init__(tasks)
         self.primary, self.soft = self.index(primary), soft
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """Constant heads, gated encoder weights."""
-        norms = seen.norms
+        norms = observation.norms
         lengths = norms * norms[self.primary]
-        cosines = torch.where(lengths > 0, seen.gram[self.primary] / lengths, 0)
-        encoder = cosines.clamp(0, 1) if self.soft else (cosines >= 0).to(norms)
-        encoder[self.primary] = 1
-        return TaskWeights(torch.ones_like(norms), encoder)
+        cosines = torch.where(lengths > 0, observation.gram[self.primary] / lengths, 0)
+        gradient_weights = cosines.clamp(0, 1) if self.soft else (cosines >= 0).to(norms)
+        gradient_weights[self.primary] = 1
+        return TaskWeights(torch.ones_like(norms), gradient_weights)

@@ -47,10 +47,10 @@ class GradientNormScaling(Balancer):
         """From ``freeze_after`` on."""
         return self.freeze_after is not None and step >= self.freeze_after
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """The weights after this step's norms."""
-        norms = seen.norms
-        if not self.settled(seen.step):
+        norms = observation.norms
+        if not self.settled(observation.step):
             update = present(norms)
             self.average = torch.where(update, self.average.lerp(norms, 1 - self.beta), self.average)
             self.mass = torch.where(update, self.mass.lerp(torch.ones_like(norms), 1 - self.beta), self.mass)

@@ -27,15 +27,15 @@ class GradNorm(Balancer):
         self.logits = nn.Parameter(torch.zeros(self.tasks))
         self.register_buffer("first", torch.full((self.tasks,), torch.nan))
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """Weights without, penalty with a gradient to v."""
-        norms = seen.norms
-        taking_part = present(seen.losses) & present(norms)
-        self.first = torch.where(self.first.isnan() & taking_part, seen.losses, self.first)
+        norms = observation.norms
+        taking_part = present(observation.losses) & present(norms)
+        self.first = torch.where(self.first.isnan() & taking_part, observation.losses, self.first)
         weights = self.tasks * self.logits.softmax(0)
         if not taking_part.any():
             return TaskWeights(weights.detach())
         scaled = (weights * norms)[taking_part]
-        progress = (seen.losses / self.first)[taking_part]
+        progress = (observation.losses / self.first)[taking_part]
         target = scaled.mean() * (progress / progress.mean()) ** self.alpha
         return TaskWeights(weights.detach(), penalty=(scaled - target.detach()).abs().sum())

@@ -22,22 +22,22 @@ class GramBalancer(Balancer):
     """
 
     needs_gramian: ClassVar[bool] = True
-    splits: ClassVar[bool] = True
+    separate_encoder_weights: ClassVar[bool] = True
 
     @abstractmethod
     def solve(self, gramian: Tensor, step: int) -> Tensor:
         """Weights [T'] for K [T', T'], fp64 on the CPU, mean diagonal 1; equal gradients: 1 / T' each."""
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """Constant heads, solved encoder weights."""
-        encoder = torch.ones_like(seen.losses)
-        among = present(seen.norms)
+        gradient_weights = torch.ones_like(observation.losses)
+        among = present(observation.norms)
         count = int(among.sum())
         if count > 1:
-            gram = seen.gram[among][:, among].double().cpu()
-            solved = self.solve(gram / gram.diagonal().mean(), seen.step)
-            encoder[among] = count * solved.to(encoder)
-        return TaskWeights(torch.ones_like(seen.losses), encoder)
+            gram = observation.gram[among][:, among].double().cpu()
+            solved = self.solve(gram / gram.diagonal().mean(), observation.step)
+            gradient_weights[among] = count * solved.to(gradient_weights)
+        return TaskWeights(torch.ones_like(observation.losses), gradient_weights)
 
 
 Solver = Callable[[Tensor], Tensor]

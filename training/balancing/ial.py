@@ -34,7 +34,7 @@ class IAL(Balancer):
     """
 
     needs_gramian: ClassVar[bool] = True
-    splits: ClassVar[bool] = True
+    separate_encoder_weights: ClassVar[bool] = True
 
     def __init__(self, tasks: int | Sequence[str], primary: int | str = 0, map: Map = "relu") -> None:
         super().__init__(tasks)
@@ -43,12 +43,12 @@ class IAL(Balancer):
         self.primary, self.map = self.index(primary), MAPS[map]
         self.log_variance = nn.Parameter(torch.zeros(self.tasks))
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """Heads and penalty with a gradient to log sigma^2, encoder weights without."""
-        norms = seen.norms
+        norms = observation.norms
         sigma = (0.5 * self.log_variance.detach()).exp()
         trust = self.map(1 - sigma).clamp_max(1)
-        encoder = torch.where(norms > 0, trust * norms[self.primary] / norms, 0)
-        encoder[self.primary] = 1
-        penalty = 0.5 * (self.log_variance * present(seen.losses)).sum()
-        return TaskWeights(0.5 * torch.exp(-self.log_variance), encoder, penalty)
+        gradient_weights = torch.where(norms > 0, trust * norms[self.primary] / norms, 0)
+        gradient_weights[self.primary] = 1
+        penalty = 0.5 * (self.log_variance * present(observation.losses)).sum()
+        return TaskWeights(0.5 * torch.exp(-self.log_variance), gradient_weights, penalty)

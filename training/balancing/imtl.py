@@ -14,15 +14,17 @@ class IMTL(Balancer):
     """IMTL-L on the heads, IMTL-G for the encoder on the losses that IMTL-L scaled."""
 
     needs_gramian: ClassVar[bool] = True
-    splits: ClassVar[bool] = True
+    separate_encoder_weights: ClassVar[bool] = True
 
     def __init__(self, tasks: int | Sequence[str]) -> None:
         super().__init__(tasks)
         self.log_scale = nn.Parameter(torch.zeros(self.tasks))
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """e^s on the heads, with its regulariser; a e^s on the encoder, a of the gradients of e^s L."""
-        heads = self.log_scale.exp()
-        scale = heads.detach()
-        encoder = impartial(scale[:, None] * seen.gram * scale) * scale
-        return TaskWeights(heads, encoder, -(self.log_scale * present(seen.losses)).sum())
+        loss_weights = self.log_scale.exp()
+        scale = loss_weights.detach()
+        gradient_weights = impartial(scale[:, None] * observation.gram * scale) * scale
+        return TaskWeights(
+            loss_weights, gradient_weights, -(self.log_scale * present(observation.losses)).sum()
+        )

@@ -36,8 +36,8 @@ class IMTLG(Balancer):
     """Equal heads; the encoder follows the gradients' impartial combination."""
 
     needs_gramian: ClassVar[bool] = True
-    splits: ClassVar[bool] = True
+    separate_encoder_weights: ClassVar[bool] = True
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """Constant heads, closed-form encoder weights."""
-        return TaskWeights(torch.ones_like(seen.losses), impartial(seen.gram))
+        return TaskWeights(torch.ones_like(observation.losses), impartial(observation.gram))

@@ -18,6 +18,8 @@ class IMTLL(Balancer):
         super().__init__(tasks)
         self.log_scale = nn.Parameter(torch.zeros(self.tasks))
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """Weights and regulariser, both with a gradient to s."""
-        return TaskWeights(self.log_scale.exp(), penalty=-(self.log_scale * present(seen.losses)).sum())
+        return TaskWeights(
+            self.log_scale.exp(), penalty=-(self.log_scale * present(observation.losses)).sum()
+        )

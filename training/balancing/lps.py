@@ -82,12 +82,12 @@ class LPS(Balancer):
         self.register_buffer("past", torch.full((history + 1, self.tasks), torch.nan))
         self.register_buffer("weights", torch.ones(self.tasks))
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """The weights of the last :meth:`end_epoch`, projected."""
         if self.projection == "log_weight":
             return TaskWeights(torch.log1p(self.weights))
         if self.projection == "log_loss":
-            return TaskWeights(self.weights / (1 + seen.losses.clamp_min(0)))
+            return TaskWeights(self.weights / (1 + observation.losses.clamp_min(0)))
         return TaskWeights(self.weights)
 
     def end_epoch(self, mean_losses: Tensor) -> None:
@@ -102,10 +102,10 @@ class LPS(Balancer):
         self.past = torch.cat([self.past[1:], mean_losses.detach().to(self.past)[None]])
         if not self.prioritise:
             return
-        seen = self.past[~self.past.isnan().all(1)]
-        if len(seen) < 2:
+        known = self.past[~self.past.isnan().all(1)]
+        if len(known) < 2:
             return
-        now, before = seen[-1], seen[0]
+        now, before = known[-1], known[0]
         both = now.isfinite() & before.isfinite()
         weights = torch.ones_like(self.weights)
         if both.any():

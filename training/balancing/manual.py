@@ -26,6 +26,6 @@ class Manual(Balancer):
             raise ValueError(f"manual weights must not be negative, got {chosen}")
         self.register_buffer("weights", torch.tensor(chosen))
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """The constant weights."""
         return TaskWeights(self.weights)

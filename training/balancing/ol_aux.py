@@ -27,7 +27,7 @@ class OLAux(Balancer):
     """
 
     needs_gramian: ClassVar[bool] = True
-    splits: ClassVar[bool] = True
+    separate_encoder_weights: ClassVar[bool] = True
     weights: Tensor
     products: Tensor
     steps: Tensor
@@ -43,9 +43,9 @@ class OLAux(Balancer):
         self.register_buffer("products", torch.zeros(self.tasks))
         self.register_buffer("steps", torch.tensor(0))
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """Constant heads; encoder weights learned up to this step."""
-        self.products = self.products + seen.gram[self.primary]
+        self.products = self.products + observation.gram[self.primary]
         self.steps = self.steps + 1
         if self.steps >= self.interval:
             weights = (self.weights + self.beta * self.products).clamp_min(0)

@@ -20,7 +20,7 @@ class RandomWeights(Balancer):
             raise ValueError(f"seed must not be negative, got {seed}")
         self.seed = seed
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """The step's draw."""
-        normal = np.random.default_rng([self.seed, seen.step]).standard_normal(self.tasks)
-        return TaskWeights(self.tasks * torch.from_numpy(normal).to(seen.losses).softmax(0))
+        normal = np.random.default_rng([self.seed, observation.step]).standard_normal(self.tasks)
+        return TaskWeights(self.tasks * torch.from_numpy(normal).to(observation.losses).softmax(0))

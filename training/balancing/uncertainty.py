@@ -18,9 +18,9 @@ class Uncertainty(Balancer):
         super().__init__(tasks)
         self.log_variance = nn.Parameter(torch.zeros(self.tasks))
 
-    def forward(self, seen: Observation) -> TaskWeights:
+    def forward(self, observation: Observation) -> TaskWeights:
         """Weights and regulariser, both with a gradient to s."""
-        labelled = present(seen.losses)
+        labelled = present(observation.losses)
         return TaskWeights(
             0.5 * torch.exp(-self.log_variance), penalty=0.5 * (self.log_variance * labelled).sum()
         )

@@ -1,4 +1,4 @@
-"""Saliency: maximal F-measure in three published protocols, and mean absolute error."""
+"""Saliency: maximal F-measure in the published protocols, and mean absolute error."""
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ FOREGROUND = 0.5
 """Labels above this are foreground."""
 MTCP_THRESHOLDS = torch.linspace(0.2, 0.9, 15)
 INVPT_THRESHOLDS = torch.arange(1, 20) / 20
+INVPT_RELEASED_THRESHOLDS = INVPT_THRESHOLDS.logit()
+"""The released code compares sigmoid(p) of what is a probability p already. In p its thresholds are therefore
+below 0 (nine of them), then 0, .20, .41, .62, .85, and above 1."""
 AVERAGED_THRESHOLDS = torch.arange(256) / 255
 
 
@@ -17,7 +20,10 @@ class ProbabilityMetric(TaskMetric):
     """Foreground is what is at least as probable as a threshold; each figure takes its best threshold.
 
     - ``maxF/mtcp``: precision and recall averaged over images, beta^2 = 1, `MTCP_THRESHOLDS`.
-    - ``maxF/invpt``: precision and recall of all pixels pooled, beta^2 = 0.3, `INVPT_THRESHOLDS`.
+    - ``maxF/invpt``: precision and recall of all pixels pooled, beta^2 = 0.3, `INVPT_THRESHOLDS`: as InvPT
+      and what follows it describe their measure.
+    - ``maxF/invpt_released``: the same at `INVPT_RELEASED_THRESHOLDS`: as their code computes the published
+      numbers.
     - ``maxF/averaged``: precision and recall averaged over images, beta^2 = 0.3, `AVERAGED_THRESHOLDS`: the
       usual one in the saliency literature.
     - ``MAE``: mean |p - label|, pooled.
@@ -27,6 +33,7 @@ class ProbabilityMetric(TaskMetric):
 
     mtcp: Tensor
     invpt: Tensor
+    released: Tensor
     averaged: Tensor
     images: Tensor
     absolute: Tensor
@@ -35,6 +42,7 @@ class ProbabilityMetric(TaskMetric):
         super().__init__()
         self.add_state("mtcp", torch.zeros(2, len(MTCP_THRESHOLDS), dtype=torch.float64), "sum")
         self.add_state("invpt", torch.zeros(3, len(INVPT_THRESHOLDS), dtype=torch.float64), "sum")
+        self.add_state("released", torch.zeros(3, len(INVPT_THRESHOLDS), dtype=torch.float64), "sum")
         self.add_state("averaged", torch.zeros(2, len(AVERAGED_THRESHOLDS), dtype=torch.float64), "sum")
         self.add_state("images", torch.zeros((), dtype=torch.int64), "sum")
         self.add_state("absolute", torch.zeros(2, dtype=torch.float64), "sum")
@@ -55,6 +63,7 @@ class ProbabilityMetric(TaskMetric):
         self.mtcp += _precision_recall(_counts(probability, salient, MTCP_THRESHOLDS))
         self.averaged += _precision_recall(_counts(probability, salient, AVERAGED_THRESHOLDS))
         self.invpt += _counts(probability, salient, INVPT_THRESHOLDS)
+        self.released += _counts(probability, salient, INVPT_RELEASED_THRESHOLDS)
 
     def compute(self) -> dict[str, float]:
         """The figures of the pixels seen so far."""
@@ -64,6 +73,7 @@ class ProbabilityMetric(TaskMetric):
         return {
             "maxF/mtcp": _max_f(self.mtcp / self.images, beta_squared=1.0),
             "maxF/invpt": _max_f(_precision_recall(self.invpt), beta_squared=0.3),
+            "maxF/invpt_released": _max_f(_precision_recall(self.released), beta_squared=0.3),
             "maxF/averaged": _max_f(self.averaged / self.images, beta_squared=0.3),
             "MAE": error / pixels,
         }

@@ -62,29 +62,58 @@ def test_it_approximates_the_derivative_in_a_network() -> None:
     torch.testing.assert_close(balancer.gradient.double(), expected, rtol=2e-3, atol=1e-6)
 
 
-def test_lambda_learns_through_the_penalty_and_weighs_until_then() -> None:
+def test_the_step_weighs_with_the_lambda_that_has_just_learned() -> None:
+    """The meta-gradients of two looks, through torch's own Adam."""
+    balancer = AutoLambda(3, lr=0.01)
+    reference = nn.Parameter(torch.full((3,), 0.1))
+    adam = torch.optim.Adam([reference], lr=0.01)
+    for seed in (1, 2):
+        look_ahead(balancer, toy(), batch(), batch(seed=seed))
+        weights = balancer(Observation(torch.ones(3), 0, 0))
+        assert balancer.gradient.any()
+        reference.grad = balancer.gradient.clone()
+        adam.step()
+        torch.testing.assert_close(weights.loss_weights, reference.detach())
+    assert weights.penalty == 0
+    assert not list(balancer.parameters()), "the run's optimizer has nothing to do with lambda"
+
+
+def test_each_parameter_has_its_own_learning_rate_in_the_trial_step() -> None:
+    """Rates 0.2 and 0.05 on the two coordinates, by the derivative of the same step in closed form."""
+    rates = torch.tensor([0.2, 0.05], dtype=torch.float64)
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ParameterList(torch.tensor([x], dtype=torch.float64) for x in (0.5, -1.0))
+
+        def losses(self, centres: Tensor) -> Losses:
+            def run() -> tuple[Tensor, Tensor]:
+                theta = torch.cat(list(self.parts))
+                return 0.5 * (theta - centres).square().sum(1), 0.05 * theta.square().sum()
+
+            return run
+
+    network = Parts()
     balancer = AutoLambda(3)
-    look_ahead(balancer, toy(), batch(), batch(seed=1))
-    answer = balancer(Observation(torch.ones(3), 0, 0))
-    assert answer.heads.tolist() == pytest.approx([0.1] * 3)
-    assert not answer.heads.requires_grad
-    assert isinstance(answer.penalty, Tensor)
-    assert answer.penalty.item() == 0
-    (gradient,) = torch.autograd.grad(answer.penalty, balancer.weights)
-    assert torch.equal(gradient, balancer.gradient)
-    assert gradient.any()
-    assert balancer.lr == 1e-4
+    each = dict(zip(network.parts, rates.tolist(), strict=True))
+    balancer.meta_step(network, network.losses(CENTRES), network.losses(CENTRES.flip(1)), each)
+    weights = torch.full((3,), 0.1, dtype=torch.float64, requires_grad=True)
+    theta = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    moved = theta - rates * ((weights[:, None] * (theta - CENTRES)).sum(0) + 0.1 * theta)
+    (expected,) = torch.autograd.grad(0.5 * (moved - CENTRES.flip(1)).square().sum(), weights)
+    torch.testing.assert_close(balancer.gradient.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_without_a_meta_step_it_refuses() -> None:
     balancer = AutoLambda(3)
-    seen = Observation(torch.ones(3), 0, 0)
+    observation = Observation(torch.ones(3), 0, 0)
     with pytest.raises(RuntimeError, match="meta_step"):
-        balancer(seen)
+        balancer(observation)
     look_ahead(balancer, toy(), batch(), batch(seed=1))
-    balancer(seen)
+    balancer(observation)
     with pytest.raises(RuntimeError, match="meta_step"):
-        balancer(seen)
+        balancer(observation)
 
 
 class Noisy(nn.Module):

@@ -23,20 +23,20 @@ class Recorder(Balancer):
         self.chosen = heads
         self.seen: list[Observation] = []
 
-    def forward(self, seen: Observation) -> TaskWeights:
-        self.seen.append(seen)
+    def forward(self, observation: Observation) -> TaskWeights:
+        self.seen.append(observation)
         return TaskWeights(self.chosen, penalty=7.0)
 
 
 class Split(Recorder):
-    splits: ClassVar[bool] = True
+    separate_encoder_weights: ClassVar[bool] = True
 
     def __init__(self, heads: Tensor = HEADS, encoder: Tensor = ENCODER) -> None:
         super().__init__(heads)
         self.encoder = encoder
 
-    def forward(self, seen: Observation) -> TaskWeights:
-        return TaskWeights(super().forward(seen).heads, self.encoder, penalty=7.0)
+    def forward(self, observation: Observation) -> TaskWeights:
+        return TaskWeights(super().forward(observation).loss_weights, self.encoder, penalty=7.0)
 
 
 def backward(total: Tensor) -> None:
@@ -149,23 +149,23 @@ def test_decoders_never_reach_the_encoder_in_split_mode() -> None:
 
 def test_in_between_the_last_weights_are_used_again_also_after_a_resume() -> None:
     balancer = Split()
-    engine = Engine(balancer, every=3)
+    engine = Engine(balancer, update_interval=3)
     first = trained(engine, 0)
     balancer.chosen = balancer.encoder = torch.full((3,), 99.0)
     same(trained(engine, 1), first)
-    resumed = Engine(Split(torch.zeros(3), torch.zeros(3)), every=3)
+    resumed = Engine(Split(torch.zeros(3), torch.zeros(3)), update_interval=3)
     resumed.load_state_dict(engine.state_dict())
     same(trained(resumed, 2), first)
-    assert [seen.step for seen in balancer.seen] == [0]
+    assert [observation.step for observation in balancer.seen] == [0]
     trained(engine, 3)
-    assert [seen.step for seen in balancer.seen] == [0, 3]
-    assert engine.weights.heads.tolist() == [99, 99, 99]
+    assert [observation.step for observation in balancer.seen] == [0, 3]
+    assert engine.weights.loss_weights.tolist() == [99, 99, 99]
 
 
 def test_a_first_step_in_between_asks_all_the_same() -> None:
     balancer = Recorder()
-    trained(Engine(balancer, every=4), step=5)
-    assert [seen.step for seen in balancer.seen] == [5]
+    trained(Engine(balancer, update_interval=4), step=5)
+    assert [observation.step for observation in balancer.seen] == [5]
 
 
 @pytest.mark.parametrize("spoil", [math.nan, math.inf])
@@ -181,7 +181,7 @@ def test_a_loss_that_is_not_finite_is_kept_from_the_balancer(spoil: float) -> No
         assert not balanced.finite
         assert not balanced.total.isfinite()
         assert balanced.loss_weights.tolist() == [1, 1, 1]
-    assert all(not seen.losses.any() and not seen.gram.any() for seen in balancer.seen)
+    assert all(not observation.losses.any() and not observation.gram.any() for observation in balancer.seen)
 
 
 def root_of_nothing(z: Tensor) -> Tensor:
@@ -290,12 +290,12 @@ def test_settled_weights_cost_no_more_gramians(monkeypatch: pytest.MonkeyPatch) 
     engine = Engine(build_balancer("gradient_norm_scaling", 3, {"freeze_after": 2}))
     for step in range(2):
         trained(engine, step)
-    settled = engine.weights.heads
+    settled = engine.weights.loss_weights
     monkeypatch.setattr(torch.autograd, "grad", None)
     same(trained(engine, 2), weighted(settled, torch.ones(3)))
 
 
-@pytest.mark.parametrize("wrong", [{"every": 0}, {"ranks": 0}])
+@pytest.mark.parametrize("wrong", [{"update_interval": 0}, {"ranks": 0}])
 def test_bad_counts_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Engine(Recorder(), **wrong)  # type: ignore[arg-type]

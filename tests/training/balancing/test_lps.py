@@ -15,7 +15,7 @@ def feed(balancer: Balancer, *epochs: list[float]) -> torch.Tensor:
     for losses in epochs:
         balancer.end_epoch(torch.tensor(losses))
     weights: TaskWeights = balancer(see(list(epochs[-1])))
-    return weights.heads
+    return weights.loss_weights
 
 
 TWO_TASKS = [[1.0, 2.0], [0.8, 1.9], [0.6, 1.7], [0.5, 1.6]]
@@ -49,7 +49,7 @@ def test_equal_decay_and_kappa_one_leave_weights_alone() -> None:
 
 def test_the_first_epochs_use_what_history_there_is() -> None:
     lps = LPS(2, projection="none", kappa=1.0)
-    assert lps(see([1.0, 1.0])).heads.tolist() == [1, 1]
+    assert lps(see([1.0, 1.0])).loss_weights.tolist() == [1, 1]
     assert feed(lps, [1.0, 2.0]).tolist() == [1, 1]
     torch.testing.assert_close(
         feed(lps, [0.5, 2.0]), relative_progress(torch.tensor([0.5, 2.0]), torch.tensor([1.0, 2.0]))
@@ -77,7 +77,7 @@ def test_log_loss_weights_have_the_gradient_of_the_log() -> None:
     torch.log1p(losses).sum().backward()  # type: ignore[no-untyped-call]
     balancer = LPS(2, projection="log_loss", prioritise=False)
     feed(balancer, [1.0, 1.0], [0.5, 1.0])
-    torch.testing.assert_close(balancer(see([0.3, 4.0])).heads, losses.grad)
+    torch.testing.assert_close(balancer(see([0.3, 4.0])).loss_weights, losses.grad)
 
 
 def test_a_task_without_labels_keeps_weight_one_and_disturbs_no_other() -> None:
@@ -114,9 +114,9 @@ def test_a_restored_balancer_goes_on_identically() -> None:
 
 
 def test_balancers_are_built_by_name() -> None:
-    assert build_balancer("equal", 2, {})(see([3.0, 4.0])).heads.tolist() == [1, 1]
+    assert build_balancer("equal", 2, {})(see([3.0, 4.0])).loss_weights.tolist() == [1, 1]
     manual = build_balancer("manual", 2, {"weights": [1.0, 10.0]})
-    assert manual(see([3.0, 4.0])).heads.tolist() == [1, 10]
+    assert manual(see([3.0, 4.0])).loss_weights.tolist() == [1, 10]
     with pytest.raises(ValueError, match=r"unknown balancer 'magic'; known: aligned_mtl, .*upgrad"):
         build_balancer("magic", 2, {})
     with pytest.raises(ValueError, match="kapa"):

@@ -22,7 +22,7 @@ def see(losses: list[float], gradients: list[list[float]] | None = None, step: i
 
 
 def encoder(balancer: Balancer, gradients: list[list[float]], losses: list[float] | None = None) -> Tensor:
-    weights = balancer(see(losses or [1.0] * len(gradients), gradients)).encoder
+    weights = balancer(see(losses or [1.0] * len(gradients), gradients)).gradient_weights
     assert isinstance(weights, Tensor)
     return weights
 
@@ -33,13 +33,15 @@ def close(found: Tensor | None, expected: list[float], atol: float = 1e-5) -> No
 
 
 def objective(weights: TaskWeights, losses: list[float]) -> Tensor:
-    return (weights.heads * torch.tensor(losses)).sum() + weights.penalty
+    return (weights.loss_weights * torch.tensor(losses)).sum() + weights.penalty
 
 
-def slope(balancer: Balancer, seen: Observation) -> Tensor:
+def slope(balancer: Balancer, observation: Observation) -> Tensor:
     """The gradient of the objective by the method's one parameter."""
     (parameter,) = balancer.parameters()
-    (gradient,) = torch.autograd.grad(objective(balancer(seen), seen.losses.tolist()), parameter)
+    (gradient,) = torch.autograd.grad(
+        objective(balancer(observation), observation.losses.tolist()), parameter
+    )
     return gradient
 
 
@@ -54,10 +56,10 @@ LOSSES = [0.25, 1.0, 4.0]
 
 def test_uncertainty_is_stationary_where_the_variance_is_the_loss() -> None:
     balancer = build_balancer("uncertainty", 3, {})
-    close(balancer(see(LOSSES)).heads, [0.5, 0.5, 0.5])
+    close(balancer(see(LOSSES)).loss_weights, [0.5, 0.5, 0.5])
     set_parameter(balancer, [math.log(loss) for loss in LOSSES])
     close(slope(balancer, see(LOSSES)), [0, 0, 0])
-    close(balancer(see(LOSSES)).heads, [2, 0.5, 0.125])
+    close(balancer(see(LOSSES)).loss_weights, [2, 0.5, 0.125])
 
 
 def test_imtl_l_is_twice_uncertainty_at_the_opposite_sign() -> None:
@@ -80,19 +82,19 @@ def test_dwa_prefers_the_slower_task_after_two_epochs() -> None:
     balancer = build_balancer("dwa", 2, {})
     for losses, expected in (([1.0, 1.0], [1.0, 1.0]), ([0.5, 1.0], [0.8756, 1.1244])):
         balancer.end_epoch(torch.tensor(losses))
-        close(balancer(see([1.0, 1.0])).heads, expected, 1e-4)
+        close(balancer(see([1.0, 1.0])).loss_weights, expected, 1e-4)
 
 
 def test_dwa_leaves_out_a_task_without_a_loss() -> None:
     balancer = build_balancer("dwa", 3, {})
     balancer.end_epoch(torch.tensor([1.0, math.nan, 1.0]))
     balancer.end_epoch(torch.tensor([0.5, 2.0, 1.0]))
-    close(balancer(see([1.0] * 3)).heads, [0.8756, 1, 1.1244], 1e-4)
+    close(balancer(see([1.0] * 3)).loss_weights, [0.8756, 1, 1.1244], 1e-4)
 
 
 def test_random_weights_depend_on_seed_and_step_only() -> None:
     draws = [
-        build_balancer("random", 4, {"seed": seed})(see([1.0] * 4, step=step)).heads
+        build_balancer("random", 4, {"seed": seed})(see([1.0] * 4, step=step)).loss_weights
         for seed, step in ((0, 0), (0, 1), (1, 0), (0, 0))
     ]
     assert torch.equal(draws[0], draws[3])
@@ -103,7 +105,7 @@ def test_random_weights_depend_on_seed_and_step_only() -> None:
 
 def test_random_weights_are_the_softmax_of_a_standard_normal() -> None:
     balancer = build_balancer("random", 2, {})
-    draws = torch.stack([balancer(see([1.0, 1.0], step=step)).heads for step in range(2000)])
+    draws = torch.stack([balancer(see([1.0, 1.0], step=step)).loss_weights for step in range(2000)])
     difference = (draws[:, 0] / draws[:, 1]).log()  # N(0, 2)
     assert abs(difference.mean().item()) < 0.1
     assert difference.var().item() == pytest.approx(2, rel=0.1)
@@ -120,8 +122,12 @@ def test_pcgrad_draws_its_order_from_seed_and_step_and_leaves_the_global_generat
     g = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     g[3] = -g[:3].sum(0)
     before = torch.get_rng_state()
-    answers = {tuple(balancer(see([1.0] * 4, g.tolist(), step)).encoder.tolist()) for step in range(12)}
-    again = {tuple(balancer(see([1.0] * 4, g.tolist(), step)).encoder.tolist()) for step in range(12)}
+    answers = {
+        tuple(balancer(see([1.0] * 4, g.tolist(), step)).gradient_weights.tolist()) for step in range(12)
+    }
+    again = {
+        tuple(balancer(see([1.0] * 4, g.tolist(), step)).gradient_weights.tolist()) for step in range(12)
+    }
     assert torch.equal(torch.get_rng_state(), before)
     assert answers == again
     assert len(answers) > 1
@@ -171,8 +177,8 @@ def test_imtl_balances_the_gradients_of_the_scaled_losses() -> None:
     balancer = build_balancer("imtl", 2, {})
     set_parameter(balancer, [math.log(4), 0.0])
     answer = balancer(see([1.0, 1.0], [[1.0, 0.0], [0.0, 8.0]]))
-    close(answer.heads, [4, 1])
-    close(answer.encoder, [4 * 4 / 3, 2 / 3])  # e^s g: norms 4 and 8; a = 2 (2/3, 1/3), times e^s
+    close(answer.loss_weights, [4, 1])
+    close(answer.gradient_weights, [4 * 4 / 3, 2 / 3])  # e^s g: norms 4 and 8; a = 2 (2/3, 1/3), times e^s
 
 
 def test_cagrad_without_radius_is_the_mean() -> None:
@@ -215,7 +221,7 @@ def test_gradient_norm_scaling_makes_all_scaled_norms_equal() -> None:
     balancer = build_balancer("gradient_norm_scaling", 3, {})
     gradients = [[3.0, 0.0], [0.0, 0.1], [20.0, 20.0]]
     for _ in range(3):
-        weights = balancer(see([1.0] * 3, gradients)).heads
+        weights = balancer(see([1.0] * 3, gradients)).loss_weights
     scaled = weights * torch.tensor(gradients).norm(dim=1)
     torch.testing.assert_close(scaled, scaled.mean().expand(3))
     assert weights.sum().item() == pytest.approx(3)
@@ -225,21 +231,21 @@ def test_gradient_norm_scaling_averages_freezes_and_has_a_power() -> None:
     averaging = build_balancer("gradient_norm_scaling", 2, {"beta": 0.5})
     averaging(see([1.0, 1.0], [[2.0], [1.0]]))
     close(
-        averaging(see([1.0, 1.0], [[5.0], [1.0]])).heads, [0.4, 1.6]
+        averaging(see([1.0, 1.0], [[5.0], [1.0]])).loss_weights, [0.4, 1.6]
     )  # mean norm (.25 * 2 + .5 * 5) / .75 = 4
     frozen = build_balancer("gradient_norm_scaling", 2, {"freeze_after": 1})
-    first = frozen(see([1.0, 1.0], [[3.0], [1.0]], step=0)).heads
-    assert torch.equal(frozen(see([1.0, 1.0], [[1.0], [9.0]], step=1)).heads, first)
+    first = frozen(see([1.0, 1.0], [[3.0], [1.0]], step=0)).loss_weights
+    assert torch.equal(frozen(see([1.0, 1.0], [[1.0], [9.0]], step=1)).loss_weights, first)
     root = build_balancer("gradient_norm_scaling", 2, {"power": 0.5})
-    close(root(see([1.0, 1.0], [[9.0], [1.0]])).heads, [0.5, 1.5])
+    close(root(see([1.0, 1.0], [[9.0], [1.0]])).loss_weights, [0.5, 1.5])
 
 
 def test_gradnorm_pulls_scaled_norms_to_the_common_rate() -> None:
     balancer = GradNorm(2, alpha=1.0)
     balancer(see([1.0, 1.0], [[1.0], [1.0]]))
     answer = balancer(see([0.5, 1.5], [[3.0], [1.0]]))
-    close(answer.heads, [1, 1])
-    assert not answer.heads.requires_grad
+    close(answer.loss_weights, [1, 1])
+    assert not answer.loss_weights.requires_grad
     close(torch.as_tensor(answer.penalty), 4.0)  # type: ignore[arg-type]  # |3 - 2 * .5| + |1 - 2 * 1.5|
     gradient = slope(balancer, see([0.5, 1.5], [[3.0], [1.0]]))
     close(gradient, [2, -2])  # dw_1 / dv = w_1 w_2 / T (1, -1) = (.5, -.5): signs (+, -) times norms (3, 1)
@@ -267,9 +273,9 @@ def test_db_mtl_descends_log_losses_with_gradients_of_the_largest_norm() -> None
     losses, gradients = [0.5, 4.0], [[1.0, 0.0], [0.0, 4.0]]
     for _ in range(2):
         answer = balancer(see(losses, gradients))
-    close(answer.heads, [2, 0.25])
-    close(answer.encoder, [2, 0.5])  # log-loss norms 2 and 1
-    norms = answer.encoder * torch.tensor(gradients).norm(dim=1)
+    close(answer.loss_weights, [2, 0.25])
+    close(answer.gradient_weights, [2, 0.5])  # log-loss norms 2 and 1
+    norms = answer.gradient_weights * torch.tensor(gradients).norm(dim=1)
     close(norms, [2, 2])
 
 
@@ -282,14 +288,14 @@ def test_ial_gives_auxiliary_gradients_a_share_of_the_primary_norm(primary: str,
     set_parameter(balancer, (2 * np.log(sigma)).tolist())
     gradients = torch.tensor([[3.0, 4.0], [0.0, 0.1], [-7.0, 1.0]])
     answer = balancer(see(LOSSES, gradients.tolist()))
-    close(answer.heads, (0.5 / sigma**2).tolist())
+    close(answer.loss_weights, (0.5 / sigma**2).tolist())
     g = {"relu": lambda x: max(x, 0), "softplus": lambda x: math.log1p(math.exp(x)), "exp": math.exp}[map_]
     norms, p = gradients.norm(dim=1), names.index(primary)
     expected = [min(1, g(1 - s)) * norms[p].item() for s in sigma]
     expected[p] = norms[p].item()
-    close(answer.encoder * norms, expected)
-    assert answer.encoder[p].item() == 1
-    assert not answer.encoder.requires_grad
+    close(answer.gradient_weights * norms, expected)
+    assert answer.gradient_weights[p].item() == 1
+    assert not answer.gradient_weights.requires_grad
 
 
 def test_ial_survives_tasks_without_a_gradient() -> None:
@@ -313,7 +319,7 @@ def test_ial_survives_tasks_without_a_gradient() -> None:
         ("auto_lambda", {"primary": ["depth", "edges"]}, "no task 'edges'"),
         ("dwa", {"temperature": 0}, "temperature"),
         ("gradient_norm_scaling", {"beta": 1.0}, "beta"),
-        ("db_mtl", {"beta": -0.1}, "beta"),
+        ("db_mtl", {"beta": -0.1}, "norm_decay"),
         ("cagrad", {"c": -1.0}, "non-negative"),
         ("mgda", {"c": 1.0}, "balancer 'mgda' has no option 'c'; it has none"),
         ("lps", {"kapa": 1.0}, "no option 'kapa'; it has kappa, history, floor, projection, prioritise"),

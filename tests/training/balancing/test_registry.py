@@ -22,7 +22,7 @@ SCALE_FREE = [
     "pcgrad",
 ]
 """Methods whose weights see gradients' ratios only."""
-OWN_SCALE = {"auto_lambda": 0.3, "uncertainty": 1.5, "lps": 3 * 0.6931472}
+OWN_SCALE = {"uncertainty": 1.5, "lps": 3 * 0.6931472}
 """Methods that begin equal with another sum than T."""
 WITH_MEMORY = [
     "auto_lambda",
@@ -60,8 +60,8 @@ def ask(balancer: Balancer, losses: Tensor, gradients: Tensor, step: int = 0) ->
 
 def both(answer: TaskWeights) -> Tensor:
     """Heads and encoder weights, [2, T]."""
-    encoder = answer.heads if answer.encoder is None else answer.encoder
-    return torch.stack([answer.heads.detach(), encoder])
+    encoder = answer.loss_weights if answer.gradient_weights is None else answer.gradient_weights
+    return torch.stack([answer.loss_weights.detach(), encoder])
 
 
 def learn(balancer: Balancer, losses: Tensor, answer: TaskWeights, rate: float = 0.1) -> None:
@@ -69,7 +69,7 @@ def learn(balancer: Balancer, losses: Tensor, answer: TaskWeights, rate: float =
     own = list(balancer.parameters())
     if not own:
         return
-    objective = (answer.heads * losses).sum() + answer.penalty
+    objective = (answer.loss_weights * losses).sum() + answer.penalty
     assert isinstance(objective, Tensor)
     if not objective.requires_grad:  # nothing to learn from
         return
@@ -144,7 +144,9 @@ def test_the_order_of_tasks_does_not_matter(name: str) -> None:
     torch.testing.assert_close(found, plain[..., order], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("random", "manual", "ial")])
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if name not in ("random", "manual", "ial", "auto_lambda")]
+)
 def test_equal_tasks_have_equal_weights(name: str) -> None:
     answer = both(ask(make(name), torch.ones(3), torch.full((3, 4), 0.3)))
     expected = OWN_SCALE.get(name, 3.0) / 3

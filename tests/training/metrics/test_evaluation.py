@@ -137,6 +137,7 @@ def test_every_task_reports_its_protocols_by_name() -> None:
         "normals/within_30",
         "saliency/maxF/mtcp",
         "saliency/maxF/invpt",
+        "saliency/maxF/invpt_released",
         "saliency/maxF/averaged",
         "saliency/MAE",
         "edges/odsF/pascal",

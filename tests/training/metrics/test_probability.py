@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.metrics.probability import INVPT_THRESHOLDS, MTCP_THRESHOLDS, ProbabilityMetric
+from training.metrics.probability import (
+    INVPT_RELEASED_THRESHOLDS,
+    INVPT_THRESHOLDS,
+    MTCP_THRESHOLDS,
+    ProbabilityMetric,
+)
 from training.tasks import make_task
 
 SALIENCY = make_task("saliency")
@@ -20,6 +25,21 @@ def figures_of(images: list[tuple[list[float], list[float]]]) -> dict[str, float
 def test_thresholds_of_the_protocols() -> None:
     assert MTCP_THRESHOLDS.tolist() == pytest.approx([0.2 + 0.05 * step for step in range(15)])
     assert INVPT_THRESHOLDS.tolist() == pytest.approx([0.05 * step for step in range(1, 20)])
+
+
+def test_released_thresholds_are_those_of_a_sigmoid_of_a_probability() -> None:
+    reached = [round(value, 2) for value in INVPT_RELEASED_THRESHOLDS.tolist() if 0 <= value <= 1]
+    assert reached == [0, 0.2, 0.41, 0.62, 0.85]
+    values = torch.linspace(0, 1, 1001)
+    for described, released in zip(INVPT_THRESHOLDS, INVPT_RELEASED_THRESHOLDS, strict=True):
+        assert torch.equal(values.sigmoid() >= described, values >= released)
+
+
+def test_as_released_the_best_of_few_thresholds_is_worse() -> None:
+    """A clean split between .45 and .55 lies between two of the thresholds that are left."""
+    figures = figures_of([([0.58, 0.58, 0.43, 0.43], [1, 1, 0, 0])])
+    assert figures["maxF/invpt"] == pytest.approx(1)
+    assert figures["maxF/invpt_released"] == pytest.approx(f_measure(1 / 2, 1.0, 0.3))
 
 
 def test_a_perfect_map() -> None:
