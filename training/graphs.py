@@ -89,12 +89,13 @@ class GraphedStep:
 
         with unchanged(self._network), torch.autocast(images.device.type, enabled=False):
             trained = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
-            (shared,) = encode(images)
-            found = torch.autograd.grad(shared.float().sum(), trained, allow_unused=True)
+            found = torch.autograd.grad(encode(images[:2])[0].float().sum(), trained, allow_unused=True)
             first = [p for p, gradient in zip(trained, found, strict=True) if gradient is not None]
             second = [p for p, gradient in zip(trained, found, strict=True) if gradient is None]
-            leaf = shared.detach().clone().requires_grad_()
-            del shared, found
+            del found
+            with torch.no_grad():
+                leaf = encode(images)[0].clone()
+            leaf.requires_grad_()
             parts = (_Part(encode, first), _Part(criterion, second))
             torch.cuda.make_graphed_callables(
                 parts, ((images.clone(),), (leaf, *labels)), allow_unused_input=True

@@ -171,7 +171,7 @@ def test_a_step_that_cannot_be_captured_is_a_warning(
 
 def test_the_objective_copies_nothing_to_a_gpu() -> None:
     """On tensors that claim to be on one: a number in ``torch.where`` would be a copy, and end a capture."""
-    config = tiny_run("loss.scale={depth: 2.0}")
+    config = tiny_run("loss.scale={depth: 2.0}", "loss.lambda_geometry=0.5")
     objective = Objective(config.tasks, config.loss)
     with FakeTensorMode(allow_non_fake_inputs=True):
         batch: Batch = {"image": torch.empty(2, 3, 32, 48, dtype=torch.uint8, device=CUDA)}
@@ -182,6 +182,7 @@ def test_the_objective_copies_nothing_to_a_gpu() -> None:
             shape = (2, 32, 48) if task.kind == "labels" else (2, 3 if task.kind == "normals" else 1, 32, 48)
             kind = torch.uint8 if task.kind == "labels" else torch.float16
             batch[task.name] = torch.empty(shape, dtype=kind, device=CUDA)
+        batch["focal"] = torch.empty(2, 2, device=CUDA)
         batch["disparity"] = torch.empty(2, 1, 32, 48, dtype=torch.float16, device=CUDA)
         predictions = Predictions(final=final, intermediate=coarse)
         try:
