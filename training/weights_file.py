@@ -4,13 +4,14 @@ Any reader of the format takes the tensors; this project builds the network agai
 """
 
 import json
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 SUFFIX = ".safetensors"
@@ -28,19 +29,28 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], config: Mapping[str
     Raises:
         OSError: it cannot be written; names the file.
     """
+    data = save(
+        {name: value.contiguous() for name, value in weights.items()},
+        {"format": str(format), "config": json.dumps(_portable(config))},
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(
-            {name: value.contiguous() for name, value in weights.items()},
-            temporary,
-            {"format": str(format), "config": json.dumps(config)},
-        )
+        temporary.write_bytes(data)
         temporary.replace(path)
-    except SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` without the paths of the machine it ran on: of the folders of sources their names remain."""
+    data = dict(config["data"])
+    for split in ("train", "val"):
+        data[split] = [source | {"root": Path(source["root"]).name} for source in data[split]]
+    init = config.get("init")
+    if init is not None and Path(init).is_absolute():
+        init = Path(init).name
+    return {**config, "data": data, "init": init}
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from transformers import Mask2FormerConfig, Mask2FormerModel
 
 from tests.training.tiny import tiny_model
 from training import checkpoint
-from training.config import load_config
+from training.config import load_config, override
 from training.label_spaces import LABEL_SPACES
 from training.model import MTCP, BackboneConfig, ModelConfig, build_network
 from training.model.pretrained import WeightsError, backbone_names, initialise
@@ -104,11 +104,19 @@ def test_safetensors_are_weights_with_their_config(tmp_path: Path) -> None:
     )
     path = tmp_path / "model.safetensors"
     checkpoint.strip(tmp_path / "a.pt", path)
+    assert path.stat().st_mode == (tmp_path / "a.pt").stat().st_mode
     with safe_open(path, "np") as file:  # somebody else's reader
         assert json.loads(file.metadata()["config"])["name"] == config.name
         assert set(file.keys()) == set(source.state_dict())
     network, read = checkpoint.load_network(path)
     assert read == config
+    placed = override(config, ["data.val=[{kind: folder, root: /home/me/secret/photos, split: val}]"])
+    checkpoint.save(
+        tmp_path / "b.pt", {"config": placed.model_dump(mode="json"), "model": source.state_dict()}
+    )
+    checkpoint.strip(tmp_path / "b.pt", path)
+    assert b"secret" not in path.read_bytes()
+    assert checkpoint.load_network(path)[1].data.val[0].root == "photos"
     for name, value in network.state_dict().items():
         assert torch.equal(value, source.state_dict()[name].to(torch.float16).to(value.dtype)), name
 
