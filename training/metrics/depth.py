@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from training.metrics.base import TaskMetric
+from training.metrics.boundaries import depth_edges, edge_counts, edge_f
 from training.tasks import INVALID_DEPTH, Task
 
 MTCP_FARTHEST = 6.5535
@@ -21,19 +22,25 @@ class DepthMetric(TaskMetric):
     - ``rmse/aligned``, ``absrel/aligned``, ``delta<1.25/aligned``: the same over all pixels after a scale and
       a shift for each image, least squares *in depth*, since the network predicts metres: what is left is the
       error of shape alone.
+    - ``edgeF``: F-measure of the edges of depth, see `training.metrics.boundaries`.
     """
 
+    edges: Tensor
     near: Tensor
     plain: Tensor
     aligned: Tensor
 
     def __init__(self, task: Task) -> None:
         super().__init__()
+        self.add_state("edges", torch.zeros(4, dtype=torch.float64), "sum")
         for name in ("near", "plain", "aligned"):
             self.add_state(name, torch.zeros(len(_ERRORS), dtype=torch.float64), "sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Add depth [B,H,W] and labels [B,1,H,W], metres (0 invalid)."""
+        metres, known = target[:, 0].float(), target[:, 0] > INVALID_DEPTH
+        found = depth_edges(output.float(), torch.ones_like(known))
+        self.edges += edge_counts(found, depth_edges(metres, known), known)
         depth, truth = output.flatten(1).double(), target.flatten(1).double()
         valid = truth > INVALID_DEPTH
         aligned = _align(depth, truth, valid)
@@ -54,6 +61,8 @@ class DepthMetric(TaskMetric):
                 "absrel/aligned": aligned["relative"],
                 "delta<1.25/aligned": aligned["within"],
             }
+            edges = edge_f(self.edges)
+            figures |= {} if edges is None else {"edgeF": edges}
         return figures
 
 

@@ -9,17 +9,19 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from training.label_spaces import IGNORE_LABEL
 from training.metrics.base import TaskMetric
+from training.metrics.boundaries import edge_counts, edge_f, label_edges
 from training.tasks import Task
 
 
 class LabelMetric(TaskMetric):
-    """``mIoU``, ``mIoU/all`` and ``pixel_accuracy``, 0 to 1, in one label space.
+    """``mIoU``, ``mIoU/all``, ``pixel_accuracy`` and ``edgeF``, 0 to 1, in one label space.
 
     TP / (TP + FP + FN) is pooled over the split before the mean over classes. ``mIoU`` is over the classes
     that the split labels, so that no stray prediction changes what it is a mean of; ``mIoU/all`` over all
     classes of the space, as published: one that is neither labelled nor predicted counts 0. In a label space
     of people's parts an image without people (nothing but background) is skipped, as in the published
-    protocols.
+    protocols. ``edgeF`` is the F-measure of the boundaries between classes, see
+    `training.metrics.boundaries`; it is absent where no two classes meet.
 
     Args:
         task: whose targets are scored.
@@ -27,6 +29,7 @@ class LabelMetric(TaskMetric):
     """
 
     confusion: Tensor
+    edges: Tensor
     table: Tensor
 
     def __init__(self, task: Task, space: str | None = None) -> None:
@@ -37,6 +40,7 @@ class LabelMetric(TaskMetric):
         self.classes = task.channels if space is None else len(targets.parts[space].members)
         self.people_only = task.space.people_only
         self.register_buffer("table", torch.from_numpy(table), persistent=False)
+        self.add_state("edges", torch.zeros(4, dtype=torch.float64), "sum")
         self.add_state("confusion", torch.zeros(self.classes, self.classes, dtype=torch.int64), "sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
@@ -45,6 +49,9 @@ class LabelMetric(TaskMetric):
         if self.people_only:
             people = ((labels != 0) & (labels != IGNORE_LABEL)).flatten(1).any(dim=1)
             labels = labels.masked_fill(~people[:, None, None], IGNORE_LABEL)
+        valid = labels != IGNORE_LABEL
+        found = label_edges(output, torch.ones_like(valid))
+        self.edges += edge_counts(found, label_edges(labels, valid), valid)
         self.confusion += multiclass_confusion_matrix(
             output.long(), labels, self.classes, ignore_index=IGNORE_LABEL, validate_args=False
         )
@@ -56,10 +63,12 @@ class LabelMetric(TaskMetric):
             return {}
         hit, labelled = confusion.diag(), confusion.sum(dim=1)
         iou = hit / (confusion.sum(dim=0) + labelled - hit).clamp_min(1)
+        edges = edge_f(self.edges)
         return {
             "mIoU": iou[labelled > 0].mean().item(),
             "mIoU/all": iou.mean().item(),
             "pixel_accuracy": (hit.sum() / confusion.sum()).item(),
+            **({} if edges is None else {"edgeF": edges}),
         }
 
 

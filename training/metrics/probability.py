@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from training.metrics.base import TaskMetric
+from training.metrics.boundaries import BAND, label_edges, near
 from training.tasks import IGNORE_PROBABILITY, Task
 
 FOREGROUND = 0.5
@@ -26,7 +27,8 @@ class ProbabilityMetric(TaskMetric):
       numbers.
     - ``maxF/averaged``: precision and recall averaged over images, beta^2 = 0.3, `AVERAGED_THRESHOLDS`: the
       usual one in the saliency literature.
-    - ``MAE``: mean |p - label|, pooled.
+    - ``MAE``: mean |p - label|, pooled; ``MAE/edges``: the same within `BAND` pixels of the outline of what
+      is salient.
 
     An empty denominator of precision (nothing predicted) or recall (nothing salient) makes it 0.
     """
@@ -37,6 +39,7 @@ class ProbabilityMetric(TaskMetric):
     averaged: Tensor
     images: Tensor
     absolute: Tensor
+    at_edges: Tensor
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -45,10 +48,16 @@ class ProbabilityMetric(TaskMetric):
         self.add_state("released", torch.zeros(3, len(INVPT_THRESHOLDS), dtype=torch.float64), "sum")
         self.add_state("averaged", torch.zeros(2, len(AVERAGED_THRESHOLDS), dtype=torch.float64), "sum")
         self.add_state("images", torch.zeros((), dtype=torch.int64), "sum")
+        self.add_state("at_edges", torch.zeros(2, dtype=torch.float64), "sum")
         self.add_state("absolute", torch.zeros(2, dtype=torch.float64), "sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Add probabilities [B,H,W] and labels [B,1,H,W] in 0..1 (-1 ignore)."""
+        labels = target[:, 0].float()
+        known = labels > IGNORE_PROBABILITY
+        band = near(label_edges(labels > FOREGROUND, known), BAND) & known
+        error = ((output.float() - labels).abs() * band).double().sum()
+        self.at_edges += torch.stack([error, band.sum().double()])
         for probability, truth in zip(output.flatten(1), target.flatten(1), strict=True):
             valid = truth > IGNORE_PROBABILITY
             if valid.any():
@@ -76,6 +85,7 @@ class ProbabilityMetric(TaskMetric):
             "maxF/invpt_released": _max_f(_precision_recall(self.released), beta_squared=0.3),
             "maxF/averaged": _max_f(self.averaged / self.images, beta_squared=0.3),
             "MAE": error / pixels,
+            **({"MAE/edges": float(self.at_edges[0] / self.at_edges[1])} if self.at_edges[1] else {}),
         }
 
 

@@ -73,7 +73,8 @@ def test_the_batch_size_changes_nothing(size: int) -> None:
 
 def test_the_last_image_counts() -> None:
     whole, without_last = figures(2), figures(2, stop=IMAGES - 1)
-    assert [name for name in whole if whole[name] == without_last[name]] == []
+    everywhere = {name for name in whole if name.endswith("/edgeF")}  # random maps have edges all over
+    assert {name for name in whole if whole[name] == without_last[name]} <= everywhere
 
 
 @pytest.mark.parametrize("task", TASKS, ids=TASK_NAMES)
@@ -119,9 +120,11 @@ def test_every_task_reports_its_protocols_by_name() -> None:
         "semseg/mIoU",
         "semseg/mIoU/all",
         "semseg/pixel_accuracy",
+        "semseg/edgeF",
         "parsing/mIoU",
         "parsing/mIoU/all",
         "parsing/pixel_accuracy",
+        "parsing/edgeF",
         "depth/rmse/mtcp",
         "depth/rmse/invpt",
         "depth/absrel",
@@ -129,6 +132,7 @@ def test_every_task_reports_its_protocols_by_name() -> None:
         "depth/rmse/aligned",
         "depth/absrel/aligned",
         "depth/delta<1.25/aligned",
+        "depth/edgeF",
         "normals/mErr/mtcp",
         "normals/mErr/invpt",
         "normals/median",
@@ -140,6 +144,7 @@ def test_every_task_reports_its_protocols_by_name() -> None:
         "saliency/maxF/invpt_released",
         "saliency/maxF/averaged",
         "saliency/MAE",
+        "saliency/MAE/edges",
         "edges/odsF/pascal",
         "edges/odsF/nyud",
         "disparity/abs/aligned",

@@ -31,7 +31,7 @@ def test_parsing_skips_images_without_people() -> None:
         torch.cat([row(2, 2, 2), row(0, 2, 2)]).byte(),
         torch.cat([row(0, 0, 255), row(0, 2, 2)]),
     )
-    assert metric.compute() == {"mIoU": 1.0, "mIoU/all": 2 / 8, "pixel_accuracy": 1.0}
+    assert metric.compute() == {"mIoU": 1.0, "mIoU/all": 2 / 8, "pixel_accuracy": 1.0, "edgeF": 1.0}
 
 
 def test_semseg_keeps_images_of_background() -> None:
