@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -55,6 +56,29 @@ def test_waiting_counts_towards_the_deadline_and_leaves_the_queue() -> None:
         await admission.drain()
         admission.check()
         assert started == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("jump_s", [86_400, -86_400])
+def test_a_jump_of_the_clock_is_no_deadline(monkeypatch: pytest.MonkeyPatch, jump_s: float) -> None:
+    now = time.time
+
+    async def scenario() -> None:
+        admission = Admission(concurrency=1, queue=1, deadline_s=60)
+        go = asyncio.Event()
+
+        async def job() -> str:
+            await go.wait()
+            return "done"
+
+        jobs = [asyncio.create_task(admission.run(job)) for _ in range(2)]
+        while not admission.running:
+            await asyncio.sleep(0)
+        monkeypatch.setattr(time, "time", lambda: now() + jump_s)
+        assert admission.overdue == 0
+        go.set()
+        assert await asyncio.gather(*jobs) == ["done", "done"]
 
     asyncio.run(scenario())
 
