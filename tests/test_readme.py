@@ -89,12 +89,13 @@ def test_every_other_command_runs_and_writes_what_it_says(clone: Path, served: s
     maps = json.loads((clone / "maps.json").read_text())["maps"]
     assert sorted(maps) == ["depth", "normals", "parsing", "saliency", "semseg"]
     assert {path.name for path in (clone / "out" / "astronaut").iterdir()} >= {"overview.png", "maps.npz"}
-    (program,) = blocks("python")
-    program = program.replace(URL, served)
     shape = "print(maps['depth'].dtype, maps['depth'].ndim, maps.about('depth')['unit'], sorted(maps))"
-    python = str(clone / ".venv" / "bin" / "python")
-    done = subprocess.run([python, "-c", program + shape], cwd=clone, capture_output=True, text=True)
-    assert done.stdout == "float32 2 m ['depth', 'normals']\n", done.stderr
+    for program, environment in zip(blocks("python"), (".venv-serve", ".venv"), strict=True):
+        python = str(clone / environment / "bin" / "python")
+        code = program.replace(URL, served) + shape
+        done = subprocess.run([python, "-c", code], cwd=clone, capture_output=True, text=True)
+        assert done.stdout == "float32 2 m ['depth', 'normals']\n", done.stderr
+    assert (clone / "depth-over-image.png").is_file()
     packages = list((clone / ".venv-serve").glob("lib/python*/site-packages"))
     assert packages
     assert not (packages[0] / "torch").exists()
