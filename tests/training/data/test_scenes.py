@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ from training.data.scenes.render import Drawing, draw, salient_thing
 from training.data.scenes.shapes import Plane
 from training.data.scenes.things import Scene
 from training.label_spaces import LABEL_SPACES
-from training.tasks import make_task
+from training.tasks import IGNORE_PROBABILITY, make_task
 
 SIZE = (60, 80)
 SEEDS = range(12)
@@ -208,3 +209,14 @@ def test_parts_of_another_vocabulary_are_not_guessed() -> None:
     tasks = [make_task("parsing", "pascal_parts")]
     source = build_source(SourceConfig(kind="scenes", count=1), tasks, (24, 32), None)
     assert (source[0]["parsing"] == 255).all()
+
+
+def test_a_task_that_the_scenes_do_not_draw_is_a_missing_label() -> None:
+    """As with a task that somebody has added: the rest of the sample is as it was."""
+    edges = make_task("edges")
+    sky = dataclasses.replace(edges, name="sky")
+    config = SourceConfig(kind="scenes", count=1)
+    sample = build_source(config, (sky, make_task("depth")), (24, 32), None)[0]
+    alone = build_source(config, (make_task("depth"),), (24, 32), None)[0]
+    assert torch.equal(sample["depth"], alone["depth"])
+    assert (sample["sky"] == IGNORE_PROBABILITY).all()

@@ -24,6 +24,8 @@ from training.tasks import Task
 
 _ELSE = ("background", "other")
 _PARTS = "fashion"
+_DRAWN = frozenset({"depth", "disparity", "normals", "saliency", "edges"})
+"""Maps without classes that the scenes have; others are missing labels."""
 
 
 def class_id(space: LabelSpace, names: Sequence[str]) -> int:
@@ -56,7 +58,9 @@ class SceneReader:
 
     def _is_ours(self, name: str, config: SourceConfig) -> bool:
         space = self._spaces.get(name)
-        return space is None or config.tasks.get(name, space.name) == space.name
+        if space is None:
+            return name in _DRAWN
+        return config.tasks.get(name, space.name) == space.name
 
     def read(self, index: int) -> Record:
         """Scene ``index``, all maps at the size of the photo."""
