@@ -82,6 +82,7 @@ def create_app(settings: Settings | None = None, engines: Sequence[Engine] | Non
     app.state.service = None
     app.state.metrics = metrics
     app.state.keys = keys
+    app.state.cors_origin = settings.cors_origin
     app.include_router(router)
     if keys:
         app.openapi = partial(describe_keys, app.openapi)  # type: ignore[method-assign]

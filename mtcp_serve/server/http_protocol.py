@@ -62,6 +62,7 @@ class BoundedHttp(H11Protocol):
     _half_closed = False
     _stalled: asyncio.TimerHandle | None = None
     _lingers = False
+    _upgraded = False
     _discarded = 0
 
     def __init__(self, *arguments: Any, limits: HttpLimits, **options: Any) -> None:
@@ -83,7 +84,15 @@ class BoundedHttp(H11Protocol):
             self._discard(data)
         else:
             super().data_received(data)
-        self._watch()
+        if not self._upgraded:
+            self._watch()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over; the bounds of HTTP end here."""
+        self._unwatch()
+        self._upgraded = True
+        self.transport = self.transport._transport  # type: ignore[attr-defined]
+        super().handle_websocket_upgrade(event)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Go on with a request that is whole: its client sends no more, and may wait for the response.

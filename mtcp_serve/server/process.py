@@ -16,6 +16,7 @@ import signal
 import socket
 import threading
 from functools import partial
+from importlib.util import find_spec
 from types import FrameType
 
 import uvicorn
@@ -50,7 +51,9 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 http=partial(BoundedHttp, limits=HttpLimits.of(settings)),  # type: ignore[arg-type]
-                ws="none",
+                ws="wsproto" if find_spec("wsproto") else "none",
+                ws_max_size=settings.max_bytes,
+                ws_per_message_deflate=False,  # images are compressed already
                 h11_max_incomplete_event_size=settings.max_header_bytes,
                 timeout_graceful_shutdown=CLOSING_S,
                 **({} if tls is None else tls.for_uvicorn()),

@@ -52,6 +52,8 @@ class Service:
         """The certificate and key that a reload has found; ``None`` before one."""
         self.responses = 0
         """Responses being sent."""
+        self.streams = 0
+        """Streams that are open."""
         self.observers: list[Callable[[Timings], None]] = [metrics.image]
         """Told the timings of every image."""
         metrics.watch(
@@ -126,6 +128,21 @@ class Service:
             for observer in self.observers:
                 observer(timings)
         return result, turn
+
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Count a stream while the block lasts.
+
+        Raises:
+            OverloadedError: there are as many as bodies may be read.
+        """
+        if self.streams >= self.settings.max_concurrent_uploads:
+            raise OverloadedError(f"{self.streams} streams are open, the most that may")
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
 
     @contextmanager
     def sending(self) -> Iterator[None]:

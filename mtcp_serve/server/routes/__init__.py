@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from mtcp_serve.server.routes import batch, health, predict, v2, web
+from mtcp_serve.server.routes import batch, health, predict, stream, v2, web
 
 router = APIRouter()
-for part in (predict, batch, health, v2, web):
+for part in (predict, batch, stream, health, v2, web):
     router.include_router(part.router)

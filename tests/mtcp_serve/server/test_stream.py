@@ -1,0 +1,142 @@
+"""``WS /stream``: what ``POST /predict`` would answer, for the newest frame; close codes say why."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from mtcp_serve.server.app import create_app
+from mtcp_serve.server.settings import Settings
+from tests.mtcp_serve.process import Server
+from tests.mtcp_serve.support import GOOD, SLOW, encode, noise
+
+KEY = "a-key-for-the-tests-0123456789"
+RAW = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"camera: {KEY}\n")
+    server = Server(bundle, api_keys_file=keys, max_bytes=100_000, header_s=0.5)
+    yield server
+    server.stop()
+
+
+def opened(server: Server, query: str = "", **headers: str) -> ClientConnection:
+    return connect(
+        f"{server.url.replace('http', 'ws')}/stream?{query}", additional_headers={"X-API-Key": KEY, **headers}
+    )
+
+
+def arrays(message: Any) -> dict[str, Any]:
+    assert isinstance(message, bytes), message
+    with np.load(io.BytesIO(message)) as archive:
+        return dict(archive)
+
+
+def test_every_frame_gets_what_predict_would_answer(server: Server) -> None:
+    with opened(server, "tasks=depth,semseg") as stream:
+        for seed in range(3):
+            frame = encode(noise(30, 40, seed))
+            stream.send(frame)
+            found = arrays(stream.recv())
+            headers = {"X-API-Key": KEY, **RAW}
+            body = server.client.post(
+                "/predict?tasks=depth,semseg&format=npz", content=frame, headers=headers
+            )
+            want = arrays(body.content)
+            assert found.keys() == want.keys() == {"depth", "semseg", "metadata"}
+            assert all(np.array_equal(found[name], want[name]) for name in ("depth", "semseg"))
+        stream.send(b"no image")
+        error = json.loads(stream.recv())["error"]
+        assert error["code"] == "invalid_image"
+        stream.send(GOOD)  # the stream goes on
+        assert "depth" in arrays(stream.recv())
+
+
+def test_the_newest_frame_wins(server: Server) -> None:
+    """Of six that come at once, those between the first and the last are dropped, or all but the last."""
+    with opened(server, "tasks=depth&size=model") as stream:
+        stream.send(SLOW)
+        for level in range(10, 60, 10):
+            stream.send(encode(np.full((24, 32, 3), level, np.uint8)))
+        levels: list[int] = []
+        while not levels or levels[-1] != 50:
+            levels.append(round(25.5 * float(arrays(stream.recv())["depth"].mean())))
+        assert len(levels) <= 3  # one may have been taken before the last came
+        stream.send(encode(np.full((24, 32, 3), 99, np.uint8)))
+        assert round(25.5 * float(arrays(stream.recv())["depth"].mean())) == 99  # nothing else was waiting
+
+
+def test_an_idle_stream_stays_open(server: Server) -> None:
+    """Longer than a connection may take for the head of a request."""
+    with opened(server, "tasks=depth") as stream:
+        with pytest.raises(TimeoutError):
+            stream.recv(timeout=1.2)
+        stream.send(GOOD)
+        assert "depth" in arrays(stream.recv())
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("tasks=none", "has no task 'none'"),
+        ("format=ply&tasks=semseg", "needs a depth map"),
+        ("colour=red", "colour: Extra inputs are not permitted"),
+        ("fov_x=60&focal_px=3", "give one of them"),
+    ],
+)
+def test_wrong_parameters_close_it_and_say_so(server: Server, query: str, reason: str) -> None:
+    with opened(server, query) as stream, pytest.raises(ConnectionClosed) as closed:
+        stream.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+    assert reason in closed.value.rcvd.reason
+
+
+@pytest.mark.parametrize(("message", "code"), [("text", 1003), (bytes(100_001), 1009)])
+def test_messages_that_are_no_frames(server: Server, message: Any, code: int) -> None:
+    with opened(server, "tasks=depth") as stream:
+        stream.send(message)
+        with pytest.raises(ConnectionClosed) as closed:
+            stream.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == code
+
+
+def test_keys_and_origins(server: Server) -> None:
+    for headers, status in (
+        ({"X-API-Key": "wrong"}, 401),
+        ({"Origin": "https://evil.example"}, 403),
+    ):
+        with pytest.raises(InvalidStatus) as refused, opened(server, "tasks=depth", **headers):
+            pass
+        assert refused.value.response.status_code == status
+    with opened(server, "tasks=depth", Origin=server.url) as stream:
+        stream.send(GOOD)
+        assert "depth" in arrays(stream.recv())
+
+
+def test_no_more_streams_than_uploads(bundle: Path) -> None:
+    settings = Settings(bundle=(bundle,), max_concurrent_uploads=1)
+    with (
+        TestClient(create_app(settings)) as client,
+        client.websocket_connect("/stream?tasks=depth") as first,
+    ):
+        first.send_bytes(GOOD)
+        first.receive_bytes()
+        with client.websocket_connect("/stream?tasks=depth") as second:
+            with pytest.raises(WebSocketDisconnect) as closed:
+                second.receive_bytes()
+            assert closed.value.code == 1013
+        first.send_bytes(GOOD)
+        first.receive_bytes()
