@@ -11,6 +11,7 @@ import httpx
 
 from mtcp_serve.clients._responses import read_content, read_models, read_prediction, translate
 from mtcp_serve.clients.errors import InvalidRequestError
+from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.prediction import Prediction
 
@@ -50,17 +51,19 @@ class GatewayClient:
         size: Size = "input",
         format: Format = "npz",
         model: str | None = None,
+        camera: CameraRequest | None = None,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default), as large as the image or as the model gives them.
 
         ``npz`` carries the arrays as they are; ``json`` carries PNGs: smaller, and rounded (depth to
-        millimetres, normals and probabilities to 8 bits).
+        millimetres, normals and probabilities to 8 bits). ``camera`` says what took the image, where its
+        EXIF does not.
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
         """
         content = _read(image)
-        request = _predict(self._client, content, tasks, size, format, model, {})
+        request = _predict(self._client, content, tasks, size, format, model, _camera(camera))
         return read_prediction(self._send(request), content)
 
     def download(
@@ -135,10 +138,11 @@ class AsyncGatewayClient:
         size: Size = "input",
         format: Format = "npz",
         model: str | None = None,
+        camera: CameraRequest | None = None,
     ) -> Prediction:
         """See `GatewayClient.predict`."""
         content = _read(image)
-        request = _predict(self._client, content, tasks, size, format, model, {})
+        request = _predict(self._client, content, tasks, size, format, model, _camera(camera))
         return read_prediction(await self._send(request), content)
 
     async def download(
@@ -193,6 +197,10 @@ def _read(image: Source) -> bytes:
         return image if isinstance(image, bytes) else Path(image).read_bytes()
     except OSError as error:
         raise InvalidRequestError(f"{image!r} cannot be read: {error.strerror or error}") from error
+
+
+def _camera(camera: CameraRequest | None) -> dict[str, str]:
+    return {} if camera is None else camera.query()
 
 
 def _predict(

@@ -53,6 +53,13 @@ class CameraRequest:
                     f"intrinsics are {fx},{fy},{cx},{cy}; they are fx,fy,cx,cy in pixels, fx and fy above 0"
                 )
 
+    def query(self) -> dict[str, str]:
+        """The parameters of a request that say the same."""
+        if self.intrinsics is not None:
+            return {"intrinsics": ",".join(map(repr, self.intrinsics))}
+        given = {"fov_x": self.fov_x, "focal_px": self.focal_px}
+        return {name: repr(value) for name, value in given.items() if value is not None}
+
     @classmethod
     def parse(cls, fov_x: float | None, focal_px: float | None, intrinsics: str | None) -> Self:
         """The request whose intrinsics are written ``fx,fy,cx,cy``.

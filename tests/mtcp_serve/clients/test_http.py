@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from mtcp_serve.clients import (
     ServerError,
     UnavailableError,
 )
+from mtcp_serve.inference.camera import CameraRequest
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
 from tests.needs import needs_command
 
@@ -94,6 +96,27 @@ def test_files_tasks_and_sizes(client: GatewayClient, tmp_path: Path) -> None:
     assert list(answer) == ["parsing", "depth"]
     assert answer["depth"].shape == (HEIGHT, WIDTH)
     assert client.models()[0]["name"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("camera", "fx"),
+    [
+        (CameraRequest(focal_px=77), 77),
+        (CameraRequest(fov_x=90), WIDTH / 2),
+        (CameraRequest(intrinsics=(7.5, 8, 9, 10)), 7.5),
+    ],
+)
+def test_the_camera_goes_along_and_the_points_come_back(
+    client: GatewayClient, camera: CameraRequest, fx: float
+) -> None:
+    maps = client.predict(GOOD, camera=camera)
+    found = maps.metadata["image"]["camera"]
+    assert (found["fx"], found["source"]) == (fx, "request")
+    positions = maps.points().positions.reshape(HEIGHT, WIDTH, 3)
+    across = (np.arange(WIDTH) - found["cx"]) / fx
+    assert positions[..., 0] == pytest.approx(-across * positions[..., 2], rel=1e-5, abs=1e-6)
+    parameters: dict[str, Any] = {**camera.query()}
+    assert client.download(GOOD, "ply", **parameters).startswith(b"ply")
 
 
 def test_asyncio_gives_the_same(client: GatewayClient, url: str) -> None:
