@@ -72,6 +72,7 @@ def evaluate_command(
         list[str] | None,
         typer.Option(help="TASK=REPORT.json of a single-task run; with one a task, Delta-MTL is given."),
     ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also the IoU of each class.")] = False,
 ) -> None:
     """Score a checkpoint on its validation sources, beside the paper's figures where they compare."""
     try:
@@ -91,7 +92,12 @@ def evaluate_command(
         sources = validation_sources(config.data, config.tasks)
         single = read_single_tasks(single_task, config.tasks) if single_task else None
         figures = evaluate(
-            network.to(device), sources, config.data.batch_size, device, workers=config.data.workers
+            network.to(device),
+            sources,
+            config.data.batch_size,
+            device,
+            workers=config.data.workers,
+            per_class=per_class,
         )
         if not figures:
             raise DataError(

@@ -45,6 +45,7 @@ class Validation:
         quiet: no progress bar.
         shard: rank r of R processes, each of which must call this, takes every R-th image from r on.
         every: 2 scores every second image, and so on.
+        per_class: also the IoU of each class.
     """
 
     sources: Sequence[Source]
@@ -54,6 +55,7 @@ class Validation:
     quiet: bool = False
     shard: tuple[int, int] = (0, 1)
     every: int = 1
+    per_class: bool = False
 
     @property
     def images(self) -> int:
@@ -67,7 +69,8 @@ class Validation:
         Each image is loaded once for all networks, which are left in evaluation mode.
         """
         evaluations = {
-            name: Evaluation(network.eval().tasks).to(self.device) for name, network in networks.items()
+            name: Evaluation(network.eval().tasks, self.per_class).to(self.device)
+            for name, network in networks.items()
         }
         for batch in self._batches():
             for name, network in networks.items():
@@ -137,7 +140,8 @@ def evaluate(
     quiet: bool = False,
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
+    per_class: bool = False,
 ) -> Report:
     """All metrics of all tasks of one network; see :class:`Validation`."""
-    validation = Validation(sources, batch_size, device, workers, quiet, shard)
+    validation = Validation(sources, batch_size, device, workers, quiet, shard, per_class=per_class)
     return validation.score({"network": network})["network"]

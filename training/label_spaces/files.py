@@ -145,7 +145,9 @@ class _Resolver:
         if rest is not None and not left:
             raise LabelSpaceError(f"{self._where}: nothing is left for {self._theirs[rest]!r}: {_REST}")
         narrowed = tuple(self._narrowed(context) for context in mapping.contexts)
-        return Mapped(space, tuple(left if ids is None else ids for ids in sets), narrowed)
+        return Mapped(
+            space, tuple(self._theirs), tuple(left if ids is None else ids for ids in sets), narrowed
+        )
 
     def _narrowed(self, context: _Context) -> Narrowed:
         shows = tuple(self._their_id(name) for name in context.shows)

@@ -24,7 +24,7 @@ class LabelSpace:
     @cached_property
     def targets(self) -> Targets:
         """What a pixel's label may say about the classes of this space."""
-        return build_targets(self.name, len(self.labels), self.mapped)
+        return build_targets(self.name, self.labels, self.mapped)
 
 
 def bit_palette(count: int) -> tuple[str, ...]:

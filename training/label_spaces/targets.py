@@ -31,9 +31,10 @@ class Narrowed:
 
 @dataclass(frozen=True)
 class Mapped:
-    """The classes of another space as sets of class ids: ``sets`` in the order of its classes."""
+    """The classes of another space as sets of class ids: ``sets`` in the order of its ``labels``."""
 
     space: str
+    labels: tuple[str, ...]
     sets: Sets
     narrowed: tuple[Narrowed, ...] = ()
 
@@ -48,7 +49,7 @@ class Context:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The targets that come from one space.
+    """The targets that come from one space, whose classes are ``labels``.
 
     ``table`` [256] is the target id of each of its class ids and ``classes`` [256] the way back, both 255
     where there is none; ``members`` bool [n, K] are the sets of its n classes. A ``partition`` has each class
@@ -56,6 +57,7 @@ class Part:
     this space, and it can be scored in it.
     """
 
+    labels: tuple[str, ...]
     table: Ids
     classes: Ids
     members: NDArray[np.bool_]
@@ -110,16 +112,17 @@ class Targets:
         return sure
 
 
-def build_targets(name: str, classes: int, mapped: Sequence[Mapped]) -> Targets:
-    """The targets of the space ``name`` with so many classes.
+def build_targets(name: str, labels: tuple[str, ...], mapped: Sequence[Mapped]) -> Targets:
+    """The targets of the space ``name`` with these classes.
 
     Raises:
         ValueError: more sets than a uint8 map can name.
     """
+    classes = len(labels)
     rows: list[tuple[int, ...]] = [(index,) for index in range(classes)]
-    layout = [_Rows(name, list(range(classes)))]
+    layout = [_Rows(name, labels, list(range(classes)))]
     for other in mapped:
-        found = _Rows(other.space, list(range(len(rows), len(rows) + len(other.sets))))
+        found = _Rows(other.space, other.labels, list(range(len(rows), len(rows) + len(other.sets))))
         rows += other.sets
         for narrowed in other.narrowed:
             changed = list(found.ids)
@@ -149,6 +152,7 @@ class _Rows:
     """The target id of each class of a space, and again for each context, whose first ids say what to see."""
 
     space: str
+    labels: tuple[str, ...]
     ids: list[int]
     contexts: list[tuple[tuple[int, ...], list[int]]] = field(default_factory=list)
 
@@ -157,7 +161,7 @@ class _Rows:
         for ids in (self.ids, *(changed for _, changed in self.contexts)):
             back[ids] = np.arange(len(ids))
         contexts = (Context(np.array(shows), _table(changed)) for shows, changed in self.contexts)
-        return Part(_table(self.ids), back, members[self.ids], tuple(contexts))
+        return Part(self.labels, _table(self.ids), back, members[self.ids], tuple(contexts))
 
 
 def _members(sets: Sequence[tuple[int, ...]], classes: int) -> NDArray[np.bool_]:

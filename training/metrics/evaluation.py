@@ -35,11 +35,16 @@ class Evaluation:
     states of all, so every rank has the figures of the whole split. Give rank r of n the images
     ``Subset(source, range(r, len(source), n))``: a ``DistributedSampler`` repeats images to make shares
     equal, and a repeated image counts twice. A rank may have no image at all. Maps and labels must be on the
-    device of `to` (at first the CPU).
+    device of `to` (at first the CPU). ``per_class`` adds the IoU of each class to ``labels`` tasks.
     """
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self._metrics = {task.name: entry(METRICS, task)(task) for task in tasks}
+    def __init__(self, tasks: Sequence[Task], per_class: bool = False) -> None:
+        self._metrics = {
+            task.name: LabelMetric(task, per_class=True)
+            if per_class and task.kind == "labels"
+            else entry(METRICS, task)(task)
+            for task in tasks
+        }
         self._outputs = {task.name: task.name for task in tasks}
         self._labels = dict(self._outputs)
         for task in tasks:
@@ -48,7 +53,7 @@ class Evaluation:
                 self._outputs[DISPARITY], self._labels[DISPARITY] = task.name, DISPARITY
             for space in task.space.targets.scored if task.space is not None else ():
                 key = space_key(task.name, space)
-                self._metrics[key] = LabelMetric(task, space)
+                self._metrics[key] = LabelMetric(task, space, per_class)
                 self._outputs[key], self._labels[key] = key, task.name
         names = {task.name for task in tasks}
         self._geometry = GeometryMetric() if {"depth", "normals"} <= names else None

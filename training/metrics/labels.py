@@ -26,18 +26,20 @@ class LabelMetric(TaskMetric):
     Args:
         task: whose targets are scored.
         space: a space out of ``task.space.targets.scored``; None: the task's own.
+        per_class: also give ``IoU/CLASS`` of every class that the split labels.
     """
 
     confusion: Tensor
     edges: Tensor
     table: Tensor
 
-    def __init__(self, task: Task, space: str | None = None) -> None:
+    def __init__(self, task: Task, space: str | None = None, per_class: bool = False) -> None:
         super().__init__()
         assert task.space is not None
         targets = task.space.targets
         table = targets.own if space is None else targets.parts[space].classes
         self.classes = task.channels if space is None else len(targets.parts[space].members)
+        self.labels = targets.parts[space or task.space.name].labels if per_class else ()
         self.people_only = task.space.people_only
         self.register_buffer("table", torch.from_numpy(table), persistent=False)
         self.add_state("edges", torch.zeros(4, dtype=torch.float64), "sum")
@@ -69,6 +71,11 @@ class LabelMetric(TaskMetric):
             "mIoU/all": iou.mean().item(),
             "pixel_accuracy": (hit.sum() / confusion.sum()).item(),
             **({} if edges is None else {"edgeF": edges}),
+            **{
+                f"IoU/{label}": value
+                for label, value, pixels in zip(self.labels, iou.tolist(), labelled.tolist(), strict=False)
+                if pixels
+            },
         }
 
 

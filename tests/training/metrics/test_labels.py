@@ -96,3 +96,21 @@ def test_labels_of_the_own_space_are_not_mixed_with_others() -> None:
         {"semseg": {"mIoU": 0.1}, "semseg/voc": {"mIoU": 0.5}, "semseg/nyu40": {}, "depth": {}, "parsing": {}}
     )
     assert figures == {"semseg": {"mIoU": 0.1, "mIoU/voc": 0.5}}
+
+
+def test_each_class_is_named_where_it_is_asked_for() -> None:
+    task = make_task("semseg", "objects_rooms")
+    assert task.space is not None
+    evaluation = Evaluation([task], per_class=True)
+    outputs = {
+        "semseg": row(15, 15).byte(),
+        "semseg/voc": row(15, 15).byte(),
+        "semseg/nyu40": row(0, 0).byte(),
+    }
+    targets = torch.from_numpy(task.space.targets.parts["voc"].table[[15, 12]]).view(1, 1, -1)
+    evaluation.update(outputs, {"semseg": targets})
+    figures = evaluation.compute()["semseg"]
+    assert {name: value for name, value in figures.items() if name.startswith("IoU/")} == {
+        "IoU/person/voc": 0.5,
+        "IoU/dog/voc": 0.0,
+    }
