@@ -1,10 +1,12 @@
 """One forward pass from images to the scalar that is trained on."""
 
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.utils.checkpoint import checkpoint
 
 from training.balancing import Engine, StepResult
@@ -12,6 +14,10 @@ from training.data import Batch
 from training.graphs import GraphedStep
 from training.model import Network
 from training.objective import Objective
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Held:
@@ -37,9 +43,18 @@ class Step(nn.Module):
         self.graphs: GraphedStep | None = None
 
     def compile_with(self, backend: str) -> None:
-        """Compile encoding and decoding; balancing, which works between them, stays as it is."""
-        self._encode = torch.compile(self.network.encode, backend=backend)
-        self._decode = torch.compile(self.network.decode, backend=backend)
+        """Compile encoding and decoding; balancing, which works between them, stays as it is.
+
+        What the backend cannot compile runs as it is, with a warning.
+        """
+        network = self.network
+        # dynamic=False: a graph per training size; sizes as symbols take minutes to reason about
+        self._encode = _or_plain(
+            torch.compile(network.encode, backend=backend, dynamic=False), network.encode
+        )
+        self._decode = _or_plain(
+            torch.compile(network.decode, backend=backend, dynamic=False), network.decode
+        )
 
     def forward(self, held: Held, epoch: int, step: int, scale: float) -> StepResult:
         """The result of a batch; ``scale`` is the loss scale of fp16."""
@@ -55,6 +70,22 @@ class Step(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             terms = self.objective(predictions, batch)
             return engine.total(terms, shared, leaf, epoch=epoch, step=step, scale=scale)
+
+
+def _or_plain(compiled: Callable[[Tensor], T], plain: Callable[[Tensor], T]) -> Callable[[Tensor], T]:
+    """``compiled`` until it fails to compile, then ``plain``."""
+    run = compiled
+
+    def guarded(inputs: Tensor) -> T:
+        nonlocal run
+        try:
+            return run(inputs)
+        except TorchDynamoException as error:
+            log.warning("compile: the network runs as it is, for it cannot be compiled here: %s", error)
+            run = plain
+            return run(inputs)
+
+    return guarded
 
 
 def checkpoint_activations(network: Network) -> None:

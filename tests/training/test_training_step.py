@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from training.data import Batch
 from training.distributed import loss_scale, seed_step
 from training.run_log import read_history
 from training.trainer import Trainer, TrainingError
-from training.training_step import Held
+from training.training_step import Held, _or_plain
 
 
 def gradients(trainer: Trainer, batch: Batch, step: int = 0) -> dict[str, Tensor]:
@@ -157,7 +158,8 @@ def test_encoder_and_decoders_are_compiled_with_the_chosen_backend(
 ) -> None:
     compiled: list[tuple[str, str]] = []
 
-    def fake(function: object, backend: str) -> object:
+    def fake(function: object, backend: str, dynamic: bool) -> object:
+        assert not dynamic
         compiled.append((function.__name__, backend))  # type: ignore[attr-defined]
         return function
 
@@ -166,6 +168,46 @@ def test_encoder_and_decoders_are_compiled_with_the_chosen_backend(
     assert compiled == [("encode", "inductor"), ("decode", "inductor")]
     trainer._train_step(next(trainer.feed.batches(0, 0)))
     assert trainer.bad_steps == 0
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_encoder_and_decoders_are_one_graph_each(tmp_path: Path) -> None:
+    """No graph breaks: ``fullgraph`` raises at the first one. Gradients are those of the plain way."""
+    few = (
+        "~model.tasks.saliency",
+        "~model.tasks.parsing",
+        "~model.tasks.semseg",
+        "data.height=32",
+        "data.width=32",
+    )
+    trainer = Trainer(tiny_run(*few), tmp_path)
+    network, batch = trainer.network, next(trainer.feed.batches(0, 0))
+    expected = gradients(trainer, batch)
+    options: dict[str, Any] = {"backend": "eager", "fullgraph": True, "dynamic": False}
+    trainer.forward_step._encode = torch.compile(network.encode, **options)
+    trainer.forward_step._decode = torch.compile(network.decode, **options)
+    found = gradients(trainer, batch)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    compilations = []
+
+    def failing(*_: object) -> None:
+        compilations.append(1)
+        raise ValueError("no compiler here")
+
+    def double(values: Tensor) -> Tensor:
+        return 2 * values
+
+    run = _or_plain(torch.compile(double, backend=failing), double)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert run(torch.ones(2)).tolist() == [2, 2]
+    assert caplog.text.count("cannot be compiled here") == 1
+    assert len(compilations) == 1
 
 
 def test_a_balancer_that_looks_ahead_learns(tmp_path: Path) -> None:
