@@ -1,31 +1,26 @@
-"""Commands of ``python -m training``: train, evaluate, strip, plot, sweep, pseudo-label."""
+"""Commands of ``python -m training``: train, evaluate, strip, plot, sweep, pseudo-label.
+
+Exit statuses, as of all commands of the project: 0 all done; 1 a run began and could not go on, or some
+images of ``pseudo-label`` failed; 2 nothing was done, for a setting, an input or a file is wrong; 3 this
+machine cannot, for the device is missing. What commands need is imported in them: ``--help`` needs no torch.
+"""
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from training import checkpoint
-from training.checkpoint import CheckpointError
-from training.config import ConfigError, load_config, override
-from training.data import DataError
-from training.distributed import usable_device
-from training.evaluation import evaluate, validation_sources
-from training.model.pretrained import WeightsError
-from training.plot import PlotError, plot_run
 from training.pseudo.cli import pseudo_label
-from training.report import ReportError, gains, markdown_table, read_single_tasks, terminal_table, write_json
-from training.run_log import HistoryError
-from training.sweep import load_sweep, run_sweep, write_results
-from training.trainer import Trainer, TrainingError
 
-_BAD_RUN = (ConfigError, DataError, WeightsError, CheckpointError, HistoryError, TrainingError, OSError)
-"""What can be wrong with a run, without a fault of the program."""
+BROKE_OFF, NOTHING_DONE, CANNOT_HERE = 1, 2, 3
+"""Exit statuses."""
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Train, score and ship networks of many tasks."
@@ -35,9 +30,27 @@ app.command(name="pseudo-label")(pseudo_label)
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value, e.g. epochs=3.")]
 
 
-def _fail(error: Exception) -> typer.Exit:
-    Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
-    return typer.Exit(2)
+@contextmanager
+def _told() -> Iterator[None]:
+    """What can be wrong without a fault of the program ends in one line and an exit status."""
+    from training.checkpoint import CheckpointError
+    from training.config import ConfigError
+    from training.data import DataError
+    from training.distributed import DeviceError
+    from training.model.pretrained import WeightsError
+    from training.plot import PlotError
+    from training.report import ReportError
+    from training.run_log import HistoryError
+    from training.trainer import TrainingError
+
+    wrong = (ConfigError, DataError, WeightsError, CheckpointError, HistoryError, ReportError, PlotError)
+    try:
+        yield
+    except (*wrong, TrainingError, OSError) as error:
+        console = Console(stderr=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        status = BROKE_OFF if isinstance(error, TrainingError) else NOTHING_DONE
+        raise typer.Exit(CANNOT_HERE if isinstance(error, DeviceError) else status) from error
 
 
 @app.callback()
@@ -53,13 +66,14 @@ def train(
     run: Annotated[Path | None, typer.Option(help="Run folder; resumed if it has a checkpoint.")] = None,
 ) -> None:
     """Train a network; run again with the same folder to resume."""
-    try:
+    with _told():
+        from training.config import load_config
+        from training.trainer import Trainer
+
         settings = load_config(config, overrides or [])
         trainer = Trainer(settings, run or Path("runs") / settings.name)
         trainer.resume()
         trainer.train()
-    except _BAD_RUN as error:
-        raise _fail(error) from error
 
 
 @app.command(name="evaluate")
@@ -75,8 +89,15 @@ def evaluate_command(
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the IoU of each class.")] = False,
 ) -> None:
     """Score a checkpoint on its validation sources, beside the paper's figures where they compare."""
-    try:
-        network, config = checkpoint.load_network(path)
+    with _told():
+        from training.checkpoint import load_network
+        from training.config import ConfigError, override
+        from training.data import DataError
+        from training.distributed import usable_device
+        from training.evaluation import evaluate, validation_sources
+        from training.report import gains, markdown_table, read_single_tasks, terminal_table, write_json
+
+        network, config = load_network(path)
         if overrides:
             trained, config = config.model, override(config, overrides)
             if config.model != trained:
@@ -109,8 +130,6 @@ def evaluate_command(
             write_json(report, figures, config.name, delta)
         if table is not None:
             table.write_text(markdown_table(figures, config.name, config.tasks, delta))
-    except (ConfigError, DataError, CheckpointError, ReportError, OSError) as error:
-        raise _fail(error) from error
 
 
 @app.command()
@@ -122,10 +141,10 @@ def plot(
     ] = None,
 ) -> None:
     """Draw losses, task weights and metrics of a run over its epochs."""
-    try:
+    with _told():
+        from training.plot import plot_run
+
         plot_run(run, output or run / "history.svg")
-    except (PlotError, HistoryError, OSError) as error:
-        raise _fail(error) from error
 
 
 @app.command()
@@ -141,15 +160,15 @@ def sweep(
 ) -> None:
     """Run an experiment of many runs, or what is left of it, and write its tables."""
     until = float("inf") if limit_minutes is None else time.monotonic() + 60 * limit_minutes
-    try:
+    with _told():
+        from training.sweep import load_sweep, run_sweep, write_results
+
         settings = load_sweep(name)
         folder = output or Path("runs") / "sweeps" / settings.name
         given = tuple(overrides or ())
         tasks = settings.run_config(next(iter(settings.rows)), settings.seeds[0], given).tasks
         done = run_sweep(settings, given, folder, until)
         written = write_results(settings, tasks, folder)
-    except _BAD_RUN as error:
-        raise _fail(error) from error
     console = Console()
     if written is not None:
         console.print(written.read_text(), highlight=False, soft_wrap=True)
@@ -170,15 +189,15 @@ def strip(
     output: Stripped,
     undo: Undo = 0.0,
     weights: Annotated[
-        checkpoint.Weights,
+        Literal["average", "raw", "better"],
         typer.Option(help="The average where there is one, the raw weights, or what validated better."),
     ] = "average",
 ) -> None:
     """Keep only the weights to ship, in fp16."""
-    try:
-        checkpoint.strip(path, output, undo, weights)
-    except (ConfigError, CheckpointError, OSError) as error:
-        raise _fail(error) from error
+    with _told():
+        from training.checkpoint import strip as write
+
+        write(path, output, undo, weights)
 
 
 @app.command(deprecated=True)

@@ -4,12 +4,13 @@ import logging
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from training.class_weights import ClassWeightSetting, Factor, RareClassRule
 from training.data import AugmentConfig, SourceConfig
@@ -320,8 +321,32 @@ def parse_config(plain: dict[Any, Any], where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(plain)
     except ValidationError as error:
-        lines = [f"{_key(item['loc'])}: {item['msg']}" for item in error.errors()]
+        lines = [f"{_key(item['loc'])}: {_why(item)}" for item in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+
+
+def _why(item: ErrorDetails) -> str:
+    if item["type"] != "extra_forbidden":
+        return item["msg"]
+    models: set[type[BaseModel]] = {RunConfig}
+    for part in item["loc"][:-1]:
+        tagged = {
+            model for model in models if part == getattr(model.model_fields.get("kind"), "default", None)
+        }
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = tagged or _models([field.annotation for field in fields]) or models
+    return f"no such setting; there are {', '.join(dict.fromkeys(n for m in models for n in m.model_fields))}"
+
+
+def _models(annotations: Sequence[Any]) -> set[type[BaseModel]]:
+    """The models in annotations like ``tuple[Model, ...]``, ``A | B`` and ``Annotated[...]``."""
+    found: set[type[BaseModel]] = set()
+    for annotation in annotations:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found.add(annotation)
+        else:
+            found |= _models(get_args(annotation))
+    return found
 
 
 def _key(location: tuple[int | str, ...]) -> str:

@@ -16,11 +16,16 @@ from training.config import ConfigError, RunConfig
 from training.data import MixtureSampler, SampleKey
 
 
+class DeviceError(ConfigError):
+    """This machine has no such device."""
+
+
 def usable_device(name: str) -> torch.device:
     """The device called ``name``.
 
     Raises:
-        ConfigError: torch does not know it, or has none of its kind here.
+        ConfigError: torch does not know it.
+        DeviceError: there is none of its kind here.
     """
     try:
         device = torch.device(name)
@@ -28,7 +33,7 @@ def usable_device(name: str) -> torch.device:
         raise ConfigError(f"device {name}: torch knows no such device; choose device=cpu") from error
     found = torch.accelerator.current_accelerator(check_available=True)
     if device.type != "cpu" and (found is None or found.type != device.type):
-        raise ConfigError(f"device {name}: torch sees no such device here; choose device=cpu")
+        raise DeviceError(f"device {name}: torch sees no such device here; choose device=cpu")
     return device
 
 

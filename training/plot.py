@@ -65,7 +65,11 @@ def plot_run(run: Path, output: Path) -> None:
     for axis, (title, names) in zip(axes, chosen.items(), strict=False):
         for name in names:
             prefix, _, task = name.partition("/")
-            axis.plot(*series(rows, name), label=task if "weight" in prefix or prefix == "loss" else name)
+            axis.plot(
+                *series(rows, name),
+                marker=".",
+                label=task if "weight" in prefix or prefix == "loss" else name,
+            )
         _finish(axis, title)
     for axis in axes[len(chosen) :]:
         axis.remove()
@@ -83,9 +87,9 @@ def plot_weights(runs: Mapping[str, Path], output: Path) -> None:
         heads = [name for name in rows[0] if name.startswith("weight/")]
         encoder = [name for name in rows[0] if name.startswith("encoder_weight/")]
         for index, name in enumerate(heads):
-            axis.plot(*series(rows, name), color=f"C{index}", label=name.partition("/")[2])
+            axis.plot(*series(rows, name), color=f"C{index}", marker=".", label=name.partition("/")[2])
         for index, name in enumerate(encoder):
-            axis.plot(*series(rows, name), color=f"C{index}", linestyle="--")
+            axis.plot(*series(rows, name), color=f"C{index}", marker=".", linestyle="--")
         _finish(axis, label)
     for axis in axes[len(histories) :]:
         axis.remove()

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from training.balancing import Engine, StepResult
 from training.data import Batch
 from training.graphs import GraphedStep
-from training.model import Network
+from training.model import Network, Predictions
 from training.objective import Objective
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Step(nn.Module):
         self.objective = objective
         self._engine = (engine,)
         self._encode: Callable[[Tensor], Tensor] = network.encode
-        self._decode = network.decode
+        self._decode: Callable[[Tensor], Predictions] = network.decode
         self.graphs: GraphedStep | None = None
 
     def compile_with(self, backend: str) -> None:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from typer.testing import CliRunner
 from tests.training.tiny import RUN, tiny_run
 from training.checkpoint import load_network
 from training.cli import app
-from training.trainer import LAST, Trainer
+from training.trainer import LAST, Trainer, TrainingError
 
 runner = CliRunner()
 
@@ -28,7 +30,7 @@ def test_train_evaluate_and_strip_work_together(tmp_path: Path) -> None:
     done = runner.invoke(app, ["evaluate", str(slim), "data.val.0.count=3", "--report", str(report)])
     assert done.exit_code == 0, done.output
     figures = json.loads(report.read_text())
-    assert figures.keys() - {"disparity"} == {"semseg", "depth", "normals", "saliency", "parsing"}
+    assert figures.keys() - {"disparity", "geometry"} == {"semseg", "depth", "normals", "saliency", "parsing"}
     assert "mErr" in done.output
     against_itself = [f"--single-task={name}={report}" for name in load_network(slim)[1].model.tasks]
     table = tmp_path / "table.md"
@@ -53,7 +55,9 @@ def test_train_evaluate_and_strip_work_together(tmp_path: Path) -> None:
         (["train", "scenes", "epochs=zero"], "epochs: Input should be a valid integer"),
         (["train", "mtcp_lite", "root=/nowhere"], "/nowhere"),
         (["train", "scenes", "device=cudaa"], "device cudaa: torch knows no such device"),
-        (["train", "scenes", "device=meta"], "device meta: torch sees no such device here"),
+        (["train", "scenes", "epoch=3"], "epoch: no such setting; there are name, model, data, "),
+        (["train", "scenes", "optim.rate=3"], "optim.rate: no such setting; there are lr, encoder_lr, "),
+        (["train", "scenes", "minutes=0"], "minutes: Value error, a budget must be above 0 minutes"),
         (["train", "scenes", *RUN, "compile=magic"], "compile: no backend 'magic'; there are "),
         (["train", "scenes", *RUN, "model.backbone.encoder=magic"], "model: unknown encoder 'magic'"),
         (["train", "scenes", *RUN, "--run", f"{__file__}/run"], "Not a directory"),
@@ -66,6 +70,34 @@ def test_what_is_wrong_is_said_without_a_traceback(arguments: list[str], message
     assert done.exit_code == 2
     assert message in done.output.replace("\n", "")
     assert "Traceback" not in done.output
+
+
+def test_a_missing_device_and_a_broken_run_have_statuses_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = runner.invoke(app, ["train", "scenes", "device=meta"])
+    assert done.exit_code == 3
+    assert "device meta: torch sees no such device here" in done.output.replace("\n", "")
+    monkeypatch.setattr(Trainer, "_train_step", _diverge)
+    done = runner.invoke(app, ["train", "scenes", *RUN, "--run", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "lower optim.lr" in done.output
+
+
+def _diverge(self: Trainer, batch: object) -> None:
+    raise TrainingError("lower optim.lr")
+
+
+def test_help_does_without_torch() -> None:
+    """A process of its own: this one has torch already."""
+    code = (
+        "import sys; from typer.testing import CliRunner; from training.cli import app\n"
+        "for name in ([], ['train'], ['strip'], ['sweep'], ['pseudo-label']):\n"
+        "    done = CliRunner().invoke(app, [*name, '--help']); assert done.exit_code == 0, done.output\n"
+        "assert not {'torch', 'timm', 'matplotlib', 'transformers'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_evaluation_without_sources_or_labels_says_so(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_the_papers_settings_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["epoch=3"], "epoch: Extra inputs are not permitted"),
+        (["epoch=3"], "epoch: no such setting"),
         (["epochs=many"], "epochs: Input should be a valid integer"),
         (["model.decoder.fusion=magic"], "model.decoder.fusion: Input should be 'sum' or 'dynamic'"),
         (["loss.scale.smell=1"], "unknown tasks"),
@@ -111,3 +112,23 @@ def test_starting_weights_that_cannot_be_had_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="neither a checkpoint, a local folder nor a hub id"):
         initialise(network, str(tmp_path / "nothing"))
     assert initialise(network, None) == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "known"),
+    [
+        ("epoch=3", "epoch: no such setting; there are name, model, data, loss"),
+        ("data.augment.flips=1", "data.augment.flips: no such setting; there are flip, scale"),
+        ("data.val.0.rooot=x", "data.val.0.rooot: no such setting; there are kind, root, split"),
+        ("model.decoder.chanels=8", "model.decoder.chanels: no such setting; there are channels, "),
+        ("model.tusks=1", "model.tusks: no such setting; there are tasks, kind"),
+    ],
+)
+def test_an_unknown_setting_lists_the_known_ones(setting: str, known: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(known)):
+        load_config("scenes", [setting])
+
+
+def test_the_old_name_of_the_update_interval_works_with_a_notice(caplog: pytest.LogCaptureFixture) -> None:
+    assert load_config("scenes", ["balancer.every=3"]).balancer.update_interval == 3
+    assert "balancer.every is now called balancer.update_interval" in caplog.text

@@ -48,6 +48,8 @@ def test_a_run_is_drawn_as_svg_and_png(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["plot", str(run)]).exit_code == 0
     text = "".join(ElementTree.parse(run / "history.svg").getroot().itertext())
     assert all(word in text for word in ("task weight", "semseg", "rmse (lower is better)"))
+    marks = (run / "history.svg").read_text().count("<use ")
+    assert marks > 20, "a run that was validated once shows its points"
     plot_run(run, tmp_path / "again.svg")
     assert (tmp_path / "again.svg").read_bytes() == (run / "history.svg").read_bytes()
     plot_run(run, tmp_path / "run.png")
