@@ -36,7 +36,7 @@ GOING_AWAY, NO_IMAGE, POLICY, TOO_BIG, TRY_AGAIN = 1001, 1003, 1008, 1009, 1013
 too many streams."""
 
 
-class _Newest:
+class Newest:
     """The newest frame that has come; the one before it is dropped."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ async def stream(websocket: WebSocket) -> None:
 
 
 async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) -> None:
-    newest = _Newest()
+    newest = Newest()
     reading = asyncio.create_task(_read(websocket, newest, service.limits.max_bytes))
     try:
         while (frame := await newest.get()) is not None:
@@ -153,7 +153,7 @@ async def _give(frame: bytes) -> bytes:
     return frame
 
 
-async def _read(websocket: WebSocket, newest: _Newest, most: int) -> None:
+async def _read(websocket: WebSocket, newest: Newest, most: int) -> None:
     """Take messages until the client leaves."""
     try:
         while True:
