@@ -10,6 +10,7 @@ from torch.export import Dim, ExportedProgram
 from export.deployment_module import DeploymentGraph
 from export.errors import ExportError
 from export.onnx.fp16_weights import store_exact_fp16
+from export.onnx.gelu import spell_gelu
 from export.onnx.simplify import simplify
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
@@ -64,6 +65,7 @@ def convert(graph: DeploymentGraph) -> Converted:
     model = program.model_proto
     store_exact_fp16(model)
     converted = Converted(simplify(model), _used_parameters(program.exported_program))
+    spell_gelu(converted.model)
     _name_nodes(converted.model)
     _strip_notes(converted.model)
     check_structure(converted)

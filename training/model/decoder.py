@@ -1,9 +1,10 @@
 """The task decoders: hierarchical Swin transformers on R without patch embedding (Sec. 3.2)."""
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.model.config import DecoderConfig
-from training.model.stacked import TaskLayerNorm, to_maps, to_tokens
+from training.model.stacked import TaskLayerNorm, to_maps
 from training.model.windows import PatchMerging, SwinBlock
 
 
@@ -51,7 +52,12 @@ class TaskDecoders(nn.Module):
 
     def forward(self, shared: Tensor) -> list[Tensor]:
         """R [B, C, H/4, W/4] -> stage features [B, T*C', h', w'], finest first."""
-        tokens = to_tokens(shared, 1) if self.project is None else to_tokens(self.project(shared), self.tasks)
+        tokens = shared.permute(0, 2, 3, 1)
+        if self.project is None:
+            tokens = tokens.unsqueeze(0)
+        else:
+            projected = functional.linear(tokens, self.project.weight.flatten(1), self.project.bias)
+            tokens = projected.view(*tokens.shape[:3], self.tasks, -1).permute(3, 0, 1, 2, 4)
         features = []
         for stage in self.stages:
             tokens, feature = stage(tokens)

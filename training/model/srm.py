@@ -8,12 +8,37 @@ from training.model.cbam import CBAM
 from training.model.stacked import by_task, pointwise
 
 
-def _pixelwise(tasks: int, in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        pointwise(tasks, in_channels, out_channels, bias=False),
-        nn.BatchNorm2d(tasks * out_channels),
-        nn.ReLU(inplace=True),
-    )
+class Pixelwise(nn.Sequential):
+    """1x1 convolution, batch norm and ReLU over the channels of a state and of a stage feature together."""
+
+    def __init__(self, tasks: int, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            pointwise(tasks, in_channels, out_channels, bias=False),
+            nn.BatchNorm2d(tasks * out_channels),
+            nn.ReLU(inplace=True),
+        )
+        self.tasks = tasks
+
+    def upsampled(self, state: Tensor, stage: Tensor) -> Tensor:
+        """As of the state resized to the stage: resizing is linear and cheaper after the convolution.
+
+        State [B, T*Cs, *, *] and stage [B, T*Ck, h, w] -> [B, T*out, h, w]. In evaluation the batch norm is
+        part of the weights.
+        """
+        convolution, norm = self[0], self[1]
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        weight, shift = convolution.weight, None
+        if not self.training:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            weight, shift = weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        own = state.shape[1] // self.tasks
+        mixed = functional.conv2d(state, weight[:, :own], groups=self.tasks)
+        mixed = functional.interpolate(mixed, size=stage.shape[-2:], mode="bilinear", align_corners=False)
+        mixed = mixed + functional.conv2d(stage, weight[:, own:], shift, groups=self.tasks)
+        return norm(mixed).relu() if self.training else mixed.relu()
 
 
 class SRM(nn.Module):
@@ -32,19 +57,21 @@ class SRM(nn.Module):
         self.tasks = tasks
         self.attend_state = CBAM(tasks, state)
         self.attend_stage = CBAM(tasks, stage)
-        self.pred = _pixelwise(tasks, state + stage, channels)
-        self.back = None if last else _pixelwise(tasks, state + stage, stage)
+        self.pred = Pixelwise(tasks, state + stage, channels)
+        self.back = None if last else Pixelwise(tasks, state + stage, stage)
 
     def forward(self, state: Tensor, stage: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """State [B, T*Cs, *, *], stage feature [B, T*Ck, h, w] -> pred [B, T*C, h, w], back [B, T*Ck, h, w].
 
         Outside of training only the last module's ``pred`` has a reader, and the others give none.
         """
-        state = functional.interpolate(
-            self.attend_state(state), size=stage.shape[-2:], mode="bilinear", align_corners=False
-        )
-        parts = [by_task(part, self.tasks) for part in (state, self.attend_stage(stage))]
-        joined = torch.cat(parts, 2).flatten(1, 2)
-        if self.back is None:
-            return self.pred(joined), None
-        return self.pred(joined) if self.training else None, self.back(joined)
+        state, feature = self.attend_state(state), self.attend_stage(stage)
+        pred = self.pred if self.training or self.back is None else None
+        if state.shape[-1] < stage.shape[-1] and state.shape[-2] < stage.shape[-2]:
+            return (
+                None if pred is None else pred.upsampled(state, feature),
+                None if self.back is None else self.back.upsampled(state, feature),
+            )
+        state = functional.interpolate(state, size=stage.shape[-2:], mode="bilinear", align_corners=False)
+        joined = torch.cat([by_task(part, self.tasks) for part in (state, feature)], 2).flatten(1, 2)
+        return None if pred is None else pred(joined), None if self.back is None else self.back(joined)

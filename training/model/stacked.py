@@ -44,11 +44,6 @@ class TaskLayerNorm(nn.Module):
         return torch.addcmul(self.bias.view(self.shape), plain, self.weight.view(self.shape))
 
 
-def to_tokens(maps: Tensor, tasks: int) -> Tensor:
-    """Maps [B, T*C, h, w] -> tokens [T, B, h, w, C], a view."""
-    return by_task(maps, tasks).permute(1, 0, 3, 4, 2)
-
-
 def to_maps(tokens: Tensor) -> Tensor:
     """Tokens [T, B, h, w, C] -> maps [B, T*C, h, w]."""
     return tokens.permute(1, 0, 4, 2, 3).flatten(1, 2)
