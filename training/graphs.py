@@ -87,6 +87,8 @@ class GraphedStep:
             terms = self._objective(predictions, dict(zip(names, labels, strict=True)))
             return (*terms.losses, *terms.aux_losses, terms.coherence_loss, terms.supervised)
 
+        # torch keeps the captured autograd graph, made on a stream of its own, alive on purpose
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         with unchanged(self._network), torch.autocast(images.device.type, enabled=False):
             trained = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
             found = torch.autograd.grad(encode(images[:2])[0].float().sum(), trained, allow_unused=True)
