@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.model.affinity import attend
 from training.model.cbam import CBAM
 from training.model.config import CoherenceConfig
 from training.model.sized import Sized
@@ -41,8 +42,7 @@ class CFM(nn.Module):
     """Fuses each task with a gated concatenation of all other tasks.
 
     The affinity softmax_rows(a1^T a2) m^T over all positions is attention with query a1, key a2 and value m;
-    it goes through ``scaled_dot_product_attention``, where the tasks stand for the heads, so that the L x L
-    matrix need not be materialised.
+    the tasks stand for the heads, and the L x L matrix is never whole; see `training.model.affinity`.
 
     Args:
         tasks: T, at least 2.
@@ -96,12 +96,9 @@ class CFM(nn.Module):
         """O: [B, T*C, h, w] from a1 [B, T*D, h, w], a2 [B, T*D, ...] and m [B, T*C, ...]."""
         height, width = query.shape[-2:]
         q, k, v = (by_task(x, self.tasks).flatten(3).transpose(2, 3) for x in (query, key, value))
-        wide, narrow = k.shape[-1], v.shape[-1]
-        scale = 1.0 if self.config.affinity_scale == "one" else wide**-0.5
-        if torch.is_grad_enabled() and v.device.type == "cpu" and narrow < wide:
-            v = functional.pad(v, (0, wide - narrow))  # the fused CPU kernel wants equal widths
-        fused = functional.scaled_dot_product_attention(q, k, v, scale=scale)[..., :narrow]
-        return fused.transpose(2, 3).reshape(-1, self.tasks * narrow, height, width)
+        scale = 1.0 if self.config.affinity_scale == "one" else q.shape[-1] ** -0.5
+        fused = attend(q, k, v, scale)
+        return fused.transpose(2, 3).reshape(-1, value.shape[1], height, width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """X [B, T*C, h, w] -> (H [B, T*C, h, w], cosine term; None in evaluation)."""
