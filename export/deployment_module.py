@@ -15,7 +15,8 @@ class DeploymentGraph(nn.Module):
 
     Args:
         network: takes RGB [B,3,H,W] in 0..255 and returns an object whose ``final`` holds, by task name, a
-            prediction [B,channels,h,w]. It is put into evaluation mode.
+            prediction [B,channels,h,w]. It is put into evaluation mode, and its
+            parameters need no gradients from now on.
         tasks: the tasks to give, in the order of the outputs.
         height: of image and maps, pixels.
         width: of image and maps, pixels.
@@ -26,7 +27,7 @@ class DeploymentGraph(nn.Module):
         self.network = network
         self.tasks = tuple(tasks)
         self.size = (height, width)
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """RGB uint8 [B,H,W,3] -> maps by task name; see `training.postprocess.deployment_maps`."""

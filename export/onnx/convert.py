@@ -46,6 +46,8 @@ def convert(graph: DeploymentGraph) -> Converted:
             f"the weights take {size / 2**30:.1f} GiB; an ONNX file holds 2 GiB, and weights in a file apart "
             "are not written"
         )
+    with torch.no_grad():
+        graph(graph.example(2))  # its constants of this size are made now, and not by nodes of the graph
     try:
         program = torch.onnx.export(
             graph,

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from training.model.agreement import PartsOnPeople
 from training.tasks import Task, make_task
 
 
@@ -108,9 +109,13 @@ class ModelConfig(NetworkConfig):
 
     normals_facing: bool = False
     """Take the absolute value of the normals' z: what is seen faces the camera. Paper: False."""
+    parts_on_people: bool = False
+    """In evaluation, parsing heeds where semantics see a person (`agreement`). Paper: False."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
+        if self.parts_on_people:
+            PartsOnPeople(self.task_list())
         if self.cfm and len(self.tasks) == 1:
             raise ValueError("cfm fuses a task with the others; with one task set cfm: false")
         return self

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from training.model.agreement import PartsOnPeople
 from training.model.backbone import Backbone
 from training.model.cfm import CFM
 from training.model.config import ModelConfig
@@ -32,6 +33,7 @@ class Branches(nn.Module):
             SRM(count, state, stage, width, last=stage == states[-1]) for state, stage in pairwise(states)
         )
         self.head = Heads(width, tasks, config)
+        self.agreement = PartsOnPeople(tasks) if config.parts_on_people else None
         self._from_fused = config.predict_from_fused and config.srm
         auxiliary = max(len(self.srms) - 1, 0) + self._from_fused
         self.auxiliary = nn.ModuleList(Heads(width, tasks, config) for _ in range(auxiliary))
@@ -56,10 +58,11 @@ class Branches(nn.Module):
             fused, cosine = self.cfm(fused)
         features, intermediate = self._trace_back(fused, stages)
         joint = self.head(features)
+        final = self.head.by_name(joint)
         levels = [head(x) for head, x in zip(self.auxiliary, intermediate, strict=False)]
         named = [self.head.by_name(level) for level in levels]
         return Predictions(
-            final=self.head.by_name(joint),
+            final=final if self.agreement is None or self.training else self.agreement(final),
             intermediate={task.name: [level[task.name] for level in named] for task in self.head.tasks}
             if self.training
             else {},
