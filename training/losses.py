@@ -73,11 +73,11 @@ def task_losses(
 
 def labelled_pixels(batch: Batch, tasks: Sequence[Task]) -> Tensor:
     """How many pixels of ``batch`` carry a label of each task: float32 [T], on the device of the labels."""
-    none = torch.zeros((), device=next((labels.device for labels in batch.values()), None))
-    counts = [
-        sum((VALID[task.kind](batch[name]).sum() for name in _sources(task) if name in batch), none)
-        for task in tasks
-    ]
+    device = next((labels.device for labels in batch.values()), None)
+    counts = []
+    for task in tasks:
+        found = [VALID[task.kind](batch[name]).sum() for name in _sources(task) if name in batch]
+        counts.append(sum(found[1:], found[0]) if found else torch.zeros((), device=device))
     return torch.stack(counts).float()
 
 

@@ -67,7 +67,6 @@ class Objective:
             _at_size(self._joined(predictions.final, predictions.joint), final), final, shares[0]
         )
         levels = max((len(maps) for maps in predictions.intermediate.values()), default=0)
-        aux_losses = [loss.new_zeros(()) for loss in losses]
         if levels:
             joint: Sequence[Tensor | None] = predictions.joint_intermediate or [None] * levels
             resized = [
@@ -80,7 +79,9 @@ class Objective:
                 for level in range(levels)
             ]
             repeated = {name: maps.repeat(levels, *[1] * (maps.ndim - 1)) for name, maps in coarse.items()}
-            aux_losses = [loss * levels for loss in self._losses(torch.cat(resized), repeated, shares[1])]
+            aux_losses = self._losses(torch.cat(resized), repeated, shares[1], levels)
+        else:
+            aux_losses = [loss.new_zeros(()) for loss in losses]
         coherence_loss = losses[0].new_zeros(())
         if predictions.cosine is not None:
             coherence_loss = self.config.lambda_cos * predictions.cosine.float()
@@ -94,13 +95,18 @@ class Objective:
         """The predictions of all tasks in head order, [B, all channels, h, w]; ``joint`` if that is there."""
         return torch.cat([predictions[task.name] for task in self.tasks], 1) if joint is None else joint
 
-    def _losses(self, resized: Tensor, labels: Mapping[str, Tensor], shares: Tensor | None) -> list[Tensor]:
+    def _losses(
+        self, resized: Tensor, labels: Mapping[str, Tensor], shares: Tensor | None, times: int = 1
+    ) -> list[Tensor]:
+        """The losses of maps that stand for ``times`` as many, each times its share of the labels."""
         maps = torch.split(resized, [task.channels for task in self.tasks], 1)
         predictions = {task.name: x for task, x in zip(self.tasks, maps, strict=True)}
         losses = task_losses(
             predictions, labels, self.tasks, self._weights(resized.device), self.config.metric_error
         )
-        scaled = [losses[task.name] * self.config.scale.get(task.name, 1.0) for task in self.tasks]
+        factors = [times * self.config.scale.get(task.name, 1.0) for task in self.tasks]
+        named = zip(self.tasks, factors, strict=True)
+        scaled = [losses[task.name] if factor == 1 else losses[task.name] * factor for task, factor in named]
         if shares is None:
             return scaled
         return [loss * share for loss, share in zip(scaled, shares, strict=True)]

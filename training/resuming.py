@@ -1,8 +1,10 @@
 """Whether a run goes on from a checkpoint: which settings may differ, and which end that."""
 
+from pathlib import Path
 from typing import Any
 
-from training.config import RunConfig
+from training import checkpoint
+from training.config import RunConfig, parse_config
 
 MAY_DIFFER = (
     "device",
@@ -18,6 +20,27 @@ MAY_DIFFER = (
     "cuda_graphs",
 )
 """Settings that do not change what was learned so far. More ``epochs`` or ``minutes`` extend a run."""
+
+
+def resumable(path: Path, config: RunConfig) -> tuple[dict[str, Any], RunConfig]:
+    """The state in the checkpoint ``path`` and the settings it was made with, for a run with ``config``.
+
+    Raises:
+        CheckpointError: it is damaged, or was made by another configuration or an earlier version.
+    """
+    state = checkpoint.load(path)
+    before = parse_config(state["config"], path.name)
+    if different := differences(before, config):
+        raise checkpoint.CheckpointError(
+            f"{path} belongs to a run with other settings ({'; '.join(different)}); choose another run "
+            "folder, remove it, or train with the settings it has"
+        )
+    if "plan" not in state:
+        raise checkpoint.CheckpointError(
+            f"{path} has no state that this version resumes from; to start from its weights, set init to a "
+            "copy of it"
+        )
+    return state, before
 
 
 def differences(before: RunConfig, now: RunConfig) -> list[str]:

@@ -17,7 +17,7 @@ from training.average import WeightAverage
 from training.balancing import Engine, StepResult, build_balancer
 from training.balancing.meta import MetaBalancer
 from training.class_weights import resolve
-from training.config import ConfigError, RunConfig, parse_config
+from training.config import ConfigError, RunConfig
 from training.data import Batch
 from training.dataloader import Feed
 from training.distributed import (
@@ -33,23 +33,21 @@ from training.distributed import (
 from training.epoch_stats import Tally
 from training.evaluation import Report, Validation, validation_sources
 from training.graphs import GraphedStep, capture_all, refusal
-from training.metrics.delta_mtl import gain_over
 from training.model import Network, build_network
 from training.model.pretrained import initialise
 from training.objective import Objective
 from training.optim import build_optimizer, set_rate
 from training.progress import EpochProgress
-from training.resuming import differences, extends
+from training.resuming import extends, resumable
 from training.run_log import HISTORY, History, read_history, shown
 from training.schedule import SAVE_EVERY_S, Clock, Schedule
 from training.step_records import StepRecord, StepRecords
 from training.training_step import Held, Step, checkpoint_activations
+from training.weight_choice import AVERAGE, RAW, columns, compare
 
 log = logging.getLogger(__name__)
 
 LAST = "last.pt"
-AVERAGE, RAW = "average", "raw"
-"""Names of the two sets of weights of a run with a weight average."""
 
 
 class TrainingError(RuntimeError):
@@ -174,18 +172,7 @@ class Trainer:
         path = self.run / LAST
         if not path.exists():
             return False
-        state = checkpoint.load(path)
-        before = parse_config(state["config"], path.name)
-        if different := differences(before, self.config):
-            raise checkpoint.CheckpointError(
-                f"{path} belongs to a run with other settings ({'; '.join(different)}); choose another run "
-                "folder, remove it, or train with the settings it has"
-            )
-        if "plan" not in state:
-            raise checkpoint.CheckpointError(
-                f"{path} has no state that this version resumes from; to start from its weights, set init to "
-                "a copy of it"
-            )
+        state, before = resumable(path, self.config)
         self.network.load_state_dict(state["model"])
         if self.average is not None:
             self.average.module.load_state_dict(state["ema"])
@@ -447,28 +434,18 @@ class Trainer:
         """Validate and write down the epoch that ended last, maybe in a process that died of doing so."""
         by_epoch = self.schedule.budget is None and self.epoch % self.config.validate_every == 0
         reports = self.validate() if self.done or by_epoch else {}
-        if reports:
-            for weights, report in reports.items():
-                row = row | _columns(report, "raw/" if weights == RAW and AVERAGE in reports else "")
+        row = row | columns(reports)
         if self._history is not None:
             self._history.epoch(row)
             log.info("epoch %d: %s", row["epoch"], shown(row))
         self._unreported = None
-        if {AVERAGE, RAW} <= reports.keys():
-            self._compare(reports)
-
-    def _compare(self, reports: dict[str, Report]) -> None:
-        """Write down which of the two sets of weights of a finished run is better on validation."""
-        gain = gain_over(reports[AVERAGE], reports[RAW], self.config.tasks)
-        if gain is None:
-            return
-        self.better = RAW if gain < 0 else AVERAGE
-        log.info(
-            "better on validation: the %s weights (the average has %+.2f %% over the raw ones, "
-            "mean of the tasks' headline metrics)",
-            *(self.better, gain),
-        )
-        self.save()
+        compared = compare(reports, self.config.tasks)
+        if compared is not None:
+            self.better = compared[0]
+            log.info(
+                "better on validation: %s weights; the average has %+.2f %% over the raw ones", *compared
+            )
+            self.save()
 
     def _networks(self) -> dict[str, Network]:
         return {RAW: self.network} if self.average is None else {AVERAGE: self.best, RAW: self.network}
@@ -499,8 +476,3 @@ class Trainer:
         for network in networks.values():
             share_buffers(self.fabric, network)
         return self._validation().score(networks)
-
-
-def _columns(report: Report, prefix: str) -> dict[str, float]:
-    named = ((f"{prefix}{name}", values) for name, values in report.items())
-    return {f"{name}/{metric}": value for name, values in named for metric, value in values.items()}
