@@ -90,7 +90,8 @@ class CFM(nn.Module):
 
     def _pooled(self, x: Tensor) -> Tensor:
         stride = self.config.kv_stride
-        return x if stride == 1 else functional.avg_pool2d(x, stride, ceil_mode=True)
+        ragged = bool(x.shape[-2] % stride or x.shape[-1] % stride)
+        return x if stride == 1 else functional.avg_pool2d(x, stride, ceil_mode=ragged)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """O: [B, T*C, h, w] from a1 [B, T*D, h, w], a2 [B, T*D, ...] and m [B, T*C, ...]."""

@@ -47,21 +47,26 @@ class DeformableAttention(nn.Module):
         """Tokens [B, L, C] and their embeddings [L, C] -> [B, L, C]."""
         batch, length, channels = tokens.shape
         queries = tokens + positions
-        offsets = self.sampling_offsets(queries).view(batch, length, self.heads, LEVELS, POINTS, 2)
-        centres = self.centres(*flat(sizes), like=positions).view(1, length, 1, 1, 1, 2)
-        grids = torch.addcmul(centres, offsets, self.steps(*flat(sizes), like=positions))
-        grids = grids.permute(3, 0, 2, 1, 4, 5).reshape(LEVELS, batch * self.heads, length, POINTS, 2)
+        samples = self.heads * LEVELS * POINTS
+        centres = self.centres(samples, *flat(sizes), like=positions)
+        steps = self.steps(self.heads, POINTS, *flat(sizes), like=positions)
+        grids = torch.addcmul(centres, self.sampling_offsets(queries), steps)
+        grids = grids.view(batch, length, self.heads, LEVELS, POINTS, 2).permute(3, 0, 2, 1, 4, 5)
+        grids = grids.reshape(LEVELS, batch * self.heads, length, POINTS, 2)
         values = self.value_proj(tokens).view(batch, length, self.heads, -1).permute(0, 2, 3, 1)
         values = values.reshape(batch * self.heads, -1, length)
-        samples = [
-            functional.grid_sample(value.view(*value.shape[:2], *size), grid, align_corners=False)
-            for value, size, grid in zip(
-                torch.split(values, areas(sizes), 2), sizes, grids.unbind(0), strict=True
-            )
-        ]
+        levels = zip(torch.split(values, areas(sizes), 2), sizes, grids.unbind(0), strict=True)
+        sampled = torch.stack(
+            [
+                functional.grid_sample(value.view(*value.shape[:2], *size), grid, align_corners=False)
+                for value, size, grid in levels
+            ],
+            2,
+        )
         weights = self.attention_weights(queries).view(batch, length, self.heads, -1).softmax(-1)
-        sampled = torch.cat(samples, -1).view(batch, self.heads, -1, length, LEVELS * POINTS)
-        summed = (sampled * weights.transpose(1, 2).unsqueeze(2)).sum(-1)
+        weights = weights.view(batch, length, self.heads, LEVELS, POINTS).permute(0, 2, 3, 1, 4)
+        sampled = sampled.view(batch, self.heads, -1, LEVELS, length, POINTS)
+        summed = (sampled * weights.unsqueeze(2)).sum((3, 5))
         attended: Tensor = self.output_proj(summed.permute(0, 3, 1, 2).reshape(batch, length, channels))
         return attended
 

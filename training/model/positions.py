@@ -63,24 +63,33 @@ class LevelIndex(Sized):
 
 
 class Centres(Sized):
-    """By the heights and widths of all levels: the centre of each position, x before y in -1..1, [L, 2]."""
+    """By samples, and the heights and widths of all levels: [L, 2 * samples].
+
+    The centre of each position, x before y in -1..1, once for each sample that starts from there.
+    """
 
     def make(self, *size: int, device: torch.device) -> Tensor:
         """See the class."""
+        samples, *sides = size
         levels = []
-        for height, width in _sizes(size):
+        for height, width in _sizes(tuple(sides)):
             y, x = (
                 (2 * torch.arange(side, device=device, dtype=torch.float64) + 1) / side - 1
                 for side in (height, width)
             )
             levels.append(torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1))
-        return torch.cat(levels)
+        return torch.cat(levels).repeat(1, samples)
 
 
 class PixelSteps(Sized):
-    """By the heights and widths of all levels: a pixel's size where an image's side is 2, [levels, 1, 2]."""
+    """By heads, points, and the heights and widths of all levels: [heads * levels * points * 2].
+
+    A pixel's width and height where an image's side is 2, for each sample of a position in its level.
+    """
 
     def make(self, *size: int, device: torch.device) -> Tensor:
         """See the class."""
-        sides = torch.cat([torch.full((1,), side, device=device, dtype=torch.float64) for side in size])
-        return (2 / sides).view(-1, 1, 2).flip(-1)
+        heads, points, *sides = size
+        lengths = torch.cat([torch.full((1,), side, device=device, dtype=torch.float64) for side in sides])
+        steps = (2 / lengths).view(-1, 1, 2).flip(-1).repeat(1, points, 1)
+        return steps.flatten().repeat(heads)
