@@ -58,7 +58,7 @@ def box(
 def test_the_bundle_is_small_and_its_parity_was_judged_on_photos() -> None:
     assert (DEFAULT_BUNDLE / MODEL_FILE).stat().st_size < 20e6
     parity = json.loads((DEFAULT_BUNDLE / "parity.json").read_text())
-    assert len(parity["photos"]) >= 20
+    assert len(parity["images"]) >= 20
     assert parity["tasks"].keys() == {"semseg", "depth", "normals", "saliency", "parsing"}
     assert (DEFAULT_BUNDLE / "MODEL_CARD.md").is_file()
 
@@ -80,7 +80,8 @@ def test_the_subject_is_salient_and_near(astronaut: Maps) -> None:
     body, wall = (0.3, 0.2, 0.5, 0.9), (0.65, 0.02, 0.72, 0.5)
     assert box(astronaut["saliency"], *body).mean() > 0.8
     assert box(astronaut["saliency"], *wall).mean() < 0.3
-    assert np.median(box(astronaut["depth"], *body)) < 0.8 * np.median(box(astronaut["depth"], *wall))
+    subject, behind = box(astronaut["depth"], *body), box(astronaut["depth"], *wall)
+    assert np.quantile(subject, 0.95) < 0.9 * np.quantile(behind, 0.05)  # all of her, not only on the whole
 
 
 def test_maps_have_their_ranges(astronaut: Maps) -> None:

@@ -152,4 +152,4 @@ def test_the_repository_of_the_triton_image_needs_no_torch(tmp_path: Path) -> No
     command = [sys.executable, "-c", code, str(tmp_path), str(bundle), "-o", str(repository)]
     subprocess.run([*command, "--backend", "onnxruntime"], cwd=tmp_path, check=True, timeout=PATIENCE_S)
     assert (repository / "mtcp-lite" / "config.pbtxt").is_file()
-    assert (repository / "mtcp-lite" / "1" / "model.onnx").is_file()
+    assert (repository / "mtcp-lite" / "2" / "model.onnx").is_file()

@@ -34,7 +34,7 @@ def test_every_cell_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     names: dict[str, Any] = {}
     shown = [run("".join(cell["source"]), names) for cell in cells("code")]
-    assert repr(shown[0]).startswith("<Model mtcp-lite 1 on ")
+    assert repr(shown[0]).startswith("<Model mtcp-lite 2 on ")
     assert isinstance(shown[1], Prediction)
     assert shown[1]._repr_html_().count("<figure") == 6
     assert shown[2][0] == (512, 512)
@@ -42,7 +42,7 @@ def test_every_cell_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert "person" in shown[4]
     assert isinstance(shown[5], Image.Image)
     assert shown[5].size == (512, 512)
-    assert shown[6] == (240, 320)
+    assert shown[6] == (288, 384)
     assert shown[7] == [(512, 256), (512, 256)]
     assert {"depth.png", "depth.visualization.png", "maps.npz", "metadata.json"} <= set(shown[8])
 

@@ -59,3 +59,19 @@ def test_what_computes_nothing_goes_and_the_values_stay() -> None:
 def test_no_rule_looks_at_the_whole_graph_for_each_node() -> None:
     """A rule with several outputs does, in onnxscript's matcher: minutes for a network of this project."""
     assert all(rule._target_pattern.has_single_output_node for rule in RULES)
+
+
+def test_equal_constants_are_stored_once_however_large() -> None:
+    table = np.arange(5000, dtype=np.float32)
+    graph = parser.parse_model(
+        """
+        <ir_version: 9, opset_import: ["" : 18]>
+        twice (float[5000] x) => (float[5000] y) { a = Add (x, one)  b = Mul (a, two)  y = Sub (b, other) }
+        """
+    )
+    for name, values in (("one", table), ("two", table), ("other", table + 1)):
+        graph.graph.initializer.append(numpy_helper.from_array(values, name))
+    after = simplify(graph)
+    assert len(after.graph.initializer) == 2
+    x = np.random.default_rng(1).normal(size=5000).astype(np.float32)
+    np.testing.assert_allclose(run(after, x), (x + table) * table - (table + 1), rtol=1e-5)
