@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
-from mtcp_serve.engines.base import Engine, Provider
+from mtcp_serve.engines.base import Engine, Precision, Provider
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.camera import CameraRequest
@@ -31,6 +31,8 @@ def load(
     engine: str = "auto",
     provider: Provider = "auto",
     threads: int = 0,
+    precision: Precision = "auto",
+    streams: int = 0,
     max_batch_size: int = 1,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> "Model":
@@ -41,6 +43,9 @@ def load(
         engine: what runs the network, of `mtcp_serve.engines.loading.ENGINES`; ``auto`` is the first.
         provider: where: ``cpu``, ``cuda``, ``tensorrt``; ``auto`` is CUDA where that can be started.
         threads: CPU threads for one inference; 0 leaves it to the engine.
+        precision: what the engine ``openvino`` computes in: ``fp32``, ``bf16``; ``auto`` is bf16 where the
+            processor has it.
+        streams: inferences at the same time on a CPU; 0 is one.
         max_batch_size: images that the network is given at a time, where several wait; of use on a GPU.
         limits: the largest image that is read.
 
@@ -50,7 +55,7 @@ def load(
     opened = (
         bundle if isinstance(bundle, Bundle) else Bundle.open(DEFAULT_BUNDLE if bundle is None else bundle)
     )
-    return Model(load_engine(opened, engine, provider, threads), max_batch_size, limits)
+    return Model(load_engine(opened, engine, provider, threads, precision, streams), max_batch_size, limits)
 
 
 class Model:

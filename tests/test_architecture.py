@@ -46,7 +46,7 @@ EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}, "clients/examples/": {"mtcp_se
 """Labelling photos with a bundle runs the gateway's engine; examples show what programs import."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 EXTRAS = {
-    "mtcp_serve": ["cpu", "heif", "video", "openexr", "triton", "otel", "rtx", "clients"],
+    "mtcp_serve": ["cpu", "heif", "video", "openexr", "openvino", "triton", "otel", "rtx", "clients"],
     "training": ["train"],
     "export": ["export", "cpu"],
     "clients": ["clients"],

@@ -61,6 +61,8 @@ def old_option(*flags: str) -> Any:
 BundleOption = Annotated[list[Path] | None, option("bundle", "-b")]
 EngineOption = Annotated[str | None, option("engine")]
 ProviderOption = Annotated[str | None, option("provider")]
+PrecisionOption = Annotated[str | None, option("precision")]
+StreamsOption = Annotated[int | None, option("streams")]
 ThreadsOption = Annotated[int | None, option("intra_op_threads")]
 OldThreadsOption = Annotated[int | None, old_option("--threads")]
 OLD_THREADS: Final = {"threads": ("--threads", "intra_op_threads")}

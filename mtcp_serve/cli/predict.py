@@ -12,7 +12,9 @@ from mtcp_serve.cli.common import (
     BundleOption,
     EngineOption,
     OldThreadsOption,
+    PrecisionOption,
     ProviderOption,
+    StreamsOption,
     ThreadsOption,
     fail,
     load,
@@ -123,7 +125,9 @@ def predict(
     ] = False,
     engine: EngineOption = None,
     provider: ProviderOption = None,
+    precision: PrecisionOption = None,
     intra_op_threads: ThreadsOption = None,
+    streams: StreamsOption = None,
     threads: OldThreadsOption = None,
 ) -> None:
     """Write the maps of images and videos.
@@ -152,7 +156,9 @@ def predict(
         "bundle": bundle,
         "engine": engine,
         "provider": provider,
+        "precision": precision,
         "intra_op_threads": intra_op_threads,
+        "streams": streams,
         "threads": threads,
     }
     take_old(given, OLD_THREADS)

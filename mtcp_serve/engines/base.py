@@ -11,6 +11,8 @@ from mtcp_serve.kinds.base import Map
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 """Where an engine in this process runs the network; ``auto`` is CUDA where that can be started."""
+Precision = Literal["auto", "fp32", "bf16"]
+"""What an engine in this process computes in; ``auto`` is the engine's choice."""
 
 
 class Availability(NamedTuple):

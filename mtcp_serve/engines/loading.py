@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.engines.base import Availability, Engine, Provider
+from mtcp_serve.engines.base import Availability, Engine, Precision, Provider
 from mtcp_serve.errors import BundleError
 
 
@@ -24,13 +24,15 @@ class EngineClass:
     hint: str
     """What to install where its import fails."""
 
-    def load(self, bundle: Bundle, provider: Provider, threads: int) -> Engine:
+    def load(
+        self, bundle: Bundle, provider: Provider, threads: int, precision: Precision, streams: int
+    ) -> Engine:
         """An engine for ``bundle``.
 
         Raises:
             BundleError: what the engine needs is not installed, or it cannot run the bundle.
         """
-        engine: Engine = self._class().load(bundle, provider, threads)
+        engine: Engine = self._class().load(bundle, provider, threads, precision, streams)
         return engine
 
     def available(self) -> list[Availability]:
@@ -60,6 +62,11 @@ ENGINES: Final[dict[str, EngineClass]] = {
         "TensorRtRtxEngine",
         "pip install 'mtcp-serve[cpu,rtx]' brings ONNX Runtime and its plug-in for RTX-class GPUs",
     ),
+    "openvino": EngineClass(
+        "mtcp_serve.engines.openvino",
+        "OpenVinoEngine",
+        "pip install 'mtcp-serve[openvino]' brings OpenVINO",
+    ),
 }
 """Engines that run in this process, by name; the first is ``auto``."""
 
@@ -70,18 +77,25 @@ def available_engines() -> dict[str, list[Availability]]:
 
 
 def load_engine(
-    bundle: Bundle, engine: str = "auto", provider: Provider = "auto", threads: int = 0
+    bundle: Bundle,
+    engine: str = "auto",
+    provider: Provider = "auto",
+    threads: int = 0,
+    precision: Precision = "auto",
+    streams: int = 0,
 ) -> Engine:
-    """An engine for ``bundle`` in this process, with ``threads`` CPU threads (0: the engine's own choice).
+    """An engine for ``bundle`` in this process: ``streams`` inferences at a time of ``threads`` CPU threads.
+
+    0 is the engine's own choice.
 
     Raises:
         BundleError: there is no engine of that name, what it needs is not installed, the bundle is damaged,
-            or it cannot be run.
+            or it cannot be run, or not like that.
     """
     if engine != "auto" and engine not in ENGINES:
         raise BundleError(f"there is no engine {engine!r}; there is {', '.join(ENGINES)}")
     chosen = next(iter(ENGINES)) if engine == "auto" else engine
-    return ENGINES[chosen].load(bundle, provider, threads)
+    return ENGINES[chosen].load(bundle, provider, threads, precision, streams)
 
 
 def load_triton(addresses: Sequence[str], authorities: Path | None = None) -> list[Engine]:

@@ -1,6 +1,8 @@
 """The embedded engine: ONNX Runtime in this process, on CPU, CUDA or TensorRT."""
 
 import logging
+import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, GraphTensor, Manifest, TaskSpec
-from mtcp_serve.engines.base import Availability, Provider
+from mtcp_serve.engines.base import Availability, Precision, Provider
 from mtcp_serve.errors import BundleError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import in_thread
@@ -33,27 +35,40 @@ _log = logging.getLogger(__name__)
 class OnnxEngine:
     """One ONNX Runtime session; it may be used from several tasks at a time."""
 
-    parallel = 1
-    """A session spreads each call over its threads; a second one beside it would only get in the way."""
-
-    def __init__(self, manifest: Manifest, session: ort.InferenceSession, device: str) -> None:
+    def __init__(
+        self, manifest: Manifest, session: ort.InferenceSession, device: str, streams: int = 1
+    ) -> None:
         self.manifest = manifest
         self.device = device
+        self.parallel = streams
         self._session = session
 
     @classmethod
-    def load(cls, bundle: Bundle, provider: Provider = "auto", threads: int = 0) -> Self:
+    def load(
+        cls,
+        bundle: Bundle,
+        provider: Provider = "auto",
+        threads: int = 0,
+        precision: Precision = "auto",
+        streams: int = 0,
+    ) -> Self:
         """Open the graph of ``bundle``, with ``threads`` CPU threads an inference (0: one a physical core).
 
-        ``auto`` is CUDA where that can be started, and the CPU elsewhere.
+        ``auto`` is CUDA where that can be started, and the CPU elsewhere. Several ``streams`` (0: one) are
+        inferences at the same time: more throughput on a CPU, each slower. With ``threads`` 0 they share the
+        cores.
 
         Raises:
             BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
-            BundleError: ONNX Runtime cannot open the graph, or not on ``provider``.
+            BundleError: ONNX Runtime cannot open the graph, or not on ``provider``; or ``precision`` is bf16.
         """
+        if precision == "bf16":
+            raise BundleError(
+                "the engine onnxruntime computes what the graph says, in float32; --engine openvino has bf16"
+            )
         bundle.verify()
         device = _choose(provider)
-        session = _open(bundle.graph(), device, threads)
+        session = open_session(bundle.graph(), device, threads_of_each(threads, streams))
         if _PROVIDERS[device] not in session.get_providers():
             problem = f"ONNX Runtime has {_PROVIDERS[device]}, but it could not be started on this machine"
             if provider != "auto":
@@ -62,7 +77,7 @@ class OnnxEngine:
             device = "cpu"
         bundle.check_graph(*tensors(session))
         warn_of_fallbacks(session, device)
-        return cls(bundle.manifest, session, device)
+        return cls(bundle.manifest, session, device, streams or 1)
 
     @classmethod
     def available(cls) -> list[Availability]:
@@ -143,7 +158,23 @@ def _choose(provider: Provider) -> str:
     return provider
 
 
-def _open(model: Path, device: str, threads: int) -> ort.InferenceSession:
+def threads_of_each(threads: int, streams: int) -> int:
+    """``intra_op_num_threads`` for ``streams`` calls at a time.
+
+    The thread of each call computes beside the session's own, which all share; 0 leaves it to ONNX Runtime.
+    """
+    if threads or streams < 2:
+        return threads
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, cores + 1 - streams)
+
+
+def open_session(model: Path, device: str, threads: int) -> ort.InferenceSession:
+    """The graph ``model`` on ``device``, a key of the providers above.
+
+    Raises:
+        BundleError: ONNX Runtime cannot open it.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = ERRORS_ONLY

@@ -5,8 +5,6 @@ Engines are compiled from the graph when the bundle is opened; what was compiled
 """
 
 import logging
-import os
-from pathlib import Path
 from typing import Any, Self
 
 import onnxruntime as ort
@@ -14,9 +12,10 @@ import onnxruntime_ep_nv_tensorrt_rtx as plugin
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, InputSpec
-from mtcp_serve.engines.base import Availability, Provider
+from mtcp_serve.engines.base import Availability, Precision, Provider
 from mtcp_serve.engines.onnxruntime import ERRORS_ONLY, OnnxEngine, tensors
 from mtcp_serve.errors import BundleError
+from mtcp_serve.utils.cache import cache_folder
 
 PREPARED_FILE = "model_trt.onnx"
 """The graph as TensorRT takes it whole, in FP16; ``python -m export.trt`` adds it to a bundle."""
@@ -28,17 +27,30 @@ class TensorRtRtxEngine(OnnxEngine):
     """One ONNX Runtime session whose graph TensorRT for RTX runs."""
 
     @classmethod
-    def load(cls, bundle: Bundle, provider: Provider = "auto", threads: int = 0) -> Self:
+    def load(
+        cls,
+        bundle: Bundle,
+        provider: Provider = "auto",
+        threads: int = 0,
+        precision: Precision = "auto",
+        streams: int = 0,
+    ) -> Self:
         """Open the graph of ``bundle`` on the first RTX-class GPU, with ``threads`` CPU threads beside it.
 
         Raises:
             BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
-            BundleError: there is no such GPU here, or ONNX Runtime cannot open the graph on it.
+            BundleError: there is no such GPU here, or ONNX Runtime cannot open the graph on it, or has no
+                such ``precision`` or ``streams``.
         """
         if provider not in ("auto", "cuda"):
             raise BundleError(
                 f"the engine tensorrt-rtx runs on an NVIDIA GPU alone; --provider {provider} is for the "
                 "engine onnxruntime"
+            )
+        if precision != "auto" or streams > 1:
+            raise BundleError(
+                "the engine tensorrt-rtx computes in the precision of the graph, one batch at a time; leave "
+                "out --precision and --streams"
             )
         device = _device()
         bundle.verify()
@@ -78,19 +90,10 @@ def provider_options(image: InputSpec) -> dict[str, str]:
         for name, batch in (("min", 1), ("opt", 1), ("max", LARGEST_BATCH))
     }
     options = {f"nv_profile_{name}_shapes": shape for name, shape in shapes.items()}
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _log.warning("%s cannot be written (%s): every start compiles again", folder, error.strerror)
+    folder = cache_folder("tensorrt-rtx")
+    if folder is None:
         return options
     return {**options, "nv_runtime_cache_path": str(folder)}
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept for the next start."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(home) / "mtcp-serve" / "tensorrt-rtx"
 
 
 def _device() -> Any:

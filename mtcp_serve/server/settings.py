@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mtcp_serve.bundle import DEFAULT_BUNDLE
-from mtcp_serve.engines.base import Provider
+from mtcp_serve.engines.base import Precision, Provider
 from mtcp_serve.engines.loading import ENGINES
 from mtcp_serve.inference.images import PILLOW_MAX_PIXELS, ImageLimits
 from mtcp_serve.server.renamed import OldVariables, renamed
@@ -102,6 +102,17 @@ class Settings(BaseSettings):
     )
     intra_op_threads: int = Field(
         default=0, ge=0, description="CPU threads for one inference; 0 is one per physical core."
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="What the engine openvino computes in: fp32, bf16, or auto (bf16 where the processor has "
+        "it). The others compute what the graph says.",
+    )
+    streams: int = Field(
+        default=0,
+        ge=0,
+        description="Inferences at the same time in an engine on the CPU: more gain throughput and make each "
+        "slower; 0 is one.",
     )
     max_batch_size: int = Field(
         default=1, ge=1, description="Most images the model is given at a time; memory grows with it."

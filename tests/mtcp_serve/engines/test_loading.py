@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
-from mtcp_serve.engines.base import Provider
+from mtcp_serve.engines.base import Precision, Provider
 from mtcp_serve.engines.loading import ENGINES, EngineClass, load_engine
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.errors import BundleError
@@ -29,7 +29,9 @@ class BlackEngine:
         self.manifest = manifest
 
     @classmethod
-    def load(cls, bundle: Bundle, provider: Provider, threads: int) -> Self:
+    def load(
+        cls, bundle: Bundle, provider: Provider, threads: int, precision: Precision, streams: int
+    ) -> Self:
         return cls(bundle.verify().manifest)
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
@@ -51,7 +53,7 @@ def test_auto_is_the_first(bundle: Path) -> None:
 
 
 def test_an_unknown_engine_is_refused_with_those_there_are(bundle: Path) -> None:
-    with pytest.raises(BundleError, match="no engine 'abacus'; there is onnxruntime, tensorrt-rtx"):
+    with pytest.raises(BundleError, match="no engine 'abacus'; there is onnxruntime, tensorrt-rtx, openvino"):
         load_engine(Bundle.open(bundle), "abacus")
 
 

@@ -1,0 +1,236 @@
+"""OpenVINO in this process, on the CPU, in float32 or bfloat16.
+
+Compiled models are kept in ``$XDG_CACHE_HOME/mtcp-serve/openvino``, in a folder per version of OpenVINO,
+graph and precision: from a folder that they share, OpenVINO 2026.4 may take the float32 model for the one in
+bfloat16 and answer wrongly. Every opened model is compared with a reference before it serves.
+"""
+
+import logging
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, GraphTensor, Manifest, TaskSpec
+from mtcp_serve.engines.base import Availability, Precision, Provider
+from mtcp_serve.errors import BundleError
+from mtcp_serve.kinds.base import Map
+from mtcp_serve.utils.cache import cache_folder
+from mtcp_serve.utils.concurrency import in_thread
+
+# Importing OpenVINO reports the import, its version and the operating system to Google Analytics, under a
+# random number that it keeps in the home folder. Where its telemetry cannot be imported, it does without.
+with patch.dict(sys.modules, {} if "openvino" in sys.modules else {"openvino_telemetry": None}):
+    import openvino as ov
+
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_TYPES = {"u8": "uint8", "f32": "float32", "f16": "float16"}
+CPUINFO = Path("/proc/cpuinfo")
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Of x86-64, and of ARM: any of them multiplies bfloat16 natively; without, it is float32 made slower."""
+LEAST_AGREEMENT = {"fp32": 0.995, "bf16": 0.8}
+"""Share of the pixels whose labels must be those of the reference."""
+LARGEST_ERROR = {"fp32": 0.001, "bf16": 0.25}
+"""Mean absolute difference from the reference, over the reference's standard deviation (at least .05)."""
+_log = logging.getLogger(__name__)
+
+
+class OpenVinoEngine:
+    """One compiled model; it may be used from several tasks at a time.
+
+    Each inference computes every task, also those that were not asked for.
+    """
+
+    def __init__(self, manifest: Manifest, model: Any, device: str, streams: int) -> None:
+        self.manifest = manifest
+        self.device = device
+        self.parallel = streams
+        self._model = model
+        self._outputs = {name: index for index, port in enumerate(model.outputs) for name in port.names}
+
+    @classmethod
+    def load(
+        cls,
+        bundle: Bundle,
+        provider: Provider = "auto",
+        threads: int = 0,
+        precision: Precision = "auto",
+        streams: int = 0,
+    ) -> Self:
+        """Compile the graph of ``bundle``, for ``streams`` inferences (0: one) of ``threads`` threads.
+
+        ``auto`` is bfloat16 where the processor multiplies it natively (AMX, AVX512_BF16) and the maps are
+        those of the reference, else float32.
+
+        Raises:
+            BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
+            BundleError: OpenVINO cannot open the graph, the processor lacks bfloat16, ``provider`` is a GPU,
+                or the compiled model's maps are not those of the reference.
+        """
+        if provider not in ("auto", "cpu"):
+            raise BundleError(
+                f"the engine openvino runs on the CPU alone; --provider {provider} is for the engine "
+                "onnxruntime"
+            )
+        problem = bf16_problem()
+        if precision == "bf16" and problem is not None:
+            raise BundleError(f"{problem}; --precision fp32 does without")
+        bundle.verify()
+        image = drawn(bundle.manifest.input.height, bundle.manifest.input.width)
+        wanted = _reference(bundle, image, threads)
+        if precision == "auto" and problem is None:
+            engine = cls._compiled(bundle, "bf16", threads, streams)
+            if (fault := engine._fault(image, wanted, "bf16")) is None:
+                return engine
+            _log.warning("%s: running in float32", fault)
+        chosen: Precision = "fp32" if precision == "auto" else precision
+        engine = cls._compiled(bundle, chosen, threads, streams)
+        if (fault := engine._fault(image, wanted, chosen)) is not None:
+            raise BundleError(
+                f"{fault}; empty {cache_folder('openvino')} and try again, or use --engine onnxruntime"
+            )
+        return engine
+
+    @classmethod
+    def available(cls) -> list[Availability]:
+        """The CPU, and whether it has bfloat16."""
+        return [Availability("cpu", None), Availability("cpu, bf16", bf16_problem())]
+
+    async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
+        """See `mtcp_serve.engines.base.Engine.infer`; OpenVINO stops between two nodes of the graph."""
+        request = self._model.create_infer_request()
+        cancelled = threading.Event()
+
+        def stop() -> None:
+            cancelled.set()
+            request.cancel()
+
+        def run() -> list[Map]:
+            request.set_input_tensor(ov.Tensor(np.ascontiguousarray(images)))
+            if cancelled.is_set():
+                return []
+            request.start_async()
+            request.wait()
+            return [
+                task.to_map(request.get_output_tensor(self._outputs[task.output]).data.copy())
+                for task in tasks
+            ]
+
+        return await in_thread(run, on_cancel=stop)
+
+    async def close(self) -> None:
+        """See `mtcp_serve.engines.base.Engine.close`; the model goes with its last user."""
+
+    @classmethod
+    def _compiled(cls, bundle: Bundle, precision: Precision, threads: int, streams: int) -> Self:
+        digest = bundle.manifest.files[MODEL_FILE].sha256[:16]
+        folder = cache_folder("openvino", ov.__version__.split("-")[0], digest, precision)
+        number = streams or 1
+        model = compile_graph(bundle.graph(), precision, threads, number, folder)
+        names = [task.output for task in bundle.manifest.tasks]
+        bundle.check_graph(
+            [_tensor(port, [IMAGE_TENSOR]) for port in model.inputs],
+            [_tensor(port, names) for port in model.outputs],
+        )
+        return cls(bundle.manifest, model, f"openvino-{precision}", number)
+
+    def _fault(
+        self, image: NDArray[np.uint8], wanted: dict[str, NDArray[Any]], precision: Precision
+    ) -> str | None:
+        """How the maps of ``image`` differ from those ``wanted``; None within the bounds above."""
+        request = self._model.create_infer_request()
+        request.infer([image])
+        for task in self.manifest.tasks:
+            found = request.get_output_tensor(self._outputs[task.output]).data
+            if fault := difference(found, wanted[task.output], precision):
+                return f"OpenVINO's {task.name} in {precision} is not that of the graph: {fault}"
+        return None
+
+
+def bf16_problem() -> str | None:
+    """Why bfloat16 is of no use on this processor; None if it has it."""
+    if CPUINFO.exists():
+        if not _BF16_FLAGS & set(CPUINFO.read_text().split()):
+            return "this processor has no bfloat16 (AMX or AVX512_BF16)"
+    elif ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") != ov.Type.bf16:
+        return "OpenVINO finds no bfloat16 in this processor (AMX or AVX512_BF16)"
+    return None
+
+
+def compile_graph(
+    path: Path, precision: Precision, threads: int = 0, streams: int = 1, cache: Path | None = None
+) -> Any:
+    """The ONNX graph at ``path``, compiled for the CPU; what was compiled is kept in ``cache``.
+
+    Raises:
+        BundleError: OpenVINO cannot open the graph, or not in this precision.
+    """
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": threads * streams,
+    }
+    if cache is not None:
+        options["CACHE_DIR"] = str(cache)
+    try:
+        model = ov.Core().compile_model(str(path), "CPU", options)
+        used = model.get_property("INFERENCE_PRECISION_HINT").to_string()
+    except Exception as error:  # OpenVINO raises RuntimeError and its like
+        raise BundleError(f"OpenVINO cannot open {path}: {error}") from error
+    if used != _HINTS[precision]:
+        raise BundleError(f"OpenVINO opens {path} in {used} instead of {precision}")
+    return model
+
+
+def difference(found: NDArray[Any], wanted: NDArray[Any], precision: Precision) -> str | None:
+    """How a map differs from the one ``wanted``; None within `LEAST_AGREEMENT` and `LARGEST_ERROR`."""
+    if found.shape != wanted.shape:
+        return f"shape {list(found.shape)}, not {list(wanted.shape)}"
+    if found.dtype == np.uint8:
+        share = float(np.mean(found == wanted))
+        least = LEAST_AGREEMENT[precision]
+        return None if share >= least else f"{share:.1%} of the pixels agree, at least {least:.1%} must"
+    exact = wanted.astype(np.float64)
+    error = float(np.mean(np.abs(found - exact))) / max(float(exact.std()), 0.05)
+    most = LARGEST_ERROR[precision]
+    return None if error <= most else f"mean difference {error:.3g} of the map's deviation, at most {most}"
+
+
+def drawn(height: int, width: int) -> NDArray[np.uint8]:
+    """A figure before a wall that gets darker, ``[1, height, width, 3]``: something for every task to see."""
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    image = np.stack([200 - 110 * columns, 190 - 90 * columns, 170 - 60 * rows], -1)
+    image[rows > 0.7] = (120, 90, 60)
+    image[(np.abs(columns - 0.5) < 0.12) & (rows > 0.45) & (rows < 0.9)] = (40, 60, 140)
+    image[(columns - 0.5) ** 2 + (rows - 0.35) ** 2 < 0.01] = (220, 180, 150)
+    return image.astype(np.uint8)[None]
+
+
+def _reference(bundle: Bundle, image: NDArray[np.uint8], threads: int) -> dict[str, NDArray[Any]]:
+    """The graph's outputs for ``image`` by ONNX Runtime; without it by a float32 model, not cached."""
+    names = [task.output for task in bundle.manifest.tasks]
+    try:
+        from mtcp_serve.engines.onnxruntime import open_session
+    except ImportError:
+        model = compile_graph(bundle.graph(), "fp32", threads)
+        result = model({IMAGE_TENSOR: image})
+        return {
+            name: result[name] for name in names if name in {n for port in model.outputs for n in port.names}
+        }
+    session = open_session(bundle.graph(), "cpu", threads)
+    found = [output.name for output in session.get_outputs() if output.name in names]
+    return dict(zip(found, session.run(found, {IMAGE_TENSOR: image}), strict=True))
+
+
+def _tensor(port: Any, names: Sequence[str]) -> GraphTensor:
+    """An input or output by that of its names which the manifest knows; OpenVINO keeps inner ones too."""
+    kind = port.element_type.to_string()
+    name = next((name for name in names if name in port.names), "/".join(sorted(port.names)))
+    shape = tuple(None if axis.is_dynamic else axis.get_length() for axis in port.partial_shape)
+    return GraphTensor(name, _TYPES.get(kind, kind), shape)
