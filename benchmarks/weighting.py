@@ -40,9 +40,11 @@ def labels(task: Task, batch: int, height: int, width: int) -> Tensor:
 
 
 def random_batch(tasks: list[Task], batch: int, height: int, width: int, device: str) -> Batch:
-    """Images and labels of noise on ``device``."""
+    """Images and labels of noise on ``device``, seen by a camera as wide as its focal length."""
     maps = {task.name: labels(task, batch, height, width) for task in tasks}
     maps["image"] = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
+    if {"depth", "normals"} <= maps.keys():
+        maps["focal"] = torch.ones(batch, 2)
     return {name: value.to(device) for name, value in maps.items()}
 
 
