@@ -173,7 +173,7 @@ def test_a_folder_of_something_else_is_not_touched(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (BundleOptions("no spaces", "1"), "'no spaces' is no name"),
+        (BundleOptions("no spaces", "1"), "'no spaces' is not a name"),
         (BundleOptions("tiny", ""), "'' is not a name or version"),
         (BundleOptions("tiny", "1", card=Path("missing.md")), r"no model card at missing\.md"),
     ],

@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(bundle: Path, plan: Pa
     gpu.mkdir()
     refused(gpu, "needs at least one plan", bundle, backend="tensorrt")
     refused(gpu, "no plan at", bundle, backend="tensorrt", plans={"8.9": plan / "x"})
-    refused(gpu, "no compute capability", bundle, backend="tensorrt", plans={"sm89": plan})
+    refused(gpu, "not a compute capability", bundle, backend="tensorrt", plans={"sm89": plan})
     cpu = Serving(device="cpu")
     refused(gpu, "TensorRT runs on GPUs", bundle, backend="tensorrt", plans={"8.9": plan}, serving=cpu)
     refused(out, "no bundle", tmp_path / "nothing")
