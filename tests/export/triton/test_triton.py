@@ -257,7 +257,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(bundle: Path, plan: Pa
     refused(out, "SHA-256", named, version=1)
     Manifest.load(bundle).model_copy(update={"name": "notes"}).save(tmp_path / "named")
     shutil.copy(bundle / "model.onnx", named)
-    refused(out, "notes exists and is no model", named)
+    refused(out, "notes exists and is not a model", named)
     (out / "tiny" / "7" / "manifest.json").unlink()
     refused(out, "cannot be kept", bundle, version=8)
 

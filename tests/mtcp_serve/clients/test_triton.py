@@ -41,7 +41,7 @@ from tests.needs import needs_triton
 
 pytestmark = needs_triton
 
-ASTRONAUT = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
+ASTRONAUT = Path(__file__).parents[3] / "docs" / "astronaut.jpg"
 MODEL = "mtcp-lite"
 ONE_THREAD = Serving(threads=1)
 DOUBLED = GRAPH.replace("float per_metre = {25.5}", "float per_metre = {12.75}")
