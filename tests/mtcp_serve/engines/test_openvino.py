@@ -54,7 +54,7 @@ def test_float32_maps_are_those_of_onnx_runtime(bundle: Path) -> None:
 
 
 def test_the_shipped_model_is_within_the_bounds() -> None:
-    """Both precisions one after the other, as with the cache that OpenVINO itself would mix up."""
+    """Both precisions one after the other, as with the cache OpenVINO would mix up; closer on an image."""
     bundle = Bundle.open(DEFAULT_BUNDLE)
     tasks, size = bundle.manifest.tasks, bundle.manifest.input
     with Image.open(ROOT / "docs" / "astronaut.jpg") as photo:
@@ -65,6 +65,10 @@ def test_the_shipped_model_is_within_the_bounds() -> None:
         found = maps(OpenVinoEngine.load(bundle, precision=precision), image, tasks)
         for task, values, exact in zip(tasks, found, wanted, strict=True):
             assert difference(values, exact, precision) is None, (task.name, precision)
+            if precision == "bf16" and exact.dtype == np.uint8:
+                assert np.mean(values == exact) > 0.95, task.name
+            elif precision == "bf16":
+                assert np.abs(values - exact).mean() < 0.1 * max(exact.std(), 0.05), task.name
     if len(precisions) == 2:
         faults = [difference(values, exact, "fp32") for values, exact in zip(found, wanted, strict=True)]
         assert any(faults)  # it did compute in another precision
