@@ -43,6 +43,8 @@ pytestmark = needs_triton
 
 ASTRONAUT = Path(__file__).parents[3] / "docs" / "astronaut.jpg"
 MODEL = "mtcp-lite"
+SHIPPED = Manifest.load(DEFAULT_BUNDLE)
+SIZE = (SHIPPED.input.height, SHIPPED.input.width)
 ONE_THREAD = Serving(threads=1)
 DOUBLED = GRAPH.replace("float per_metre = {25.5}", "float per_metre = {12.75}")
 NOISE = noise(HEIGHT, WIDTH)
@@ -130,7 +132,7 @@ def test_a_prediction_knows_its_image(client: TritonClient) -> None:
     assert maps["depth"].shape == (512, 512)
     assert maps.metadata["image"]["format"] == "JPEG"
     assert maps.overlay("depth").size == (512, 512)
-    assert client.predict(ASTRONAUT, ["depth"]).image("depth").size == (320, 240)
+    assert client.predict(ASTRONAUT, ["depth"]).image("depth").size == SIZE[::-1]
 
 
 def test_the_manifest_comes_from_the_server(client: TritonClient) -> None:
@@ -138,7 +140,7 @@ def test_the_manifest_comes_from_the_server(client: TritonClient) -> None:
     maps = client.infer(pixels_of(client, 0)[None], ["parsing"])[0]
     about = maps.about("parsing")
     assert about["labels"][2]["name"] == "skin"
-    assert (version_of(maps), about["model"]) == ("1", MODEL)
+    assert (version_of(maps), about["model"]) == (SHIPPED.version, MODEL)
 
 
 def test_batches_of_any_size_share_the_client(client: TritonClient, embedded: OnnxEngine) -> None:
@@ -235,14 +237,14 @@ def test_a_new_version_is_used_when_it_is_loaded_and_the_model_can_go(
 def test_what_the_model_does_not_take_is_refused(triton: LocalTriton, client: TritonClient) -> None:
     for images in (
         np.zeros((1, 7, 9, 3), np.uint8),
-        np.zeros((240, 320, 3), np.uint8),
-        np.zeros((1, 240, 320, 3), np.float32),
-        np.zeros((0, 240, 320, 3), np.uint8),
+        np.zeros((*SIZE, 3), np.uint8),
+        np.zeros((1, *SIZE, 3), np.float32),
+        np.zeros((0, *SIZE, 3), np.uint8),
     ):
         with pytest.raises(InvalidRequestError, match="takes uint8"):
             client.infer(images)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="batch-size must be <= 8"):
-        client.infer(np.zeros((9, 240, 320, 3), np.uint8))
+        client.infer(np.zeros((9, *SIZE, 3), np.uint8))
     with pytest.raises(NotFoundError, match="no task 'depht'; it has semseg, depth"):
         client.predict(ASTRONAUT, ["depht"])
     for photo in (b"no photo", np.zeros((4, 4), np.uint8), ASTRONAUT / "missing.jpg"):
@@ -265,7 +267,7 @@ def test_triton_itself_refuses_a_wrong_shape(triton: LocalTriton, client: Triton
         raw.infer(MODEL, [wrong])
     error = translate(caught.value)
     assert isinstance(error, InvalidRequestError)
-    assert "Expected [-1,240,320,3], got [1,7,9,3]" in str(error)
+    assert f"Expected [-1,{SIZE[0]},{SIZE[1]},3], got [1,7,9,3]" in str(error)
 
 
 def test_a_damaged_model_is_not_loaded(repository: Path, triton: LocalTriton, tmp_path: Path) -> None:
@@ -414,8 +416,8 @@ def test_the_example(triton: LocalTriton, tmp_path: Path) -> None:
     options = ["--endpoint", triton.grpc, "--model", MODEL, "--shared-memory"]
     done = subprocess.run([*command, *options], capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"{ASTRONAUT}: {MODEL} version 1" in done.stdout
-    assert "  semseg: uint8 240x320: background, " in done.stdout
+    assert f"{ASTRONAUT}: {MODEL} version {SHIPPED.version}" in done.stdout
+    assert f"  semseg: uint8 {SIZE[0]}x{SIZE[1]}: other, " in done.stdout
     assert "bad.png" in done.stderr
 
 

@@ -105,11 +105,13 @@ def test_a_process_group_computes_the_figures_of_the_whole_split(tmp_path: Path)
     """Shares of three and two images, one of them without labels: none is dropped, none counts twice."""
     world = 2
     arguments = (world, str(tmp_path / "store"), str(tmp_path / "rank"))
-    other = mp.get_context("spawn").Process(target=rank_figures, args=(1, *arguments))
-    other.start()
-    rank_figures(0, *arguments)
-    other.join()
-    assert other.exitcode == 0
+    context = mp.get_context("spawn")
+    ranks = [context.Process(target=rank_figures, args=(rank, *arguments)) for rank in range(world)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    assert [process.exitcode for process in ranks] == [0, 0]
     found = [json.loads((tmp_path / f"rank{rank}").read_text()) for rank in range(world)]
     assert found[0] == pytest.approx(figures(IMAGES), rel=1e-9)
     assert found[1] == found[0]

@@ -21,7 +21,7 @@ from training.model.pretrained import WeightsError, initialise
 from training.objective import Objective
 from training.optim import build_optimizer, parameter_groups
 from training.trainer import LAST
-from training.training_step import Step, checkpoint_activations
+from training.training_step import Held, Step, checkpoint_activations
 
 ALL = {
     "semseg": "nyu13",
@@ -58,7 +58,7 @@ def backward(net: Network, method: str, options: dict[str, object]) -> tuple[Ste
     engine = Engine(build_balancer(method, [task.name for task in net.tasks], options))
     step = Step(net.train(), Objective(net.tasks, ial_run().loss), engine)
     torch.manual_seed(1)
-    step(labelled_batch(), 0, 0, 1.0).total.backward()
+    step(Held(labelled_batch()), 0, 0, 1.0).total.backward()
     return step, engine
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from mtcp_serve.bundle import DEFAULT_BUNDLE
-from mtcp_serve.bundle.manifest import LabelsTask
+from mtcp_serve.bundle.manifest import LabelsTask, Manifest
 from mtcp_serve.server.security.headers import content_policy
 from tests.mtcp_serve.browser import (
     PATIENCE_MS,
@@ -150,6 +150,7 @@ def test_a_large_turned_photo_is_shown_as_the_model_gives_it(server: Server, bro
     photo = encode(Image.open(PHOTO).resize((1400, 900)), "JPEG", quality=60, exif=exif)
     arrays = np.load(io.BytesIO(server.predict(photo, "format=npz&size=model").content))
     metadata = json.loads(arrays["metadata"].item())
+    made = Manifest.load(DEFAULT_BUNDLE).input
     with visit(browser, server.url) as page:
         give(page, {"name": "large.jpg", "mimeType": "image/jpeg", "buffer": photo})
         assert (
@@ -160,11 +161,11 @@ def test_a_large_turned_photo_is_shown_as_the_model_gives_it(server: Server, bro
         box = frame.bounding_box()
         assert box is not None
         assert box["height"] / box["width"] == pytest.approx(14 / 9, rel=0.01)
-        expect(page.locator("#made-size")).to_have_text("320 \N{MULTIPLICATION SIGN} 240")
+        expect(page.locator("#made-size")).to_have_text(f"{made.width} \N{MULTIPLICATION SIGN} {made.height}")
         point(frame, 0.4, 0.6)
         found = values(page)
         x, y = map(int, found["photo"].split(", "))
-        want = expected(arrays, metadata, x * 320 // 900, y * 240 // 1400)
+        want = expected(arrays, metadata, x * made.width // 900, y * made.height // 1400)
         assert found == {**want, "photo": found["photo"]}
         with page.expect_response(lambda response: "size=input" in response.url):
             page.select_option("#size", "input")

@@ -61,8 +61,10 @@ def test_the_wipe_shows_the_photo_on_one_side_and_the_map_on_the_other(page: Pag
     expect(frame.locator(".cross")).to_be_hidden()
     seen = look(frame)
     border = round(0.3 * seen.shape[1])
-    assert np.array_equal(seen[:, : border - 4], looks[0][:, : border - 4])
-    assert np.array_equal(seen[:, border + 4 :], looks[100][:, border + 4 :])
+    photo, chart = np.abs(seen - looks[0]), np.abs(seen - looks[100])
+    assert photo[:, : border - 4].max() <= 1  # a clipped and a blended layer may be rounded apart
+    assert chart[:, border + 4 :].max() <= 1
+    assert photo[:, border + 4 :].mean() > 20 < chart[:, : border - 4].mean()
     page.locator("#view-overlay label", has_text="Blend").click()
     expect(slider).to_be_visible()
 
