@@ -9,8 +9,12 @@ BUNDLE = mtcp_serve/bundles/mtcp-lite
 serve: .venv-serve/installed  ## the server with the shipped weights, no torch
 	.venv-serve/bin/mtcp-serve serve
 
+PYTEST = .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# Training's tests have workers of their own: one that had the inference engines loaded as well died in them twice.
 test: .venv/installed lint  ## everything the project checks about itself
-	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --ignore tests/training
+	$(PYTEST) tests/training
 
 fuzz: .venv/installed  ## the image reader on made-up files: make fuzz MINUTES=30; x86-64 Linux only
 	.venv/bin/pip install --quiet -c constraints.txt -e '.[test,fuzz]'

@@ -137,7 +137,7 @@ def test_a_sweep_that_was_cut_goes_on_and_is_told_in_files(
     assert run_sweep(sweep, (), output)
     assert len(started) == 4, "finished runs are not run again"
     report = json.loads((first / "report.json").read_text())
-    assert report["val"].keys() - {"disparity"} == {"depth", "normals"}
+    assert report["val"].keys() - {"disparity", "geometry"} == {"depth", "normals"}
     assert report["test"]["depth"] != report["val"]["depth"]
     assert (first / "slim.pt").exists()
     assert not (first / LAST).exists()
