@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
@@ -13,7 +12,8 @@ from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.metadata import describe, describe_map
-from mtcp_serve.outputs.png import COMPRESS_LEVEL, to_png
+from mtcp_serve.outputs.png import to_png
+from mtcp_serve.outputs.png_file import write_png
 from mtcp_serve.outputs.points import geometry_tasks
 from mtcp_serve.outputs.schemas import ImageOut, PredictOut
 
@@ -149,6 +149,4 @@ def _encode_map(dense: DenseMap, version: str, image: ImageOut, visualize: bool)
     png = to_png(dense.task, values, metadata, version, image)
     if not visualize:
         return EncodedMap(metadata, png, None)
-    picture = BytesIO()
-    dense.task.color(values).save(picture, "PNG", compress_level=COMPRESS_LEVEL)
-    return EncodedMap(metadata, png, picture.getvalue())
+    return EncodedMap(metadata, png, write_png(dense.task.color(values)))

@@ -1,7 +1,6 @@
 """``cutout``: the subject of the photo without its background, as a PNG file."""
 
 from collections.abc import Sequence
-from io import BytesIO
 
 from PIL import ImageColor
 from pydantic import BaseModel
@@ -11,7 +10,7 @@ from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, ProbabilityTask, TaskSpec
 from mtcp_serve.outputs.cutout import cut_out
 from mtcp_serve.outputs.formats.base import Writer
-from mtcp_serve.outputs.png import COMPRESS_LEVEL
+from mtcp_serve.outputs.png_file import write_png
 
 
 class CutoutWriter(Writer):
@@ -43,9 +42,7 @@ class CutoutWriter(Writer):
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         color = self.wanted.background
         red_green_blue = None if color == "transparent" else ImageColor.getrgb(color)[:3]
-        buffer = BytesIO()
-        cut_out(prediction, red_green_blue).save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
-        self._file = buffer.getvalue()
+        self._file = write_png(cut_out(prediction, red_green_blue))
         return {}
 
     def finish(self, document: BaseModel) -> bytes:
