@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from os import PathLike
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
-from mtcp_serve.engines.base import Engine, Precision, Provider
+from mtcp_serve.engines.base import Engine, EngineOptions, Precision, Provider
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.camera import CameraRequest
@@ -20,6 +19,7 @@ from mtcp_serve.inference.registry import Choice, Models
 from mtcp_serve.inference.sources import ImageSource, to_photo
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.prediction import Prediction
+from mtcp_serve.utils.closing import Closing
 from mtcp_serve.utils.concurrency import BackgroundLoop, in_thread
 
 T = TypeVar("T")
@@ -55,10 +55,11 @@ def load(
     opened = (
         bundle if isinstance(bundle, Bundle) else Bundle.open(DEFAULT_BUNDLE if bundle is None else bundle)
     )
-    return Model(load_engine(opened, engine, provider, threads, precision, streams), max_batch_size, limits)
+    options = EngineOptions(provider, threads, precision, streams)
+    return Model(load_engine(opened, engine, options), max_batch_size, limits)
 
 
-class Model:
+class Model(Closing):
     """A loaded model; make one with `load`. Threads and event loops may share it.
 
     Use it in a ``with`` statement, or `close` it, where it should not live as long as the process.
@@ -151,14 +152,6 @@ class Model:
         if not self._loop.closed:
             self._loop.run(self._models.close())
             self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _choices(self, tasks: Sequence[str] | None, size: Size) -> tuple[Choice, ...]:
         if isinstance(tasks, str):

@@ -13,6 +13,7 @@ import numpy as np
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size, predict
@@ -58,7 +59,7 @@ def encode_milliseconds(
 
 
 async def _predict(bundle: Path, photo: bytes, threads: int, size: Size) -> DenseMaps:
-    models = Models([Batcher(OnnxEngine.load(Bundle.open(bundle), "cpu", threads))])
+    models = Models([Batcher(OnnxEngine.load(Bundle.open(bundle), EngineOptions("cpu", threads)))])
     return await predict(photo, models.select(None), size, Settings().image_limits, Timings())
 
 

@@ -7,7 +7,7 @@ returns its result. The clients differ only in how they make a call.
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,17 +54,9 @@ class Conversation:
     """The state of a client, and what it asks."""
 
     def __init__(
-        self,
-        kind: Callable[..., Any],
-        endpoint: str,
-        model: str | None,
-        version: int | None,
-        deadline_s: float,
-        shared_memory: bool,
-        api_key: str | None,
-        authorities: str | PathLike[str] | None,
+        self, client: Any, model: str | None, version: int | None, deadline_s: float, shared_memory: bool
     ) -> None:
-        self.client = wire.connect(kind, endpoint, api_key, authorities)
+        self.client = client
         self.deadline_s = deadline_s
         self._model = model
         self._version = "" if version is None else str(version)
@@ -170,6 +162,26 @@ class Conversation:
             region.close()
             raise
         return region
+
+
+class Client:
+    """What the clients, blocking and asyncio, are made of: a conversation over Triton's ``_kind``."""
+
+    _kind: ClassVar[Callable[..., Any]]
+
+    def __init__(
+        self,
+        endpoint: str = "127.0.0.1:8001",
+        model: str | None = None,
+        *,
+        version: int | None = None,
+        deadline_s: float = 30.0,
+        shared_memory: bool = False,
+        api_key: str | None = None,
+        authorities: str | PathLike[str] | None = None,
+    ) -> None:
+        connection = wire.connect(self._kind, endpoint, api_key, authorities)
+        self._conversation = Conversation(connection, model, version, deadline_s, shared_memory)
 
 
 def read_image(image: ImageSource, size: InputSpec) -> tuple[Photo, NDArray[np.uint8]]:

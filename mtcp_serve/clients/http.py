@@ -1,11 +1,11 @@
 """Clients for the gateway's HTTP API, blocking and asyncio."""
 
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, TypeVar
 
 import httpx
 
@@ -14,20 +14,17 @@ from mtcp_serve.clients.errors import InvalidRequestError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.prediction import Prediction
+from mtcp_serve.utils.closing import AsyncClosing, Closing
 
 Format = Literal["npz", "json"]
 Source = str | PathLike[str] | bytes
 """A file or the bytes of one: JPEG, PNG, WebP, GIF, BMP or TIFF."""
 _CONNECT_RETRIES = 2
+C = TypeVar("C")
 
 
-class GatewayClient:
-    """Predictions over HTTP; use it in a ``with`` statement. Threads may share one.
-
-    Connecting, sending, and waiting for the answer may take ``deadline_s`` seconds each. Only a failed
-    connection is tried again, never a request that a server has seen. ``headers`` go with every request, and
-    ``api_key`` in one. ``authorities`` (a PEM file) are trusted at https://, instead of the usual ones.
-    """
+class _Client(ABC, Generic[C]):
+    """What the clients, blocking and asyncio, are made of: a client of httpx's."""
 
     def __init__(
         self,
@@ -38,10 +35,28 @@ class GatewayClient:
         api_key: str | None = None,
         authorities: str | PathLike[str] | None = None,
     ) -> None:
-        transport = httpx.HTTPTransport(verify=_trust(authorities), retries=_CONNECT_RETRIES)
-        self._client = httpx.Client(
-            base_url=url, timeout=deadline_s, headers=_headers(headers, api_key), transport=transport
-        )
+        trust = True if authorities is None else ssl.create_default_context(cafile=authorities)
+        key = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        headers = {**(headers or {}), **key}
+        self._client: C = self._open(trust, base_url=url, timeout=deadline_s, headers=headers)
+
+    @staticmethod
+    @abstractmethod
+    def _open(trust: ssl.SSLContext | bool, **given: Any) -> C:
+        """A client that trusts ``trust`` at https://, made with what is ``given``."""
+
+
+class GatewayClient(_Client[httpx.Client], Closing):
+    """Predictions over HTTP; use it in a ``with`` statement. Threads may share one.
+
+    Connecting, sending, and waiting for the answer may take ``deadline_s`` seconds each. Only a failed
+    connection is tried again, never a request that a server has seen. ``headers`` go with every request, and
+    ``api_key`` in one. ``authorities`` (a PEM file) are trusted at https://, instead of the usual ones.
+    """
+
+    @staticmethod
+    def _open(trust: ssl.SSLContext | bool, **given: Any) -> httpx.Client:
+        return httpx.Client(transport=httpx.HTTPTransport(verify=trust, retries=_CONNECT_RETRIES), **given)
 
     def predict(
         self,
@@ -98,14 +113,6 @@ class GatewayClient:
         """End the connections."""
         self._client.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _send(self, request: httpx.Request) -> httpx.Response:
         try:
             return self._client.send(request)
@@ -113,22 +120,13 @@ class GatewayClient:
             raise translate(error, request) from error
 
 
-class AsyncGatewayClient:
+class AsyncGatewayClient(_Client[httpx.AsyncClient], AsyncClosing):
     """`GatewayClient` for asyncio: the same parameters, the same methods as coroutines."""
 
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        *,
-        deadline_s: float = 30.0,
-        headers: Mapping[str, str] | None = None,
-        api_key: str | None = None,
-        authorities: str | PathLike[str] | None = None,
-    ) -> None:
-        transport = httpx.AsyncHTTPTransport(verify=_trust(authorities), retries=_CONNECT_RETRIES)
-        self._client = httpx.AsyncClient(
-            base_url=url, timeout=deadline_s, headers=_headers(headers, api_key), transport=transport
-        )
+    @staticmethod
+    def _open(trust: ssl.SSLContext | bool, **given: Any) -> httpx.AsyncClient:
+        transport = httpx.AsyncHTTPTransport(verify=trust, retries=_CONNECT_RETRIES)
+        return httpx.AsyncClient(transport=transport, **given)
 
     async def predict(
         self,
@@ -167,28 +165,11 @@ class AsyncGatewayClient:
         """End the connections."""
         await self._client.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
             return await self._client.send(request)
         except httpx.TransportError as error:
             raise translate(error, request) from error
-
-
-def _headers(headers: Mapping[str, str] | None, api_key: str | None) -> dict[str, str]:
-    key = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-    return {**(headers or {}), **key}
-
-
-def _trust(authorities: str | PathLike[str] | None) -> ssl.SSLContext | bool:
-    return True if authorities is None else ssl.create_default_context(cafile=authorities)
 
 
 def _read(image: Source) -> bytes:

@@ -3,9 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from os import PathLike
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +12,17 @@ from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
-from mtcp_serve.clients._conversation import Conversation, Outcome, Steps, read_image
+from mtcp_serve.clients._conversation import Client, Outcome, Steps, read_image
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.sources import ImageSource
 from mtcp_serve.prediction import Prediction
+from mtcp_serve.utils.closing import Closing
 
 T = TypeVar("T")
 
 
-class TritonClient:
+class TritonClient(Client, Closing):
     """Predictions of a model in a repository that ``export.triton`` wrote; use it in a ``with`` statement.
 
     The manifest comes from the server. ``model`` may be left out where only one is loaded; ``version`` is
@@ -36,27 +35,7 @@ class TritonClient:
     ``api_key`` is for the gateway, which speaks Triton's protocol too.
     """
 
-    def __init__(
-        self,
-        endpoint: str = "127.0.0.1:8001",
-        model: str | None = None,
-        *,
-        version: int | None = None,
-        deadline_s: float = 30.0,
-        shared_memory: bool = False,
-        api_key: str | None = None,
-        authorities: str | PathLike[str] | None = None,
-    ) -> None:
-        self._conversation = Conversation(
-            InferenceServerClient,
-            endpoint,
-            model,
-            version,
-            deadline_s,
-            shared_memory,
-            api_key,
-            authorities,
-        )
+    _kind = InferenceServerClient
 
     @property
     def model(self) -> str:
@@ -117,14 +96,6 @@ class TritonClient:
         """End the connection and give shared memory back."""
         self._run(self._conversation.forget())
         self._conversation.client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, steps: Steps[T]) -> T:
         """Make the calls of ``steps``, each with its deadline; the client's own errors are raised."""

@@ -3,9 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
-from os import PathLike
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,42 +12,23 @@ from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
-from mtcp_serve.clients._conversation import Conversation, Outcome, Steps, read_image
+from mtcp_serve.clients._conversation import Client, Outcome, Steps, read_image
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.sources import ImageSource
 from mtcp_serve.prediction import Prediction
+from mtcp_serve.utils.closing import AsyncClosing
 
 T = TypeVar("T")
 
 
-class AsyncTritonClient:
+class AsyncTritonClient(Client, AsyncClosing):
     """`mtcp_serve.clients.TritonClient` for asyncio: the same parameters, the same methods as coroutines.
 
     Use it in an ``async with`` statement, in one event loop. Cancelling a call cancels the request.
     """
 
-    def __init__(
-        self,
-        endpoint: str = "127.0.0.1:8001",
-        model: str | None = None,
-        *,
-        version: int | None = None,
-        deadline_s: float = 30.0,
-        shared_memory: bool = False,
-        api_key: str | None = None,
-        authorities: str | PathLike[str] | None = None,
-    ) -> None:
-        self._conversation = Conversation(
-            InferenceServerClient,
-            endpoint,
-            model,
-            version,
-            deadline_s,
-            shared_memory,
-            api_key,
-            authorities,
-        )
+    _kind = InferenceServerClient
 
     async def model(self) -> str:
         """See `mtcp_serve.clients.TritonClient.model`."""
@@ -92,14 +71,6 @@ class AsyncTritonClient:
         """See `mtcp_serve.clients.TritonClient.close`."""
         await self._run(self._conversation.forget())
         await self._conversation.client.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
         """Make the calls of ``steps``, each with its deadline; the client's own errors are raised."""

@@ -1,7 +1,8 @@
 """What the gateway asks of whatever runs the network."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,21 @@ Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 """Where an engine in this process runs the network; ``auto`` is CUDA where that can be started."""
 Precision = Literal["auto", "fp32", "bf16"]
 """What an engine in this process computes in; ``auto`` is the engine's choice."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine in this process is to run; one refuses with a `BundleError` what it does not have."""
+
+    provider: Provider = "auto"
+    threads: int = 0
+    """CPU threads for one inference; 0 is the engine's choice."""
+    precision: Precision = "auto"
+    streams: int = 0
+    """Inferences at the same time; 0 is the engine's choice."""
+
+
+DEFAULT_OPTIONS: Final = EngineOptions()
 
 
 class Availability(NamedTuple):

@@ -1,7 +1,7 @@
 """Opening bundles with an engine, and the models of Triton servers.
 
 A new engine is a module with a class that has `mtcp_serve.engines.base.Engine`'s methods, a ``load`` and an
-``available`` like `OnnxEngine`'s, and an entry in `ENGINES`.
+``available`` like `OnnxEngine`'s, and an entry in `ENGINES`. The bundle that ``load`` is given is verified.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.engines.base import Availability, Engine, Precision, Provider
+from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, Engine, EngineOptions
 from mtcp_serve.errors import BundleError
 
 
@@ -24,15 +24,14 @@ class EngineClass:
     hint: str
     """What to install where its import fails."""
 
-    def load(
-        self, bundle: Bundle, provider: Provider, threads: int, precision: Precision, streams: int
-    ) -> Engine:
+    def load(self, bundle: Bundle, options: EngineOptions) -> Engine:
         """An engine for ``bundle``.
 
         Raises:
-            BundleError: what the engine needs is not installed, or it cannot run the bundle.
+            BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
+            BundleError: what the engine needs is not installed, or it cannot run the bundle, or not so.
         """
-        engine: Engine = self._class().load(bundle, provider, threads, precision, streams)
+        engine: Engine = self._class().load(bundle.verify(), options)
         return engine
 
     def available(self) -> list[Availability]:
@@ -76,17 +75,8 @@ def available_engines() -> dict[str, list[Availability]]:
     return {name: engine.available() for name, engine in ENGINES.items()}
 
 
-def load_engine(
-    bundle: Bundle,
-    engine: str = "auto",
-    provider: Provider = "auto",
-    threads: int = 0,
-    precision: Precision = "auto",
-    streams: int = 0,
-) -> Engine:
-    """An engine for ``bundle`` in this process: ``streams`` inferences at a time of ``threads`` CPU threads.
-
-    0 is the engine's own choice.
+def load_engine(bundle: Bundle, engine: str = "auto", options: EngineOptions = DEFAULT_OPTIONS) -> Engine:
+    """An engine for ``bundle`` in this process.
 
     Raises:
         BundleError: there is no engine of that name, what it needs is not installed, the bundle is damaged,
@@ -95,7 +85,7 @@ def load_engine(
     if engine != "auto" and engine not in ENGINES:
         raise BundleError(f"there is no engine {engine!r}; there is {', '.join(ENGINES)}")
     chosen = next(iter(ENGINES)) if engine == "auto" else engine
-    return ENGINES[chosen].load(bundle, provider, threads, precision, streams)
+    return ENGINES[chosen].load(bundle, options)
 
 
 def load_triton(addresses: Sequence[str], authorities: Path | None = None) -> list[Engine]:

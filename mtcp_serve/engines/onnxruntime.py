@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, GraphTensor, Manifest, TaskSpec
-from mtcp_serve.engines.base import Availability, Precision, Provider
+from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, EngineOptions, Provider
 from mtcp_serve.errors import BundleError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import in_thread
@@ -44,40 +44,32 @@ class OnnxEngine:
         self._session = session
 
     @classmethod
-    def load(
-        cls,
-        bundle: Bundle,
-        provider: Provider = "auto",
-        threads: int = 0,
-        precision: Precision = "auto",
-        streams: int = 0,
-    ) -> Self:
-        """Open the graph of ``bundle``, with ``threads`` CPU threads an inference (0: one a physical core).
+    def load(cls, bundle: Bundle, options: EngineOptions = DEFAULT_OPTIONS) -> Self:
+        """Open the graph of ``bundle``; ``auto`` is CUDA where that can be started, and the CPU elsewhere.
 
-        ``auto`` is CUDA where that can be started, and the CPU elsewhere. Several ``streams`` (0: one) are
-        inferences at the same time: more throughput on a CPU, each slower. With ``threads`` 0 they share the
-        cores.
+        With ``threads`` 0, one stream (which is what 0 is) has a thread per physical core; several, more
+        throughput on a CPU and each slower, share the cores.
 
         Raises:
-            BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
-            BundleError: ONNX Runtime cannot open the graph, or not on ``provider``; or ``precision`` is bf16.
+            BundleMismatchError: the graph is not what the manifest says.
+            BundleError: ONNX Runtime cannot open the graph, or not on the provider; or the precision is bf16.
         """
-        if precision == "bf16":
+        if options.precision == "bf16":
             raise BundleError(
                 "the engine onnxruntime computes what the graph says, in float32; --engine openvino has bf16"
             )
-        bundle.verify()
-        device = _choose(provider)
-        session = open_session(bundle.graph(), device, threads_of_each(threads, streams))
+        device = _choose(options.provider)
+        threads = threads_of_each(options.threads, options.streams)
+        session = open_session(bundle.graph(), device, threads)
         if _PROVIDERS[device] not in session.get_providers():
             problem = f"ONNX Runtime has {_PROVIDERS[device]}, but it could not be started on this machine"
-            if provider != "auto":
+            if options.provider != "auto":
                 raise BundleError(f"{problem}; its own lines say why, and --provider cpu does without")
             _log.warning("%s: running on the CPU", problem)
             device = "cpu"
         bundle.check_graph(*tensors(session))
         warn_of_fallbacks(session, device)
-        return cls(bundle.manifest, session, device, streams or 1)
+        return cls(bundle.manifest, session, device, options.streams or 1)
 
     @classmethod
     def available(cls) -> list[Availability]:

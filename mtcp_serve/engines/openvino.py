@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, GraphTensor, Manifest, TaskSpec
-from mtcp_serve.engines.base import Availability, Precision, Provider
+from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, EngineOptions, Precision
 from mtcp_serve.errors import BundleError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.cache import cache_folder
@@ -58,24 +58,17 @@ class OpenVinoEngine:
         self._outputs = {name: index for index, port in enumerate(model.outputs) for name in port.names}
 
     @classmethod
-    def load(
-        cls,
-        bundle: Bundle,
-        provider: Provider = "auto",
-        threads: int = 0,
-        precision: Precision = "auto",
-        streams: int = 0,
-    ) -> Self:
-        """Compile the graph of ``bundle``, for ``streams`` inferences (0: one) of ``threads`` threads.
+    def load(cls, bundle: Bundle, options: EngineOptions = DEFAULT_OPTIONS) -> Self:
+        """Compile the graph of ``bundle``; ``auto`` is bfloat16 where the processor has it natively.
 
-        ``auto`` is bfloat16 where the processor multiplies it natively (AMX, AVX512_BF16) and the maps are
-        those of the reference, else float32.
+        That is AMX or AVX512_BF16; where the maps are then not those of the reference, it is float32.
 
         Raises:
-            BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
-            BundleError: OpenVINO cannot open the graph, the processor lacks bfloat16, ``provider`` is a GPU,
+            BundleMismatchError: the graph is not what the manifest says.
+            BundleError: OpenVINO cannot open the graph, the processor lacks bfloat16, the provider is a GPU,
                 or the compiled model's maps are not those of the reference.
         """
+        provider, precision = options.provider, options.precision
         if provider not in ("auto", "cpu"):
             raise BundleError(
                 f"the engine openvino runs on the CPU alone; --provider {provider} is for the engine "
@@ -84,16 +77,15 @@ class OpenVinoEngine:
         problem = bf16_problem()
         if precision == "bf16" and problem is not None:
             raise BundleError(f"{problem}; --precision fp32 does without")
-        bundle.verify()
         image = drawn(bundle.manifest.input.height, bundle.manifest.input.width)
-        wanted = _reference(bundle, image, threads)
+        wanted = _reference(bundle, image, options.threads)
         if precision == "auto" and problem is None:
-            engine = cls._compiled(bundle, "bf16", threads, streams)
+            engine = cls._compiled(bundle, "bf16", options)
             if (fault := engine._fault(image, wanted, "bf16")) is None:
                 return engine
             _log.warning("%s: running in float32", fault)
         chosen: Precision = "fp32" if precision == "auto" else precision
-        engine = cls._compiled(bundle, chosen, threads, streams)
+        engine = cls._compiled(bundle, chosen, options)
         if (fault := engine._fault(image, wanted, chosen)) is not None:
             raise BundleError(
                 f"{fault}; empty {cache_folder('openvino')} and try again, or use --engine onnxruntime"
@@ -131,11 +123,11 @@ class OpenVinoEngine:
         """See `mtcp_serve.engines.base.Engine.close`; the model goes with its last user."""
 
     @classmethod
-    def _compiled(cls, bundle: Bundle, precision: Precision, threads: int, streams: int) -> Self:
+    def _compiled(cls, bundle: Bundle, precision: Precision, options: EngineOptions) -> Self:
         digest = bundle.manifest.files[MODEL_FILE].sha256[:16]
         folder = cache_folder("openvino", ov.__version__.split("-")[0], digest, precision)
-        number = streams or 1
-        model = compile_graph(bundle.graph(), precision, threads, number, folder)
+        number = options.streams or 1
+        model = compile_graph(bundle.graph(), precision, options.threads, number, folder)
         names = [task.output for task in bundle.manifest.tasks]
         bundle.check_graph(
             [_tensor(port, [IMAGE_TENSOR]) for port in model.inputs],

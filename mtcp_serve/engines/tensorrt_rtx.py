@@ -12,7 +12,7 @@ import onnxruntime_ep_nv_tensorrt_rtx as plugin
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, InputSpec
-from mtcp_serve.engines.base import Availability, Precision, Provider
+from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, EngineOptions
 from mtcp_serve.engines.onnxruntime import ERRORS_ONLY, OnnxEngine, tensors
 from mtcp_serve.errors import BundleError
 from mtcp_serve.utils.cache import cache_folder
@@ -27,33 +27,25 @@ class TensorRtRtxEngine(OnnxEngine):
     """One ONNX Runtime session whose graph TensorRT for RTX runs."""
 
     @classmethod
-    def load(
-        cls,
-        bundle: Bundle,
-        provider: Provider = "auto",
-        threads: int = 0,
-        precision: Precision = "auto",
-        streams: int = 0,
-    ) -> Self:
-        """Open the graph of ``bundle`` on the first RTX-class GPU, with ``threads`` CPU threads beside it.
+    def load(cls, bundle: Bundle, options: EngineOptions = DEFAULT_OPTIONS) -> Self:
+        """Open the graph of ``bundle`` on the first RTX-class GPU; the threads are those beside it.
 
         Raises:
-            BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
-            BundleError: there is no such GPU here, or ONNX Runtime cannot open the graph on it, or has no
-                such ``precision`` or ``streams``.
+            BundleMismatchError: the graph is not what the manifest says.
+            BundleError: there is no such GPU here, ONNX Runtime cannot open the graph on it, or a precision
+                or several streams are asked for.
         """
-        if provider not in ("auto", "cuda"):
+        if options.provider not in ("auto", "cuda"):
             raise BundleError(
-                f"the engine tensorrt-rtx runs on an NVIDIA GPU alone; --provider {provider} is for the "
-                "engine onnxruntime"
+                "the engine tensorrt-rtx runs on an NVIDIA GPU alone; "
+                f"--provider {options.provider} is for the engine onnxruntime"
             )
-        if precision != "auto" or streams > 1:
+        if options.precision != "auto" or options.streams > 1:
             raise BundleError(
                 "the engine tensorrt-rtx computes in the precision of the graph, one batch at a time; leave "
                 "out --precision and --streams"
             )
         device = _device()
-        bundle.verify()
         prepared = PREPARED_FILE in bundle.manifest.files
         if not prepared:
             _log.warning(
@@ -62,12 +54,12 @@ class TensorRtRtxEngine(OnnxEngine):
                 PREPARED_FILE,
             )
         model = bundle.graph(PREPARED_FILE if prepared else MODEL_FILE)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = ERRORS_ONLY
-        options.add_provider_for_devices([device], provider_options(bundle.manifest.input))
+        session_options = ort.SessionOptions()
+        session_options.intra_op_num_threads = options.threads
+        session_options.log_severity_level = ERRORS_ONLY
+        session_options.add_provider_for_devices([device], provider_options(bundle.manifest.input))
         try:
-            session = ort.InferenceSession(model, options)
+            session = ort.InferenceSession(model, session_options)
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise BundleError(f"TensorRT for RTX cannot open {model}: {error}") from error
         bundle.check_graph(*tensors(session))

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest, TaskSpec
 from mtcp_serve.bundle.onnx_nodes import Node, read_graph
+from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.errors import BundleError, BundleMismatchError, InternalError
 from mtcp_serve.inference.images import ImageLimits, decode
@@ -68,7 +69,7 @@ def check_bundle(folder: Path, photo: bytes | None = None, threads: int = 0) -> 
             yield Row(check, "not run", "the files are not the manifest's")
         return
     try:
-        engine = load_engine(bundle, "auto", "cpu", threads)
+        engine = load_engine(bundle, options=EngineOptions("cpu", threads))
     except BundleError as error:
         yield Row("graph", "failed", str(error))
         yield Row("maps", "not run", "needs the graph")

@@ -15,13 +15,6 @@ def load_engines(settings: Settings) -> list[Engine]:
     if settings.triton:
         return load_triton(settings.triton, settings.triton_ca)
     return [
-        load_engine(
-            Bundle.open(folder),
-            settings.engine,
-            settings.provider,
-            settings.intra_op_threads,
-            settings.precision,
-            settings.streams,
-        )
+        load_engine(Bundle.open(folder), settings.engine, settings.engine_options)
         for folder in settings.bundle
     ]

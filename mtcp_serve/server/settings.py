@@ -8,16 +8,19 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mtcp_serve.bundle import DEFAULT_BUNDLE
-from mtcp_serve.engines.base import Precision, Provider
+from mtcp_serve.engines.base import EngineOptions, Precision, Provider
 from mtcp_serve.engines.loading import ENGINES
 from mtcp_serve.inference.images import PILLOW_MAX_PIXELS, ImageLimits
 from mtcp_serve.server.renamed import OldVariables, renamed
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+Port = Annotated[int, Field(ge=0, le=65535)]
+FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -42,16 +45,14 @@ class Settings(BaseSettings):
         description="PEM file of the authorities to trust at grpcs://; by default those that gRPC brings.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
-    port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
+    port: Port = Field(default=8000, description="TCP port to listen on; 0 picks a free one.")
     root_path: str = Field(
         default="",
         pattern=r"^(/[^/?#\s]+)*$",
         description="Path below which a proxy shows this server, such as /maps; the proxy takes it off.",
     )
-    grpc_port: int = Field(
+    grpc_port: Port = Field(
         default=0,
-        ge=0,
-        le=65535,
         description="TCP port for the Open Inference Protocol over gRPC; 0 is none. Needs the extra triton.",
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
@@ -100,86 +101,73 @@ class Settings(BaseSettings):
         default="auto",
         description="Where the model runs: cpu, cuda, tensorrt, or auto (CUDA if there is one).",
     )
-    intra_op_threads: int = Field(
-        default=0, ge=0, description="CPU threads for one inference; 0 is one per physical core."
+    intra_op_threads: NonNegativeInt = Field(
+        default=0, description="CPU threads for one inference; 0 is one per physical core."
     )
     precision: Precision = Field(
         default="auto",
         description="What the engine openvino computes in: fp32, bf16, or auto (bf16 where the processor has "
         "it). The others compute what the graph says.",
     )
-    streams: int = Field(
+    streams: NonNegativeInt = Field(
         default=0,
-        ge=0,
         description="Inferences at the same time in an engine on the CPU: more gain throughput and make each "
         "slower; 0 is one.",
     )
-    max_batch_size: int = Field(
-        default=1, ge=1, description="Most images the model is given at a time; memory grows with it."
+    max_batch_size: PositiveInt = Field(
+        default=1, description="Most images the model is given at a time; memory grows with it."
     )
-    max_queue_delay_ms: float = Field(
+    max_queue_delay_ms: FiniteNonNegative = Field(
         default=0.0,
-        ge=0,
-        allow_inf_nan=False,
         description="Milliseconds that an image waits for others to share its batch.",
     )
-    concurrency: int = Field(default=2, ge=1, description="Requests worked on at the same time.")
-    queue_size: int = Field(default=32, ge=0, description="Requests that may wait; one more is answered 429.")
-    deadline_s: float = Field(
+    concurrency: PositiveInt = Field(default=2, description="Requests worked on at the same time.")
+    queue_size: NonNegativeInt = Field(
+        default=32, description="Requests that may wait; one more is answered 429."
+    )
+    deadline_s: FinitePositive = Field(
         default=30.0,
-        gt=0,
-        allow_inf_nan=False,
         description="Seconds from complete upload to response; a later one is answered 504.",
     )
-    max_concurrent_uploads: int = Field(
-        default=64, ge=1, description="Request bodies read at the same time; one more is answered 429."
+    max_concurrent_uploads: PositiveInt = Field(
+        default=64, description="Request bodies read at the same time; one more is answered 429."
     )
-    upload_s: float = Field(
+    upload_s: FinitePositive = Field(
         default=30.0,
-        gt=0,
-        allow_inf_nan=False,
         description="Seconds that a request body may take; a slower one is answered 408.",
     )
 
-    shutdown_delay_s: float = Field(
+    shutdown_delay_s: FiniteNonNegative = Field(
         default=0.0,
-        ge=0,
-        allow_inf_nan=False,
         description="Seconds for which SIGTERM leaves the server at work (not ready), until balancers know.",
     )
-    drain_s: float = Field(
+    drain_s: FiniteNonNegative = Field(
         default=65.0,
-        ge=0,
-        allow_inf_nan=False,
         description="Seconds after that for what was accepted to be finished; the rest is cut off.",
     )
 
-    max_bytes: int = Field(default=ImageLimits.max_bytes, ge=1, description="Largest image file, bytes.")
-    max_pixels: int = Field(
+    max_bytes: PositiveInt = Field(default=ImageLimits.max_bytes, description="Largest image file, bytes.")
+    max_pixels: PositiveInt = Field(
         default=ImageLimits.max_pixels,
-        ge=1,
         le=PILLOW_MAX_PIXELS,
         description="Largest image, pixels (checked before decoding).",
     )
-    max_side: int = Field(
+    max_side: PositiveInt = Field(
         default=ImageLimits.max_side,
-        ge=1,
         description="Longest image side, pixels (checked before decoding).",
     )
-    decode_s: float = Field(
+    decode_s: FinitePositive = Field(
         default=ImageLimits.max_seconds,
-        gt=0,
-        allow_inf_nan=False,
         description="Seconds that decoding an AVIF or HEIC may take; a slower one is ended and answered 413.",
     )
-    max_batch_images: int = Field(
-        default=16, ge=1, description="Most images in one request of /predict/batch or /v2."
+    max_batch_images: PositiveInt = Field(
+        default=16, description="Most images in one request of /predict/batch or /v2."
     )
-    max_batch_bytes: int = Field(
-        default=64 * 2**20, ge=1, description="Largest body of a request of /predict/batch or /v2, bytes."
+    max_batch_bytes: PositiveInt = Field(
+        default=64 * 2**20, description="Largest body of a request of /predict/batch or /v2, bytes."
     )
-    max_form_fields: int = Field(
-        default=64, ge=0, description="Most fields beside the images in a form; one more is answered 400."
+    max_form_fields: NonNegativeInt = Field(
+        default=64, description="Most fields beside the images in a form; one more is answered 400."
     )
 
     max_header_bytes: int = Field(
@@ -187,34 +175,25 @@ class Settings(BaseSettings):
         ge=2**10,
         description="Longest head of an HTTP request, bytes; a longer one is answered 400.",
     )
-    header_s: float = Field(
+    header_s: FinitePositive = Field(
         default=10.0,
-        gt=0,
-        allow_inf_nan=False,
         description="Seconds that the head of an HTTP request may take, and what comes after an early "
         "response; then the connection is closed.",
     )
-    max_discarded_bytes: int = Field(
+    max_discarded_bytes: NonNegativeInt = Field(
         default=64 * 2**20,
-        ge=0,
         description="Bytes of a body that are dropped after an early response; then the connection is cut.",
     )
-    send_s: float = Field(
+    send_s: FinitePositive = Field(
         default=30.0,
-        gt=0,
-        allow_inf_nan=False,
         description="Seconds that a client may take nothing of its response; then the connection is cut.",
     )
-    grpc_keepalive_s: float = Field(
+    grpc_keepalive_s: FinitePositive = Field(
         default=30.0,
-        gt=0,
-        allow_inf_nan=False,
         description="Seconds between pings to a gRPC client, whose calls hold places and memory.",
     )
-    grpc_keepalive_timeout_s: float = Field(
+    grpc_keepalive_timeout_s: FinitePositive = Field(
         default=10.0,
-        gt=0,
-        allow_inf_nan=False,
         description="Seconds that a gRPC client may take to answer a ping; then the connection is cut.",
     )
 
@@ -239,6 +218,11 @@ class Settings(BaseSettings):
     def image_limits(self) -> ImageLimits:
         """The largest image that is decoded."""
         return ImageLimits(self.max_bytes, self.max_pixels, self.max_side, self.decode_s)
+
+    @property
+    def engine_options(self) -> EngineOptions:
+        """How engines in this process run."""
+        return EngineOptions(self.provider, self.intra_op_threads, self.precision, self.streams)
 
     @field_validator("triton", "cors_origin", mode="before")
     @classmethod

@@ -35,6 +35,7 @@ from mtcp_serve.clients import (
     images_in,
 )
 from mtcp_serve.clients._regions import Regions
+from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
 from tests.needs import needs_triton
@@ -76,7 +77,7 @@ def client(request: pytest.FixtureRequest, triton: LocalTriton) -> Iterator[Trit
 
 @pytest.fixture(scope="module")
 def embedded() -> OnnxEngine:
-    return OnnxEngine.load(Bundle.open(DEFAULT_BUNDLE), "cpu", threads=1)
+    return OnnxEngine.load(Bundle.open(DEFAULT_BUNDLE), EngineOptions("cpu", threads=1))
 
 
 def expected(engine: OnnxEngine, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
-from mtcp_serve.engines.base import Precision, Provider
+from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.loading import ENGINES, EngineClass, load_engine
 from mtcp_serve.engines.onnxruntime import OnnxEngine
-from mtcp_serve.errors import BundleError
+from mtcp_serve.errors import BundleError, BundleMismatchError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.settings import Settings
+from tests.mtcp_serve.support import make_bundle
 
 
 class BlackEngine:
@@ -29,10 +30,8 @@ class BlackEngine:
         self.manifest = manifest
 
     @classmethod
-    def load(
-        cls, bundle: Bundle, provider: Provider, threads: int, precision: Precision, streams: int
-    ) -> Self:
-        return cls(bundle.verify().manifest)
+    def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+        return cls(bundle.manifest)
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         return [np.zeros((*images.shape[:3], *task.channels), np.float32) for task in tasks]
@@ -49,7 +48,7 @@ def test_the_setting_chooses_the_engine(bundle: Path, monkeypatch: pytest.Monkey
 
 
 def test_auto_is_the_first(bundle: Path) -> None:
-    assert isinstance(load_engine(Bundle.open(bundle), threads=1), OnnxEngine)
+    assert isinstance(load_engine(Bundle.open(bundle), options=EngineOptions(threads=1)), OnnxEngine)
 
 
 def test_an_unknown_engine_is_refused_with_those_there_are(bundle: Path) -> None:
@@ -61,3 +60,16 @@ def test_what_an_engine_needs_is_named(bundle: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(ENGINES, "lost", EngineClass("no_such_module", "Engine", "pip install it"))
     with pytest.raises(BundleError, match="No module named 'no_such_module'; pip install it"):
         load_engine(Bundle.open(bundle), "lost")
+
+
+def test_a_changed_file_is_refused_whatever_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing hashes is not left to the engine: `BlackEngine` does not even look."""
+    make_bundle(tmp_path)
+    with (tmp_path / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    monkeypatch.setitem(ENGINES, "black", EngineClass(__name__, "BlackEngine", "nothing to install"))
+    for name in ("black", "onnxruntime"):
+        with pytest.raises(BundleMismatchError, match=r"says model\.onnx has SHA-256 .*, but .* has"):
+            load_engine(Bundle.open(tmp_path), name)

@@ -18,7 +18,7 @@ from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import TaskSpec
 from mtcp_serve.cli import cli
 from mtcp_serve.engines import openvino
-from mtcp_serve.engines.base import Engine, Precision
+from mtcp_serve.engines.base import Engine, EngineOptions, Precision
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.engines.onnxruntime import OnnxEngine, threads_of_each
 from mtcp_serve.engines.openvino import OpenVinoEngine, bf16_problem, compile_graph, difference
@@ -41,10 +41,10 @@ def maps(engine: Engine, images: NDArray[np.uint8], tasks: tuple[TaskSpec, ...] 
 
 
 def test_float32_maps_are_those_of_onnx_runtime(bundle: Path) -> None:
-    engine = load_engine(Bundle.open(bundle), "openvino", precision="fp32", threads=1)
+    engine = load_engine(Bundle.open(bundle), "openvino", EngineOptions(precision="fp32", threads=1))
     assert (engine.device, engine.parallel) == ("openvino-fp32", 1)
     images = np.stack([noise(HEIGHT, WIDTH, seed) for seed in range(3)])
-    wanted = maps(OnnxEngine.load(Bundle.open(bundle), "cpu"), images)
+    wanted = maps(OnnxEngine.load(Bundle.open(bundle), EngineOptions("cpu")), images)
     for task, found, exact in zip(TASKS, maps(engine, images), wanted, strict=True):
         assert found.dtype == exact.dtype
         assert np.allclose(found, exact, atol=1e-5), task.name
@@ -59,10 +59,10 @@ def test_the_shipped_model_is_within_the_bounds() -> None:
     tasks, size = bundle.manifest.tasks, bundle.manifest.input
     with Image.open(ROOT / "docs" / "astronaut.jpg") as photo:
         image = np.asarray(photo.convert("RGB").resize((size.width, size.height)))[None]
-    wanted = maps(OnnxEngine.load(bundle, "cpu"), image, tasks)
+    wanted = maps(OnnxEngine.load(bundle, EngineOptions("cpu")), image, tasks)
     precisions: tuple[Precision, ...] = ("fp32",) if bf16_problem() else ("fp32", "bf16")
     for precision in precisions:
-        found = maps(OpenVinoEngine.load(bundle, precision=precision), image, tasks)
+        found = maps(OpenVinoEngine.load(bundle, EngineOptions(precision=precision)), image, tasks)
         for task, values, exact in zip(tasks, found, wanted, strict=True):
             assert difference(values, exact, precision) is None, (task.name, precision)
             if precision == "bf16" and exact.dtype == np.uint8:
@@ -77,7 +77,7 @@ def test_the_shipped_model_is_within_the_bounds() -> None:
 @needs_bf16
 def test_auto_takes_bfloat16_and_keeps_it_apart_from_float32(bundle: Path, cache: Path) -> None:
     images = noise(HEIGHT, WIDTH)[None]
-    exact = load_engine(Bundle.open(bundle), "openvino", precision="fp32")
+    exact = load_engine(Bundle.open(bundle), "openvino", EngineOptions(precision="fp32"))
     fast = load_engine(Bundle.open(bundle), "openvino")
     assert fast.device == "openvino-bf16"
     digest = Bundle.open(bundle).manifest.files["model.onnx"].sha256[:16]
@@ -87,13 +87,14 @@ def test_auto_takes_bfloat16_and_keeps_it_apart_from_float32(bundle: Path, cache
     }
     first = maps(fast, images)[1]
     assert np.allclose(first, maps(exact, images)[1], rtol=0.02)
-    again = load_engine(Bundle.open(bundle), "openvino", precision="bf16")  # out of the cache
+    again = load_engine(Bundle.open(bundle), "openvino", EngineOptions(precision="bf16"))  # out of the cache
     assert np.array_equal(maps(again, images)[1], first)
 
 
 def test_another_graph_has_another_cache(bundle: Path, tmp_path: Path, cache: Path) -> None:
     other = make_bundle(tmp_path / "other", GRAPH.replace("per_metre = {25.5}", "per_metre = {51}"))
-    engines = [load_engine(Bundle.open(place), "openvino", precision="fp32") for place in (bundle, other)]
+    fp32 = EngineOptions(precision="fp32")
+    engines = [load_engine(Bundle.open(place), "openvino", fp32) for place in (bundle, other)]
     assert len(list(cache.glob("*/*/fp32"))) == 2
     images = noise(HEIGHT, WIDTH)[None]
     assert np.allclose(maps(engines[0], images)[1], 2 * maps(engines[1], images)[1], rtol=1e-5)
@@ -108,7 +109,7 @@ def test_a_compiled_model_of_other_maps_is_refused(
         openvino, "compile_graph", lambda path, *rest: compile_graph(other / "model.onnx", *rest)
     )
     with pytest.raises(BundleError, match=r"OpenVINO's depth in fp32 is not that of the graph.*openvino and"):
-        load_engine(Bundle.open(bundle), "openvino", precision="fp32")
+        load_engine(Bundle.open(bundle), "openvino", EngineOptions(precision="fp32"))
 
 
 @needs_bf16
@@ -129,7 +130,7 @@ def test_without_onnx_runtime_the_reference_is_a_float32_model(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "mtcp_serve.engines.onnxruntime", None)
-    engine = load_engine(Bundle.open(bundle), "openvino", precision="fp32")
+    engine = load_engine(Bundle.open(bundle), "openvino", EngineOptions(precision="fp32"))
     images = noise(HEIGHT, WIDTH)[None]
     assert np.allclose(maps(engine, images)[3], images[..., 0] / 255)
 
@@ -141,7 +142,7 @@ def test_bfloat16_is_refused_where_the_processor_lacks_it(
     with pytest.raises(
         BundleError, match=r"no bfloat16 \(AMX or AVX512_BF16\); --precision fp32 does without"
     ):
-        load_engine(Bundle.open(bundle), "openvino", precision="bf16")
+        load_engine(Bundle.open(bundle), "openvino", EngineOptions(precision="bf16"))
     assert load_engine(Bundle.open(bundle), "openvino").device == "openvino-fp32"
     listed = json.loads(CliRunner().invoke(cli, ["engines", "--json"]).stdout)
     rows = {row["device"]: row["problem"] for row in listed if row["engine"] == "openvino"}
@@ -151,12 +152,12 @@ def test_bfloat16_is_refused_where_the_processor_lacks_it(
 
 def test_gpus_are_another_engine(bundle: Path) -> None:
     with pytest.raises(BundleError, match="--provider cuda is for the engine onnxruntime"):
-        load_engine(Bundle.open(bundle), "openvino", "cuda")
+        load_engine(Bundle.open(bundle), "openvino", EngineOptions("cuda"))
 
 
 def test_the_others_do_not_take_bfloat16(bundle: Path) -> None:
     with pytest.raises(BundleError, match="--engine openvino has bf16"):
-        load_engine(Bundle.open(bundle), "onnxruntime", precision="bf16")
+        load_engine(Bundle.open(bundle), "onnxruntime", EngineOptions(precision="bf16"))
 
 
 def test_streams_are_inferences_at_a_time(bundle: Path) -> None:
@@ -166,7 +167,7 @@ def test_streams_are_inferences_at_a_time(bundle: Path) -> None:
         return await asyncio.gather(*(engine.infer(image, TASKS) for image in images))
 
     for name in ("openvino", "onnxruntime"):
-        engine = load_engine(Bundle.open(bundle), name, streams=2)
+        engine = load_engine(Bundle.open(bundle), name, EngineOptions(streams=2))
         assert engine.parallel == 2
         for image, found in zip(images, asyncio.run(all_at_once(engine)), strict=True):
             assert np.allclose(found[3], image[..., 0] / 255, atol=0.005)
@@ -180,7 +181,7 @@ def test_threads_are_shared_by_streams(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cancelled_inference_leaves_the_engine_at_work(bundle: Path) -> None:
-    engine = load_engine(Bundle.open(bundle), "openvino", precision="fp32", threads=1)
+    engine = load_engine(Bundle.open(bundle), "openvino", EngineOptions(precision="fp32", threads=1))
     many = np.concatenate([noise(HEIGHT, WIDTH)[None]] * 2000)
 
     async def scenario() -> list[Map]:
@@ -199,7 +200,7 @@ def test_a_graph_that_differs_from_its_manifest_is_refused(tmp_path: Path) -> No
     with pytest.raises(
         BundleMismatchError, match=r"manifest outputs are .*graph outputs are .*'is_blue/parsing'"
     ):
-        load_engine(Bundle.open(tmp_path / "four"), "openvino", precision="fp32")
+        load_engine(Bundle.open(tmp_path / "four"), "openvino", EngineOptions(precision="fp32"))
 
 
 def test_importing_it_sends_nothing_and_writes_nothing_home(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.cli import cli
+from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.loading import ENGINES, EngineClass, load_engine
 from mtcp_serve.engines.onnxruntime import OnnxEngine, nodes_by_provider, warn_of_fallbacks
 from mtcp_serve.errors import BundleError
@@ -65,7 +66,7 @@ def test_without_a_gpu_it_is_refused_and_says_what_is_missing(
 @needs_plugin
 def test_the_cpu_is_another_engine(bundle: Path) -> None:
     with pytest.raises(BundleError, match="--provider cpu is for the engine onnxruntime"):
-        load_engine(Bundle.open(bundle), "tensorrt-rtx", "cpu")
+        load_engine(Bundle.open(bundle), "tensorrt-rtx", EngineOptions("cpu"))
 
 
 @needs_plugin
@@ -118,7 +119,7 @@ def test_nodes_that_fall_back_to_the_cpu_are_counted_and_named(
     bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A session on the CPU stands for one on a GPU all of whose nodes have fallen back."""
-    session = OnnxEngine.load(Bundle.open(bundle), "cpu")._session
+    session = OnnxEngine.load(Bundle.open(bundle), EngineOptions("cpu"))._session
     found = nodes_by_provider(session)
     assert set(found) == {"CPUExecutionProvider"}
     count = found["CPUExecutionProvider"].total()

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from export.triton import Serving, write_repository
 from export.triton.local import LocalTriton
 from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.engines.triton import TritonEngine
 from mtcp_serve.errors import BundleError, EngineLostError
@@ -49,7 +50,7 @@ def post(client: TestClient, query: str = "format=npz") -> Any:
 
 def test_same_maps_as_the_embedded_engine(triton: LocalTriton, bundle: Path) -> None:
     (engine,) = TritonEngine.load([triton.grpc])
-    embedded = OnnxEngine.load(Bundle.open(bundle), threads=1)
+    embedded = OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1))
     assert engine.manifest == embedded.manifest
     images = np.stack([noise(HEIGHT, WIDTH, seed) for seed in range(3)])
     tasks = (TASKS[1], TASKS[0], TASKS[4], TASKS[2], TASKS[3])
@@ -131,7 +132,7 @@ def test_a_gateway_under_load_outlives_its_only_triton(repository: Path) -> None
 def test_no_triton_at_the_start(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"no Triton answers \(127\.0\.0\.1:1: "):
         TritonEngine.load([NOWHERE])
-    manifest = OnnxEngine.load(Bundle.open(bundle), threads=1).manifest
+    manifest = OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1)).manifest
     engine = TritonEngine([NOWHERE], manifest, "7")
 
     async def infer() -> None:

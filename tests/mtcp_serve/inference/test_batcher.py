@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
+from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.timings import Timings
@@ -277,7 +278,7 @@ def test_everybody_gets_their_own_whatever_leaves(max_batch: int, parallel: int,
 
 @pytest.mark.parametrize("together", [2, 5])
 def test_batched_maps_are_those_of_the_photo_alone(bundle: Path, together: int) -> None:
-    engine = OnnxEngine.load(Bundle.open(bundle), threads=1)
+    engine = OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1))
     photos = [noise(HEIGHT, WIDTH, seed) for seed in range(together)]
 
     async def infer(max_batch: int) -> list[Any]:

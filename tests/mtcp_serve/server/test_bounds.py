@@ -151,6 +151,7 @@ def test_an_engine_that_breaks_its_contract_is_an_error_at_once(broken: str) -> 
 
 
 def test_a_model_that_cannot_be_warmed_up_is_closed_and_the_old_one_stays(bundle: Path) -> None:
+    from mtcp_serve.engines.base import EngineOptions
     from mtcp_serve.engines.onnxruntime import OnnxEngine
 
     class Cold(GatedEngine):
@@ -160,7 +161,7 @@ def test_a_model_that_cannot_be_warmed_up_is_closed_and_the_old_one_stays(bundle
             self.closed = True
 
     async def scenario() -> None:
-        good = OnnxEngine.load(Bundle.open(bundle), threads=1)
+        good = OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1))
         async with Service(Settings(bundle=(bundle,)), [good], Metrics()) as service:
             cold, before = Cold(), service.models
             cold.manifest = good.manifest

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest, ProbabilityTask, TaskSpec
+from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.errors import BundleError
 from mtcp_serve.inference.batcher import Batcher
@@ -126,7 +127,7 @@ def test_the_environment_names_several(bundle: Path, second: Path, monkeypatch: 
 
 def test_models_stay_open_as_long_as_a_request_holds_on_to_them(bundle: Path) -> None:
     async def scenario() -> None:
-        models = Models([Batcher(OnnxEngine.load(Bundle.open(bundle), threads=1))])
+        models = Models([Batcher(OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1)))])
         with models.lease():
             closing = asyncio.create_task(models.close())
             await asyncio.sleep(0.1)
