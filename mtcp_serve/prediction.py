@@ -20,9 +20,11 @@ from mtcp_serve.inference.images import Photo
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import KINDS, DepthTask, NormalsTask, ProbabilityTask
 from mtcp_serve.kinds.base import Map, TaskSpec
+from mtcp_serve.kinds.colormaps import DEFAULT
 from mtcp_serve.outputs.cutout import cutout, over
 from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.metadata import describe, describe_map
+from mtcp_serve.outputs.picture import Style, check_style, draw
 from mtcp_serve.outputs.png import to_png
 from mtcp_serve.outputs.points import PointCloud, Relief, nearest, point_cloud, sized
 from mtcp_serve.outputs.schemas import ImageOut
@@ -97,27 +99,45 @@ class Prediction(Mapping[str, Map]):
         about: Mapping[str, Any] = self.metadata["maps"][task]
         return about
 
-    def image(self, task: str) -> Image.Image:
-        """An RGB visualization of a map, as large as the map.
+    def image(self, task: str, colormap: str | None = None, legend: bool = False) -> Image.Image:
+        """An RGB visualization of a map, as wide as the map, and as high unless it has a legend.
+
+        Args:
+            task: its name.
+            colormap: of a depth, the colours, such as ``turbo``, ``viridis`` or ``spectral``, or with ``_r``
+                after it reversed; near is at their upper end.
+            legend: of a depth, a bar of the colours below the map, with the depths that they stand for.
 
         Raises:
             KeyError: there is no such map.
+            InvalidParameterError: the map has no such colours or legend: it is not a depth.
+            ValueError: there is no such ``colormap``; the message lists those there are.
         """
-        return self._spec(task).color(self[task])
+        spec = self._spec(task)
+        check_style(colormap, legend, [spec])
+        return draw(spec, self[task], Style(colormap or DEFAULT, legend))
 
-    def overlay(self, task: str, opacity: float = 0.5, image: Image.Image | None = None) -> Image.Image:
+    def overlay(
+        self,
+        task: str,
+        opacity: float = 0.5,
+        image: Image.Image | None = None,
+        colormap: str | None = None,
+    ) -> Image.Image:
         """The visualization of a map over the image, ``opacity`` from 0 (the image) to 1 (the map).
 
-        ``image`` (upright, of any size) is needed only where the prediction does not know its own.
+        ``image`` (upright, of any size) is needed only where the prediction does not know its own;
+        ``colormap`` is as in `Prediction.image`.
 
         Raises:
             KeyError: there is no such map.
             RequestError: the image that a server was sent cannot be read here.
-            ValueError: ``opacity`` is not from 0 to 1, or there is no image.
+            InvalidParameterError: the map has no such colours: it is not a depth.
+            ValueError: ``opacity`` is not from 0 to 1, there is no image, or no such ``colormap``.
         """
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity is {opacity}, it must be from 0 to 1")
-        over = self.image(task)
+        over = self.image(task, colormap)
         under = self._image() if image is None else image
         if under is None:
             raise ValueError("this prediction does not know its image; give it: overlay(task, image=...)")

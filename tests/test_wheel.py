@@ -37,7 +37,7 @@ def test_it_brings_one_name(wheel: Path) -> None:
         for path in (ROOT / "mtcp_serve" / folder).rglob("*")
         if path.is_file()
     }
-    assert wanted | {"mtcp_serve/py.typed"} <= set(names)
+    assert wanted | {"mtcp_serve/py.typed", "mtcp_serve/kinds/colormaps.json"} <= set(names)
 
 
 def test_installed_alone_it_predicts(wheel: Path, tmp_path: Path) -> None:

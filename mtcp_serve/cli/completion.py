@@ -28,6 +28,13 @@ def complete_format(incomplete: str) -> list[str]:
     return [name for name in FORMATS if name.startswith(incomplete)]
 
 
+def complete_colormap(incomplete: str) -> list[str]:
+    """Colour tables that begin with ``incomplete``."""
+    from mtcp_serve.kinds.colormaps import colormap_names
+
+    return [name for name in colormap_names() if name.startswith(incomplete)]
+
+
 def _tasks(ctx: typer.Context) -> list[str]:
     """The tasks of ``--bundle``, or of the settings' bundles; none where they cannot be read."""
     from mtcp_serve.server.settings import Settings

@@ -1,6 +1,7 @@
 """``mtcp-serve predict``."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,16 +22,17 @@ from mtcp_serve.cli.common import (
     read_settings,
     take_old,
 )
-from mtcp_serve.cli.completion import complete_format, complete_task, complete_tasks
+from mtcp_serve.cli.completion import complete_colormap, complete_format, complete_task, complete_tasks
 from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import BundleError, InvalidParameterError, UnknownTaskError
 
 if TYPE_CHECKING:
     from mtcp_serve.bundle.manifest import TaskSpec
-    from mtcp_serve.inference.registry import Models
+    from mtcp_serve.inference.registry import Choice, Models
     from mtcp_serve.offline.inputs import Inputs
     from mtcp_serve.offline.video import Film
     from mtcp_serve.outputs.formats import Options, Writer
+    from mtcp_serve.outputs.picture import Style
 
 _OPACITY = 0.5
 _LAYER = re.compile(r"([^:]+)(?::(0?\.\d+|1|1\.0+))?")
@@ -75,6 +77,18 @@ def predict(
             help="A parameter of a format, such as step=4 or background=#ffffff; may be given again.",
         ),
     ] = None,
+    colormap: Annotated[
+        str | None,
+        typer.Option(
+            "--colormap",
+            metavar="NAME",
+            help="Colors of depth in overview, films and visualizations, such as turbo, viridis or spectral.",
+            autocompletion=complete_colormap,
+        ),
+    ] = None,
+    legend: Annotated[
+        bool, typer.Option("--legend", help="Say below them which depth a color stands for.")
+    ] = False,
     video: Annotated[
         list[str] | None,
         typer.Option(
@@ -169,18 +183,42 @@ def predict(
         models = Models(Batcher(engine) for engine in engines)
         film = _film(models, video or [], overlay or [], every, smooth)
         choices = models.select(names)
-        formats, options = _formats(format or [], format_option or [], [choice.task for choice in choices])
-        wanted = Wanted(
-            choices, size, arrays, overview, film, overwrite, camera, formats=formats, options=options
+        formats, options = _formats(
+            format or [], format_option or [], [choice.task for choice in choices], colormap, legend
         )
+        drawing = bool(film.layers or options.style or (overview and not formats))
+        style = _style(colormap, legend, choices, film, drawing)
+        wanted = Wanted(choices, size, arrays, overview, film, overwrite, camera, formats, options, style)
     except (BundleError, UnknownTaskError, InvalidParameterError) as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     _say_what_is_left_out(found)
     raise typer.Exit(Work(found.items, wanted, settings.image_limits).run())
 
 
+def _style(
+    colormap: str | None, legend: bool, choices: Sequence["Choice"], film: "Film", drawing: bool
+) -> "Style":
+    """How depth is drawn, of which there must be one."""
+    from mtcp_serve.kinds.colormaps import DEFAULT
+    from mtcp_serve.kinds.colormaps import colormap as table
+    from mtcp_serve.outputs.picture import Style, check_style
+
+    shown = [layer.choice for layer in film.layers] or choices
+    check_style(colormap, legend, [choice.task for choice in shown])
+    if not drawing and (colormap is not None or legend):
+        raise InvalidParameterError(
+            "--colormap and --legend are for pictures, and none is written",
+            "leave --no-overview out, or name a --format that has visualizations",
+        )
+    try:
+        table(colormap or DEFAULT)
+    except ValueError as error:
+        raise InvalidParameterError(f"--colormap: {error}") from error
+    return Style(colormap or DEFAULT, legend)
+
+
 def _formats(
-    names: list[str], given: list[str], tasks: "list[TaskSpec]"
+    names: list[str], given: list[str], tasks: "list[TaskSpec]", colormap: str | None, legend: bool
 ) -> "tuple[tuple[type[Writer], ...], Options]":
     """The formats called ``names``, which ``tasks`` suffice for, and their options."""
     from pydantic import TypeAdapter, ValidationError
@@ -203,6 +241,12 @@ def _formats(
                 f"--format-option {text}: write KEY=VALUE; the formats have {', '.join(known) or 'none'}"
             )
         options[key] = value
+    for key, drawn in (("colormap", colormap), ("legend", legend or None)):
+        if drawn is None or key not in known:  # then an overview or a film heeds it
+            continue
+        if key in options:
+            raise InvalidParameterError(f"--format-option {key} and --{key} are given", "give one of them")
+        options[key] = str(drawn)
     try:
         return formats, TypeAdapter(Options).validate_python(options)
     except ValidationError as error:

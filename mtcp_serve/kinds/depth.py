@@ -9,30 +9,13 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text, in_range
+from mtcp_serve.kinds.colormaps import DEFAULT, colormap
 from mtcp_serve.kinds.resample import quantize, resize
 
 MILLIMETRE: Final = 0.001
 """Metres a step of a metric depth PNG."""
 _WHOLE = 1 - 1e-5  # a blend with this much valid weight has met no invalid pixel, rounding aside
 _INVALID_GREY: Final = 128
-_ANCHORS: Final = np.array(  # dark and cold to bright and warm, lightness rising evenly
-    [
-        (0, 0, 4),
-        (31, 12, 72),
-        (85, 15, 109),
-        (136, 34, 106),
-        (186, 54, 85),
-        (227, 89, 51),
-        (249, 140, 10),
-        (249, 201, 50),
-        (252, 255, 164),
-    ],
-    np.float64,
-)
-HEAT: Final = np.stack(
-    [np.interp(np.linspace(0, 8, 256), np.arange(9), _ANCHORS[:, channel]) for channel in range(3)], axis=1
-).astype(np.uint8)
-"""Colour table ``[256, 3]`` uint8, far to near."""
 
 
 class DepthOut(MapOut):
@@ -137,14 +120,32 @@ class DepthTask(TaskSpec):
             trained_on=about.get("trained_on"),
         )
 
-    def color(self, values: Map, limits: tuple[float, float] | None = None) -> Image.Image:
-        """Near is warm, over ``limits`` or the 2nd to 98th percentile of what is valid; invalid is grey."""
+    def spread(self, values: Map) -> tuple[float, float] | None:
+        """The nearest and the farthest depth of the colors: the 2nd and 98th percentile of what is valid."""
+        valid = values[values > 0]
+        if not valid.size:
+            return None
+        near, far = np.percentile(valid, [2, 98])
+        return float(near), float(far)
+
+    def color(
+        self, values: Map, limits: tuple[float, float] | None = None, table: str = DEFAULT
+    ) -> Image.Image:
+        """Colors of `mtcp_serve.kinds.colormaps`, near at the upper end, over ``limits`` or the `spread`.
+
+        What is invalid is grey.
+
+        Raises:
+            ValueError: there is no such ``table``.
+        """
         valid = values > 0
         colors = np.full((*values.shape, 3), _INVALID_GREY, np.uint8)
-        if valid.any():
-            near, far = limits or np.percentile(values[valid], [2, 98])
+        limits = limits or self.spread(values)
+        known = colormap(table)
+        if limits is not None:
+            near, far = limits
             closeness = (far - values[valid]) / max(far - near, 1e-6)
-            colors[valid] = HEAT[np.rint(closeness.clip(0, 1) * 255).astype(np.uint8)]
+            colors[valid] = known[np.rint(closeness.clip(0, 1) * 255).astype(np.uint8)]
         return Image.fromarray(colors)
 
     @property

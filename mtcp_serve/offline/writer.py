@@ -17,6 +17,7 @@ from mtcp_serve.offline.video import Film
 from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 from mtcp_serve.outputs.formats.npz import NpzWriter
 from mtcp_serve.outputs.metadata import describe, describe_map
+from mtcp_serve.outputs.picture import Style
 from mtcp_serve.outputs.visualize import overview
 from mtcp_serve.utils.atomic import Staging, staged
 
@@ -40,6 +41,8 @@ class Wanted:
     """Response formats to write a file of each, instead of PNGs, arrays and overview."""
     options: Options = field(default_factory=Options)
     """What is said of the formats."""
+    style: Style = field(default_factory=Style)
+    """How depth is drawn in the overview and in films."""
 
     @property
     def keep_photo(self) -> bool:
@@ -51,6 +54,8 @@ class Wanted:
         options: dict[str, Any] = {"size": self.size, "arrays": self.arrays, "overview": self.overview}
         if self.camera != CameraRequest():
             options["camera"] = asdict(self.camera)
+        if self.style != Style():
+            options["style"] = asdict(self.style)
         if self.formats:
             options["formats"] = {form.name: asdict(self.options) for form in self.formats}
         return {
@@ -108,7 +113,7 @@ def _write_files(
         staging.write(NpzWriter.file_name, npz.finish(npz.add(prediction)))
     if wanted.overview and photo is not None:
         sheet = BytesIO()
-        overview(photo, prediction).save(sheet, "PNG")
+        overview(photo, prediction, wanted.style).save(sheet, "PNG")
         staging.write("overview.png", sheet.getvalue())
     return maps
 

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mtcp_serve.inference.images import Photo
 from mtcp_serve.inference.pipeline import DenseMaps
+from mtcp_serve.outputs.picture import Style, draw
 
 CELL: Final = 480
 """Longest side of a picture in the overview, pixels."""
@@ -16,8 +17,9 @@ _FONT_SIZE: Final = 15
 _COLUMNS: Final = 3
 
 
-def overview(photo: Photo, prediction: DenseMaps) -> Image.Image:
+def overview(photo: Photo, prediction: DenseMaps, style: Style | None = None) -> Image.Image:
     """One sheet: the photo and a picture of every map, three in a row, each with a caption."""
+    style = style or Style()
     info = photo.info
     scale = CELL / max(info.width, info.height)
     size = (max(round(info.width * scale), 1), max(round(info.height * scale), 1))
@@ -25,15 +27,15 @@ def overview(photo: Photo, prediction: DenseMaps) -> Image.Image:
     pictures = [(f"photo: {info.width} x {info.height}", first)]
     for dense in prediction.maps:
         task = dense.task
-        rule = Image.Resampling.NEAREST if task.resampling == "nearest" else Image.Resampling.BILINEAR
-        pictures.append((f"{task.name}: {task.caption(dense.raw)}", task.color(dense.raw).resize(size, rule)))
-    return _sheet(pictures, size)
+        pictures.append((f"{task.name}: {task.caption(dense.raw)}", draw(task, dense.raw, style, size=size)))
+    return _sheet(pictures)
 
 
-def _sheet(pictures: Sequence[tuple[str, Image.Image]], size: tuple[int, int]) -> Image.Image:
+def _sheet(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     columns = min(_COLUMNS, len(pictures))
     rows = -(-len(pictures) // columns)
-    across, down = max(size[0], 240) + _GAP, size[1] + _CAPTION + _GAP
+    across = max(240, *(picture.width for _, picture in pictures)) + _GAP
+    down = max(picture.height for _, picture in pictures) + _CAPTION + _GAP
     sheet = Image.new("RGB", (columns * across + _GAP, rows * down + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_FONT_SIZE)

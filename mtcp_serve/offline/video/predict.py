@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,13 @@ from mtcp_serve.offline.results import (
     sha256,
 )
 from mtcp_serve.offline.video import SEGMENT, Film, Progress, VideoError
-from mtcp_serve.offline.video.drawing import draw
+from mtcp_serve.offline.video.drawing import draw_frame
 from mtcp_serve.offline.video.reader import Frame, VideoReader
 from mtcp_serve.offline.video.segments import Segments
 from mtcp_serve.offline.video.smoothing import Smoother
 from mtcp_serve.offline.video.writer import SegmentEncoder, join
 from mtcp_serve.offline.writer import Done, Wanted, write_result
+from mtcp_serve.outputs.picture import Style
 from mtcp_serve.utils.atomic import Staging, partial_folder, room, write_atomic
 from mtcp_serve.utils.concurrency import in_thread
 
@@ -53,7 +54,7 @@ async def predict_video(
     source = {"file": item.path.name, "sha256": await in_thread(partial(sha256, item.path))}
     film = wanted.film
     if film.layers:
-        folder, made_from = item.folder, _film_made_from(film, source)
+        folder, made_from = item.folder, _film_made_from(film, source, wanted.style)
     else:
         folder, made_from = item.folder / "frames", {**wanted.made_from(source), "every": film.every}
     if film.smooth:
@@ -64,28 +65,31 @@ async def predict_video(
     reader = await in_thread(partial(VideoReader, item.path, limits))
     with reader:
         if film.layers:
-            return await _write_films(reader, folder, film, made_from, progress)
+            return await _write_films(reader, folder, wanted, made_from, progress)
         return await _write_frames(reader, folder, wanted, made_from, pool, progress)
 
 
-def _film_made_from(film: Film, source: dict[str, Any]) -> dict[str, Any]:
-    return {
+def _film_made_from(film: Film, source: dict[str, Any], style: Style) -> dict[str, Any]:
+    made_from: dict[str, Any] = {
         "source": source,
         "models": fingerprints(layer.choice.manifest for layer in film.layers),
         "films": {layer.name: layer.opacity for layer in film.layers},
         "every": film.every,
     }
+    if style != Style():
+        made_from["style"] = asdict(style)
+    return made_from
 
 
 async def _write_films(
-    reader: VideoReader, folder: Path, film: Film, made_from: dict[str, Any], progress: Progress
+    reader: VideoReader, folder: Path, wanted: Wanted, made_from: dict[str, Any], progress: Progress
 ) -> Done:
-    names = [layer.name for layer in film.layers]
+    names = [layer.name for layer in wanted.film.layers]
     work = partial_folder(folder)
     staging = Staging(work / "films")
     with room(folder, staging):
         segments = await in_thread(partial(Segments, work, names, made_from))
-        notes = await _encode(reader, segments, film, staging, progress)
+        notes = await _encode(reader, segments, wanted, staging, progress)
         if not segments.times:
             shutil.rmtree(work)
             raise VideoError(f"no frame of it can be decoded; {reader.fault or 'there is none'}")
@@ -99,9 +103,10 @@ async def _write_films(
 
 
 async def _encode(
-    reader: VideoReader, segments: Segments, film: Film, staging: Staging, progress: Progress
+    reader: VideoReader, segments: Segments, wanted: Wanted, staging: Staging, progress: Progress
 ) -> tuple[str, ...]:
     """Add the segments that are not there yet; what is to be said of the films."""
+    film = wanted.film
     choices = tuple({layer.choice.task.name: layer.choice for layer in film.layers}.values())
     times: list[int] = []
     encoders: dict[str, SegmentEncoder] = {}
@@ -110,11 +115,13 @@ async def _encode(
     def encode(frame: Frame, pixels: NDArray[np.uint8], prediction: DenseMaps) -> None:
         maps = {dense.task.name: dense for dense in prediction.maps}
         for layer in film.layers:
+            picture = draw_frame(layer, maps[layer.choice.task.name], pixels, wanted.style)
             if layer.name not in encoders:
+                height, width = picture.shape[:2]
                 encoders[layer.name] = SegmentEncoder(
-                    *reader.shape, reader.time_base, reader.rate, reader.aspect
+                    height, width, reader.time_base, reader.rate, reader.aspect
                 )
-            encoders[layer.name].add(draw(layer, maps[layer.choice.task.name], pixels), frame.time)
+            encoders[layer.name].add(picture, frame.time)
         times.append(frame.time)
 
     def keep() -> None:

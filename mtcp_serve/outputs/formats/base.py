@@ -11,7 +11,9 @@ from pydantic import BaseModel, Field
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
+from mtcp_serve.kinds.colormaps import DEFAULT, ColormapName
 from mtcp_serve.outputs.metadata import describe, describe_map
+from mtcp_serve.outputs.picture import Style, draw
 from mtcp_serve.outputs.png import to_png
 from mtcp_serve.outputs.png_file import write_png
 from mtcp_serve.outputs.points import geometry_tasks
@@ -26,13 +28,24 @@ class Options:
     """What a request may say of its format; a format takes those that its `Writer.options` names."""
 
     visualize: bool = False
-    """Each map comes with an RGB picture for people."""
+    """Each map comes with an RGB picture for people; so it does where one of the next two is given."""
+    colormap: ColormapName | None = None
+    """Colours of the pictures of depth (`mtcp_serve.kinds.colormaps`)."""
+    legend: bool = False
+    """Say below the pictures of depth which depth a colour stands for."""
     step: Step | None = None
     """A point for every so many pixels, across and down."""
     edges: bool = False
     """Leave points where the network has them at jumps of the depth: between two surfaces."""
     background: Background = "transparent"
     """``transparent``, or the colour ``#rrggbb`` to lay the cut-out over."""
+
+    @property
+    def style(self) -> Style | None:
+        """How pictures are drawn; ``None`` where none are wanted."""
+        if not (self.visualize or self.legend or self.colormap is not None):
+            return None
+        return Style(self.colormap or DEFAULT, self.legend)
 
 
 class Writer(ABC):
@@ -58,7 +71,7 @@ class Writer(ABC):
     """Whether ``Accept`` cannot ask for it: another format has the same media type."""
     needs_photo: ClassVar[bool] = False
     """Whether the photo itself is needed beside its maps."""
-    options: ClassVar[frozenset[str]] = frozenset({"visualize"})
+    options: ClassVar[frozenset[str]] = frozenset({"visualize", "colormap", "legend"})
     """The fields of `Options` that it heeds."""
 
     def __init__(self, pool: Executor, wanted: Options | None = None) -> None:
@@ -130,23 +143,23 @@ class EncodedMap:
             yield f"{stem}.visualization.png", self.picture
 
 
-def encode_maps(prediction: DenseMaps, pool: Executor, visualize: bool = False) -> dict[str, EncodedMap]:
-    """Every map of a prediction by task name, made in parallel."""
+def encode_maps(prediction: DenseMaps, pool: Executor, style: Style | None = None) -> dict[str, EncodedMap]:
+    """Every map of a prediction by task name, made in parallel; with pictures where there is a ``style``."""
     versions = {manifest.name: manifest.version for manifest in prediction.models}
     image = describe(prediction, {}).image
 
     def encode(dense: DenseMap) -> EncodedMap:
-        return _encode_map(dense, versions[dense.model], image, visualize)
+        return _encode_map(dense, versions[dense.model], image, style)
 
     return dict(
         zip([dense.task.name for dense in prediction.maps], pool.map(encode, prediction.maps), strict=True)
     )
 
 
-def _encode_map(dense: DenseMap, version: str, image: ImageOut, visualize: bool) -> EncodedMap:
+def _encode_map(dense: DenseMap, version: str, image: ImageOut, style: Style | None) -> EncodedMap:
     values = dense.values()
     metadata = describe_map(dense, values)
     png = to_png(dense.task, values, metadata, version, image)
-    if not visualize:
+    if style is None:
         return EncodedMap(metadata, png, None)
-    return EncodedMap(metadata, png, write_png(dense.task.color(values)))
+    return EncodedMap(metadata, png, write_png(draw(dense.task, values, style)))

@@ -34,6 +34,7 @@ class GlbWriter(Writer):
     description = "the depth as a surface with the photo on it, torn where depth jumps (glTF 2.0 binary)"
     one_image = True
     needs_photo = True
+    options = frozenset()
 
     @classmethod
     def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:

@@ -19,7 +19,7 @@ class JsonWriter(Writer):
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         maps = {}
-        for name, encoded in encode_maps(prediction, self.pool, self.wanted.visualize).items():
+        for name, encoded in encode_maps(prediction, self.pool, self.wanted.style).items():
             encoded.metadata.png = b64encode(encoded.png).decode("ascii")
             if encoded.picture is not None:
                 encoded.metadata.visualization = b64encode(encoded.picture).decode("ascii")

@@ -30,7 +30,7 @@ class MultipartWriter(Writer):
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         maps = {}
-        for name, encoded in encode_maps(prediction, self.pool, self.wanted.visualize).items():
+        for name, encoded in encode_maps(prediction, self.pool, self.wanted.style).items():
             for file, data in encoded.files(folder + name):
                 self._parts.append(self._part(file, "image/png", data))
             maps[name] = encoded.metadata

@@ -12,12 +12,14 @@ from mtcp_serve.kinds.base import Map
 from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.formats.base import Options, Writer
 from mtcp_serve.outputs.metadata import describe_map
+from mtcp_serve.outputs.picture import draw
 
 
 class NpzWriter(Writer):
     """Uncompressed: a member a map, named after its task, and ``metadata``, the JSON as a string.
 
-    Pictures are uint8 ``[height, width, 3]`` members ``TASK.visualization``.
+    Pictures are uint8 ``[height, width, 3]`` members ``TASK.visualization``, higher than the map where
+    they have a legend.
     """
 
     name = "npz"
@@ -45,7 +47,8 @@ class NpzWriter(Writer):
 
     def _encode(self, dense: DenseMap) -> tuple[Map, MapOut, NDArray[np.uint8] | None]:
         values = dense.values()
-        picture = np.asarray(dense.task.color(values)) if self.wanted.visualize else None
+        style = self.wanted.style
+        picture = None if style is None else np.asarray(draw(dense.task, values, style))
         return values, describe_map(dense, values), picture
 
     def finish(self, document: BaseModel) -> bytes:

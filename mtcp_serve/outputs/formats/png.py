@@ -17,7 +17,7 @@ class PngWriter(Writer):
     single = True
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
-        ((name, encoded),) = encode_maps(prediction, self.pool, self.wanted.visualize).items()
+        ((name, encoded),) = encode_maps(prediction, self.pool, self.wanted.style).items()
         self._file = encoded.png if encoded.picture is None else encoded.picture
         return {name: encoded.metadata}
 

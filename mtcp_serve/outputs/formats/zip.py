@@ -24,7 +24,7 @@ class ZipWriter(Writer):
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         maps = {}
-        for name, encoded in encode_maps(prediction, self.pool, self.wanted.visualize).items():
+        for name, encoded in encode_maps(prediction, self.pool, self.wanted.style).items():
             for file, data in encoded.files(folder + name):
                 self._archive.writestr(file, data)
             maps[name] = encoded.metadata

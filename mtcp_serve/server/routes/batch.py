@@ -86,8 +86,9 @@ async def predict_batch(
     def plan(query: BatchQuery) -> tuple[tuple[Choice, ...], Writer]:
         choices = models.select(query.names(), query.model)
         accept = ", ".join(request.headers.getlist("accept"))
-        form = choose_format(query.format, accept, [choice.task for choice in choices], BATCH_FORMATS)
-        return choices, form(service.pool, query.options(form))
+        tasks = [choice.task for choice in choices]
+        form = choose_format(query.format, accept, tasks, BATCH_FORMATS)
+        return choices, form(service.pool, query.options(form, tasks))
 
     async def read() -> tuple[list[Upload], BatchQuery]:
         body = await read_images(

@@ -26,8 +26,11 @@ from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
+from mtcp_serve.kinds import TaskSpec
+from mtcp_serve.kinds.colormaps import DEFAULT, ColormapName, colormap_names
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options, Writer
 from mtcp_serve.outputs.formats.base import Background, Step
+from mtcp_serve.outputs.picture import check_style
 from mtcp_serve.outputs.schemas import ErrorOut
 from mtcp_serve.server.error_handlers import faults_of
 from mtcp_serve.server.request_body import FIELD
@@ -137,6 +140,18 @@ class _Query(BaseModel):
         "has it (`tasks` of GET /models).",
     )
     visualize: bool = Field(default=False, description="Add a visualization of every map.", examples=[True])
+    colormap: ColormapName | None = Field(
+        default=None,
+        description="Colors of the visualization of depth, near at the upper end; it is added where this is "
+        f"given. One of {', '.join(colormap_names())} ({DEFAULT} by default), or with _r after it reversed.",
+        examples=["turbo"],
+    )
+    legend: bool = Field(
+        default=False,
+        description="Add below the visualization of depth a bar of its colors and the depths that they stand "
+        "for; the visualization is added where this is given, and higher than the map.",
+        examples=[True],
+    )
 
     fov_x: float | None = Field(
         default=None,
@@ -168,11 +183,12 @@ class _Query(BaseModel):
         """The camera that the request names."""
         return CameraRequest.parse(self.fov_x, self.focal_px, self.intrinsics)
 
-    def options(self, form: type[Writer]) -> Options:
-        """What the request says of its format.
+    def options(self, form: type[Writer], tasks: Sequence[TaskSpec]) -> Options:
+        """What the request for ``tasks`` says of its format.
 
         Raises:
-            InvalidParameterError: it names an option that ``form`` does not have.
+            InvalidParameterError: it names an option that ``form`` does not have, or that none of ``tasks``
+                would heed, or options that contradict each other.
         """
         known = {field.name for field in fields(Options)} & type(self).model_fields.keys()
         for name in sorted(known & self.model_fields_set - form.options):
@@ -180,6 +196,11 @@ class _Query(BaseModel):
             raise InvalidParameterError(
                 f"format {form.name} has no {name}", f"{name} is of format {owners}; leave it out"
             )
+        if "visualize" in self.model_fields_set and not self.visualize and (self.colormap or self.legend):
+            raise InvalidParameterError(
+                "visualize is false, but a colormap or legend is given", "leave visualize out"
+            )
+        check_style(self.colormap, self.legend, tasks)
         return Options(**{name: getattr(self, name) for name in known})
 
     def with_fields(self, form: Sequence[tuple[str, str]]) -> Self:

@@ -77,7 +77,7 @@ async def predict_one(
         form = choose_format(query.format, accept, tasks)
         shown = form.used(tasks)
         used = tuple(choice for choice in choices if choice.task in shown)
-        return used, form(service.pool, query.options(form))
+        return used, form(service.pool, query.options(form, shown))
 
     async def read() -> tuple[bytes, PredictQuery]:
         body = await read_image(request, settings.max_bytes, settings.max_form_fields)

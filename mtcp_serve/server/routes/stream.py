@@ -111,7 +111,7 @@ async def _answer(service: Service, query: PredictQuery, frame: bytes) -> bytes:
     """What ``POST /predict`` would answer; the models are those of now, so that a reload need not wait."""
     with service.models.lease() as models:
         form, choices = _choose(models, query)
-        writer = form(service.pool, query.options(form))
+        writer = form(service.pool, query.options(form, [choice.task for choice in choices]))
 
         async def work(data: bytes, turn: Turn) -> bytes:
             (timings,) = turn.timings(1)
@@ -139,8 +139,8 @@ def _choose(models: Models, query: PredictQuery) -> tuple[type[Writer], tuple[Ch
     """
     choices = models.select(query.names(), query.model)
     form = FORMATS[query.format or "npz"]
-    query.options(form)
     shown = form.used([choice.task for choice in choices])
+    query.options(form, shown)
     return form, tuple(choice for choice in choices if choice.task in shown)
 
 
