@@ -2,7 +2,6 @@
 
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,7 +9,6 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import SwinConfig
-from transformers.models.swin.modeling_swin import SwinBackbone
 
 from export.deployment_module import DeploymentGraph
 from export.fp16.mixed import to_mixed_precision
@@ -22,10 +20,9 @@ from export.trt.network import TensorInfo, describe_layers, describe_tensors, lo
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.bundle import Bundle
 from tests.export.fake_tensorrt import needs_tensorrt, real_tensorrt
-from tests.export.networks import HEIGHT, TASKS, WIDTH
-from training.model import DeepLab, DeepLabConfig
-from training.model.encoders import SwinEncoder
-from training.tasks import make_task
+from tests.export.networks import TASKS
+from training.config import load_config
+from training.model import build_network
 
 pytestmark = needs_tensorrt
 Network = tuple[list[dict[str, object]], tuple[TensorInfo, ...]]
@@ -74,50 +71,37 @@ def test_mtcp(deformable: Deformable, deployed: Converted, tmp_path: Path) -> No
     assert 0.5 < fp16_share(precision_histogram(layers)) < 1
 
 
-class _Pyramid(torch.nn.Module):
-    """A backbone whose levels become the maps of tasks."""
-
-    def __init__(self, encoder: SwinEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.heads = torch.nn.ModuleList(torch.nn.Conv2d(count, 1, 1) for count in encoder.channels)
-
-    def forward(self, images: torch.Tensor) -> SimpleNamespace:
-        levels = self.encoder(images / 255)
-        maps = [head(level) for head, level in zip(self.heads, levels, strict=True)]
-        return SimpleNamespace(final={"saliency": maps[0] + sum(each.mean() for each in maps[1:])})
+def _narrow(**settings: object) -> SwinConfig:
+    """Windows, shifts and merges as in Swin-S: two blocks a stage, a quarter of the width."""
+    return SwinConfig(**settings | {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]})
 
 
-def test_swin(tmp_path: Path) -> None:
-    """The encoder of nyud_swin_small with its windows, shifts and merges: two blocks a stage, narrow."""
+SHORT = ["model.backbone.encoder_layers=1", "model.backbone.decoder_layers=1", "model.decoder.depths=[1,2,1]"]
+NARROW = ["model.backbone.channels=64", "model.backbone.queries=10", "model.decoder.channels=32"]
+RECIPES = {
+    "scenes": [],
+    "nyud_swin_small": [*SHORT, *NARROW, "data.height=96", "data.width=128"],
+    "ial_nyuv2": ["data.height=64", "data.width=96"],
+}
+"""Configs and what makes them small enough for a test."""
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_network_of_a_recipe(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole network of a config, at a size at which every shift of a window and every fusion is there."""
+    monkeypatch.setattr("training.model.encoders.SwinConfig", _narrow)
+    config = load_config(name, ["root=data", *RECIPES[name]])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        encoder = SwinEncoder(0.0)
-        config = SwinConfig(
-            embed_dim=24,
-            depths=[2, 2, 2, 2],
-            num_heads=[1, 2, 4, 8],
-            window_size=7,
-            out_features=["stage1", "stage2", "stage3", "stage4"],
-        )
-        config._attn_implementation = "eager"
-        encoder.encoder = SwinBackbone(config)
-        encoder.channels = list(encoder.encoder.channels)
-        graph = DeploymentGraph(_Pyramid(encoder), (make_task("saliency", None),), HEIGHT, WIDTH)
-    mixed = to_mixed_precision(convert(graph).model, {}).model
-    layers, tensors = read(for_tensorrt(mixed, "gather"), tmp_path)
-    assert tensors[0] == TensorInfo(name="image", type="UINT8", shape=(-1, HEIGHT, WIDTH, 3))
-    assert sum(layer["LayerType"] == "NORMALIZATION" for layer in layers) >= 2 * 8
-
-
-def test_deeplab(tmp_path: Path) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = DeepLab(DeepLabConfig(tasks={"semseg": "nyu13", "normals": None}, encoder="test_resnet"))
-    model = convert(DeploymentGraph(network, network.tasks, HEIGHT, WIDTH)).model
-    for graph in (model, to_mixed_precision(model, {}).model):
-        _, tensors = read(for_tensorrt(graph, "gather"), tmp_path)
-        assert [tensor.name for tensor in tensors] == ["image", "semseg", "normals"]
+        network = build_network(config.model)
+    size = (config.data.height, config.data.width)
+    model = convert(DeploymentGraph(network, network.tasks, *size)).model
+    for graph, fp16 in ((model, False), (to_mixed_precision(model, {}).model, True)):
+        layers, tensors = read(for_tensorrt(graph, "gather"), tmp_path)
+        assert tensors[0] == TensorInfo(name="image", type="UINT8", shape=(-1, *size, 3))
+        assert [tensor.name for tensor in tensors[1:]] == [task.name for task in network.tasks]
+        share = fp16_share(precision_histogram(layers))
+        assert share > 0.5 if fp16 else share == 0
 
 
 def test_every_task(converted: Converted, tmp_path: Path) -> None:
