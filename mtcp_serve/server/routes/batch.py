@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from mtcp_serve.errors import ImageTooLargeError, RequestError
 from mtcp_serve.inference.images import measure
@@ -16,18 +16,8 @@ from mtcp_serve.outputs.schemas import BatchOut, ErrorDetail, ImageResult
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.negotiation import choose_format
 from mtcp_serve.server.request_body import FIELD, Upload, read_images
-from mtcp_serve.server.routes.dependencies import (
-    BINARY,
-    PREDICT_ERRORS,
-    RESPONSE_HEADERS,
-    BatchQuery,
-    Leased,
-    Running,
-    form_schema,
-    given_once,
-    handle,
-    respond,
-)
+from mtcp_serve.server.routes.dependencies import BatchQuery, Leased, Running, handle, respond
+from mtcp_serve.server.routes.documentation import prediction_route
 from mtcp_serve.server.routes.examples import BATCH
 from mtcp_serve.server.service import Service, Turn
 from mtcp_serve.utils.concurrency import in_thread, together
@@ -48,34 +38,19 @@ together, to those that one image may have: the image that goes beyond is answer
     "/predict/batch",
     summary="Several images in, the maps of each out",
     description=_DESCRIPTION,
-    response_class=Response,
-    dependencies=[Depends(given_once)],
-    responses={
-        200: {
-            "model": BatchOut,
-            "description": "An entry for each image.",
-            "content": {form.media_type: BINARY for form in BATCH_FORMATS.values()}
-            | {"application/json": {"example": BATCH}},
-            "headers": RESPONSE_HEADERS,
+    **prediction_route(
+        BatchOut,
+        "An entry for each image.",
+        BATCH,
+        BATCH_FORMATS,
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "string", "format": "binary"},
+            "description": "The images.",
         },
-        **PREDICT_ERRORS,
-    },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": form_schema(
-                    {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": {"type": "string", "format": "binary"},
-                        "description": "The images.",
-                    },
-                    BatchQuery,
-                )
-            },
-        }
-    },
+        BatchQuery,
+    ),
 )
 async def predict_batch(
     request: Request, query: Annotated[BatchQuery, Query()], service: Running, models: Leased

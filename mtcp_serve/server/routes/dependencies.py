@@ -1,41 +1,28 @@
-"""What several paths share: the running service, the query parameters, and their part of the API docs."""
+"""What several paths share: the running service, the query parameters, and the way from image to response."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mtcp_serve.errors import (
-    DeadlineError,
-    ImageTooLargeError,
-    InternalError,
-    InvalidImageError,
-    InvalidParameterError,
-    NotAcceptableError,
-    NotReadyError,
-    OverloadedError,
-    RequestError,
-    UnknownTaskError,
-    UnsupportedMediaTypeError,
-    UploadTimeoutError,
-)
+from mtcp_serve.errors import InvalidParameterError, NotReadyError
 from mtcp_serve.inference.camera import CameraRequest
-from mtcp_serve.inference.pipeline import Size
-from mtcp_serve.inference.registry import Models
+from mtcp_serve.inference.pipeline import Size, predict
+from mtcp_serve.inference.registry import Choice, Models
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import TaskSpec
 from mtcp_serve.kinds.colormaps import DEFAULT, ColormapName, colormap_names
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options, Writer
 from mtcp_serve.outputs.formats.base import Background, Step
 from mtcp_serve.outputs.picture import check_style
-from mtcp_serve.outputs.schemas import ErrorOut
 from mtcp_serve.server.error_handlers import faults_of
 from mtcp_serve.server.request_body import FIELD
 from mtcp_serve.server.responses import PacedResponse
 from mtcp_serve.server.service import Service, Turn
+from mtcp_serve.utils.concurrency import in_thread
 
 GIVE_ONCE = "give each parameter once; tasks=semseg,depth names two tasks"
 B = TypeVar("B")
@@ -279,54 +266,26 @@ class BatchQuery(_Query):
     )
 
 
-def error_responses(*errors: type[RequestError]) -> dict[int | str, dict[str, Any]]:
-    """The part of the API docs that describes ``errors``, with an example of each."""
-    found: dict[int | str, dict[str, Any]] = {}
-    for error in errors:
-        summary = (error.__doc__ or "").partition("\n")[0]
-        entry: dict[str, Any] = {
-            "model": ErrorOut,
-            "description": summary,
-            "content": {"application/json": {"example": error(summary).body()}},
-        }
-        if error.retry_after is not None:
-            entry["headers"] = {
-                "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
-            }
-        found[error.status] = entry
-    return found
+async def write_prediction(
+    service: Service,
+    data: bytes,
+    choices: Sequence[Choice],
+    query: PredictQuery,
+    writer: Writer,
+    timings: Timings,
+) -> bytes:
+    """What ``writer`` makes of the maps of ``choices`` for the image file ``data``.
 
-
-PREDICT_ERRORS = error_responses(
-    InvalidImageError,
-    UnknownTaskError,
-    NotAcceptableError,
-    UploadTimeoutError,
-    ImageTooLargeError,
-    UnsupportedMediaTypeError,
-    InvalidParameterError,
-    OverloadedError,
-    InternalError,
-    NotReadyError,
-    DeadlineError,
-)
-"""What ``POST /predict`` and ``POST /predict/batch`` may answer beside 200."""
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-"""Schema of a body of bytes."""
-RESPONSE_HEADERS = {
-    "Server-Timing": {"description": "Milliseconds per stage.", "schema": {"type": "string"}},
-    "X-Request-ID": {"description": "Id of this request.", "schema": {"type": "string"}},
-    "Vary": {"description": "Accept.", "schema": {"type": "string"}},
-}
-
-
-def form_schema(images: dict[str, Any], parameters: type[_Query]) -> dict[str, Any]:
-    """Schema of a form whose field ``image`` is ``images``, and whose others are ``parameters``."""
-    return {
-        "schema": {
-            "type": "object",
-            "required": [FIELD],
-            "properties": {FIELD: images, **parameters.model_json_schema()["properties"]},
-            "additionalProperties": False,
-        }
-    }
+    Raises:
+        RequestError: see `mtcp_serve.inference.pipeline.predict`.
+    """
+    prediction = await predict(
+        data,
+        choices,
+        query.size,
+        service.limits,
+        timings,
+        camera=query.camera(),
+        keep_photo=writer.needs_photo,
+    )
+    return await in_thread(lambda: writer.finish(writer.add(prediction)))

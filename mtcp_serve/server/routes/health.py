@@ -6,7 +6,8 @@ from prometheus_client.exposition import choose_encoder
 from mtcp_serve.errors import NotReadyError
 from mtcp_serve.outputs.metadata import describe_models
 from mtcp_serve.outputs.schemas import HealthOut, ModelsOut
-from mtcp_serve.server.routes.dependencies import Running, error_responses
+from mtcp_serve.server.routes.dependencies import Running
+from mtcp_serve.server.routes.documentation import error_responses
 from mtcp_serve.server.routes.examples import MODELS
 
 router = APIRouter()

@@ -2,30 +2,25 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from mtcp_serve.inference.images import FORMATS as IMAGE_FORMATS
-from mtcp_serve.inference.pipeline import predict
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.outputs.formats import FORMATS, Writer
 from mtcp_serve.outputs.schemas import PredictOut
 from mtcp_serve.server.negotiation import choose_format
 from mtcp_serve.server.request_body import FIELD, is_form, read_image
 from mtcp_serve.server.routes.dependencies import (
-    BINARY,
-    PREDICT_ERRORS,
-    RESPONSE_HEADERS,
     Leased,
     PredictQuery,
     Running,
-    form_schema,
-    given_once,
     handle,
     respond,
+    write_prediction,
 )
+from mtcp_serve.server.routes.documentation import BINARY, prediction_route
 from mtcp_serve.server.routes.examples import PREDICT
 from mtcp_serve.server.service import Turn
-from mtcp_serve.utils.concurrency import in_thread
 
 router = APIRouter()
 
@@ -38,31 +33,15 @@ _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for 
     description=f"The image is the multipart field `{FIELD}` or the raw body: {', '.join(IMAGE_FORMATS)}, "
     "told apart by content. The parameters may be fields of the form as well. Response formats:\n\n"
     f"{_FORMATS}",
-    response_class=Response,
-    dependencies=[Depends(given_once)],
-    responses={
-        200: {
-            "model": PredictOut,
-            "description": "The maps.",
-            "content": {form.media_type: BINARY for form in FORMATS.values()}
-            | {"application/json": {"example": PREDICT}},
-            "headers": RESPONSE_HEADERS,
-        },
-        **PREDICT_ERRORS,
-    },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": form_schema(
-                    {"type": "string", "format": "binary", "description": "The image."},
-                    PredictQuery,
-                ),
-                "image/*": BINARY,
-                "application/octet-stream": BINARY,
-            },
-        }
-    },
+    **prediction_route(
+        PredictOut,
+        "The maps.",
+        PREDICT,
+        FORMATS,
+        {"type": "string", "format": "binary", "description": "The image."},
+        PredictQuery,
+        {"image/*": BINARY, "application/octet-stream": BINARY},
+    ),
 )
 async def predict_one(
     request: Request, query: Annotated[PredictQuery, Query()], service: Running, models: Leased
@@ -89,16 +68,7 @@ async def predict_one(
         data, query = body
         choices, writer = plan(query)
         (timings,) = turn.timings(1)
-        prediction = await predict(
-            data,
-            choices,
-            query.size,
-            service.limits,
-            timings,
-            camera=query.camera(),
-            keep_photo=writer.needs_photo,
-        )
-        return await in_thread(lambda: writer.finish(writer.add(prediction))), writer
+        return await write_prediction(service, data, choices, query, writer, timings), writer
 
     if is_form(request):
         models.select(query.names(), query.model)  # its fields may say the rest

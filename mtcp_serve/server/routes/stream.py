@@ -21,13 +21,11 @@ from mtcp_serve.errors import (
     OverloadedError,
     RequestError,
 )
-from mtcp_serve.inference.pipeline import predict
 from mtcp_serve.inference.registry import Choice, Models
 from mtcp_serve.outputs.formats import FORMATS, Writer
 from mtcp_serve.server.error_handlers import faults_of, note
-from mtcp_serve.server.routes.dependencies import PredictQuery
+from mtcp_serve.server.routes.dependencies import PredictQuery, write_prediction
 from mtcp_serve.server.service import Service, Turn
-from mtcp_serve.utils.concurrency import in_thread
 
 router = APIRouter()
 
@@ -115,16 +113,7 @@ async def _answer(service: Service, query: PredictQuery, frame: bytes) -> bytes:
 
         async def work(data: bytes, turn: Turn) -> bytes:
             (timings,) = turn.timings(1)
-            found = await predict(
-                data,
-                choices,
-                query.size,
-                service.limits,
-                timings,
-                camera=query.camera(),
-                keep_photo=form.needs_photo,
-            )
-            return await in_thread(lambda: writer.finish(writer.add(found)))
+            return await write_prediction(service, data, choices, query, writer, timings)
 
         content, _ = await service.handle(partial(_give, frame), work)
         return content

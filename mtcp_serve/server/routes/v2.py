@@ -25,7 +25,8 @@ from mtcp_serve.server.oip.infer import images_of, infer, tasks_of
 from mtcp_serve.server.oip.rest import HEADER_LENGTH, parse, write
 from mtcp_serve.server.request_body import read_body
 from mtcp_serve.server.responses import PacedResponse
-from mtcp_serve.server.routes.dependencies import BINARY, Leased, Running, handle
+from mtcp_serve.server.routes.dependencies import Leased, Running, handle
+from mtcp_serve.server.routes.documentation import BINARY
 from mtcp_serve.server.service import Turn
 from mtcp_serve.utils.concurrency import in_thread
 
