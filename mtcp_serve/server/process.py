@@ -65,11 +65,20 @@ class Server(uvicorn.Server):
         self._ending: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
+        self._watchdog: threading.Timer | None = None
 
     @property
     def _service(self) -> Service | None:
         service: Service | None = self._app.state.service
         return service
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until it ends, however it does; nothing then ends the process of whoever called this."""
+        try:
+            super().run(sockets)
+        finally:
+            if self._watchdog is not None:
+                self._watchdog.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take ``SIGHUP`` as well, where there is such a signal, before anybody is told that it runs."""
@@ -110,17 +119,16 @@ class Server(uvicorn.Server):
                 _end_now(sig)
         super().handle_exit(sig, frame)
 
-    @staticmethod
-    def _end_within(seconds: float, sig: int) -> None:
+    def _end_within(self, seconds: float, sig: int) -> None:
         """End the process even if its event loop, or a thread that nobody can stop, does not let it."""
 
         def end() -> None:
             _log.error("shutting down took more than %g s: what is not done is cut off", seconds)
             _end_now(sig)
 
-        watchdog = threading.Timer(seconds, end)
-        watchdog.daemon = True
-        watchdog.start()
+        self._watchdog = threading.Timer(seconds, end)
+        self._watchdog.daemon = True
+        self._watchdog.start()
 
     def _on_hangup(self) -> None:
         task = asyncio.create_task(self._reload())

@@ -26,6 +26,26 @@ pipeline._read = lambda *arguments: threading.Event().wait()
 main()
 """
 """``mtcp-serve`` whose decoding never ends, in a thread that nobody can stop."""
+IN_A_PROGRAM = """
+import os, signal, sys, threading
+from pathlib import Path
+from mtcp_serve.server.app import create_app
+from mtcp_serve.server.loading import load_engines
+from mtcp_serve.server.process import Server
+from mtcp_serve.server.settings import Settings
+
+class Ended(Server):
+    async def startup(self, sockets=None):
+        await super().startup(sockets)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+settings = Settings(bundle=(Path(sys.argv[1]),), port=0, intra_op_threads=1)
+Ended(create_app(settings, load_engines(settings)), settings).run()
+timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+print("still ticking:", sum(not timer.finished.is_set() for timer in timers))
+"""
+"""A program that goes on when the server that it ran has ended."""
 KILLED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 
 
@@ -123,3 +143,12 @@ def test_after_that_it_drains(bundle: Path) -> None:
         assert waiting.result().status_code == 200
     assert server.stop() in CLEAN
     assert "Traceback" not in "".join(server.log)
+
+
+@needs_posix
+def test_a_program_that_outlives_its_server_is_not_ended_later(bundle: Path) -> None:
+    """What ends a server that does not end by itself is called off when it has."""
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_PROGRAM, str(bundle)], capture_output=True, text=True, check=True
+    )
+    assert "still ticking: 0" in ended.stdout
