@@ -18,6 +18,7 @@ from mtcp_serve.clients._memory import Region
 from mtcp_serve.clients._regions import Regions
 from mtcp_serve.clients.errors import ClientError, InvalidRequestError
 from mtcp_serve.errors import RequestError
+from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import ImageInfo, Photo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size
 from mtcp_serve.inference.sources import ImageSource, name_of, to_photo
@@ -94,6 +95,7 @@ class Conversation:
         tasks: Sequence[str] | None,
         photo: Photo | None = None,
         size: Size = "model",
+        camera: CameraRequest | None = None,
     ) -> Steps[list[Prediction]]:
         """The prediction for each of ``images``; ``photo`` is what the only one was made of."""
         manifest = yield from self.known()
@@ -106,7 +108,9 @@ class Conversation:
             version, maps = yield from self._infer(images, manifest, selected)
         manifest = yield from self._of_version(version)
         made_by = manifest.model_copy(update={"version": version})
-        return [_prediction(made_by, selected, maps, index, photo, size) for index in range(len(images))]
+        return [
+            _prediction(made_by, selected, maps, index, photo, size, camera) for index in range(len(images))
+        ]
 
     def forget(self) -> Steps[None]:
         """Give all regions back that no request uses."""
@@ -215,6 +219,7 @@ def _prediction(
     index: int,
     photo: Photo | None,
     size: Size,
+    camera: CameraRequest | None,
 ) -> Prediction:
     height, width = manifest.input.height, manifest.input.width
     info = ImageInfo(width, height, "array", "RGB", exif_rotated=False, animated=False)
@@ -223,4 +228,4 @@ def _prediction(
         if size == "input":
             height, width = info.height, info.width
     dense = tuple(DenseMap(manifest.name, task, maps[task.name][index], height, width) for task in tasks)
-    return Prediction.of(DenseMaps((manifest,), info, dense, Timings()), photo)
+    return Prediction.of(DenseMaps((manifest,), info, dense, Timings(), camera), photo)

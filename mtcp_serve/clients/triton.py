@@ -14,6 +14,7 @@ from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
 from mtcp_serve.clients._conversation import Client, Outcome, Steps, read_image
 from mtcp_serve.clients.errors import ClientError
+from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.sources import ImageSource
 from mtcp_serve.prediction import Prediction
@@ -55,17 +56,23 @@ class TritonClient(Client, Closing):
         return self._run(self._conversation.manifest())
 
     def predict(
-        self, image: ImageSource, tasks: Sequence[str] | None = None, *, size: Size = "model"
+        self,
+        image: ImageSource,
+        tasks: Sequence[str] | None = None,
+        *,
+        size: Size = "model",
+        camera: CameraRequest | None = None,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default) for one image, as the model gives them, or as large as it.
 
-        The version that its metadata names is Triton's number.
+        The version that its metadata names is Triton's number. ``camera`` says what took the image, where its
+        EXIF does not; a Triton knows nothing of cameras, so it stays here.
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
         """
         photo, pixels = read_image(image, self._run(self._conversation.known()).input)
-        return self._run(self._conversation.infer(pixels, tasks, photo, size))[0]
+        return self._run(self._conversation.infer(pixels, tasks, photo, size, camera))[0]
 
     def infer(self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None) -> list[Prediction]:
         """The maps of each of ``images`` (uint8 RGB ``[batch, height, width, 3]``, the manifest's size).

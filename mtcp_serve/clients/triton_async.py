@@ -14,6 +14,7 @@ from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
 from mtcp_serve.clients._conversation import Client, Outcome, Steps, read_image
 from mtcp_serve.clients.errors import ClientError
+from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
 from mtcp_serve.inference.sources import ImageSource
 from mtcp_serve.prediction import Prediction
@@ -39,12 +40,17 @@ class AsyncTritonClient(Client, AsyncClosing):
         return await self._run(self._conversation.manifest())
 
     async def predict(
-        self, image: ImageSource, tasks: Sequence[str] | None = None, *, size: Size = "model"
+        self,
+        image: ImageSource,
+        tasks: Sequence[str] | None = None,
+        *,
+        size: Size = "model",
+        camera: CameraRequest | None = None,
     ) -> Prediction:
         """See `mtcp_serve.clients.TritonClient.predict`; the image is decoded in a thread."""
         manifest = await self._run(self._conversation.known())
         photo, pixels = await asyncio.to_thread(read_image, image, manifest.input)
-        return (await self._run(self._conversation.infer(pixels, tasks, photo, size)))[0]
+        return (await self._run(self._conversation.infer(pixels, tasks, photo, size, camera)))[0]
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None) -> list[Prediction]:
         """See `mtcp_serve.clients.TritonClient.infer`."""

@@ -61,10 +61,12 @@ class DenseMaps:
     @property
     def camera(self) -> Camera:
         """The camera of the upright photo; see `mtcp_serve.inference.camera.find_camera`."""
-        tasks = [task for manifest in self.models for task in manifest.tasks]
-        fovs = [task.assumed_fov for task in tasks if isinstance(task, DepthTask)]
         return find_camera(
-            self.image.width, self.image.height, self.camera_request, self.image.focal, next(iter(fovs), None)
+            self.image.width,
+            self.image.height,
+            self.camera_request,
+            self.image.focal,
+            assumed_fov(self.models),
         )
 
 
@@ -135,6 +137,12 @@ async def infer_maps(
         timings,
         camera,
     )
+
+
+def assumed_fov(models: Sequence[Manifest]) -> float | None:
+    """What ``models`` assume of an image that nobody says the camera of: degrees over its longer side."""
+    tasks = [task for manifest in models for task in manifest.tasks]
+    return next((task.assumed_fov for task in tasks if isinstance(task, DepthTask)), None)
 
 
 def input_sizes(choices: Sequence[Choice]) -> set[tuple[int, int]]:

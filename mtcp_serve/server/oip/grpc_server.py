@@ -12,11 +12,21 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, SettingsError, UnsupportedError
+from mtcp_serve.inference.camera import Camera
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.oip import model as protocol
 from mtcp_serve.server.oip.grpc_calls import Calls, Read, text
-from mtcp_serve.server.oip.infer import HINT, Tensor, check_parameters, images_of, infer, tasks_of
+from mtcp_serve.server.oip.infer import (
+    HINT,
+    Tensor,
+    camera_of,
+    check_parameters,
+    images_of,
+    infer,
+    say_camera,
+    tasks_of,
+)
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.service import CLOSING_S, Service, Turn
@@ -165,27 +175,43 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         service = self._service
         with service.models.lease() as models:
 
-            async def work(request: Any, turn: Turn) -> tuple[Any, Manifest, list[TaskSpec], list[Map]]:
+            async def work(
+                request: Any, turn: Turn
+            ) -> tuple[Any, Manifest, list[TaskSpec], list[Map], Camera]:
                 check_parameters(
                     request.parameters, *(each.parameters for each in [*request.inputs, *request.outputs])
                 )
                 batcher = protocol.find(models, request.model_name, request.model_version)
+                camera = camera_of(_values(request.parameters), batcher.engine.manifest)
                 tasks = tasks_of(batcher, [output.name for output in request.outputs])
                 images = images_of(batcher, list(_tensors(request)), service.settings.max_batch_images)
                 maps = await infer(batcher, images, tasks, turn.timings(len(images)))
-                return request, batcher.engine.manifest, tasks, maps
+                return request, batcher.engine.manifest, tasks, maps, camera
 
-            (request, manifest, tasks, maps), _ = await service.handle(read, work)
+            (request, manifest, tasks, maps, camera), _ = await service.handle(read, work)
         return service_pb2.ModelInferResponse(
             model_name=manifest.name,
             model_version=manifest.version,
             id=request.id,
+            parameters={
+                name: service_pb2.InferParameter(string_param=value)
+                for name, value in say_camera(camera).items()
+            },
             outputs=[
                 {"name": task.output, "datatype": protocol.datatype(task), "shape": values.shape}
                 for task, values in zip(tasks, maps, strict=True)
             ],
             raw_output_contents=[np.ascontiguousarray(values).tobytes() for values in maps],
         )
+
+
+def _values(parameters: Any) -> dict[str, object]:
+    """The parameters of a message as plain values."""
+    return {
+        name: getattr(parameter, kind)
+        for name, parameter in parameters.items()
+        if (kind := parameter.WhichOneof("parameter_choice"))
+    }
 
 
 def _tensors(request: Any) -> list[Tensor]:

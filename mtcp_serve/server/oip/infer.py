@@ -1,20 +1,31 @@
 """One inference request of the protocol, whichever transport it came by."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcp_serve.bundle.manifest import IMAGE_TENSOR, TaskSpec
-from mtcp_serve.errors import InvalidBodyError, TooManyImagesError, UnknownTaskError, UnsupportedError
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
+from mtcp_serve.errors import (
+    InvalidBodyError,
+    InvalidParameterError,
+    TooManyImagesError,
+    UnknownTaskError,
+    UnsupportedError,
+)
 from mtcp_serve.inference.batcher import Batcher
+from mtcp_serve.inference.camera import Camera, CameraError, CameraRequest, find_camera
+from mtcp_serve.inference.pipeline import assumed_fov
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import together
 
 HINT = "GET /v2/models/NAME says what the model takes and gives"
 """What to do about a body that is not what the protocol or the model wants."""
+_CAMERA_HINT = (
+    "give one of fov_x (degrees), focal_px (pixels) and intrinsics (fx,fy,cx,cy in pixels), or none"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,43 @@ def check_parameters(*groups: Iterable[str]) -> None:
         for name in names:
             if name in _UNSUPPORTED:
                 raise UnsupportedError(f"{name}: there is no {_UNSUPPORTED[name]}", "leave the parameter out")
+
+
+def camera_of(parameters: Mapping[str, object], model: Manifest) -> Camera:
+    """The camera of the images of a request: by its parameters, or else by the manifest.
+
+    ``fov_x``, ``focal_px`` and ``intrinsics`` mean what they mean in ``POST /predict``
+    (`mtcp_serve.inference.camera.CameraRequest`); pixels are those of the image as it is sent. Numbers may be
+    text, since not every client sends fractions.
+
+    Raises:
+        InvalidParameterError: more than one is given, or one is not what it should be.
+    """
+    given: dict[str, float] = {}
+    for name in ("fov_x", "focal_px"):
+        value = parameters.get(name)
+        if value is None:
+            continue
+        try:
+            if isinstance(value, bool) or not isinstance(value, int | float | str):
+                raise ValueError
+            given[name] = float(value)
+        except ValueError:
+            raise InvalidParameterError(f"{name} is {value!r}, not a number", _CAMERA_HINT) from None
+    intrinsics = parameters.get("intrinsics")
+    if intrinsics is not None and not isinstance(intrinsics, str):
+        raise InvalidParameterError(f"intrinsics are {intrinsics!r}, not text fx,fy,cx,cy", _CAMERA_HINT)
+    try:
+        request = CameraRequest.parse(given.get("fov_x"), given.get("focal_px"), intrinsics)
+    except CameraError as error:
+        raise InvalidParameterError(str(error), _CAMERA_HINT) from error
+    return find_camera(model.input.width, model.input.height, request, None, assumed_fov([model]))
+
+
+def say_camera(camera: Camera) -> dict[str, str]:
+    """The parameters of a response that say which camera was taken, and who said it."""
+    numbers = (camera.fx, camera.fy, camera.cx, camera.cy)
+    return {"intrinsics": ",".join(f"{value:.3f}" for value in numbers), "camera_source": camera.source}
 
 
 def images_of(batcher: Batcher, inputs: Sequence[Tensor], limit: int) -> NDArray[np.uint8]:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.errors import InvalidBodyError
+from mtcp_serve.inference.camera import Camera
 from mtcp_serve.kinds.base import Map
-from mtcp_serve.server.oip.infer import HINT, Tensor, check_parameters
+from mtcp_serve.server.oip.infer import HINT, Tensor, check_parameters, say_camera
 from mtcp_serve.server.oip.model import datatype
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -127,7 +128,7 @@ def _from_json(data: list[Any] | None) -> NDArray[np.uint8]:
 
 
 def write(
-    request: InferRequest, manifest: Manifest, tasks: Sequence[TaskSpec], maps: Sequence[Map]
+    request: InferRequest, manifest: Manifest, tasks: Sequence[TaskSpec], maps: Sequence[Map], camera: Camera
 ) -> tuple[bytes, int | None]:
     """The body of the response, and the length of its JSON if binary tensors come after it."""
     everything = request.parameters.get("binary_data_output", False)
@@ -143,7 +144,12 @@ def write(
         else:
             entry["data"] = values.ravel().tolist()
         outputs.append(entry)
-    answer = {"model_name": manifest.name, "model_version": manifest.version, "outputs": outputs}
+    answer = {
+        "model_name": manifest.name,
+        "model_version": manifest.version,
+        "parameters": say_camera(camera),
+        "outputs": outputs,
+    }
     if request.id:
         answer["id"] = request.id
     head = json.dumps(answer).encode()

@@ -21,7 +21,7 @@ from mtcp_serve.errors import (
     UploadTimeoutError,
 )
 from mtcp_serve.server.oip import model as protocol
-from mtcp_serve.server.oip.infer import images_of, infer, tasks_of
+from mtcp_serve.server.oip.infer import camera_of, images_of, infer, tasks_of
 from mtcp_serve.server.oip.rest import HEADER_LENGTH, parse, write
 from mtcp_serve.server.request_body import read_body
 from mtcp_serve.server.responses import PacedResponse
@@ -70,7 +70,16 @@ _REQUEST = {
             "type": "array",
             "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
         },
-        "parameters": {"type": "object"},
+        "parameters": {
+            "type": "object",
+            "description": "The camera of the images, in pixels as they are sent: one of these, or none. The "
+            "parameters of the response say which was taken: intrinsics, and camera_source.",
+            "properties": {
+                "fov_x": {"type": ["number", "string"], "examples": [60]},
+                "focal_px": {"type": ["number", "string"], "examples": [333]},
+                "intrinsics": {"type": "string", "examples": ["333,333,191.5,143.5"]},
+            },
+        },
     },
 }
 _MODEL_ERRORS = _errors(UnknownModelError, InvalidParameterError, NotReadyError)
@@ -191,10 +200,11 @@ async def model_infer(
     async def work(body: bytes, turn: Turn) -> tuple[bytes, int | None]:
         most = settings.max_batch_images * 3 * model.input.height * model.input.width
         message, tensors = await in_thread(partial(parse, body, header_length, most))
+        camera = camera_of(message.parameters, model)
         tasks = tasks_of(batcher, [output.name for output in message.outputs])
         images = await in_thread(partial(images_of, batcher, tensors, settings.max_batch_images))
         maps = await infer(batcher, images, tasks, turn.timings(len(images)))
-        return await in_thread(partial(write, message, model, tasks, maps))
+        return await in_thread(partial(write, message, model, tasks, maps, camera))
 
     (content, json_length), _ = await handle(
         request, service, partial(read_body, request, settings.max_batch_bytes), work
