@@ -83,9 +83,11 @@ def visit(
     page.wait_for_selector(ready, state="attached")
     yield page
     context.close()
-    assert [fault for fault in faults if not any(text in fault for text in allow)] == []
+    unexpected = [fault for fault in faults if not any(text in fault for text in allow)]
+    assert not unexpected, unexpected
     assert addresses
-    assert [each for each in addresses if not each.startswith((f"{url}/", f"blob:{url}/"))] == []
+    elsewhere = [each for each in addresses if not each.startswith((f"{url}/", f"blob:{url}/"))]
+    assert not elsewhere, elsewhere
 
 
 def answered(page: Page) -> None:

@@ -4,6 +4,9 @@ A message is an image file, and a message comes back for it: what ``POST /predic
 the parameters in the address, or, as text, the error it would answer. A frame that comes while another is
 worked on waits; one more takes its place, so a client that sends faster than the server works gets the
 newest, not a growing delay. The next response is made when the one before has been taken.
+
+A client that asks for the subprotocol ``mtcp`` is told which frame each response is of: a text message
+``{"frame": n}`` comes before it, ``n`` counting all frames from 0, and ``frame`` stands beside ``error``.
 """
 
 import asyncio
@@ -25,6 +28,7 @@ from mtcp_serve.inference.registry import Choice, Models
 from mtcp_serve.outputs.formats import FORMATS, Writer
 from mtcp_serve.server.error_handlers import faults_of, note
 from mtcp_serve.server.routes.dependencies import PredictQuery, write_prediction
+from mtcp_serve.server.security.subprotocols import chosen
 from mtcp_serve.server.service import Service, Turn
 
 router = APIRouter()
@@ -40,11 +44,15 @@ class Newest:
     def __init__(self) -> None:
         self._come = asyncio.Event()
         self._frame: bytes | None = None
+        self._count = 0
+        self.number = -1
+        """Which of the frames that came, from 0, the last one is that was taken."""
         self.closed = False
 
     def put(self, frame: bytes | None) -> None:
         """``None`` is the end."""
         self.closed = self.closed or frame is None
+        self._count += 1
         self._frame = frame
         self._come.set()
 
@@ -53,6 +61,7 @@ class Newest:
         await self._come.wait()
         self._come.clear()
         frame, self._frame = self._frame, None
+        self.number = self._count - 1
         return None if self.closed else frame
 
 
@@ -62,7 +71,7 @@ async def stream(websocket: WebSocket) -> None:
     if not _same_origin(websocket):
         await websocket.close(POLICY)  # before it is accepted: the answer is 403
         return
-    await websocket.accept()
+    await websocket.accept(subprotocol=chosen(websocket.scope))
     try:
         service: Service | None = websocket.app.state.service
         if service is None or service.unready is not None:
@@ -86,6 +95,7 @@ async def stream(websocket: WebSocket) -> None:
 
 async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) -> None:
     newest = Newest()
+    numbered = chosen(websocket.scope) is not None
     reading = asyncio.create_task(_read(websocket, newest, service.limits.max_bytes))
     try:
         while (frame := await newest.get()) is not None:
@@ -96,8 +106,11 @@ async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) ->
             except RequestError as error:
                 note(error)
                 service.metrics.errors.labels(error.code).inc()
-                await websocket.send_text(json.dumps(error.body()))
+                number = {"frame": newest.number} if numbered else {}
+                await websocket.send_text(json.dumps({**error.body(), **number}))
             else:
+                if numbered:
+                    await websocket.send_text(json.dumps({"frame": newest.number}))
                 await websocket.send_bytes(content)
     finally:
         reading.cancel()

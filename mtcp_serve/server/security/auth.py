@@ -7,6 +7,7 @@ from mtcp_serve.server.error_handlers import error_response
 from mtcp_serve.server.metrics import Metrics
 from mtcp_serve.server.paths import path_of
 from mtcp_serve.server.security.api_keys import ApiKeys
+from mtcp_serve.server.security.subprotocols import offered_key
 
 OPEN = frozenset(
     {
@@ -39,7 +40,8 @@ class RequireKey:
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            label = self.keys.check(headers.get(b"authorization"), headers.get(b"x-api-key"))
+            key = headers.get(b"x-api-key") or offered_key(scope)
+            label = self.keys.check(headers.get(b"authorization"), key)
         except UnauthorizedError as error:
             await error_response(error, scope)(scope, receive, send)
             return

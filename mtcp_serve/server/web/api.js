@@ -1,6 +1,7 @@
 // The gateway: requests, its errors, its Retry-After, its key. Every address is relative to the page's.
 
 import { sleep } from "./dom.js";
+import { openStream } from "./stream.js";
 
 const KEY = "mtcp-api-key"; // of sessionStorage: forgotten with the tab
 const TRIES = 5;
@@ -49,6 +50,12 @@ export class Api {
     const type = photo.type.startsWith("image/") ? photo.type : "application/octet-stream";
     const path = `predict?${new URLSearchParams(query)}`;
     return this.#send(path, { method: "POST", body: photo, headers: { "Content-Type": type }, signal }, as);
+  }
+
+  /** Resolves to a stream of frames for the parameters in `query`, or to null where the server has none. */
+  async stream(query) {
+    await this.models(); // asks for a key where one is missing: a stream that is refused says nothing
+    return openStream(query, sessionStorage.getItem(KEY));
   }
 
   async #send(path, options, as) {

@@ -202,6 +202,12 @@ export class Answer {
     return { degrees: (180 * radians) / Math.PI, source };
   }
 
+  /** Milliseconds that the server worked on it. */
+  get busy() {
+    const { queue, ...work } = this.timings;
+    return Object.values(work).reduce((sum, ms) => sum + ms, 0);
+  }
+
   get aspect() {
     return this.image.width / this.image.height;
   }

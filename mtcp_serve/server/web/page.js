@@ -8,6 +8,7 @@ import { Cutout } from "./cutout.js";
 import { $ } from "./dom.js";
 import { FILES, NEEDS, save } from "./downloads.js";
 import { Enlarged } from "./enlarge.js";
+import { Feed, Work } from "./feed.js";
 import { Grid } from "./grid.js";
 import { listenForPhotos } from "./inputs.js";
 import { askKey } from "./keyform.js";
@@ -38,10 +39,10 @@ const views = {
   scene: new Scene($("view-scene"), picture),
   cutout: new Cutout($("view-cutout"), cutOut),
 };
-const camera = new CameraPanel(predict, refuse);
+const camera = new CameraPanel({ predict, query: () => queryFor(null), feed: () => new Feed(api), fail, refuse });
 let answer = null;
 let view = "maps";
-let running = null; // the request under way: its photo's blob and name, its AbortController
+let running = null; // the Work under way, with the blob and name of its photo
 let waiting = ""; // what was said last of a wait
 
 legend.addEventListener("change", () => {
@@ -54,12 +55,12 @@ tabs($("tabs"), (name) => {
 });
 listenForPhotos((blob, name) => {
   camera.endLive();
-  predict(blob, name, false);
+  predict(blob, name);
 }, refuse);
 for (const option of [$("size"), $("model")]) {
   option.addEventListener("change", () => {
     const photo = running ?? answer?.photo;
-    if (photo && !camera.live) predict(photo.blob, photo.name, false);
+    if (photo && !camera.live) predict(photo.blob, photo.name);
   });
 }
 for (const button of document.querySelectorAll("[data-file]")) {
@@ -78,36 +79,52 @@ function describe() {
 }
 
 /**
- * Send a photo (a Blob or a promise of one) and show the answer; whether there was one. A request still under
- * way is dropped.
+ * Send a photo (a Blob or a promise of one), a frame of the camera over its `feed`, and show the answer; whether
+ * nothing went wrong. Anything else under way is dropped.
  */
-async function predict(blob, name, live) {
-  running?.controller.abort();
-  const mine = (running = { blob, name, controller: new AbortController() });
+async function predict(blob, name, feed = null) {
+  const mine = feed ?? new Work();
+  if (running !== mine) running?.controller.abort();
+  running = Object.assign(mine, { blob, name });
+  mine.begin();
   $("problem").hidden = true; // now: what goes wrong from here on has to stay
   $("results").setAttribute("aria-busy", "true");
-  if (!live) say("Reading the photo…");
+  let found = null;
   try {
-    const photo = await Photo.of(await blob, name);
+    found = feed ? await askLive(blob, name, feed) : await ask(blob, name, mine);
     if (running !== mine) return false;
-    const query = { format: "npz", visualize: true, size: sizeFor(photo, live), ...modelQuery() };
-    if (!live) say("Predicting…");
-    const start = performance.now();
-    const body = await api.predict(photo.blob, query, "arrayBuffer", mine.controller.signal);
-    const found = new Answer(photo, body, performance.now() - start);
-    if (running !== mine) return false;
-    show(found);
-    if (!live) say(`${found.maps.length} maps of ${name} in ${milliseconds(found.roundTrip)}.`);
+    if (found !== null) show(found);
+    if (!feed) say(`${found.maps.length} maps of ${name} in ${milliseconds(found.roundTrip)}.`);
     return true;
   } catch (error) {
     if (running === mine) fail(error);
     return false;
   } finally {
-    if (running === mine) {
+    mine.finish(found?.busy);
+    if (running === mine && mine.pending === 0) {
       running = null;
       $("results").setAttribute("aria-busy", "false");
     }
   }
+}
+
+async function ask(blob, name, work) {
+  const stale = () => work.controller.signal.throwIfAborted();
+  say("Reading the photo…");
+  const photo = await Photo.of(await blob, name);
+  stale();
+  say("Predicting…");
+  const start = performance.now();
+  const body = await api.predict(photo.blob, queryFor(photo), "arrayBuffer", work.controller.signal);
+  stale();
+  return new Answer(photo, body, performance.now() - start);
+}
+
+/** The answer to a frame, or null where a newer one took its place. */
+async function askLive(blob, name, feed) {
+  const start = performance.now();
+  const [photo, body] = await Promise.all([Photo.of(blob, name), feed.send(blob, queryFor(null))]);
+  return body === null ? null : new Answer(photo, body, performance.now() - start);
 }
 
 function show(found) {
@@ -159,10 +176,11 @@ async function cutOut(shown, background) {
   }
 }
 
-function sizeFor(photo, live) {
+/** What is asked for a photo, or (null) for the camera's frames. */
+function queryFor(photo) {
   const chosen = $("size").value;
-  if (chosen !== "auto") return chosen;
-  return !live && photo.pixels !== null && photo.pixels <= MOST_PIXELS ? "input" : "model";
+  const small = photo !== null && photo.pixels !== null && photo.pixels <= MOST_PIXELS;
+  return { format: "npz", visualize: true, size: chosen !== "auto" ? chosen : small ? "input" : "model", ...modelQuery() };
 }
 
 function modelQuery() {

@@ -1,6 +1,7 @@
 """``WS /stream``: what ``POST /predict`` would answer, for the newest frame; close codes say why."""
 
 import asyncio
+import base64
 import io
 import json
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.routes.stream import Newest
@@ -71,11 +73,13 @@ def test_frames_that_come_while_one_is_worked_on_give_way_to_the_last() -> None:
         for frame in (b"first", b"second", b"third"):
             newest.put(frame)
         assert await newest.get() == b"third"
+        assert newest.number == 2
         waiting = asyncio.ensure_future(newest.get())
         await asyncio.sleep(0)
         assert not waiting.done()
         newest.put(b"fourth")
         assert await waiting == b"fourth"
+        assert newest.number == 3
         newest.put(b"fifth")
         newest.put(None)  # the client left: nobody wants the fifth
         assert await newest.get() is None
@@ -95,6 +99,20 @@ def test_answers_come_in_order_and_the_last_is_of_the_last_frame(server: Server)
         assert seen == sorted(set(seen))
         stream.send(encode(np.full((24, 32, 3), 99, np.uint8)))
         assert round(25.5 * float(arrays(stream.recv())["depth"].mean())) == 99  # nothing else was waiting
+
+
+def test_each_answer_says_of_which_frame_it_is(server: Server) -> None:
+    address = f"{server.url.replace('http', 'ws')}/stream?tasks=depth&size=model"
+    protocols = [Subprotocol("mtcp"), Subprotocol(key_protocol(KEY))]
+    with connect(address, subprotocols=protocols) as stream:
+        stream.send(SLOW)
+        for level in range(10, 60, 10):
+            stream.send(encode(np.full((24, 32, 3), level, np.uint8)))
+        number = -1
+        while number < 5:
+            number = json.loads(stream.recv())["frame"]
+            level = round(25.5 * float(arrays(stream.recv())["depth"].mean()))
+            assert level == (10 * number or 170)
 
 
 def test_an_idle_stream_stays_open(server: Server) -> None:
@@ -144,6 +162,34 @@ def test_keys_and_origins(server: Server) -> None:
     with opened(server, "tasks=depth", Origin=server.url) as stream:
         stream.send(GOOD)
         assert "depth" in arrays(stream.recv())
+
+
+def key_protocol(key: str) -> str:
+    return "mtcp.key." + base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def test_a_browser_gives_the_key_as_a_subprotocol_that_is_not_told_again(server: Server) -> None:
+    address = f"{server.url.replace('http', 'ws')}/stream?tasks=depth"
+    for protocols in (["mtcp", key_protocol(KEY)], [key_protocol(KEY), "mtcp"]):
+        with connect(address, subprotocols=[Subprotocol(name) for name in protocols]) as stream:
+            assert stream.subprotocol == "mtcp"
+            assert stream.response is not None
+            assert "mtcp.key" not in str(stream.response.headers)
+            for number, frame in enumerate((GOOD, b"no image", GOOD)):
+                stream.send(frame)
+                told = json.loads(stream.recv())
+                assert told["frame"] == number
+                assert ("error" in told) == (frame != GOOD)
+                if frame == GOOD:
+                    assert "depth" in arrays(stream.recv())
+    wrong = [["mtcp"], ["mtcp", key_protocol("wrong")], ["mtcp", "mtcp.key.A"], ["mtcp", f"mtcp.key.{KEY}!"]]
+    for protocols in wrong:
+        with pytest.raises(InvalidStatus) as refused:
+            connect(address, subprotocols=[Subprotocol(name) for name in protocols])
+        assert refused.value.response.status_code == 401
+    with opened(server, "tasks=depth") as stream:  # nobody is given a subprotocol that was not asked for
+        assert stream.subprotocol is None
+    assert not [line for line in server.log if KEY in line or key_protocol(KEY) in line]
 
 
 def test_no_more_streams_than_uploads(bundle: Path) -> None:
