@@ -1,4 +1,4 @@
-"""``GET /``: the demo page, from the files in the folder ``server/web``; it loads nothing else."""
+"""``GET /``: the demo page, from the files in the folder ``server/web``, and the color tables it asks for."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ _TYPES: Final = {  # not those of the machine's registry, which may call a scrip
     "html": "text/html; charset=utf-8",
     "jpg": "image/jpeg",
     "js": "text/javascript; charset=utf-8",
+    "json": "application/json",
     "svg": "image/svg+xml",
 }
 
@@ -37,7 +38,9 @@ class _File:
 
 def _load() -> dict[str, _File]:
     found = {}
-    for entry in sorted(files("mtcp_serve.server").joinpath("web").iterdir(), key=lambda entry: entry.name):
+    folder = files("mtcp_serve.server").joinpath("web")
+    colors = files("mtcp_serve.kinds").joinpath("colormaps.json")
+    for entry in (*sorted(folder.iterdir(), key=lambda entry: entry.name), colors):
         media_type = _TYPES.get(entry.name.rpartition(".")[2])
         if media_type is not None:
             content = entry.read_bytes()

@@ -2,11 +2,11 @@
 
 import { h } from "./dom.js";
 
-/** Parameters and file name of each download; `name` is the map's. */
+/** Parameters and file name of each download; `name` is the map's, `colours` the parameters of its picture. */
 export const FILES = {
   values: (stem, name) => [{ format: "png", tasks: name }, `${stem}-${name}.png`],
-  colour: (stem, name) => [{ format: "png", tasks: name, visualize: true }, `${stem}-${name}-colour.png`],
-  zip: (stem) => [{ format: "zip", visualize: true }, `${stem}-maps.zip`],
+  colour: (stem, name, colours) => [{ format: "png", tasks: name, visualize: true, ...colours }, `${stem}-${name}-colour.png`],
+  zip: (stem, name, colours) => [{ format: "zip", visualize: true, ...colours }, `${stem}-maps.zip`],
   npz: (stem) => [{ format: "npz" }, `${stem}-maps.npz`],
   json: (stem) => [{ format: "json" }, `${stem}-maps.json`],
   ply: (stem) => [{ format: "ply" }, `${stem}.ply`],

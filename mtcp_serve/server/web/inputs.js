@@ -2,28 +2,37 @@
 
 import { ApiError } from "./api.js";
 import { $ } from "./dom.js";
+import { MOST_PHOTOS } from "./roll.js";
 
 const EXAMPLE = "web/example.jpg";
 
-/** Calls `take(blob, name)` for every photo (a Blob or a promise of one), `refuse(message, hint)` for what is none. */
+/**
+ * Calls `take(photos)` with what was given at a time (`{blob, name}` each, the Blob or a promise of one), and
+ * `refuse(message, hint)` for what is none.
+ */
 export function listenForPhotos(take, refuse) {
+  const takeFiles = (files) => {
+    if (files.length <= MOST_PHOTOS) take([...files].map((file) => ({ blob: file, name: file.name })));
+    else refuse(`Those are ${files.length} files.`, `Give ${MOST_PHOTOS} at a time; the command line takes whole folders.`);
+  };
   for (const input of document.querySelectorAll("input[type=file]")) {
     input.addEventListener("change", () => {
-      if (input.files.length > 0) take(input.files[0], input.files[0].name);
+      if (input.files.length > 0) takeFiles(input.files);
       input.value = ""; // the same file again is news again
     });
   }
   $("example").addEventListener("click", (event) => {
-    if (event.detail < 2) take(example(), "example.jpg"); // else of a double click, on this or on what stood here
+    if (event.detail < 2) take([{ blob: example(), name: "example.jpg" }]); // else of a double click, on this or on what stood here
   });
   for (const button of document.querySelectorAll("[data-example]")) {
-    button.addEventListener("click", () => take(example(`web/${button.dataset.example}`), button.dataset.example));
+    const name = button.dataset.example;
+    button.addEventListener("click", () => take([{ blob: example(`web/${name}`), name }]));
   }
   document.addEventListener("paste", (event) => {
-    const [file] = event.clipboardData?.files ?? [];
-    if (file) take(file, file.name);
+    const files = event.clipboardData?.files ?? [];
+    if (files.length > 0) takeFiles(files);
   });
-  listenForDrops(take, refuse);
+  listenForDrops(takeFiles, refuse);
 }
 
 async function example(address = EXAMPLE) {
@@ -36,7 +45,7 @@ async function example(address = EXAMPLE) {
   });
 }
 
-function listenForDrops(take, refuse) {
+function listenForDrops(takeFiles, refuse) {
   const mark = (on) => document.body.classList.toggle("dropping", on);
   document.addEventListener("dragover", (event) => {
     event.preventDefault(); // else the browser opens the file itself
@@ -49,8 +58,7 @@ function listenForDrops(take, refuse) {
     event.preventDefault();
     mark(false);
     const files = event.dataTransfer.files;
-    if (files.length === 1) take(files[0], files[0].name);
-    else if (files.length > 1) refuse("Those are several files.", "Drop one photo at a time.");
+    if (files.length > 0) takeFiles(files);
     else refuse("That is no file.", "Save the picture first, then drop the file here.");
   });
 }

@@ -1,5 +1,6 @@
 // What an answer holds: maps with their exact values and the gateway's own colour pictures of them.
 
+import { colour } from "./colours.js";
 import { readNpz } from "./npz.js";
 import { outlines, smoothClasses } from "./smooth.js";
 
@@ -27,8 +28,7 @@ const DESCRIBE = {
   labels: (info) => `${info.present.length} of ${info.labels.length} classes`,
   depth: (info) => {
     if (info.min === undefined) return "nothing valid";
-    const unit = info.metric ? " m" : ", no unit";
-    return `${info.min.toFixed(2)} to ${info.max.toFixed(2)}${unit}, near is bright`;
+    return `${info.min.toFixed(2)} to ${info.max.toFixed(2)}${info.metric ? " m" : ", no unit"}`;
   },
   normals: (info) => info.frame,
   probability: () => "0 black to 100 % white",
@@ -49,6 +49,8 @@ export class DenseMap {
   #canvas = null;
   #overlay = null;
   #classes = null;
+  #sent;
+  #table = null;
 
   /** `scale` is how many pixels of the map there are to one of the model's. */
   constructor(name, info, values, picture, scale = 1) {
@@ -56,7 +58,7 @@ export class DenseMap {
     this.name = name;
     this.info = info;
     this.values = values;
-    this.picture = picture; // uint8, three a pixel
+    this.picture = this.#sent = picture; // uint8, three a pixel
     this.width = info.width;
     this.height = info.height;
   }
@@ -69,6 +71,14 @@ export class DenseMap {
   /** Whether pixels of class `id` show no thing. */
   background(id) {
     return id === this.info.ignore_index || BACKGROUND.test(this.label(id)?.name ?? "");
+  }
+
+  /** Let depth have the colours of `table`, or those that were sent (null). */
+  colour(table) {
+    if (this.info.kind !== "depth" || table === this.#table) return;
+    this.#table = table;
+    this.#canvas = this.#overlay = null;
+    this.picture = table === null ? this.#sent : colour(this.values, table);
   }
 
   /** Why there is nothing to see in this map, or null. */

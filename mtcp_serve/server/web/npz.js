@@ -1,35 +1,15 @@
 // numpy's npz as the gateway writes it: a zip of stored .npy members, C order, little-endian.
 
-const DIRECTORY_END = 0x06054b50;
-const DIRECTORY_ENTRY = 0x02014b50;
-const UNKNOWN = 0xffffffff; // the size stands elsewhere: a member of 4 GiB, which no page could hold
+import { members } from "./zip.js";
 
 /** Members by name without ".npy": `{shape, data}`, or a string for a scalar of text. */
 export function readNpz(buffer) {
-  const view = new DataView(buffer);
-  const end = findEnd(view);
-  const members = new Map();
-  let at = view.getUint32(end + 16, true);
-  for (let left = view.getUint16(end + 10, true); left > 0; left--) {
-    if (view.getUint32(at, true) !== DIRECTORY_ENTRY) throw new Error("the answer's directory is damaged");
-    const method = view.getUint16(at + 10, true);
-    const size = view.getUint32(at + 24, true);
-    const nameLength = view.getUint16(at + 28, true);
-    const local = view.getUint32(at + 42, true);
-    if (method !== 0 || size === UNKNOWN || local === UNKNOWN) throw new Error("the answer is not a stored npz");
-    const name = new TextDecoder().decode(new Uint8Array(buffer, at + 46, nameLength));
-    const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
-    members.set(name.replace(/\.npy$/, ""), readNpy(buffer, start, size));
-    at += 46 + nameLength + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
+  const found = new Map();
+  for (const { name, method, bytes } of members(buffer)) {
+    if (method !== 0) throw new Error("the answer is not a stored npz");
+    found.set(name.replace(/\.npy$/, ""), readNpy(buffer, bytes.byteOffset, bytes.length));
   }
-  return members;
-}
-
-function findEnd(view) {
-  for (let at = view.byteLength - 22; at >= 0; at--) {
-    if (view.getUint32(at, true) === DIRECTORY_END) return at;
-  }
-  throw new Error("the answer is cut short");
+  return found;
 }
 
 function readNpy(buffer, start, size) {

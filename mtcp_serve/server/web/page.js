@@ -4,6 +4,7 @@ import { showModels } from "./about.js";
 import { Answer } from "./maps.js";
 import { Api, ApiError } from "./api.js";
 import { CameraPanel } from "./camera.js";
+import { Colours } from "./colours.js";
 import { Cutout } from "./cutout.js";
 import { $ } from "./dom.js";
 import { FILES, NEEDS, save } from "./downloads.js";
@@ -16,6 +17,7 @@ import { Legend } from "./legend.js";
 import { Overlay } from "./overlay.js";
 import { Photo } from "./photo.js";
 import { Probe } from "./probe.js";
+import { Roll } from "./roll.js";
 import { Scene } from "./scene.js";
 import { advice, sentence } from "./sentences.js";
 import { listenForCopies, showSnippets } from "./snippets.js";
@@ -39,7 +41,15 @@ const views = {
   scene: new Scene($("view-scene"), picture),
   cutout: new Cutout($("view-cutout"), cutOut),
 };
-const camera = new CameraPanel({ predict, query: () => queryFor(null), feed: () => new Feed(api), fail, refuse });
+const colours = new Colours($("colours"), fail);
+const camera = new CameraPanel({
+  predict: (blob, name, feed = null) => predict(blob, name, { feed }),
+  query: () => queryFor(null),
+  feed: () => new Feed(api),
+  fail,
+  refuse,
+});
+const roll = new Roll({ choose, fetch: zipOf, say, fail });
 let answer = null;
 let view = "maps";
 let running = null; // the Work under way, with the blob and name of its photo
@@ -53,14 +63,21 @@ tabs($("tabs"), (name) => {
   view = name;
   if (answer) views[view].show(answer);
 });
-listenForPhotos((blob, name) => {
+colours.addEventListener("change", () => {
+  if (answer) show(answer);
+});
+listenForPhotos((photos) => {
   camera.endLive();
-  predict(blob, name);
+  roll.start(photos);
+  predict(photos[0].blob, photos[0].name, { item: roll.shown });
 }, refuse);
 for (const option of [$("size"), $("model")]) {
   option.addEventListener("change", () => {
     const photo = running ?? answer?.photo;
-    if (photo && !camera.live) predict(photo.blob, photo.name);
+    if (!photo || camera.live) return;
+    roll.reset();
+    if (roll.shown) choose(roll.shown);
+    else predict(photo.blob, photo.name);
   });
 }
 for (const button of document.querySelectorAll("[data-file]")) {
@@ -79,36 +96,62 @@ function describe() {
 }
 
 /**
- * Send a photo (a Blob or a promise of one), a frame of the camera over its `feed`, and show the answer; whether
- * nothing went wrong. Anything else under way is dropped.
+ * Send a photo (a Blob or a promise of one) and show the answer; whether nothing went wrong. Anything else under way
+ * is dropped. It may be a frame of the camera, sent over its `feed`, or an `item` of the roll, which is shown where
+ * it is the chosen one.
  */
-async function predict(blob, name, feed = null) {
+async function predict(blob, name, { feed = null, item = null } = {}) {
   const mine = feed ?? new Work();
   if (running !== mine) running?.controller.abort();
   running = Object.assign(mine, { blob, name });
   mine.begin();
-  $("problem").hidden = true; // now: what goes wrong from here on has to stay
-  $("results").setAttribute("aria-busy", "true");
+  if (item === null) roll.start([]);
+  if (item === roll.shown) begin();
   let found = null;
   try {
-    found = feed ? await askLive(blob, name, feed) : await ask(blob, name, mine);
+    found = feed ? await askLive(blob, name, feed) : await ask(blob, name, mine, item ? () => {} : say);
     if (running !== mine) return false;
-    if (found !== null) show(found);
-    if (!feed) say(`${found.maps.length} maps of ${name} in ${milliseconds(found.roundTrip)}.`);
+    if (found !== null) take(found, item);
+    if (item) say(roll.waiting ? `${roll.done} of ${roll.items.length} photos are done…` : `${roll.items.length} photos are done.`);
+    else if (!feed) say(`${found.maps.length} maps of ${name} in ${milliseconds(found.roundTrip)}.`);
     return true;
   } catch (error) {
-    if (running === mine) fail(error);
+    if (running === mine) fail(error, item);
     return false;
   } finally {
     mine.finish(found?.busy);
     if (running === mine && mine.pending === 0) {
       running = null;
       $("results").setAttribute("aria-busy", "false");
+      goOn();
     }
   }
 }
 
-async function ask(blob, name, work) {
+function begin() {
+  $("problem").hidden = true; // now: what goes wrong from here on has to stay
+  $("results").setAttribute("aria-busy", "true");
+}
+
+function take(found, item) {
+  if (item) roll.fill(item, found);
+  if (item === roll.shown) show(found);
+}
+
+/** The next photo of the roll, while nothing else is under way. */
+function goOn() {
+  const item = roll.waiting;
+  if (item && !camera.live) predict(item.blob, item.name, { item });
+}
+
+function choose(item) {
+  camera.endLive();
+  roll.show(item);
+  if (item.answer) show(item.answer);
+  else predict(item.blob, item.name, { item });
+}
+
+async function ask(blob, name, work, say) {
   const stale = () => work.controller.signal.throwIfAborted();
   say("Reading the photo…");
   const photo = await Photo.of(await blob, name);
@@ -129,11 +172,13 @@ async function askLive(blob, name, feed) {
 
 function show(found) {
   answer = found;
+  for (const map of found.maps) map.colour(colours.table);
   document.body.classList.add("answered");
   document.body.style.setProperty("--aspect", String(found.aspect));
   const has = (kind) => found.maps.some((map) => map.info.kind === kind);
   $("tab-scene").hidden = !has("depth");
   $("tab-cutout").hidden = !has("probability");
+  $("colours").closest("label").hidden = !has("depth");
   if ($(`tab-${view}`).hidden) $("tab-maps").click();
   for (const [file, kind] of Object.entries(NEEDS)) {
     document.querySelector(`[data-file=${file}]`).hidden = !has(kind);
@@ -153,7 +198,8 @@ function show(found) {
 /** A file of the photo that is shown; at the photo's size unless the model's was chosen. */
 async function download(file, name) {
   const shown = answer;
-  const [parameters, fileName] = file(shown.photo.stem, name);
+  const depth = shown.maps.some((map) => map.info.kind === "depth" && [undefined, map.name].includes(name));
+  const [parameters, fileName] = file(shown.photo.stem, name, colours.query(depth));
   const camera = ["ply", "glb"].includes(parameters.format) ? views.scene.cameraQuery : {};
   const size = $("size").value === "model" ? "model" : "input";
   say(`Making ${fileName}…`);
@@ -163,6 +209,14 @@ async function download(file, name) {
   } catch (error) {
     fail(error);
   }
+}
+
+/** The zip of what `item` of the roll has, an ArrayBuffer. */
+function zipOf(item) {
+  const depth = answer.maps.some((map) => map.info.kind === "depth");
+  const [parameters] = FILES.zip("", null, colours.query(depth));
+  const size = $("size").value === "model" ? "model" : "input";
+  return api.predict(item.blob, { ...parameters, size, ...modelQuery() }, "arrayBuffer");
 }
 
 /** The cut-out of the photo of `shown`, a Blob, or null where it failed, and why is said. */
@@ -197,10 +251,13 @@ function say(text) {
   $("status").textContent = text;
 }
 
-function fail(error) {
+/** Say what went wrong, with `item` of the roll where it was that. */
+function fail(error, item = null) {
   if (error.name === "AbortError") return;
   if (!(error instanceof ApiError)) console.error(error);
-  refuse(sentence(error.message), advice(error.hint ?? ""));
+  const said = sentence(error.message);
+  if (item) roll.failed(item, said, error.status === 0);
+  refuse(item ? `${item.name}: ${said}` : said, advice(error.hint ?? ""));
 }
 
 function refuse(message, hint) {

@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import mtcp_serve
+from mtcp_serve.kinds.colormaps import colormap_names
 from tests.mtcp_serve.server.test_bad_input import check_error
 
 WEB = Path(mtcp_serve.__file__).parent / "server" / "web"
@@ -38,6 +39,13 @@ def test_a_file_has_its_type_and_is_asked_for_again_cheaply(client: TestClient, 
         again = client.get(f"/web/{name}", headers={"If-None-Match": known})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
     assert client.get(f"/web/{name}", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_the_color_tables_are_those_of_the_gateway(client: TestClient) -> None:
+    response = client.get("/web/colormaps.json")
+    assert response.headers["content-type"] == "application/json"
+    assert response.content == (WEB.parents[1] / "kinds" / "colormaps.json").read_bytes()
+    assert ["heat", *response.json()] == list(colormap_names())
 
 
 def test_two_files_have_two_etags(client: TestClient) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 from playwright.sync_api import Browser, Page, expect
 
+from mtcp_serve.kinds.colormaps import colormap_names
 from tests.mtcp_serve.browser import (
     PHONE,
     PHOTO,
@@ -143,6 +144,33 @@ def test_the_field_of_view_starts_where_the_answer_says(server: Server, browser:
         page.get_by_role("status").filter(has_text="wide.glb is ready").wait_for()
         give(page, SMALL)
         expect(slider).to_have_value("60")
+
+
+def test_depth_has_the_colors_of_the_gateways_tables(page: Page, server: Server, answer: Any) -> None:
+    page.click("#tab-maps")
+    choice = page.get_by_label("Colours of depth")
+    assert choice.locator("option").all_inner_texts() == list(colormap_names())
+    chart = page.locator("[data-map=depth] canvas")
+    pixels = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    body = server.predict(PHOTO.read_bytes(), "format=npz&tasks=depth&colormap=turbo").content
+    want = np.load(io.BytesIO(body))["depth.visualization"].astype(int)
+    sent = answer["depth.visualization"].astype(int)
+    bar = page.locator(".colorbar canvas")
+    before = bar.evaluate("canvas => canvas.toDataURL()")
+
+    def seen() -> Any:
+        return np.array(chart.evaluate(pixels)).reshape(*want.shape[:2], 4)[..., :3]
+
+    with page.expect_response("**/web/colormaps.json"):
+        choice.select_option("turbo")
+    until(page, lambda: np.abs(seen() - want).max() <= 8)  # a step of the table, where rounding differs
+    assert (seen() == want).all(-1).mean() > 0.99
+    assert bar.evaluate("canvas => canvas.toDataURL()") != before
+    with page.expect_request("**/predict?format=png&tasks=depth&visualize=true&colormap=turbo&**"):
+        page.get_by_role("button", name="Download the colour picture of Distance").click()
+    page.get_by_role("status").filter(has_text="is ready").wait_for()
+    choice.select_option("heat")
+    until(page, lambda: (seen() == sent).all())
 
 
 def test_a_map_with_nothing_in_it_says_so_and_steps_back(server: Server, browser: Browser) -> None:

@@ -1,0 +1,137 @@
+// Several photos: a strip of them with small pictures of their maps; one is shown, the rest are worked on meanwhile.
+
+import { $, h } from "./dom.js";
+import { save } from "./downloads.js";
+import { Photo } from "./photo.js";
+import { ZipMerger } from "./zip.js";
+
+const SIDE = 112; // pixels of the page: a photo in the strip
+const KEPT = 3; // answers in memory; those of other photos are asked for again when they are chosen
+export const MOST_PHOTOS = 100;
+const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
+
+export class Roll {
+  items = []; // {blob, name, state, answer, button, photo, maps}; state is waiting, done or failed
+  shown = null;
+  #recent = []; // items that have their answer, the last one last
+  #saving = false;
+
+  /** `choose(item)` shows one; `fetch(item)` resolves to the zip (an ArrayBuffer) of its files; `say` and `fail` tell. */
+  constructor({ choose, fetch, say, fail }) {
+    Object.assign(this, { choose, fetch, say, fail });
+    $("roll-save").addEventListener("click", () => this.#save());
+    $("roll-items").addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** Take `photos` (`{blob, name}`) instead of those that are here; fewer than two need no strip. */
+  start(photos) {
+    if (photos.length < 2 && this.items.length === 0) return;
+    this.items = photos.length < 2 ? [] : photos.map((photo) => this.#item(photo));
+    this.shown = this.items[0] ?? null;
+    this.#recent = [];
+    $("roll-items").replaceChildren(...this.items.map((item) => h("li", {}, item.button)));
+    $("roll").hidden = this.items.length === 0;
+    this.#mark();
+  }
+
+  /** The next to be worked on, or null. */
+  get waiting() {
+    return this.items.find((item) => item.state === "waiting") ?? null;
+  }
+
+  get done() {
+    return this.items.filter((item) => item.state !== "waiting").length;
+  }
+
+  /** Every photo is to be asked for again. */
+  reset() {
+    for (const item of this.items) this.#set(item, "waiting");
+    for (const item of this.#recent.splice(0)) item.answer = null;
+  }
+
+  show(item) {
+    this.shown = item;
+    this.#mark();
+  }
+
+  /** `answer` is that of `item`. */
+  fill(item, answer) {
+    this.#set(item, "done");
+    this.#recent = [...this.#recent.filter((other) => other !== item), item];
+    item.answer = answer;
+    while (this.#recent.length > KEPT) this.#recent.shift().answer = null;
+    if (answer.photo.canvas) shrink(item.photo, answer.photo.canvas);
+    item.maps.replaceChildren(...answer.maps.map((map) => shrink(h("canvas"), map.canvas(), SIDE / answer.maps.length)));
+    this.#mark();
+  }
+
+  /** `item` has no answer; where the server is `gone`, none of those that wait is asked for. */
+  failed(item, why, gone) {
+    for (const each of gone ? this.items.filter(({ state }) => state === "waiting") : [item]) this.#set(each, "failed");
+    item.button.title = why;
+    this.#mark();
+  }
+
+  #item({ blob, name }) {
+    const photo = h("canvas", { width: 1, height: 1 });
+    const maps = h("span", { class: "minis", "aria-hidden": "true" });
+    const state = h("span", { class: "state" });
+    const button = h("button", { type: "button", title: name }, photo, maps, h("span", { class: "unseen" }, name), state);
+    const item = { blob, name, state: "waiting", answer: null, button, photo, maps, said: state };
+    button.addEventListener("click", () => this.choose(item));
+    this.#set(item, "waiting");
+    return item;
+  }
+
+  #set(item, state) {
+    item.state = state;
+    item.button.classList.toggle("failed", state === "failed");
+    item.said.textContent = { waiting: "waiting", done: "", failed: "failed" }[state];
+  }
+
+  #mark() {
+    for (const item of this.items) {
+      if (item === this.shown) item.button.setAttribute("aria-current", "true");
+      else item.button.removeAttribute("aria-current");
+    }
+    const count = this.items.length;
+    $("roll-count").textContent = this.waiting ? `${this.done} of ${count} photos` : `${count} photos`;
+  }
+
+  #key(event) {
+    if (!(event.key in KEYS)) return;
+    event.preventDefault();
+    const at = this.items.findIndex((item) => item.button === document.activeElement);
+    this.items[(at + KEYS[event.key] + this.items.length) % this.items.length].button.focus();
+  }
+
+  async #save() {
+    if (this.#saving) return;
+    this.#saving = true;
+    const items = this.items.filter((item) => item.state !== "failed");
+    const merger = new ZipMerger();
+    try {
+      for (const [index, item] of items.entries()) {
+        this.say(`Making maps.zip: ${index} of ${items.length} photos…`);
+        merger.add(`${String(index + 1).padStart(3, "0")}-${new Photo(null, item.name).stem}`, await this.fetch(item));
+      }
+      save(merger.finish(), "maps.zip");
+      this.say(`maps.zip is ready: ${items.length} photos.`);
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      this.#saving = false;
+    }
+  }
+}
+
+/** `canvas` with a picture of `source`, `side` wide on the page. */
+function shrink(canvas, source, side = SIDE) {
+  const scale = Math.min(1, (side * devicePixelRatio) / Math.max(source.width, source.height));
+  canvas.width = Math.max(1, Math.round(source.width * scale));
+  canvas.height = Math.max(1, Math.round(source.height * scale));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}

@@ -1,0 +1,122 @@
+"""The demo page and several photos at once: the strip of them, and one archive of all their maps."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.mtcp_serve.browser import needs_chromium, problem, visit
+from tests.mtcp_serve.process import Server
+from tests.mtcp_serve.support import encode, noise
+
+pytestmark = needs_chromium
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[Server]:
+    server = Server(bundle)
+    yield server
+    server.stop()
+
+
+def photos(count: int) -> list[dict[str, Any]]:
+    """``count`` photos, each a little wider than the one before."""
+    return [
+        {"name": f"{index}.png", "mimeType": "image/png", "buffer": encode(noise(30, 40 + index, index))}
+        for index in range(count)
+    ]
+
+
+def show_all(page: Page, files: list[dict[str, Any]]) -> None:
+    page.set_input_files("#file", files)  # type: ignore[arg-type]
+    expect(page.locator("#roll-count")).to_have_text(f"{len(files)} photos")
+
+
+def shows(page: Page, index: int) -> None:
+    """Wait until the photo ``index`` is the one that is shown."""
+    expect(page.locator("#view-maps .about").first).to_have_text(
+        f"{40 + index} \N{MULTIPLICATION SIGN} 30 PNG"
+    )
+    expect(page.locator("#roll-items button").nth(index)).to_have_attribute("aria-current", "true")
+
+
+def test_every_photo_gets_its_maps_and_any_can_be_looked_at(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as page:
+        show_all(page, photos(6))
+        shows(page, 0)
+        expect(page.get_by_role("status")).to_have_text("6 photos are done.")
+        buttons = page.locator("#roll-items button")
+        assert [button.locator(".minis canvas").count() for button in buttons.all()] == [5] * 6
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        buttons.nth(5).click()
+        shows(page, 5)
+        assert asked == []  # the last answers are kept
+        page.keyboard.press("ArrowRight")
+        expect(buttons.nth(0)).to_be_focused()
+        page.keyboard.press("ArrowRight")
+        with page.expect_request("**/predict?**"):  # not all are
+            page.keyboard.press("Enter")
+        shows(page, 1)
+        axe = Axe().run(page)
+        assert axe.violations_count == 0, axe.generate_report()
+        with page.expect_request("**/predict?**size=model**"):
+            page.select_option("#size", "model")
+        expect(page.locator("#made-size")).to_have_text("32 \N{MULTIPLICATION SIGN} 24")
+        expect(page.locator("#roll-count")).to_have_text("6 photos")
+        shows(page, 1)
+        page.set_input_files("#file", photos(1))  # type: ignore[arg-type]
+        expect(page.locator("#roll")).to_be_hidden()
+
+
+def test_a_file_that_is_no_photo_keeps_none_from_its_maps(server: Server, browser: Browser) -> None:
+    files = photos(3)
+    files[1] = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"hello"}
+    with visit(browser, server.url, allow=("400 (Bad Request)",)) as page:
+        show_all(page, files)
+        assert problem(page).startswith("letter.txt: The bytes are not an image")
+        states = page.locator("#roll-items .state").all_inner_texts()
+        assert states == ["", "failed", ""]
+        with page.expect_download() as started:
+            page.get_by_role("button", name="Download all (zip)").click()
+        assert started.value.suggested_filename == "maps.zip"
+        with ZipFile(started.value.path()) as archive:
+            assert archive.testzip() is None
+            folders = {name.partition("/")[0] for name in archive.namelist()}
+            assert folders == {"001-0", "002-2"}
+            for folder, photo in zip(sorted(folders), (files[0], files[2]), strict=True):
+                body = server.predict(photo["buffer"], "format=zip&visualize=true").content
+                with ZipFile(io.BytesIO(body)) as want:
+                    names = want.namelist()
+                    assert [n for n in archive.namelist() if n.startswith(folder)] == [
+                        f"{folder}/{name}" for name in names
+                    ]
+                    for name in names:
+                        if not name.startswith("metadata"):  # the timings in it differ
+                            assert archive.read(f"{folder}/{name}") == want.read(name)
+        expect(page.get_by_role("status")).to_have_text("maps.zip is ready: 2 photos.")
+
+
+def test_a_server_that_is_gone_is_not_asked_for_every_photo(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, allow=("ERR_FAILED",)) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.route("**/predict?**", lambda route: route.abort())
+        page.set_input_files("#file", photos(4))  # type: ignore[arg-type]
+        assert problem(page).startswith("0.png: The server did not answer")
+        assert page.locator("#roll-items .state").all_inner_texts() == ["failed"] * 4
+        assert len(asked) == 1
+        page.unroute("**/predict?**")
+        page.locator("#roll-items button").nth(2).click()  # a failed one is asked for again
+        shows(page, 2)
+
+
+def test_too_many_files_are_refused(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as page:
+        page.set_input_files("#file", photos(1) * 101)  # type: ignore[arg-type]
+        assert problem(page).startswith("Those are 101 files. Give 100 at a time")
