@@ -37,6 +37,7 @@ MAY_IMPORT = {
         "mtcp_serve.bundle",
         "mtcp_serve.kinds",
         "mtcp_serve.errors",
+        "mtcp_serve.utils",
         "mtcp_serve.inference.images",  # one reader: training sees what serving sees
     },
     "export": {"export", "training", *(f"mtcp_serve.{room}" for room in LOWER)},

@@ -1,12 +1,12 @@
 """Checkpoints: written atomically, read without executing anything, and enough to rebuild the network."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from mtcp_serve.utils.atomic import atomic_file
 from training.config import RunConfig, parse_config
 from training.model import Network, build_network
 from training.weights_file import SUFFIX, WeightsFileError, read_weights, write_weights
@@ -25,20 +25,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
         OSError: it cannot be written; names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with atomic_file(path) as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except RuntimeError as error:  # what torch makes of a full disk; the file system's word is its context
         why = error.__context__
         if not isinstance(why, OSError):
             raise
         raise OSError(why.errno, why.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any]:

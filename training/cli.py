@@ -1,8 +1,8 @@
 """Commands of ``python -m training``: train, evaluate, strip, plot, sweep, pseudo-label.
 
-Exit statuses, as of all commands of the project: 0 all done; 1 a run began and could not go on, or some
-images of ``pseudo-label`` failed; 2 nothing was done, for a setting, an input or a file is wrong; 3 this
-machine cannot, for the device is missing. What commands need is imported in them: ``--help`` needs no torch.
+Exit statuses are those of all commands (`mtcp_serve.utils.exit_status`): 1 is a run that began and could not
+go on, or images of ``pseudo-label`` that failed; 3 a device that is missing. What commands need is imported
+in them: ``--help`` needs no torch.
 """
 
 import logging
@@ -17,10 +17,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from mtcp_serve.utils.exit_status import ExitStatus
 from training.pseudo.cli import pseudo_label
-
-BROKE_OFF, NOTHING_DONE, CANNOT_HERE = 1, 2, 3
-"""Exit statuses."""
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Train, score and ship networks of many tasks."
@@ -49,8 +47,8 @@ def _told() -> Iterator[None]:
     except (*wrong, TrainingError, OSError) as error:
         console = Console(stderr=True)
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
-        status = BROKE_OFF if isinstance(error, TrainingError) else NOTHING_DONE
-        raise typer.Exit(CANNOT_HERE if isinstance(error, DeviceError) else status) from error
+        status = ExitStatus.FAILED if isinstance(error, TrainingError) else ExitStatus.NOTHING_DONE
+        raise typer.Exit(ExitStatus.CANNOT_HERE if isinstance(error, DeviceError) else status) from error
 
 
 @app.callback()
@@ -158,7 +156,10 @@ def sweep(
         float | None, typer.Option(help="Stop after this long; the same command goes on.")
     ] = None,
 ) -> None:
-    """Run an experiment of many runs, or what is left of it, and write its tables."""
+    """Run an experiment of many runs, or what is left of it, and write its tables.
+
+    Exit status 1: it is not finished.
+    """
     until = float("inf") if limit_minutes is None else time.monotonic() + 60 * limit_minutes
     with _told():
         from training.sweep import load_sweep, run_sweep, write_results
@@ -174,6 +175,7 @@ def sweep(
         console.print(written.read_text(), highlight=False, soft_wrap=True)
     if not done:
         console.print("Not finished: the same command goes on.")
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 CheckpointPath = Annotated[Path, typer.Argument(help="A checkpoint of a run.")]

@@ -3,8 +3,11 @@
 import csv
 import logging
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
+
+from mtcp_serve.utils.atomic import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +79,11 @@ class History:
         path = self.run / HISTORY
         rows = [old for old in read_history(path) if int(old["epoch"]) < row["epoch"]] + [dict(row)]
         columns = list(dict.fromkeys(key for entry in rows for key in entry))
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(path)
+        table = StringIO(newline="")
+        writer = csv.DictWriter(table, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(path, table.getvalue().encode())
         if self._writer is not None:
             for name, value in row.items():
                 self._writer.add_scalar(name, value, row["step"])

@@ -201,7 +201,7 @@ class Trainer:
 
         Raises:
             TrainingError: too many steps in a row had a non-finite loss or gradient, or the budget is over
-                before the first step.
+                before the first step, or the disk is full.
             HistoryError: the ``history.csv`` of the run is damaged.
         """
         self.run.mkdir(parents=True, exist_ok=True)
@@ -215,6 +215,10 @@ class Trainer:
             while not self.done:
                 if not self._train_epoch(until):
                     return False
+        except OSError as error:
+            raise TrainingError(
+                f"{error}; what {self.run / LAST} holds is good: with that mended, the same command goes on"
+            ) from error
         finally:
             self.feed.close()
             if self._history is not None:

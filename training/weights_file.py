@@ -4,7 +4,6 @@ Any reader of the format takes the tensors; this project builds the network agai
 """
 
 import json
-import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from mtcp_serve.utils.atomic import write_atomic
 
 SUFFIX = ".safetensors"
 NAME = f"model{SUFFIX}"
@@ -34,12 +35,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], config: Mapping[str
         {"format": str(format), "config": json.dumps(_portable(config))},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, data)
 
 
 def _portable(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from rich.console import Console
 from rich.table import Table
 
-from export.errors import ExportError
+from export.errors import told
 from export.fp16.emulate import emulate_fp16
 from export.fp16.mixed import Mixed, to_mixed_precision
 from export.fp16.ranges import measure_ranges, open_session
@@ -26,7 +26,6 @@ from export.validation_images import IdsOption, ImagesOption, RgbImage, load_ima
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
 from mtcp_serve.engines.onnxruntime import tensors
-from mtcp_serve.errors import BundleError
 
 FP16_FILE = "model_fp16.onnx"
 PARITY_COLUMN = "fp16"
@@ -103,18 +102,15 @@ def main(
 ) -> None:
     """Add model_fp16.onnx to a bundle: FP16 but for what needs FP32, compared with float32 on images.
 
-    Exit status 1: the graph cannot be converted, or a task's maps differ too much; the bundle is as it was.
+    Exit status 1: a task's maps differ too much; 2: something given cannot be used. The bundle is as it was.
     """
-    try:
+    with told():
         bundle = Bundle.open(folder)
         size = bundle.manifest.input
         loaded = load_images(images, size.height, size.width, ids)
         console = Console(stderr=True)
         with console.status(f"converting, then comparing {len(loaded)} images; some minutes"):
             mixed, results = add_fp16(bundle, loaded)
-    except (ExportError, BundleError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
     Console().print(describe_nodes(mixed), describe_results(results))
     typer.echo(
         f"{bundle.graph(FP16_FILE)}: {mixed.share:.0%} of {mixed.total.total()} nodes in FP16, "

@@ -9,12 +9,11 @@ from rich.console import Console
 
 from export.bundle_writer import BundleOptions, write_bundle
 from export.deployment_module import DeploymentGraph
-from export.errors import ExportError
+from export.errors import told
 from export.onnx.fp16_weights import round_to_fp16
 from export.renamed_flags import RenamedFlags
 from export.validation_images import IdsOption, ImagesOption, RgbImage, load_images
 from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.errors import BundleError
 from training.checkpoint import CheckpointError, load_network
 from training.config import ConfigError
 
@@ -40,24 +39,23 @@ def main(
 ) -> None:
     """Write a bundle: manifest, ONNX graph with pre- and post-processing, parity with PyTorch on images.
 
-    Exit status 1: the network cannot be exported, or a task's maps differ from PyTorch's; then no bundle is
+    Exit status 1: a task's maps differ from PyTorch's; 2: something given cannot be used. Then no bundle is
     written.
     """
-    try:
-        with Console(stderr=True).status("exporting, then comparing images; some minutes"):
-            bundle = export_checkpoint(
-                checkpoint,
-                out,
-                load=lambda height, width: load_images(images, height, width, ids),
-                card=card,
-                name=name,
-                version=version,
-                license=license,
-                fp16_weights=fp16_weights,
-            )
-    except (ExportError, BundleError, CheckpointError, ConfigError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+    with (
+        told(CheckpointError, ConfigError),
+        Console(stderr=True).status("exporting, then comparing images; some minutes"),
+    ):
+        bundle = export_checkpoint(
+            checkpoint,
+            out,
+            load=lambda height, width: load_images(images, height, width, ids),
+            card=card,
+            name=name,
+            version=version,
+            license=license,
+            fp16_weights=fp16_weights,
+        )
     typer.echo(describe(bundle))
 
 

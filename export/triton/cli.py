@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from export.errors import ExportError
+from export.errors import ExportError, told
 from export.triton.config import Backend, Device, Serving
 from export.triton.repository import write_repository
 from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.errors import BundleError
 
 _DEFAULT = Serving()
 app = typer.Typer(add_completion=False)
@@ -62,9 +61,9 @@ def main(
 ) -> None:
     """Write a model of a Triton repository. Other models and versions there stay.
 
-    Exit status 1: it cannot be written; the repository is then as it was.
+    Exit status 2: it cannot be written; the repository is then as it was.
     """
-    try:
+    with told():
         serving = Serving(
             instances=instances,
             device=device,
@@ -84,9 +83,6 @@ def main(
             plans=_plans(plan or []),
             config_only=config_only,
         )
-    except (ExportError, BundleError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
     versions = sorted(int(path.name) for path in model.iterdir() if path.name.isdecimal())
     typer.echo(f"{model}: {backend}, versions {', '.join(map(str, versions)) or 'none (config only)'}")
 

@@ -23,7 +23,7 @@ import typer
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from export.errors import ExportError
+from export.errors import MachineError, TritonError, told
 
 HOME = Path(sys.prefix) / "triton"
 """The Python environment of the server and of the models in its Python backend."""
@@ -75,12 +75,13 @@ class LocalTriton:
         A port of 0 takes a free one.
 
         Raises:
-            ExportError: Triton cannot run here, or ended, or was not ready after ``start_s`` seconds; the end
-                of its log is in the message.
+            MachineError: Triton cannot run here.
+            TritonError: it ended, or was not ready after ``start_s`` seconds; the end of its log is in the
+                message.
         """
         reason = missing()
         if reason:
-            raise ExportError(reason)
+            raise MachineError(reason)
         self.repository = repository
         with reserve() as grpc, reserve() as http:
             self.grpc_port = grpc_port or grpc.getsockname()[1]
@@ -177,14 +178,14 @@ class LocalTriton:
         with InferenceServerClient(self.grpc) as client:
             while True:
                 if self.process.poll() is not None:
-                    raise ExportError(f"Triton ended with status {self.process.returncode}:\n{self._tail()}")
+                    raise TritonError(f"Triton ended with status {self.process.returncode}:\n{self._tail()}")
                 try:
                     if client.is_server_ready(client_timeout=1):
                         return
                 except InferenceServerException:
                     pass  # not listening yet
                 if time.monotonic() > end:
-                    raise ExportError(f"Triton was not ready after {seconds:g} s:\n{self._tail()}")
+                    raise TritonError(f"Triton was not ready after {seconds:g} s:\n{self._tail()}")
                 time.sleep(_POLL_S)
 
     def _tail(self) -> str:
@@ -223,20 +224,16 @@ def main(
 ) -> None:
     """Serve a repository on loopback until interrupted. For trying out: production runs Triton's containers.
 
-    Exit status 1: Triton cannot run here, or could not load a model.
+    Exit status 1: Triton ended, or could not load a model; 3: it cannot run here.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the server would be left behind
-    try:
-        with LocalTriton(repository, grpc_port=grpc_port, http_port=http_port) as triton:
-            typer.echo(f"gRPC on {triton.grpc}, HTTP on {_LOOPBACK}:{http_port}; Ctrl-C ends it")
-            try:
-                triton.process.wait()
-            except KeyboardInterrupt:
-                return
-            raise ExportError(f"Triton ended:\n{triton.log()}")
-    except ExportError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+    with told(), LocalTriton(repository, grpc_port=grpc_port, http_port=http_port) as triton:
+        typer.echo(f"gRPC on {triton.grpc}, HTTP on {_LOOPBACK}:{http_port}; Ctrl-C ends it")
+        try:
+            triton.process.wait()
+        except KeyboardInterrupt:
+            return
+        raise TritonError(f"Triton ended:\n{triton.log()}")
 
 
 if __name__ == "__main__":

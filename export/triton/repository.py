@@ -19,7 +19,7 @@ from export.trt.header import SIZE, read_header
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
 from mtcp_serve.errors import BundleError
-from mtcp_serve.utils.atomic import workshop
+from mtcp_serve.utils.atomic import merge_folder, workshop
 
 _PYTHON_MODEL = Path(__file__).with_name("python_model.py")
 _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
@@ -64,7 +64,7 @@ def write_repository(
             if not config_only:
                 built = {names[capability]: path for capability, path in plans.items()}
                 _fill(model / str(number), bundle, backend, built)
-            _put_in_place(model, folder, place / "replaced")
+            merge_folder(model, folder, place / "replaced")  # versions first: they sort before the config
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}") from error
     return folder
@@ -161,25 +161,3 @@ def _fill(folder: Path, bundle: Bundle, backend: Backend, plans: Mapping[str, Pa
             shutil.copyfile(bundle.graph(name), folder / name)
     if backend == "python":
         shutil.copyfile(_PYTHON_MODEL, folder / PYTHON_MODEL_FILE)
-
-
-def _put_in_place(model: Path, folder: Path, replaced: Path) -> None:
-    """Move what is in ``model`` to ``folder``; if that fails, ``folder`` is as it was."""
-    if not folder.exists():
-        model.rename(folder)
-        return
-    replaced.mkdir()
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for new in sorted(model.iterdir()):  # versions first: their names sort before the config's
-            old = folder / new.name
-            if old.exists():
-                moved.append((replaced / new.name, old))
-                old.rename(replaced / new.name)
-            moved.append((old, new))
-            new.rename(old)
-    except BaseException:  # an interrupt too
-        for here, there in reversed(moved):
-            if here.exists():
-                here.rename(there)
-        raise

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from export.errors import ExportError
+from export.errors import ExportError, told
 from export.fp16.cli import describe_results
 from export.onnx.cli import export_checkpoint
 from export.renamed_flags import RenamedFlags
@@ -22,12 +22,10 @@ from export.trt.steps import check as check_plan
 from export.trt.target import HERE, Target
 from export.validation_images import IdsOption, ImagesOption, RgbImage, load_images
 from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.errors import BundleError
+from mtcp_serve.utils.exit_status import ExitStatus
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
 
-UNFINISHED = 3
-"""Exit status when everything is done that can be done without TensorRT."""
 PROJECT = Path(__file__).resolve().parents[2]
 
 app = typer.Typer(add_completion=False)
@@ -71,11 +69,12 @@ def main(
 
     A plan for rtx: is built and read back without a GPU; --check on such a GPU runs and compares it.
 
-    Exit status 1: a step failed; what the bundle held before stays. 3: TensorRT or a GPU is missing;
-    everything else is done and kept, and the command that finishes is printed.
+    Exit status 1: a step failed; 2: something given cannot be used. What the bundle held before stays. 3:
+    TensorRT or a GPU is missing; everything else is done and kept, and the command that finishes is printed.
+    Or the plan is for other ones.
     """
     console = Console(stderr=True)
-    try:
+    with told(CheckpointError, ConfigError):
         settings = Settings(Profile.parse(profile), workspace, timing_cache, fp16_threshold)
         where = Target.parse(target)
         lacks = missing(where, running=check)
@@ -92,7 +91,7 @@ def main(
             if lacks:
                 finish = _command(bundle.folder, repository, settings, deformable, images, ids, check, where)
                 typer.echo(_unfinished(bundle.folder, lacks, finish, check, where), err=True)
-                raise typer.Exit(UNFINISHED)
+                raise typer.Exit(ExitStatus.CANNOT_HERE)
             status.update("TensorRT at work; many minutes")
             trt = load_tensorrt(where)
             if check:
@@ -113,9 +112,6 @@ def main(
                 plans={here.compute_capability: bundle.graph(PlanFiles.of(where).plan)},
                 serving=Serving(max_batch=settings.profile.max),
             )
-    except (ExportError, BundleError, CheckpointError, ConfigError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
     typer.echo(_describe(bundle, sidecar, model))
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from export.errors import PlanError, PlanMismatchError
+from export.errors import MachineError, PlanMismatchError
 from export.trt.target import Target
 
 OLDEST = (10, 13)
@@ -104,13 +104,13 @@ def this_machine(trt: ModuleType) -> Machine:
     """The facts of this machine, with the TensorRT ``trt``, and its first visible GPU.
 
     Raises:
-        PlanError: ``nvidia-smi`` cannot be run, or failed.
+        MachineError: ``nvidia-smi`` cannot be run, or failed.
     """
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
-        raise PlanError(
+        raise MachineError(
             f"nvidia-smi, which knows the driver's version, cannot be run ({error}); "
             "in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility"
         ) from error

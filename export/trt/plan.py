@@ -16,6 +16,7 @@ from export.trt.machine import Machine, RtxTargets
 from export.trt.network import TensorInfo
 from export.trt.target import Target
 from mtcp_serve.bundle.manifest import FileEntry
+from mtcp_serve.errors import BundleMismatchError
 
 
 class PlanFiles(NamedTuple):
@@ -70,8 +71,8 @@ def load_plan(folder: Path, trt: ModuleType, here: Machine, target: Target) -> t
     """Load the plan of a bundle on a machine that it was built for.
 
     Raises:
-        PlanMismatchError: it was built by another TensorRT or for another GPU, or the sidecar belongs to
-            another plan.
+        BundleMismatchError: the sidecar belongs to another plan.
+        PlanMismatchError: it was built by another TensorRT or for another GPU.
         PlanError: plan or sidecar cannot be read or loaded.
     """
     files = PlanFiles.of(target)
@@ -83,7 +84,7 @@ def load_plan(folder: Path, trt: ModuleType, here: Machine, target: Target) -> t
     except (OSError, ValidationError) as error:
         raise PlanError(f"{plan} and its sidecar {path.name} cannot be read: {error}") from error
     if found != sidecar.plan_sha256:
-        raise PlanMismatchError(
+        raise BundleMismatchError(
             f"{path} describes a plan with SHA-256 {sidecar.plan_sha256}, {plan} has {found}"
         )
     header = read_header(content)

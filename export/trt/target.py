@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from types import ModuleType
 
-from export.errors import ExportError, PlanError
+from export.errors import ExportError
 
 HERE = "here"
 
@@ -43,12 +43,12 @@ class Target:
         """Whether the TensorRT for RTX ``trt`` can build for all capabilities.
 
         Raises:
-            PlanError: one is unknown to it; those that it knows are named.
+            ExportError: one is unknown to it; those that it knows are named.
         """
         known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
         unknown = [name for name in self.capabilities if name not in known]
         if unknown:
-            raise PlanError(
+            raise ExportError(
                 f"TensorRT for RTX {trt.__version__} does not build for {', '.join(unknown)}, only for "
                 f"{', '.join(sorted(known, key=lambda name: int(name[2:])))}; a machine that has such a GPU "
                 f"builds its plan with --target {HERE}"

@@ -1,6 +1,6 @@
 """The command line: ``mtcp-serve serve | predict | models | engines | check``.
 
-Exit statuses (`mtcp_serve.cli.exit_status`): 0 all done; 1 some images failed and the others are done, a
+Exit statuses (`mtcp_serve.utils.exit_status`): 0 all done; 1 some images failed and the others are done, a
 video was damaged, the disk was full, or a check failed; 2 nothing was done, because of a wrong option,
 setting, input or bundle; 3 this machine cannot, for instance because the port is taken; 130 interrupted.
 After 1 for want of room and after 130 the same ``predict`` command goes on where it stopped.

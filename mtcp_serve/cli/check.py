@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mtcp_serve.cli.common import OLD_THREADS, OldThreadsOption, ThreadsOption, fail, plain, take_old
-from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import RequestError
+from mtcp_serve.utils.exit_status import ExitStatus
 
 
 def check(
@@ -47,4 +47,4 @@ def check(
         fail(f"{image}: {error}", ExitStatus.NOTHING_DONE)
     Console(soft_wrap=True).print(table)
     if failed:
-        raise typer.Exit(ExitStatus.SOME_FAILED)
+        raise typer.Exit(ExitStatus.FAILED)

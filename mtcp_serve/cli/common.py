@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import BundleError, BundleNotFoundError
 from mtcp_serve.server.renamed import RenamedWarning, renaming
 from mtcp_serve.server.settings import Settings
+from mtcp_serve.utils.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from mtcp_serve.engines.base import Engine

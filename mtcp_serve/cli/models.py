@@ -12,8 +12,8 @@ from mtcp_serve.bundle import BUNDLES
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MANIFEST_FILE
 from mtcp_serve.cli.common import BUNDLE_HINT, fail, plain
-from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import BundleError
+from mtcp_serve.utils.exit_status import ExitStatus
 
 
 def models(

@@ -23,8 +23,8 @@ from mtcp_serve.cli.common import (
     take_old,
 )
 from mtcp_serve.cli.completion import complete_colormap, complete_format, complete_task, complete_tasks
-from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import BundleError, InvalidParameterError, UnknownTaskError
+from mtcp_serve.utils.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from mtcp_serve.bundle.manifest import TaskSpec

@@ -3,13 +3,13 @@
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mtcp_serve.cli.common import ERRORS, plain
-from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.inference.images import ImageLimits
 from mtcp_serve.offline.inputs import Item
 from mtcp_serve.offline.runner import Outcome, predict_files
 from mtcp_serve.offline.writer import Wanted
 from mtcp_serve.utils.atomic import NoRoomError
 from mtcp_serve.utils.concurrency import run
+from mtcp_serve.utils.exit_status import ExitStatus
 
 
 class Work:
@@ -35,13 +35,13 @@ class Work:
         except NoRoomError as error:
             ERRORS.print(f"[bold red]error:[/] {plain(error)}")
             self._sum_up("stopped")
-            return ExitStatus.SOME_FAILED
+            return ExitStatus.FAILED
         except KeyboardInterrupt:
             self._sum_up("interrupted")
             return ExitStatus.INTERRUPTED
         if len(self._items) > 1:
             self._sum_up("finished")
-        return ExitStatus.SOME_FAILED if self._failed else 0
+        return ExitStatus.FAILED if self._failed else 0
 
     async def _run(self) -> None:
         bar = self._bars.add_task("files", total=len(self._items))

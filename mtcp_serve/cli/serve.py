@@ -5,10 +5,10 @@ import os
 from typing import Annotated, Any, Final, Literal, TextIO, get_args, get_origin
 
 from mtcp_serve.cli.common import fail, flag, json_log, load, old_option, option, read_settings, say, take_old
-from mtcp_serve.cli.exit_status import ExitStatus
 from mtcp_serve.errors import SettingsError
 from mtcp_serve.server.renamed import RENAMED
 from mtcp_serve.server.settings import Settings
+from mtcp_serve.utils.exit_status import ExitStatus
 
 PANELS: Final = {
     "Models": (

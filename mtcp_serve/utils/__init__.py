@@ -1,1 +1,1 @@
-"""What any layer may use: atomic files, concurrency."""
+"""What any layer may use: atomic files, concurrency, exit statuses."""

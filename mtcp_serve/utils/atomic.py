@@ -1,4 +1,8 @@
-"""Writing files so that a reader, or a crash, never meets half of one."""
+"""Writing files so that a reader, or a crash, never meets half of one: the one place for it.
+
+`write_atomic` and `atomic_file` for a file, `replaced_folder` for a folder that is made anew, `merge_folder`
+for one that is added to while others watch it, `staged` for a result that may be taken up again.
+"""
 
 import errno
 import os
@@ -8,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from rich.filesize import decimal
 
@@ -39,11 +43,22 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder does not exist, cannot be written, or is full; ``path`` is then as it was.
     """
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which takes the place of ``path`` if the block ends well.
+
+    Raises:
+        OSError: as `write_atomic`; ``path`` is then as it was.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
@@ -130,6 +145,35 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
             if old.exists() and not folder.exists():
                 old.rename(folder)
             raise
+
+
+def merge_folder(new: Path, folder: Path, place: Path) -> None:
+    """Move what is in the folder ``new`` to ``folder``, in the order of names; the rest there stays.
+
+    What it takes the place of goes to ``place``, a folder to make on the same volume. For a folder that is
+    watched, or holds too much to copy: unlike with `replaced_folder` it is never away, and never all new.
+
+    Raises:
+        OSError: something cannot be moved; ``folder`` is then as it was.
+    """
+    if not folder.exists():
+        new.rename(folder)
+        return
+    place.mkdir()
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for path in sorted(new.iterdir()):
+            old = folder / path.name
+            if old.exists():
+                moved.append((place / path.name, old))
+                old.rename(place / path.name)
+            moved.append((old, path))
+            path.rename(old)
+    except BaseException:  # an interrupt too
+        for here, there in reversed(moved):
+            if here.exists():
+                here.rename(there)
+        raise
 
 
 @contextmanager

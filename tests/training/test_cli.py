@@ -84,6 +84,17 @@ def test_a_missing_device_and_a_broken_run_have_statuses_of_their_own(
     assert "lower optim.lr" in done.output
 
 
+def test_a_disk_that_fills_up_breaks_a_run_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / LAST))
+
+    monkeypatch.setattr("training.checkpoint.save", full)
+    done = runner.invoke(app, ["train", "scenes", *RUN, "--run", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "No space left on device" in done.output
+    assert "the same command goes on" in done.output.replace("\n", " ")
+
+
 def _diverge(self: Trainer, batch: object) -> None:
     raise TrainingError("lower optim.lr")
 

@@ -155,6 +155,15 @@ def test_a_sweep_that_was_cut_goes_on_and_is_told_in_files(
     assert "both" in (output / "weights.svg").read_text()
 
 
+def test_one_that_its_limit_cuts_short_is_not_done(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps(plan().model_dump(mode="json")))
+    command = ["sweep", str(path), "--output", str(tmp_path / "out"), "--limit-minutes", "0"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1, done.output
+    assert "Not finished: the same command goes on." in done.output
+
+
 def test_wrong_sweeps_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"give a YAML file or one of: .*table4"):
         load_sweep("table9")

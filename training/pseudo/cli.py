@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-SOME_FAILED = 1
-NOTHING_DONE = 2
+from mtcp_serve.utils.exit_status import ExitStatus
 
 
 def pseudo_label(
@@ -37,7 +36,7 @@ def pseudo_label(
         labeller = PseudoLabeller(bundle, output, names, confidence)
     except (PseudoLabelError, OSError) as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(NOTHING_DONE) from error
+        raise typer.Exit(ExitStatus.NOTHING_DONE) from error
 
     async def run(progress: Progress) -> list[Outcome]:
         outcomes = []
@@ -67,4 +66,4 @@ def pseudo_label(
         f"{len(labelled)} photos labelled, {len(failed)} failed; pixels kept: {kept}", highlight=False
     )
     if failed:
-        raise typer.Exit(SOME_FAILED)
+        raise typer.Exit(ExitStatus.FAILED)

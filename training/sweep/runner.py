@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtcp_serve.utils.atomic import write_atomic
 from training import checkpoint
 from training.config import ConfigError, RunConfig, override
 from training.evaluation import evaluate, validation_sources
@@ -93,8 +94,6 @@ def _finish(run: Run, config: RunConfig, test: tuple[str, ...], until: float, ch
         sources = validation_sources(data, config.tasks, check=check)
         report["test"] = evaluate(trainer.best, sources, data.batch_size, config.device)
     checkpoint.strip(run.folder / LAST, run.folder / SLIM)
-    temporary = run.folder / f"{REPORT}.tmp"
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
-    temporary.replace(run.folder / REPORT)
+    write_atomic(run.folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     (run.folder / LAST).unlink()
     return True

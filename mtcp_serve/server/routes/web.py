@@ -1,4 +1,10 @@
-"""``GET /``: the demo page, from the files in the folder ``server/web``, and the color tables it asks for."""
+"""``GET /``: the demo page, from the files in the folder ``server/web``, and the color tables it asks for.
+
+Starlette's ``StaticFiles`` was weighed: it takes a script's type from the machine's registry, which may call
+it text/plain, and then the page does not run; its ETags are made of times, so that replicas behind one
+balancer disagree; it sends no ``Cache-Control``, asks the disk each time, and its 404 is not one of the
+API's. What would have to be overridden is as long as this.
+"""
 
 import hashlib
 from dataclasses import dataclass

@@ -101,7 +101,7 @@ def test_a_damaged_bundle_is_refused(ours: Path, images: dict[str, RgbImage]) ->
     with pytest.raises(BundleMismatchError, match="SHA-256"):
         add_fp16(Bundle.open(ours), images)
     result = CliRunner().invoke(app, [str(ours)])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "error:" in result.stderr
 
 

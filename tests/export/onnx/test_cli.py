@@ -92,7 +92,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         export.onnx.cli.app, [str(tmp_path / "ckpt.pt"), "-o", str(tmp_path / "bundle")]
     )
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "not a readable checkpoint" in result.stderr
 
 

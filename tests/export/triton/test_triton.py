@@ -343,7 +343,7 @@ def test_the_command(bundle: Path, plan: Path, tmp_path: Path) -> None:
         (["--backend", "tensorrt", "--plan", f"8.9={plan}", "--queue-size", "0"], "queue_size is 0"),
     ):
         result = run(bundle, "-o", out, *arguments)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert message in result.stderr
 
 

@@ -126,7 +126,7 @@ def test_with_tensorrt_triton_gets_a_plan(tensorrt: FakeTensorRT, ours: Path, fo
     tensorrt.__version__ = "11.2.0.1"
     (ours / "model.plan").write_bytes(b"")
     refused = run(ours, "--images", folder, "--check")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "describes a plan with SHA-256" in refused.stderr
 
 
@@ -172,7 +172,7 @@ def test_a_bundle_given_with_out_stays_as_it_is(ours: Path, folder: Path) -> Non
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == before
     assert (out / "model_trt.onnx").is_file()
     refused = run(ours, "-o", out, "--images", folder)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "exists; give it alone" in refused.stderr
 
 
@@ -185,15 +185,15 @@ def test_a_bundle_given_with_out_stays_as_it_is(ours: Path, folder: Path) -> Non
 )
 def test_bad_input(arguments: list[str], message: str, ours: Path) -> None:
     result = run(ours, *(argument.format(ours=ours) for argument in arguments))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.stderr
 
 
 def test_a_folder_that_is_no_bundle_and_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
-    assert run(tmp_path).exit_code == 1
+    assert run(tmp_path).exit_code == 2
     checkpoint = tmp_path / "last.pt"
     checkpoint.write_bytes(b"")
     result = run(checkpoint)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "not a readable checkpoint" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]

@@ -176,7 +176,7 @@ def test_on_a_gpu_the_check_finishes_it(
 
 
 def test_an_unknown_capability_is_refused_with_those_that_are_known(prepared: Path) -> None:
-    with pytest.raises(PlanError, match=r"does not build for SM90, only for SM75, SM80, .*--target here"):
+    with pytest.raises(ExportError, match=r"does not build for SM90, only for SM75, SM80, .*--target here"):
         build_tiny(prepared, Target(("SM80", "SM90")))
 
 
@@ -332,7 +332,7 @@ def test_the_command_ends_with_a_plan_where_no_gpu_is(
     assert checked.exit_code == 3
     assert "missing here: an NVIDIA GPU" in checked.stderr
     refused = CliRunner().invoke(command.app, [str(tmp_path / "ckpt"), "--target", "rtx:sm90"])
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "does not build for SM90" in refused.stderr
 
 

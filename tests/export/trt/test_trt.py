@@ -15,7 +15,7 @@ from pydantic import ValidationError
 import export.trt.engine
 import export.trt.machine
 import tests.export.fake_tensorrt
-from export.errors import ExportError, ParityError, PlanError, PlanMismatchError
+from export.errors import ExportError, MachineError, ParityError, PlanError, PlanMismatchError
 from export.fp16.mixed import to_mixed_precision
 from export.fp16.ranges import open_session
 from export.onnx.convert import Converted
@@ -30,6 +30,7 @@ from export.trt.target import Target
 from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
+from mtcp_serve.errors import BundleMismatchError
 from tests.export.fake_tensorrt import API, FakeTensorRT, needs_tensorrt
 from tests.export.networks import HEIGHT, TASKS, WIDTH
 
@@ -267,7 +268,7 @@ def test_a_plan_of_another_machine_is_refused_with_both_sides_named(
 def test_a_plan_that_is_not_the_sidecars_is_refused(built: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(built, tmp_path / "copy"))
     (folder / "model.plan").write_bytes(b"another")
-    with pytest.raises(PlanMismatchError, match="describes a plan with SHA-256"):
+    with pytest.raises(BundleMismatchError, match="describes a plan with SHA-256"):
         load_plan(folder, FakeTensorRT("10.13"), HERE, THIS)
     (folder / "model.plan.json").unlink()
     with pytest.raises(PlanError, match="cannot be read"):
@@ -404,7 +405,7 @@ def test_the_facts_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError("nvidia-smi")
 
     monkeypatch.setattr(subprocess, "run", absent)
-    with pytest.raises(PlanError, match=r"nvidia-smi.* cannot be run .*compute,utility"):
+    with pytest.raises(MachineError, match=r"nvidia-smi.* cannot be run .*compute,utility"):
         this_machine(FakeTensorRT("10.13"))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mtcp_serve.utils.atomic import write_atomic
+from mtcp_serve.utils.atomic import merge_folder, write_atomic
 
 
 def test_content_and_mode(tmp_path: Path) -> None:
@@ -34,3 +34,40 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch:
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomic(tmp_path / "nowhere" / "file", b"x")
+
+
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """What is new, and the folder that is there."""
+    new, folder = tmp_path / "new", tmp_path / "folder"
+    for place, files in ((new, ("both", "later")), (folder, ("both", "kept"))):
+        place.mkdir()
+        for name in files:
+            (place / name).write_text(place.name)
+    return new, folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_folder_is_added_to(tmp_path: Path) -> None:
+    new, folder = folders(tmp_path)
+    merge_folder(new, folder, tmp_path / "replaced")
+    assert contents(folder) == {"both": "new", "later": "new", "kept": "folder"}
+    assert contents(tmp_path / "replaced") == {"both": "folder"}
+
+
+def test_an_interrupt_leaves_the_folder_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, folder = folders(tmp_path)
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path == new / "later":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge_folder(new, folder, tmp_path / "replaced")
+    assert contents(folder) == {"both": "folder", "kept": "folder"}
+    assert contents(new) == {"both": "new", "later": "new"}

@@ -8,8 +8,9 @@ class ExitStatus(IntEnum):
 
     DONE = 0
     """All is done, all is well."""
-    SOME_FAILED = 1
-    """Some of it failed and the rest is done, or a check found something."""
+    FAILED = 1
+    """It was begun and could not be finished, some of it failed and the rest is done, or a check found
+    something."""
     NOTHING_DONE = 2
     """Nothing was done: a wrong option, setting, input or bundle."""
     CANNOT_HERE = 3
