@@ -3,9 +3,10 @@
 Twice as many clients as the server works on and lets wait send good images, odd ones and broken requests,
 each in turn and without pause (after a 429 as long as ``Retry-After`` says). Beside them some send a body
 byte by byte, some close their connection before the response, and the bundle is reloaded (SIGHUP) again and
-again. Prints JSON: responses by kind of request and status, transport errors, resident memory. Exit status 1
-if a response was none of those documented for its kind, or if after the warm-up (the first third) the
-resident memory was not within 5 %.
+again, 30 s after the last time. Prints JSON: responses by kind of request and status, transport errors,
+tracebacks in the server's log, and resident memory (MB): its median from each reload to the next, and its
+peak, when two models are open. Exit status 1 if a response was none of those documented for its kind, or if
+after the warm-up (the first third, ten minutes at most) a median was not within 5 % of their mean.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import io
 import json
 import os
 import signal
+import statistics
 import struct
 import time
 import zlib
@@ -28,7 +30,6 @@ import httpx
 import typer
 from PIL import Image
 
-from benchmarks.load import memory_report
 from benchmarks.machine import machine, resident_megabytes
 from benchmarks.serving.gateway import gateway
 from mtcp_serve.bundle import DEFAULT_BUNDLE
@@ -37,6 +38,7 @@ IMAGE = Path(__file__).parent.parent / "docs" / "astronaut.jpg"
 _RELOAD_S = 30.0
 _SAMPLE_S = 1.0
 _STEADY = 0.05
+_WARM_UP_S = 600.0
 _BUSY = frozenset({429, 503, 504})
 """What any request may be answered at twice the capacity."""
 
@@ -72,6 +74,7 @@ def kinds(good: bytes) -> list[Kind]:
         Kind("animation", _encode(frames[0], "GIF", save_all=True, append_images=frames[1:]), 200),
         Kind("webp", _encode(small, "WEBP"), 200),
         Kind("tiff", _encode(small, "TIFF", compression="tiff_lzw"), 200),
+        Kind("avif", _encode(small, "AVIF"), 200),
         Kind("cut short", good[: len(good) // 2], 400),
         Kind("text", b"no image" * 100, 400),
         Kind("nothing", b"", 400),
@@ -101,17 +104,24 @@ def _huge_png() -> bytes:
 class Soak:
     """What the clients met."""
 
-    def __init__(self, url: str, requests: Sequence[Kind]) -> None:
+    def __init__(self, requests: Sequence[Kind]) -> None:
         self.statuses: Counter[tuple[str, int]] = Counter()
         self.errors: Counter[str] = Counter()
-        self.memory: list[tuple[float, float]] = []
-        self.reloads = 0
-        self._address = urlsplit(url)
+        self.memory: list[tuple[int, float]] = []
+        """How many reloads there were, and the memory (MB) after them."""
+        self.curve_s: list[float] = []
+        """Seconds from the start to the end of each reload."""
+        self.reloading = False
+        self.peak = 0.0
+        self.tracebacks = 0
         self._kinds = requests
-        self._http = httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None))
+        self._start = time.perf_counter()
 
-    async def run(self, pid: int, clients: int, seconds: float) -> None:
+    async def run(self, url: str, pid: int, clients: int, seconds: float) -> None:
         """All of it at once, for ``seconds``."""
+        self._address = urlsplit(url)
+        self._http = httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None))
+        self._start = time.perf_counter()
         end = time.perf_counter() + seconds
         async with self._http, asyncio.TaskGroup() as group:
             beside = [group.create_task(each) for each in (self._watch(pid), self._reload(pid))]
@@ -138,24 +148,34 @@ class Soak:
                     f"/predict?{kind.query}", content=kind.body, headers={"Content-Type": kind.media_type}
                 )
             except httpx.TransportError as error:
-                self.errors[type(error).__name__] += 1
+                self.errors[f"{kind.name}: {error!r}"] += 1
                 await asyncio.sleep(_SAMPLE_S)
                 continue
             self.statuses[kind.name, response.status_code] += 1
             await asyncio.sleep(float(response.headers.get("Retry-After", 0)))
 
+    def hear(self, line: str) -> None:
+        """A line of the server's log."""
+        self.tracebacks += "Traceback" in line
+        if "reloaded: " in line or "reload failed" in line:
+            self.curve_s.append(round(time.perf_counter() - self._start))
+            self.reloading = False
+
     async def _watch(self, pid: int) -> None:
-        start = time.perf_counter()
         while True:
-            if (memory := resident_megabytes(pid)) is not None:
-                self.memory.append((round(time.perf_counter() - start, 1), memory))
             await asyncio.sleep(_SAMPLE_S)
+            if (memory := resident_megabytes(pid)) is not None:
+                self.peak = max(self.peak, memory)
+                if not self.reloading:
+                    self.memory.append((len(self.curve_s), memory))
 
     async def _reload(self, pid: int) -> None:
         while True:
             await asyncio.sleep(_RELOAD_S)
+            self.reloading = True
             os.kill(pid, signal.SIGHUP)
-            self.reloads += 1
+            while self.reloading:
+                await asyncio.sleep(_SAMPLE_S)
 
     async def _connect(self, length: int) -> asyncio.StreamWriter:
         host, port = str(self._address.hostname), self._address.port
@@ -188,11 +208,20 @@ class Soak:
             await asyncio.sleep(1)
 
 
-def steady(samples: Sequence[tuple[float, float]]) -> bool:
-    """Whether the memory of the last two thirds is within 5 % of their mean."""
-    late = [megabytes for _, megabytes in samples[len(samples) // 3 :]]
-    mean = sum(late) / len(late)
-    return max(late) <= mean * (1 + _STEADY) and min(late) >= mean * (1 - _STEADY)
+def medians(samples: Sequence[tuple[int, float]], ends: Sequence[float]) -> list[tuple[float, float]]:
+    """When each reload ended (seconds; first the start), and the median memory (MB) from then to the next."""
+    spans: dict[int, list[float]] = {}
+    for reloads, megabytes in samples:
+        spans.setdefault(reloads, []).append(megabytes)
+    return [([0.0, *ends][span], statistics.median(values)) for span, values in spans.items()]
+
+
+def deviation(curve: Sequence[tuple[float, float]]) -> float:
+    """The largest relative difference of the memory from its mean after the warm-up."""
+    warm = min(curve[-1][0] / 3, _WARM_UP_S)
+    late = [megabytes for seconds, megabytes in curve if seconds >= warm]
+    mean = statistics.fmean(late)
+    return max(abs(megabytes / mean - 1) for megabytes in late)
 
 
 def main(
@@ -207,12 +236,14 @@ def main(
     bounds = {"--concurrency": concurrency, "--queue-size": queue_size, "--upload-s": 5}
     options = [str(part) for option in bounds.items() for part in option]
     clients = 2 * (concurrency + queue_size)
-    with gateway(bundle, threads, *options) as server:
-        soak = Soak(server.url, kinds(image.read_bytes()))
-        asyncio.run(soak.run(server.pid, clients, seconds))
+    soak = Soak(kinds(image.read_bytes()))
+    with gateway(bundle, threads, *options, on_line=soak.hear) as server:
+        asyncio.run(soak.run(server.url, server.pid, clients, seconds))
+    curve = medians(soak.memory, soak.curve_s)
+    off = deviation(curve)
     verdict = {
-        "only_documented": not soak.unexpected() and not soak.errors,
-        "memory_steady": steady(soak.memory),
+        "only_documented": not soak.unexpected() and not soak.errors and not soak.tracebacks,
+        "memory_steady": off <= _STEADY,
     }
     by_kind: dict[str, dict[int, int]] = {}
     for (name, status), count in sorted(soak.statuses.items()):
@@ -221,11 +252,16 @@ def main(
         "machine": machine(threads),
         "seconds": seconds,
         "clients": clients,
-        "reloads": soak.reloads,
+        "reloads": len(soak.curve_s),
         "statuses": by_kind,
         "unexpected": soak.unexpected(),
         "transport_errors": dict(soak.errors),
-        "resident_mb": memory_report(soak.memory),
+        "tracebacks": soak.tracebacks,
+        "resident_mb": {
+            "deviation_after_warm_up": round(off, 4),
+            "peak": soak.peak,
+            "medians": curve,
+        },
         "verdict": verdict,
     }
     print(json.dumps(report))

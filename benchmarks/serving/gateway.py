@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,13 @@ class Gateway:
 
 
 @contextmanager
-def gateway(bundle: Path, threads: int, *options: str) -> Iterator[Gateway]:
-    """Serve ``bundle`` while the block lasts; ``options`` go to ``mtcp-serve serve``."""
+def gateway(
+    bundle: Path, threads: int, *options: str, on_line: Callable[[str], object] = len
+) -> Iterator[Gateway]:
+    """Serve ``bundle`` while the block lasts; ``options`` go to ``mtcp-serve serve``.
+
+    ``on_line`` is told every line of the server's log after the one that names its address, in a thread.
+    """
     serve = [
         "-m",
         "mtcp_serve",
@@ -42,7 +47,8 @@ def gateway(bundle: Path, threads: int, *options: str) -> Iterator[Gateway]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stderr)))
-        drain = threading.Thread(target=deque, args=(process.stderr, 0))  # a full pipe would stop the server
+        lines = map(on_line, process.stderr)
+        drain = threading.Thread(target=deque, args=(lines, 0))  # a full pipe would stop the server
         drain.start()
         try:
             httpx.get(f"{found[0]}/health/ready").raise_for_status()

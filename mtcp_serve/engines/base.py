@@ -71,5 +71,5 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of connections; no `infer` comes after."""
+        """Let go of connections and of the model, whoever keeps the engine; no `infer` comes after."""
         ...

@@ -41,7 +41,7 @@ class OnnxEngine:
         self.manifest = manifest
         self.device = device
         self.parallel = streams
-        self._session = session
+        self._session: ort.InferenceSession | None = session
 
     @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions = DEFAULT_OPTIONS) -> Self:
@@ -82,18 +82,22 @@ class OnnxEngine:
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         """See `mtcp_serve.engines.base.Engine.infer`."""
+        session = self._session
+        if session is None:
+            raise RuntimeError("the model is closed")
         options = ort.RunOptions()
         options.log_severity_level = ERRORS_ONLY + 1
 
         def run() -> list[Map]:
             names = [task.output for task in tasks]
-            arrays = self._session.run(names, {IMAGE_TENSOR: images}, options)
+            arrays = session.run(names, {IMAGE_TENSOR: images}, options)
             return [task.to_map(array) for task, array in zip(tasks, arrays, strict=True)]
 
         return await in_thread(run, on_cancel=lambda: setattr(options, "terminate", True))
 
     async def close(self) -> None:
-        """See `mtcp_serve.engines.base.Engine.close`; the session goes with its last user."""
+        """See `mtcp_serve.engines.base.Engine.close`."""
+        self._session = None
 
 
 def tensors(session: ort.InferenceSession) -> tuple[list[GraphTensor], list[GraphTensor]]:

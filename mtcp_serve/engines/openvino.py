@@ -99,6 +99,8 @@ class OpenVinoEngine:
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         """See `mtcp_serve.engines.base.Engine.infer`; OpenVINO stops between two nodes of the graph."""
+        if self._model is None:
+            raise RuntimeError("the model is closed")
         request = self._model.create_infer_request()
         cancelled = threading.Event()
 
@@ -120,7 +122,8 @@ class OpenVinoEngine:
         return await in_thread(run, on_cancel=stop)
 
     async def close(self) -> None:
-        """See `mtcp_serve.engines.base.Engine.close`; the model goes with its last user."""
+        """See `mtcp_serve.engines.base.Engine.close`."""
+        self._model = None
 
     @classmethod
     def _compiled(cls, bundle: Bundle, precision: Precision, options: EngineOptions) -> Self:

@@ -11,7 +11,6 @@ def give_back() -> None:
     A failed request is such a circle: its error holds the frames it came through, and they the error; one of
     them may be the last to hold a model that is no longer served. And the memory of a model stays in the
     arenas of the threads that loaded it: after ten reloads an idle server had 534 MB, and with this 231 MB.
-    Under load a reload still leaves some 60 MB behind, though no model is held any more.
     """
     gc.collect()
     if sys.platform == "linux":

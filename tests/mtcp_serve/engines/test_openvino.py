@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_float32_maps_are_those_of_onnx_runtime(bundle: Path) -> None:
     some = (TASKS[3], TASKS[1])
     for found, exact in zip(maps(engine, images, some), (wanted[3], wanted[1]), strict=True):
         assert np.allclose(found, exact, atol=1e-5)
+
+
+def test_a_closed_engine_holds_no_model(bundle: Path) -> None:
+    engine = OpenVinoEngine.load(Bundle.open(bundle), precision="fp32", threads=1)
+    model = weakref.ref(engine._model)
+    asyncio.run(engine.close())
+    assert model() is None
+    with pytest.raises(RuntimeError, match="the model is closed"):
+        maps(engine, noise(HEIGHT, WIDTH)[None])
 
 
 def test_the_shipped_model_is_within_the_bounds() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import tracemalloc
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,6 +172,23 @@ def test_a_model_that_cannot_be_warmed_up_is_closed_and_the_old_one_stays(bundle
                 await service.reload(lambda: [cold])
             assert cold.closed
             assert service.models is before
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_frees_the_model_before_even_if_its_engine_is_kept(bundle: Path) -> None:
+    """The command that starts a server keeps the engines that it began with."""
+    from mtcp_serve.engines.onnxruntime import OnnxEngine
+
+    async def scenario() -> None:
+        first = OnnxEngine.load(Bundle.open(bundle), threads=1)
+        assert first._session is not None
+        session = weakref.ref(first._session)
+        async with Service(Settings(bundle=(bundle,)), [first], Metrics()) as service:
+            await service.reload(lambda: [OnnxEngine.load(Bundle.open(bundle), threads=1)])
+            assert session() is None
+            with pytest.raises(RuntimeError, match="the model is closed"):
+                await first.infer(np.zeros((1, 1, 1, 3), np.uint8), first.manifest.tasks)
 
     asyncio.run(scenario())
 
