@@ -9,17 +9,17 @@ BUNDLE = mtcp_serve/bundles/mtcp-lite
 serve: .venv-serve/installed  ## the server with the shipped weights, no torch
 	.venv-serve/bin/mtcp-serve serve
 
-PYTEST = .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+PYTEST = .venv/bin/python -m pytest -n auto --max-worker-restart=0 --dist loadfile --no-loadscope-reorder
 
 # Training's tests have workers of their own: one that had the inference engines loaded as well died in them twice.
 test: .venv/installed lint  ## everything the project checks about itself
 	$(PYTEST) --ignore tests/training
 	$(PYTEST) tests/training
 
-fuzz: .venv/installed  ## the image reader on made-up files: make fuzz MINUTES=30; x86-64 Linux only
+fuzz: .venv/installed  ## the image reader on made-up files: make fuzz MINUTES=30 [CONTAINERS=1]; x86-64 Linux only
 	.venv/bin/pip install --quiet -c constraints.txt -e '.[test,fuzz]'
 	mkdir -p .fuzz
-	.venv/bin/python -m tests.mtcp_serve.inference.images.fuzz .fuzz/corpus -artifact_prefix=.fuzz/ \
+	CONTAINERS=$(CONTAINERS) .venv/bin/python -m tests.mtcp_serve.inference.images.fuzz .fuzz/corpus$(CONTAINERS) -artifact_prefix=.fuzz/ \
 		-max_total_time=$$((60 * $(MINUTES))) -timeout=5 -rss_limit_mb=2048 -max_len=65536
 
 lint: .venv/installed

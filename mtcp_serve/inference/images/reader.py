@@ -199,11 +199,15 @@ def _load(still: Still, limits: ImageLimits, enough: int | None) -> Photo:
 def _pixels(still: Still, limits: ImageLimits, enough: int | None) -> tuple[str, Image.Image]:
     """The mode of the file and its pixels as RGB; what the decoder took is given back."""
     with still.open() as image:
+        two_sizes = InvalidImageError(f"the {still.format} image's header is damaged: it has two sizes")
         if image.size != (still.width, still.height):
-            raise InvalidImageError(f"the {still.format} image's header is damaged: it has two sizes")
+            raise two_sizes
         mode = image.mode
         if enough is not None:
             image.draft(None, (enough, enough))
             _check_size(still.format, *image.size, limits, False)
+        announced = image.size
         image.load()
+        if image.size != announced:  # libheif learns the size of the coded picture when it decodes it
+            raise two_sizes
         return mode, to_rgb(image)

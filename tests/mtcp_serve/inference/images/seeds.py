@@ -3,16 +3,49 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from io import BytesIO
 
 import numpy as np
 from PIL import Image
+from pillow_heif import from_pillow
 
+from tests.mtcp_serve.inference.images.boxes import grid, pixels_first
 from tests.mtcp_serve.inference.images.build import bmp, many_scans, pack, png, tiff
 from tests.mtcp_serve.support import encode, noise
 
 
+def containers() -> Iterator[tuple[str, bytes]]:
+    """AVIF and HEIC files, by format."""
+    small = Image.fromarray(noise(16, 16)).resize((64, 64))
+    clear = small.copy()
+    clear.putalpha(small.getchannel("R"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, save in (("AVIF", _avif), ("HEIF", _heic)):
+        plain = save(small)
+        yield from ((name, data) for data in (plain, pixels_first(plain), grid(plain, 128, 64)))
+        yield name, save(small.convert("L"))
+        yield name, save(clear)
+        yield name, save(small, exif=exif)
+    for subsampling in ("4:0:0", "4:2:2", "4:4:4"):
+        yield "AVIF", pixels_first(_avif(small, subsampling=subsampling))
+    yield "AVIF", _avif(small, save_all=True, append_images=[small.rotate(90)])
+    yield "HEIF", _heic(small.convert("I;16"))
+    yield "HEIF", pixels_first(_heic(small, chroma=444))
+
+
+def _avif(image: Image.Image, **options: object) -> bytes:
+    return encode(image, "AVIF", **options)
+
+
+def _heic(image: Image.Image, **options: object) -> bytes:
+    buffer = BytesIO()
+    from_pillow(image).save(buffer, **options)
+    return buffer.getvalue()
+
+
 def seeds() -> Iterator[bytes]:
-    """The files."""
+    """The files of formats that are read in this process."""
     rng = np.random.default_rng(0)
     for color, samples, depths in (
         (0, 1, (1, 2, 4, 8, 16)),

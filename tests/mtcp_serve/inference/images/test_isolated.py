@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from mtcp_serve.inference.images import (
     measure,
     worker,
 )
+from tests.mtcp_serve.inference.images.boxes import parse
+from tests.mtcp_serve.inference.images.boxes import written as joined
 from tests.mtcp_serve.support import encode, noise
 
 SMOOTH = Image.fromarray(noise(10, 14)).resize((280, 200), Image.Resampling.BICUBIC)
@@ -81,6 +84,20 @@ def test_limits_and_damage_are_told_as_in_this_process(format: str) -> None:
         with pytest.raises(InvalidImageError, match=format):
             decode(data[:cut])
     assert decode(data).image.size == (280, 200)
+
+
+@pytest.mark.parametrize("width", [16, 576])
+def test_a_header_that_announces_another_size_is_damage(width: int) -> None:
+    """Found by the fuzzer: the maps would be those of another size, and the limits are checked before."""
+    buffer = BytesIO()
+    from_pillow(SMOOTH.crop((0, 0, 64, 64))).save(buffer)
+    boxes = parse(buffer.getvalue())
+    (meta,) = (box for box in boxes if box.kind == b"meta")
+    (properties,) = (box for box in meta.boxes if box.kind == b"iprp")
+    (size,) = (box for box in properties.boxes[0].boxes if box.kind == b"ispe")
+    size.content = struct.pack(">3I", 0, width, 64)
+    with pytest.raises(InvalidImageError, match="is damaged"):
+        decode(joined(boxes))
 
 
 @POSIX
