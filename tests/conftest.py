@@ -1,6 +1,7 @@
 """Tests run one thread a process, spread over the cores; what is random is the same every time."""
 
 import signal
+from typing import Any
 
 import hypothesis
 import pytest
@@ -18,6 +19,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_runtest_setup() -> None:
     """A test and its fixtures draw the same numbers whichever tests the process ran before."""
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Of a worker that died pytest-xdist says only that it did: the signal or status tells how."""
+    if error:
+        status = node.gateway._io.popen.wait(timeout=60)
+        print(f"worker {node.gateway.id} ended with status {status} (a negative one is a signal)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
