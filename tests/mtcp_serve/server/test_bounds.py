@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from mtcp_serve.bundle.bundle import Bundle
+from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server import http_protocol as protocol
@@ -181,11 +182,11 @@ def test_a_reload_frees_the_model_before_even_if_its_engine_is_kept(bundle: Path
     from mtcp_serve.engines.onnxruntime import OnnxEngine
 
     async def scenario() -> None:
-        first = OnnxEngine.load(Bundle.open(bundle), threads=1)
+        first = OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1))
         assert first._session is not None
         session = weakref.ref(first._session)
         async with Service(Settings(bundle=(bundle,)), [first], Metrics()) as service:
-            await service.reload(lambda: [OnnxEngine.load(Bundle.open(bundle), threads=1)])
+            await service.reload(lambda: [OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1))])
             assert session() is None
             with pytest.raises(RuntimeError, match="the model is closed"):
                 await first.infer(np.zeros((1, 1, 1, 3), np.uint8), first.manifest.tasks)
