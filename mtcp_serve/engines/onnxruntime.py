@@ -1,10 +1,9 @@
 """The embedded engine: ONNX Runtime in this process, on CPU, CUDA or TensorRT."""
 
 import logging
-import os
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, GraphTensor, Manifest, TaskSpec
 from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, EngineOptions, Provider
+from mtcp_serve.engines.sessions import Sessions, calls_together, cores
 from mtcp_serve.errors import BundleError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import in_thread
@@ -33,22 +33,28 @@ _log = logging.getLogger(__name__)
 
 
 class OnnxEngine:
-    """One ONNX Runtime session; it may be used from several tasks at a time."""
+    """ONNX Runtime's sessions of one graph; they may be used from several tasks at a time."""
 
     def __init__(
-        self, manifest: Manifest, session: ort.InferenceSession, device: str, streams: int = 1
+        self,
+        manifest: Manifest,
+        session: ort.InferenceSession,
+        device: str,
+        parallel: int = 1,
+        open_shared: Callable[[], ort.InferenceSession] | None = None,
     ) -> None:
         self.manifest = manifest
         self.device = device
-        self.parallel = streams
-        self._session: ort.InferenceSession | None = session
+        self.parallel = parallel
+        self.sessions = Sessions(session, open_shared)
 
     @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions = DEFAULT_OPTIONS) -> Self:
         """Open the graph of ``bundle``; ``auto`` is CUDA where that can be started, and the CPU elsewhere.
 
-        With ``threads`` 0, one stream (which is what 0 is) has a thread per physical core; several, more
-        throughput on a CPU and each slower, share the cores.
+        With ``threads`` 0, one stream has a thread per physical core; several, more throughput on a CPU and
+        each slower, share the cores. With ``streams`` 0 on a CPU a call that is alone has all threads, and
+        two that come together share them.
 
         Raises:
             BundleMismatchError: the graph is not what the manifest says.
@@ -59,8 +65,7 @@ class OnnxEngine:
                 "the engine onnxruntime computes what the graph says, in float32; --engine openvino has bf16"
             )
         device = _choose(options.provider)
-        threads = threads_of_each(options.threads, options.streams)
-        session = open_session(bundle.graph(), device, threads)
+        session = open_session(bundle.graph(), device, threads_of_each(options.threads, options.streams))
         if _PROVIDERS[device] not in session.get_providers():
             problem = f"ONNX Runtime has {_PROVIDERS[device]}, but it could not be started on this machine"
             if options.provider != "auto":
@@ -69,7 +74,15 @@ class OnnxEngine:
             device = "cpu"
         bundle.check_graph(*tensors(session))
         warn_of_fallbacks(session, device)
-        return cls(bundle.manifest, session, device, options.streams or 1)
+        if device != "cpu":
+            return cls(bundle.manifest, session, device, options.streams or 1)
+        parallel = calls_together(options.threads, options.streams)
+
+        def open_shared() -> ort.InferenceSession:
+            return open_session(bundle.verify().graph(), "cpu", beside(options.threads or cores(), parallel))
+
+        automatic = options.streams == 0 and parallel > 1
+        return cls(bundle.manifest, session, device, parallel, open_shared if automatic else None)
 
     @classmethod
     def available(cls) -> list[Availability]:
@@ -82,22 +95,21 @@ class OnnxEngine:
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         """See `mtcp_serve.engines.base.Engine.infer`."""
-        session = self._session
-        if session is None:
-            raise RuntimeError("the model is closed")
         options = ort.RunOptions()
         options.log_severity_level = ERRORS_ONLY + 1
 
-        def run() -> list[Map]:
-            names = [task.output for task in tasks]
-            arrays = session.run(names, {IMAGE_TENSOR: images}, options)
-            return [task.to_map(array) for task, array in zip(tasks, arrays, strict=True)]
+        with self.sessions.borrow() as session:
 
-        return await in_thread(run, on_cancel=lambda: setattr(options, "terminate", True))
+            def run() -> list[Map]:
+                names = [task.output for task in tasks]
+                arrays = session.run(names, {IMAGE_TENSOR: images}, options)
+                return [task.to_map(array) for task, array in zip(tasks, arrays, strict=True)]
+
+            return await in_thread(run, on_cancel=lambda: setattr(options, "terminate", True))
 
     async def close(self) -> None:
         """See `mtcp_serve.engines.base.Engine.close`."""
-        self._session = None
+        await self.sessions.close()
 
 
 def tensors(session: ort.InferenceSession) -> tuple[list[GraphTensor], list[GraphTensor]]:
@@ -155,18 +167,34 @@ def _choose(provider: Provider) -> str:
 
 
 def threads_of_each(threads: int, streams: int) -> int:
-    """``intra_op_num_threads`` for ``streams`` calls at a time.
-
-    The thread of each call computes beside the session's own, which all share; 0 leaves it to ONNX Runtime.
-    """
+    """``intra_op_num_threads`` for ``streams`` calls at a time; 0 leaves it to ONNX Runtime."""
     if threads or streams < 2:
         return threads
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, cores + 1 - streams)
+    return beside(cores(), streams)
 
 
-def open_session(model: Path, device: str, threads: int) -> ort.InferenceSession:
+def beside(threads: int, calls: int) -> int:
+    """``intra_op_num_threads`` where ``calls`` at a time are to share ``threads``.
+
+    The thread of each call computes beside the session's own, which all share; that one is the caller's.
+    """
+    return max(1, threads + 1 - calls)
+
+
+@cache
+def _share_memory() -> None:
+    """Have the sessions of this process take their memory from one pool: what one leaves, another takes.
+
+    Each session would keep a pool of its own at the size of its busiest moment.
+    """
+    where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(where, ort.OrtArenaCfg(0, 0, -1, -1))
+
+
+def open_session(model: Path, device: str, threads: int, pooled: bool = True) -> ort.InferenceSession:
     """The graph ``model`` on ``device``, a key of the providers above.
+
+    On a CPU its memory is of the pool that stays when it is closed, unless it is not to be ``pooled``.
 
     Raises:
         BundleError: ONNX Runtime cannot open it.
@@ -175,6 +203,12 @@ def open_session(model: Path, device: str, threads: int) -> ort.InferenceSession
     options.intra_op_num_threads = threads
     options.log_severity_level = ERRORS_ONLY
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if device == "cpu" and pooled:
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.enable_mem_pattern = (
+            False  # it takes the memory of an inference in one piece, beside the pool
+        )
     wanted = _PROVIDERS[device]
     try:
         return ort.InferenceSession(

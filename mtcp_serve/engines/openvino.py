@@ -8,7 +8,7 @@ bfloat16 and answer wrongly. Every opened model is compared with a reference bef
 import logging
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, GraphTensor, Manifest, TaskSpec
 from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, EngineOptions, Precision
+from mtcp_serve.engines.sessions import Sessions, calls_together, cores
 from mtcp_serve.errors import BundleError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.cache import cache_folder
@@ -45,16 +46,23 @@ _log = logging.getLogger(__name__)
 
 
 class OpenVinoEngine:
-    """One compiled model; it may be used from several tasks at a time.
+    """A graph, compiled; it may be used from several tasks at a time.
 
     Each inference computes every task, also those that were not asked for.
     """
 
-    def __init__(self, manifest: Manifest, model: Any, device: str, streams: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        model: Any,
+        device: str,
+        parallel: int,
+        open_shared: Callable[[], Any] | None = None,
+    ) -> None:
         self.manifest = manifest
         self.device = device
-        self.parallel = streams
-        self._model = model
+        self.parallel = parallel
+        self.sessions = Sessions(model, open_shared)
         self._outputs = {name: index for index, port in enumerate(model.outputs) for name in port.names}
 
     @classmethod
@@ -99,9 +107,10 @@ class OpenVinoEngine:
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         """See `mtcp_serve.engines.base.Engine.infer`; OpenVINO stops between two nodes of the graph."""
-        if self._model is None:
-            raise RuntimeError("the model is closed")
-        request = self._model.create_infer_request()
+        with self.sessions.borrow() as model:
+            return await self._run(model.create_infer_request(), images, tasks)
+
+    async def _run(self, request: Any, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         cancelled = threading.Event()
 
         def stop() -> None:
@@ -123,26 +132,34 @@ class OpenVinoEngine:
 
     async def close(self) -> None:
         """See `mtcp_serve.engines.base.Engine.close`."""
-        self._model = None
+        await self.sessions.close()
 
     @classmethod
     def _compiled(cls, bundle: Bundle, precision: Precision, options: EngineOptions) -> Self:
         digest = bundle.manifest.files[MODEL_FILE].sha256[:16]
         folder = cache_folder("openvino", ov.__version__.split("-")[0], digest, precision)
-        number = options.streams or 1
-        model = compile_graph(bundle.graph(), precision, options.threads, number, folder)
+        model = compile_graph(bundle.graph(), precision, options.threads, options.streams or 1, folder)
         names = [task.output for task in bundle.manifest.tasks]
         bundle.check_graph(
             [_tensor(port, [IMAGE_TENSOR]) for port in model.inputs],
             [_tensor(port, names) for port in model.outputs],
         )
-        return cls(bundle.manifest, model, f"openvino-{precision}", number)
+        parallel = calls_together(options.threads, options.streams)
+
+        def open_shared() -> Any:
+            each = max(1, (options.threads or cores()) // parallel)
+            return compile_graph(bundle.verify().graph(), precision, each, parallel, folder)
+
+        automatic = options.streams == 0 and parallel > 1
+        device = f"openvino-{precision}"
+        return cls(bundle.manifest, model, device, parallel, open_shared if automatic else None)
 
     def _fault(
         self, image: NDArray[np.uint8], wanted: dict[str, NDArray[Any]], precision: Precision
     ) -> str | None:
         """How the maps of ``image`` differ from those ``wanted``; None within the bounds above."""
-        request = self._model.create_infer_request()
+        with self.sessions.borrow() as model:
+            request = model.create_infer_request()
         request.infer([image])
         for task in self.manifest.tasks:
             found = request.get_output_tensor(self._outputs[task.output]).data
@@ -221,7 +238,7 @@ def _reference(bundle: Bundle, image: NDArray[np.uint8], threads: int) -> dict[s
         return {
             name: result[name] for name in names if name in {n for port in model.outputs for n in port.names}
         }
-    session = open_session(bundle.graph(), "cpu", threads)
+    session = open_session(bundle.graph(), "cpu", threads, pooled=False)
     found = [output.name for output in session.get_outputs() if output.name in names]
     return dict(zip(found, session.run(found, {IMAGE_TENSOR: image}), strict=True))
 

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     streams: NonNegativeInt = Field(
         default=0,
         description="Inferences at the same time in an engine on the CPU: more gain throughput and make each "
-        "slower; 0 is one.",
+        "slower; 0 is one with all threads while it is alone, and two that share them when more come.",
     )
     max_batch_size: PositiveInt = Field(
         default=1, description="Most images the model is given at a time; memory grows with it."

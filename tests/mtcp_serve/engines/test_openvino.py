@@ -56,7 +56,7 @@ def test_float32_maps_are_those_of_onnx_runtime(bundle: Path) -> None:
 
 def test_a_closed_engine_holds_no_model(bundle: Path) -> None:
     engine = OpenVinoEngine.load(Bundle.open(bundle), EngineOptions(precision="fp32", threads=1))
-    model = weakref.ref(engine._model)
+    model = weakref.ref(engine.sessions.alone)
     asyncio.run(engine.close())
     assert model() is None
     with pytest.raises(RuntimeError, match="the model is closed"):

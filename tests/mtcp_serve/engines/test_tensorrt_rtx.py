@@ -119,7 +119,7 @@ def test_nodes_that_fall_back_to_the_cpu_are_counted_and_named(
     bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A session on the CPU stands for one on a GPU all of whose nodes have fallen back."""
-    session = OnnxEngine.load(Bundle.open(bundle), EngineOptions("cpu"))._session
+    session = OnnxEngine.load(Bundle.open(bundle), EngineOptions("cpu")).sessions.alone
     found = nodes_by_provider(session)
     assert set(found) == {"CPUExecutionProvider"}
     count = found["CPUExecutionProvider"].total()

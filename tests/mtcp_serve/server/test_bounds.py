@@ -183,8 +183,8 @@ def test_a_reload_frees_the_model_before_even_if_its_engine_is_kept(bundle: Path
 
     async def scenario() -> None:
         first = OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1))
-        assert first._session is not None
-        session = weakref.ref(first._session)
+        assert first.sessions.alone is not None
+        session = weakref.ref(first.sessions.alone)
         async with Service(Settings(bundle=(bundle,)), [first], Metrics()) as service:
             await service.reload(lambda: [OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1))])
             assert session() is None
