@@ -8,7 +8,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.operators import OperatorCount
+from training.model import affinity
 from training.model.affinity import attend, attend_in_chunks
+from training.model.exporting import as_exported
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -52,3 +55,14 @@ def test_no_more_than_a_chunk_of_the_affinity_exists(dtype: torch.dtype) -> None
     with Largest() as largest, torch.no_grad():  # type: ignore[no-untyped-call]
         attend_in_chunks(*tokens(dtype), 1.0, 70)
     assert largest.elements == matrix
+
+
+@pytest.mark.parametrize(("piece", "products"), [(2**21, 2), (3 * 9 * 70, 16), (1, 28)])
+def test_a_graph_has_it_in_pieces(piece: int, products: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affinity, "PIECE", piece)
+    with torch.no_grad():
+        expected = attend(*tokens(torch.float64), 1.7)
+        with as_exported(), OperatorCount() as counted:
+            found = attend(*tokens(torch.float64), 1.7)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert counted.names["aten::bmm"] == products

@@ -1,0 +1,29 @@
+"""Which way of writing the same mathematics is wanted: for training, or for an exported graph.
+
+A runtime on a CPU pays for each axis that is moved and each short row that is added, and folds what is
+computed from weights alone when it loads; autograd pays for other things. Modules that know two ways ask
+:func:`exporting`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+_asked = ContextVar("asked", default=False)
+
+
+def exporting() -> bool:
+    """Whether the network is being exported, or inside of :func:`as_exported`."""
+    return _asked.get() or torch.compiler.is_exporting()
+
+
+@contextmanager
+def as_exported() -> Iterator[None]:
+    """Compute in the way of exported graphs: to make the constants that they need, and to test them."""
+    token = _asked.set(True)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
