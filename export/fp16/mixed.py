@@ -16,6 +16,7 @@ from onnx import NodeProto, TensorProto, defs, helper, numpy_helper
 
 from export.fp16.fp32_nodes import find_fp32_nodes
 from export.onnx.convert import OPSET, check_operators
+from export.onnx.fold_weights import fold_weights
 from export.onnx.fp16_weights import load_fp16_weights
 from export.onnx.nodes import SHAPE_READERS, Nodes, describe_copies, replace_nodes, typed_tensors
 
@@ -54,6 +55,7 @@ def to_mixed_precision(model: onnx.ModelProto, ranges: Mapping[str, float]) -> M
         ExportError: the graph has control flow, or its types contradict one another.
     """
     model = load_fp16_weights(model)
+    fold_weights(model)
     nodes = Nodes(model)
     floats = typed_tensors(model, TensorProto.FLOAT)
     weights = {

@@ -13,6 +13,7 @@ from export.onnx.fp16_weights import store_exact_fp16
 from export.onnx.gelu import spell_gelu
 from export.onnx.simplify import simplify
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
+from training.model.exporting import as_exported
 
 OPSET = 18
 """From opset 20 on GridSample's mode is spelled ``linear``, which TensorRT's parser took for nearest
@@ -46,7 +47,7 @@ def convert(graph: DeploymentGraph) -> Converted:
             f"the weights take {size / 2**30:.1f} GiB; an ONNX file holds 2 GiB, and weights in a file apart "
             "are not written"
         )
-    with torch.no_grad():
+    with torch.no_grad(), as_exported():
         graph(graph.example(2))  # its constants of this size are made now, and not by nodes of the graph
     try:
         program = torch.onnx.export(

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.model.config import DecoderConfig
-from training.model.stacked import TaskLayerNorm, to_maps
+from training.model.exporting import exporting
+from training.model.stacked import TaskLayerNorm, per_task
 from training.model.windows import PatchMerging, SwinBlock
 
 
@@ -33,7 +34,7 @@ class Stage(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """[T or 1, B, h, w, C] -> (tokens for the next stage, normalised maps [B, T*C', h', w'])."""
         tokens = self.blocks(self.merge(tokens))
-        return tokens, to_maps(self.norm(tokens))
+        return tokens, self.norm.maps(tokens)
 
 
 class TaskDecoders(nn.Module):
@@ -50,14 +51,25 @@ class TaskDecoders(nn.Module):
         self.project = None if plain else nn.Conv2d(in_channels, tasks * config.channels, 1)
         self.stages = nn.ModuleList(Stage(tasks, config, index) for index in range(3))
 
-    def forward(self, shared: Tensor) -> list[Tensor]:
-        """R [B, C, H/4, W/4] -> stage features [B, T*C', h', w'], finest first."""
+    def _projected(self, shared: Tensor) -> Tensor:
+        """R -> the tokens of each task, [T, B, h, w, C]; [1, B, h, w, C] where they are R's own."""
+        batch, _, height, width = shared.shape
         tokens = shared.permute(0, 2, 3, 1)
         if self.project is None:
-            tokens = tokens.unsqueeze(0)
-        else:
-            projected = functional.linear(tokens, self.project.weight.flatten(1), self.project.bias)
-            tokens = projected.view(*tokens.shape[:3], self.tasks, -1).permute(3, 0, 1, 2, 4)
+            return tokens.unsqueeze(0)
+        if exporting():
+            columns = self.project.weight.view(self.tasks, 1, self.channels[0], -1).transpose(2, 3)
+            rows = shared.flatten(2).transpose(1, 2).unsqueeze(0) @ columns
+            assert self.project.bias is not None
+            return rows.view(self.tasks, batch, height, width, -1) + per_task(
+                self.project.bias, self.tasks, width
+            )
+        projected = functional.linear(tokens, self.project.weight.flatten(1), self.project.bias)
+        return projected.view(batch, height, width, self.tasks, -1).permute(3, 0, 1, 2, 4)
+
+    def forward(self, shared: Tensor) -> list[Tensor]:
+        """R [B, C, H/4, W/4] -> stage features [B, T*C', h', w'], finest first."""
+        tokens = self._projected(shared)
         features = []
         for stage in self.stages:
             tokens, feature = stage(tokens)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.model.exporting import exporting
 from training.model.pixel_decoder import LEVELS, Pyramid
 from training.model.positions import LevelIndex, SineEmbedding, areas, flat
 
@@ -22,7 +23,7 @@ def attend(
     attention in plain operators, without the care for queries that see nothing.
     """
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (queries, keys, values))
-    if allowed is not None and torch.compiler.is_exporting():
+    if allowed is not None and exporting():
         logits = q.shape[-1] ** -0.5 * q @ k.transpose(-1, -2)
         attended = torch.where(allowed, logits, -torch.inf).softmax(-1) @ v
     else:

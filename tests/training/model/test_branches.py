@@ -10,6 +10,7 @@ from tests.training.model.reference import LoopedBranches
 from tests.training.tiny import tiny_model, tiny_run
 from training import checkpoint
 from training.model import MTCP, ModelConfig, Predictions
+from training.model.exporting import as_exported
 from training.model.layouts import stack_branches
 from training.model.pretrained import WeightsError, initialise
 
@@ -94,6 +95,21 @@ def test_tasks_at_once_equal_the_loop_in_single_precision(training: bool) -> Non
         expected, found = loop(shared).final, network.decode(shared).final
     for name, value in expected.items():
         assert (found[name] - value).square().mean().sqrt() < 1e-6, name
+
+
+@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("size", [(15, 22), (28, 56)], ids=["padded", "whole"])
+def test_they_are_the_same_as_an_exported_graph_has_them(
+    changes: dict[str, object], size: tuple[int, int]
+) -> None:
+    loop, network = pair(changes)
+    shared = torch.randn(2, network.backbone.channels, *size, dtype=torch.float64)
+    with torch.no_grad():
+        expected = loop.eval()(shared).final
+        with as_exported():
+            found = network.eval().decode(shared).final
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=name)
 
 
 def test_what_all_tasks_say_is_one_tensor() -> None:
