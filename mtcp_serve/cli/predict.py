@@ -23,13 +23,14 @@ from mtcp_serve.cli.common import (
     take_old,
 )
 from mtcp_serve.cli.completion import complete_colormap, complete_format, complete_task, complete_tasks
+from mtcp_serve.cli.inputs import parse_input
 from mtcp_serve.errors import BundleError, InvalidParameterError, UnknownTaskError
 from mtcp_serve.utils.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from mtcp_serve.bundle.manifest import TaskSpec
     from mtcp_serve.inference.registry import Choice, Models
-    from mtcp_serve.offline.inputs import Inputs
+    from mtcp_serve.offline.inputs import Inputs, Item
     from mtcp_serve.offline.video import Film
     from mtcp_serve.outputs.formats import Options, Writer
     from mtcp_serve.outputs.picture import Style
@@ -40,8 +41,13 @@ _LAYER = re.compile(r"([^:]+)(?::(0?\.\d+|1|1\.0+))?")
 
 def predict(
     inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT...", exists=True, help="Images, folders of images, videos."),
+        list[Any],
+        typer.Argument(
+            metavar="INPUT...",
+            parser=parse_input,
+            help="Images, folders of images, videos; camera:0; addresses (http, https, rtsp, rtsps) of "
+            "images, videos and streams.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the results; one folder per image or video in it.")
@@ -118,6 +124,19 @@ def predict(
             "where nothing moves, such as 0.8.",
         ),
     ] = 0.0,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of cameras and streams, take N frames, then end.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="S", help="Of cameras and streams, take S seconds, then end."),
+    ] = None,
+    allow_private: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private", help="Connect to addresses that are not public ones of the Internet."
+        ),
+    ] = False,
     fov_x: Annotated[
         float | None,
         typer.Option(
@@ -158,6 +177,7 @@ def predict(
     from mtcp_serve.inference.camera import CameraError, CameraRequest
     from mtcp_serve.inference.registry import Models
     from mtcp_serve.offline.inputs import InputError, collect
+    from mtcp_serve.offline.live import Live
     from mtcp_serve.offline.writer import Wanted
 
     try:
@@ -166,6 +186,7 @@ def predict(
     except (InputError, CameraError) as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     _check_video(found)
+    _check_live(found, frames, seconds, allow_private)
     given: dict[str, Any] = {
         "bundle": bundle,
         "engine": engine,
@@ -192,7 +213,8 @@ def predict(
     except (BundleError, UnknownTaskError, InvalidParameterError) as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     _say_what_is_left_out(found)
-    raise typer.Exit(Work(found.items, wanted, settings.image_limits).run())
+    live = Live(allow_private, frames, seconds)
+    raise typer.Exit(Work(found.items, wanted, settings.image_limits, live).run())
 
 
 def _style(
@@ -255,15 +277,30 @@ def _formats(
 
 
 def _check_video(found: "Inputs") -> None:
-    videos = [item.path for item in found.items if item.video]
+    videos = [item.shown for item in found.items if item.video or _streams(item)]
     if videos:
         try:
             import av  # noqa: F401
         except ImportError as error:
             fail(
-                f"{videos[0]} is a video; pip install 'mtcp-serve[video]' brings what reads it ({error})",
+                f"{videos[0]} has video; pip install 'mtcp-serve[video]' brings what reads it ({error})",
                 ExitStatus.NOTHING_DONE,
             )
+
+
+def _streams(item: "Item") -> bool:
+    """Whether it is sure to be a camera or stream; a web address may have a picture."""
+    return item.address is not None and item.address.scheme not in ("http", "https")
+
+
+def _check_live(found: "Inputs", frames: int | None, seconds: float | None, allow_private: bool) -> None:
+    if all(item.address is None for item in found.items) and (
+        frames is not None or seconds is not None or allow_private
+    ):
+        fail(
+            "--frames, --seconds and --allow-private are for cameras, streams and addresses",
+            ExitStatus.NOTHING_DONE,
+        )
 
 
 def _film(models: "Models", video: list[str], overlay: list[str], every: int, smooth: float) -> "Film":

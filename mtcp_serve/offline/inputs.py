@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from mtcp_serve.errors import MtcpServeError
+from mtcp_serve.offline.live.address import Address
 from mtcp_serve.offline.results import read_metadata
 
 PHOTO_SUFFIXES: Final = frozenset(
@@ -25,15 +26,22 @@ class InputError(MtcpServeError):
 
 @dataclass(frozen=True)
 class Item:
-    """A photo or a video, and the folder for its results."""
+    """A photo or a video, and the folder for its results; or a camera or address, whichever is there."""
 
     path: Path
     folder: Path
+    address: Address | None = None
+    """The camera or address that it is instead of a file; ``path`` is then what it is called."""
+
+    @property
+    def shown(self) -> str:
+        """For messages."""
+        return str(self.path) if self.address is None else self.address.shown
 
     @property
     def video(self) -> bool:
         """Whether it is a video, by its name."""
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
+        return self.address is None and self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
 @dataclass
@@ -47,8 +55,10 @@ class Inputs:
     links: list[Path] = field(default_factory=list)
 
 
-def collect(paths: Iterable[Path], out: Path, recursive: bool) -> Inputs:
+def collect(paths: Iterable[Path | Address], out: Path, recursive: bool) -> Inputs:
     """The photos and videos that ``paths`` name, and the photos in the folders that they name.
+
+    Those of a camera or address go to a folder that is called like the file there.
 
     The results of a file go to ``out/STEM``, those of a file in a folder to the same place in ``out`` that it
     has in the folder. Hidden files and folders are passed over, and so are the folders of earlier results;
@@ -60,13 +70,17 @@ def collect(paths: Iterable[Path], out: Path, recursive: bool) -> Inputs:
     """
     found = Inputs([])
     for path in paths:
-        if path.is_dir():
+        if isinstance(path, Address):
+            found.items.append(Item(Path(path.stem), out / path.stem, path))
+        elif path.is_dir():
             _look(path, out, recursive, found)
         elif path.is_file():
             found.items.append(Item(path, out / path.stem))
         else:
             raise InputError(f"{path} is neither a file nor a folder")
-    found.items = list({(item.path.resolve(), item.folder): item for item in found.items}.values())
+    found.items = list(
+        {(item.address or item.path.resolve(), item.folder): item for item in found.items}.values()
+    )
     if not found.items:
         inside = "; --recursive looks into the folders in it" if found.folders else ""
         raise InputError(f"there is no photo in {' or '.join(map(str, paths))}{inside}")
@@ -102,12 +116,12 @@ def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
 
 def _check_apart(items: Sequence[Item]) -> None:
-    places: dict[Path, Path] = {}
+    places: dict[Path, Item] = {}
     for item in items:
-        other = places.setdefault(item.folder, item.path)
-        if other != item.path:
+        other = places.setdefault(item.folder, item)
+        if other != item:
             raise InputError(
-                f"the results of {other} and {item.path} would overwrite each other in {item.folder}; "
+                f"the results of {other.shown} and {item.shown} would overwrite each other in {item.folder}; "
                 "give them different names, or work on them one after the other with different --out"
             )
 

@@ -12,7 +12,7 @@ from mtcp_serve.inference.images.limits import (
     PILLOW_MAX_PIXELS,
     ImageLimits,
 )
-from mtcp_serve.inference.images.reader import FORMATS, decode, measure, read
+from mtcp_serve.inference.images.reader import FORMATS, decode, is_image, measure, read
 
 __all__ = [
     "BYTES_PER_PIXEL",
@@ -24,6 +24,7 @@ __all__ = [
     "ImageLimits",
     "Photo",
     "decode",
+    "is_image",
     "measure",
     "read",
 ]

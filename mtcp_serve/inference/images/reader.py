@@ -100,6 +100,11 @@ def decode_here(data: bytes, limits: ImageLimits, enough: int | None) -> Photo:
         raise InvalidImageError(f"the {still.format} image is damaged or cut short") from error
 
 
+def is_image(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` (64 bytes) is an image, of a format that `decode` knows."""
+    return any(matches(head[:16]) for matches, _ in _LOOKS.values()) or isobmff.container(head) is not None
+
+
 def measure(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
     """Width and height (pixels) that the header of ``data`` announces, before EXIF orientation.
 

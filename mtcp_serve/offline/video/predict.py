@@ -52,6 +52,17 @@ async def predict_video(
         OSError: the video cannot be read, or the results not be written.
     """
     source = {"file": item.path.name, "sha256": await in_thread(partial(sha256, item.path))}
+    folder, made_from = target(item, wanted, source)
+    found = None if wanted.overwrite else finished(folder, made_from)
+    if found:
+        return Done(skipped=True, fault=found["fault"])
+    reader = await in_thread(partial(VideoReader.of_file, item.path, limits))
+    with reader:
+        return await write_video(reader, folder, wanted, made_from, pool, progress)
+
+
+def target(item: Item, wanted: Wanted, source: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The folder for the results of the video ``source``, and what they will have been made from."""
     film = wanted.film
     if film.layers:
         folder, made_from = item.folder, _film_made_from(film, source, wanted.style)
@@ -59,14 +70,27 @@ async def predict_video(
         folder, made_from = item.folder / "frames", {**wanted.made_from(source), "every": film.every}
     if film.smooth:
         made_from["smooth"] = film.smooth
-    found = None if wanted.overwrite else finished(folder, made_from)
-    if found:
-        return Done(skipped=True, fault=found["fault"])
-    reader = await in_thread(partial(VideoReader, item.path, limits))
-    with reader:
-        if film.layers:
-            return await _write_films(reader, folder, wanted, made_from, progress)
-        return await _write_frames(reader, folder, wanted, made_from, pool, progress)
+    return folder, made_from
+
+
+async def write_video(
+    reader: VideoReader,
+    folder: Path,
+    wanted: Wanted,
+    made_from: dict[str, Any],
+    pool: Executor,
+    progress: Progress,
+) -> Done:
+    """Write what ``wanted`` asks for of the frames that ``reader`` gives into ``folder``.
+
+    Raises:
+        VideoError: no frame can be decoded.
+        NoRoomError: the disk is full.
+        OSError: the results cannot be written.
+    """
+    if wanted.film.layers:
+        return await _write_films(reader, folder, wanted, made_from, progress)
+    return await _write_frames(reader, folder, wanted, made_from, pool, progress)
 
 
 def _film_made_from(film: Film, source: dict[str, Any], style: Style) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from mtcp_serve.errors import ImageTooLargeError
 from mtcp_serve.inference.images import ImageInfo, ImageLimits
 from mtcp_serve.offline.video import VideoError
 
-_CONTAINERS: Final = "mov,matroska,avi,mpegts,mpeg,flv,ogg"
+CONTAINERS: Final = "mov,matroska,avi,mpegts,mpeg,flv,ogg"
 """None of them refers to other files, as a playlist does."""
 _RATE: Final = Fraction(25)
 """Frames a second of a video that does not say."""
@@ -38,25 +39,22 @@ class Frame:
 
 
 class VideoReader:
-    """The first video stream of a file. A context manager: it closes the file.
+    """The first video stream of a container. A context manager: it closes the container.
 
     Raises:
         VideoError: no video that can be decoded.
         ImageTooLargeError: its frames have more pixels, or a longer side, than ``limits``.
     """
 
-    def __init__(self, path: Path, limits: ImageLimits) -> None:
-        options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-        try:
-            self._container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
-        except (av.FFmpegError, OSError) as error:
-            raise VideoError(f"not a video that can be read, or cut short ({_words(error)})") from error
+    def __init__(self, container: InputContainer, limits: ImageLimits, size: int | None = None) -> None:
+        """``size`` is the number of bytes of the file, where it is one."""
+        self._container = container
         try:
             self._stream = self._choose(limits)
         except BaseException:
             self._container.close()
             raise
-        self._size = path.stat().st_size
+        self._size = size
         self._limits = limits
         self._rotation: int | None = None
         self._start = 0
@@ -72,6 +70,20 @@ class VideoReader:
         """Frames that were decoded."""
         self.fault: str | None = None
         """What was the first thing wrong with the file, known when all frames were read."""
+
+    @classmethod
+    def of_file(cls, path: Path, limits: ImageLimits) -> Self:
+        """The reader of a file.
+
+        Raises:
+            VideoError: no video that can be read, or what the class raises.
+        """
+        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+        try:
+            container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(f"not a video that can be read, or cut short ({words_of(error)})") from error
+        return cls(container, limits, path.stat().st_size)
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +179,7 @@ class VideoReader:
             try:
                 packet = next(packets, None)
             except (av.FFmpegError, OSError) as error:
-                self._note(_words(error))
+                self._lost(words_of(error))
                 yield from self._rest()
                 return
             if packet is None:
@@ -177,7 +189,7 @@ class VideoReader:
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
-                self._note(_words(error))
+                self._note(words_of(error))
                 continue
             for frame in frames:
                 if frame.is_corrupt:
@@ -189,7 +201,7 @@ class VideoReader:
         try:
             yield from self._stream.decode(None)
         except av.FFmpegError as error:
-            self._note(_words(error))
+            self._note(words_of(error))
 
     def _note(self, what: str) -> None:
         if self.fault is None:
@@ -198,10 +210,17 @@ class VideoReader:
                 f"damaged or cut short at or soon after frame {self.decoded} ({seconds:.2f} s): {what}"
             )
 
+    def _lost(self, what: str) -> None:
+        """Note that nothing more can be read."""
+        self._note(what)
+
     def _look_for_a_cut(self) -> None:
         """Compare what was decoded with what the header promised."""
+        if self._size is None:
+            return
         entries = self._stream.index_entries
-        cut = any(entry.pos + entry.size > self._size for entry in entries)
+        size = self._size
+        cut = any(entry.pos + entry.size > size for entry in entries)
         if self._container.format.name == "avi":
             cut |= self.decoded < self._stream.frames
         tagged = self._tagged_seconds()
@@ -231,6 +250,6 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _words(error: Exception) -> str:
+def words_of(error: Exception) -> str:
     """What the library says, without its numbers and file names."""
     return (getattr(error, "strerror", None) or str(error)).split(":")[0]

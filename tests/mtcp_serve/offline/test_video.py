@@ -75,7 +75,7 @@ def test_depth_has_the_same_colours_in_every_frame(bundle: Path, tmp_path: Path)
 def test_a_rotated_video_is_brought_upright(tmp_path: Path, rotation: int, corner: tuple[int, int]) -> None:
     """A counter-clockwise quarter turn brings the red upper left corner to the lower left."""
     clip = write_clip(tmp_path / "clip.mp4", [0, 1], rotation=rotation)
-    with VideoReader(clip, LIMITS) as reader:
+    with VideoReader.of_file(clip, LIMITS) as reader:
         pixels = [frame.pixels() for frame in reader.frames()]
         assert reader.shape == ((64, 48) if rotation != 180 else (48, 64))
         assert reader.fault is None
@@ -218,11 +218,11 @@ def test_what_is_no_video_is_refused_and_the_others_are_done(bundle: Path, tmp_p
 def test_frames_keep_to_the_limits_of_photos(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [0])
     with pytest.raises(ImageTooLargeError, match="64 x 48 = 3072 pixels, the limit is 3000"):
-        VideoReader(clip, ImageLimits(10**9, 3000, 5000))
+        VideoReader.of_file(clip, ImageLimits(10**9, 3000, 5000))
     with pytest.raises(ImageTooLargeError, match="the limit of a side is 60"):
-        VideoReader(clip, ImageLimits(10**9, 10**6, 60))
+        VideoReader.of_file(clip, ImageLimits(10**9, 10**6, 60))
     with pytest.raises(VideoError, match="not a video"):
-        VideoReader(tmp_path / "nowhere.mp4", LIMITS)
+        VideoReader.of_file(tmp_path / "nowhere.mp4", LIMITS)
 
 
 def test_options_that_make_no_sense(bundle: Path, tmp_path: Path) -> None:

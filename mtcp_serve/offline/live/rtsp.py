@@ -1,0 +1,140 @@
+"""RTSP for FFmpeg through a relay of our own, which is the only thing that FFmpeg connects to.
+
+FFmpeg's RTSP follows redirects on its own, to any address. Here it talks to a port of this machine, from
+which the relay passes everything on to a connection that was allowed (`mtcp_serve.offline.live.connect`),
+through TLS for ``rtsps``; an answer that redirects ends it. The pictures come on the same connection
+("interleaved", RFC 2326, section 10.12), so nothing else has to be reached.
+"""
+
+import re
+import socket
+from contextlib import suppress
+from threading import Lock, Thread
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote
+
+from mtcp_serve.offline.live import SILENCE_S, LiveError
+from mtcp_serve.offline.live.address import Address
+from mtcp_serve.offline.live.connect import connect
+
+OPTIONS: Final = {
+    "rtsp_transport": "tcp",
+    "allowed_media_types": "video",
+    "protocol_whitelist": "rtsp,rtp,tcp",
+    "format_whitelist": "rtsp,mpegts",
+}
+"""What FFmpeg is told, so that it connects to nothing but the relay."""
+_FRAME: Final = ord("$")
+_MOST_HEADER: Final = 64 * 1024
+_STATUS: Final = re.compile(rb"RTSP/\d\.\d +(\d{3})([^\r\n]*)")
+_LENGTH: Final = re.compile(rb"^content-length *: *(\d+)", re.IGNORECASE | re.MULTILINE)
+
+
+class RtspRelay:
+    """Passes one RTSP conversation on to ``address``. A context manager: it ends both connections.
+
+    Raises:
+        LiveError: the address cannot be reached, or may not be.
+    """
+
+    def __init__(self, address: Address, allow_private: bool) -> None:
+        self._address = address
+        self._server = connect(address, allow_private)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1)
+        self._listener.settimeout(SILENCE_S)
+        self._client: socket.socket | None = None
+        self._lock = Lock()
+        self._closed = False
+        self.refusal: str | None = None
+        """What the server answered that was not passed on."""
+        Thread(target=self._run, name="rtsp-relay", daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """What FFmpeg is given."""
+        login = self._address.login
+        who = "" if login is None else ":".join(quote(part, safe="") for part in login) + "@"
+        return f"rtsp://{who}127.0.0.1:{self._listener.getsockname()[1]}{self._address.path}"
+
+    def close(self) -> None:
+        """End both connections."""
+        with self._lock:
+            self._closed = True
+            for each in (self._server, self._client, self._listener):
+                if each is not None:
+                    with suppress(OSError):
+                        each.shutdown(socket.SHUT_RDWR)
+                    each.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            client, _ = self._listener.accept()
+            with self._lock:
+                self._client = client
+                self._listener.close()  # one conversation, and nobody else's
+                if self._closed:
+                    client.close()
+                    return
+            client.settimeout(None)
+            self._server.settimeout(SILENCE_S)
+            Thread(target=self._send, args=(client,), name="rtsp-relay-send", daemon=True).start()
+            try:
+                self._receive(client)
+            except LiveError as error:
+                self.refusal = str(error)
+        self.close()
+
+    def _send(self, client: socket.socket) -> None:
+        """From FFmpeg to the server."""
+        with suppress(OSError):
+            while data := client.recv(64 * 1024):
+                self._server.sendall(data)
+        self.close()
+
+    def _receive(self, client: socket.socket) -> None:
+        """From the server to FFmpeg, message by message, until one redirects."""
+        waiting = bytearray()
+        while data := self._server.recv(64 * 1024):
+            waiting += data
+            whole = 0
+            while (size := message_size(waiting, whole)) is not None:
+                status = _STATUS.match(waiting, whole)
+                if status is not None and status[1].startswith(b"3"):
+                    said = (status[1] + status[2]).decode("latin-1")
+                    self.refusal = f"it redirects ({said}); name the address that it redirects to"
+                    return
+                whole += size
+            client.sendall(waiting[:whole])
+            del waiting[:whole]
+
+
+def message_size(data: bytearray, start: int) -> int | None:
+    """Bytes of the message at ``start``: of an interleaved frame, or an answer with its body.
+
+    ``None`` where not all of them are there.
+
+    Raises:
+        LiveError: it is none.
+    """
+    if start >= len(data):
+        return None
+    if data[start] == _FRAME:
+        size = 4 + int.from_bytes(data[start + 2 : start + 4], "big")
+        return size if len(data) - start >= max(size, 4) else None
+    end = data.find(b"\r\n\r\n", start)
+    if end < 0:
+        if len(data) - start > _MOST_HEADER:
+            raise LiveError("what the server sends is no RTSP")
+        return None
+    length = _LENGTH.search(data, start, end)
+    size = end + 4 - start + (0 if length is None else int(length[1]))
+    return size if len(data) - start >= size else None

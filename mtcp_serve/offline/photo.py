@@ -1,0 +1,55 @@
+"""One photo to the folder of its results."""
+
+from concurrent.futures import Executor
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from mtcp_serve.errors import PayloadTooLargeError
+from mtcp_serve.inference.images import ImageLimits, decode
+from mtcp_serve.inference.pipeline import predict
+from mtcp_serve.inference.timings import Timings
+from mtcp_serve.offline.results import finished
+from mtcp_serve.offline.writer import Done, Wanted, write_result
+from mtcp_serve.outputs.visualize import CELL
+from mtcp_serve.utils.concurrency import in_thread
+
+
+async def predict_photo(
+    data: bytes, name: str, folder: Path, wanted: Wanted, limits: ImageLimits, pool: Executor
+) -> Done:
+    """Write the results of the photo in ``data``, which is called ``name``, into ``folder``.
+
+    Raises:
+        RequestError: it cannot be read.
+        OSError: the results cannot be written.
+    """
+    made_from = wanted.made_from({"file": name, "sha256": sha256(data).hexdigest()})
+    if not wanted.overwrite and finished(folder, made_from):
+        return Done(skipped=True)
+    prediction = await predict(
+        data,
+        wanted.choices,
+        wanted.size,
+        limits,
+        Timings(),
+        camera=wanted.camera,
+        keep_photo=wanted.keep_photo,
+    )
+    sheet = wanted.overview and not wanted.formats
+    photo = await in_thread(partial(decode, data, limits, enough=CELL)) if sheet else None
+    await in_thread(partial(write_result, folder, prediction, photo, wanted, made_from, pool))
+    return Done()
+
+
+def read_photo(path: Path, limits: ImageLimits) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        PayloadTooLargeError: there are more than ``limits`` allow.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size > limits.max_bytes:
+        raise PayloadTooLargeError(f"the image has {size} bytes, the limit is {limits.max_bytes}")
+    return path.read_bytes()
