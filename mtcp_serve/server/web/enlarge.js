@@ -40,7 +40,7 @@ export class Enlarged {
     this.answer = answer;
     const map = answer.map(this.#name);
     const source = map ? this.picture(map) : answer.photo.canvas;
-    this.dialog.querySelector("h2").textContent = map ? map.title : "photo";
+    this.dialog.querySelector("h2").textContent = map ? map.title : "Photo";
     this.dialog.querySelector(".about").textContent = map ? map.describe() : answer.photo.name;
     this.canvas.hidden = !source; // nor show what was here before
     if (source) paint(this.canvas, source);

@@ -25,7 +25,7 @@ export class Grid {
     if (names !== this.#names) {
       this.#names = names;
       this.#tiles.clear();
-      this.#tiles.set("", this.#tile(""));
+      this.#tiles.set("", this.#tile("", "Photo"));
       for (const map of answer.maps) this.#tiles.set(map.name, this.#tile(map.name, map.title));
       this.element.replaceChildren(...[...this.#tiles.values()].map((tile) => tile.figure));
     }
@@ -55,7 +55,7 @@ export class Grid {
     this.#tiles.get(name)?.frame.focus();
   }
 
-  #tile(name, title = "photo") {
+  #tile(name, title) {
     const canvas = h("canvas");
     const missing = h("span", { class: "missing", hidden: true }, NO_PICTURE);
     const frame = h(

@@ -19,6 +19,9 @@ export class Legend extends EventTarget {
   /** The same, to lay over the photo. */
   overlay = (map) => map.overlay(map.name === this.task ? this.id : null);
 
+  /** What stands out of it has a border. */
+  outline = (map) => map.outline(map.name === this.task ? this.id : null);
+
   show(answer) {
     const maps = answer.maps.filter((map) => map.info.kind === "labels");
     const chosen = maps.find((map) => map.name === this.task);

@@ -1,8 +1,9 @@
 // What an answer holds: maps with their exact values and the gateway's own colour pictures of them.
 
+import { borders } from "./borders.js";
 import { colour } from "./colours.js";
 import { readNpz } from "./npz.js";
-import { outlines, smoothClasses } from "./smooth.js";
+import { smoothClasses } from "./smooth.js";
 
 const BACKGROUND = /^(background|other|nothing|void|unlabell?ed)$/i; // class names that mean no thing at all
 const SUBJECT = 0.5; // a probability that says there is something
@@ -49,6 +50,7 @@ export class DenseMap {
   #canvas = null;
   #overlay = null;
   #classes = null;
+  #outline = null;
   #sent;
   #table = null;
 
@@ -127,7 +129,7 @@ export class DenseMap {
     return this.#canvas;
   }
 
-  /** The picture to lay over the photo: no background, and classes with an outline. */
+  /** The picture to lay over the photo: no background, which `outline` has the borders of. */
   overlay(only = null) {
     if (only === null && this.#overlay) return this.#overlay;
     const canvas = this.#drawOverlay(only);
@@ -140,13 +142,15 @@ export class DenseMap {
       return this.#draw((at) => 255 * (1 - this.values[at]), () => [0, 0, 0]); // the rest steps back
     }
     if (this.info.kind !== "labels") return this.#draw(() => 255);
-    const classes = this.classes();
-    const edge = outlines(classes, this.width, this.height);
-    const hidden = [...Array(256).keys()].map((id) => (only === null ? this.background(id) : id !== only));
-    return this.#draw(
-      (at, id) => (edge[at] ? 255 : hidden[id] ? 0 : 215),
-      (at) => (edge[at] ? [255, 255, 255] : null),
-    );
+    return this.#draw((at, id) => ((only === null ? this.background(id) : id !== only) ? 0 : 215));
+  }
+
+  /** The borders of the classes, or of the class id `only`: a Path2D in pixels of the map; null if it has none. */
+  outline(only = null) {
+    if (this.info.kind !== "labels") return null;
+    if (only !== null) return borders(this.classes().map((id) => Number(id === only)), this.width, this.height);
+    this.#outline ??= borders(this.classes(), this.width, this.height);
+    return this.#outline;
   }
 
   /** The classes for the eye, without stairs; `values` are the exact ones. */

@@ -3,6 +3,7 @@
 const MOST_COLUMNS = 400; // vertices a side
 const REACH = 6; // vertices to each side: of ramps that are sharpened
 const ROUNDS = 2; // of sharpening
+const SMOOTHINGS = 4; // of the rims
 const STEEPEST = 7; // depth change over width, both at that depth: about 82 degrees
 const VIEW_AT_60_DEGREES = 2 * Math.tan(Math.PI / 6); // width of the view at depth 1
 
@@ -26,8 +27,10 @@ export function buildMesh(depth) {
   const valid = depths.filter((value) => value > 0).sort();
   const quantile = (share) => valid[Math.floor(share * (valid.length - 1))] ?? 1;
   const triangles = connect(depths, columns, rows, jump);
+  const vertices = place(depths, depth, columns, step);
+  smoothRims(vertices, triangles, columns, rows, 2 * jump);
   return {
-    vertices: place(depths, depth, columns, step),
+    vertices,
     triangles,
     points: Uint32Array.from(new Set(triangles)),
     middle: (quantile(0.05) + quantile(0.95)) / 2,
@@ -81,6 +84,39 @@ function connect(depths, columns, rows, jump) {
     }
   }
   return triangles.subarray(0, count);
+}
+
+/**
+ * Take the stairs off the rims along which the surface is torn, which follow the grid: every vertex of a rim goes
+ * half way to the middle of its neighbours on it. Within the picture a vertex that is no rim has six triangles.
+ */
+function smoothRims(vertices, triangles, columns, rows, jump) {
+  const used = new Uint8Array(columns * rows);
+  for (const at of triangles) used[at]++;
+  const around = [1, -1, columns, -columns, columns - 1, 1 - columns]; // along the edges of triangles
+  const rims = [];
+  for (let row = 1; row + 1 < rows; row++) {
+    for (let column = 1; column + 1 < columns; column++) {
+      const at = row * columns + column;
+      if (used[at] > 0 && used[at] < 6) rims.push(at);
+    }
+  }
+  const rim = new Uint8Array(columns * rows);
+  for (const at of rims) rim[at] = 1;
+  const depth = (at) => vertices[3 * at + 2];
+  const near = (a, b) => Math.abs(depth(a) - depth(b)) <= jump * Math.min(depth(a), depth(b));
+  const neighbours = rims.map((at) => around.map((by) => at + by).filter((other) => rim[other] && near(at, other)));
+  for (let round = 0; round < SMOOTHINGS; round++) {
+    const moved = rims.map((at, index) => {
+      const others = neighbours[index];
+      if (others.length < 2) return [vertices[3 * at], vertices[3 * at + 1]];
+      return [0, 1].map((axis) => {
+        const middle = others.reduce((sum, other) => sum + vertices[3 * other + axis], 0) / others.length;
+        return (vertices[3 * at + axis] + middle) / 2;
+      });
+    });
+    rims.forEach((at, index) => vertices.set(moved[index], 3 * at));
+  }
 }
 
 /** The least and the most depth within `reach` vertices of each, across and down. */

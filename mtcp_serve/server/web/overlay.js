@@ -3,16 +3,20 @@
 import { h, paint } from "./dom.js";
 import { readout } from "./probe.js";
 
+const LINES = [[3.5, "#0009"], [1.5, "#fff"]]; // pixels of the page wide, below each other
+
 export class Overlay {
   #name = null;
   #wipe = false;
 
-  /** `picture(map)` and `overlay(map)` are canvases: the map itself, and what to lay over the photo. */
-  constructor(element, probe, { picture, overlay }) {
-    this.picture = picture;
-    this.overlay = overlay;
+  /**
+   * `picture(map)` and `overlay(map)` are canvases: the map itself, and what to lay over the photo; `outline(map)` is
+   * the path of its borders or null.
+   */
+  constructor(element, probe, { picture, overlay, outline }) {
+    Object.assign(this, { picture, overlay, outline });
     this.frame = element.querySelector(".frame");
-    [this.under, this.over] = this.frame.querySelectorAll("canvas");
+    [this.under, this.over, this.lines] = this.frame.querySelectorAll("canvas");
     this.border = h("span", { class: "border", "aria-hidden": "true", hidden: true });
     this.frame.append(this.border);
     this.choice = element.querySelector("[data-choice=map]");
@@ -32,6 +36,7 @@ export class Overlay {
     this.frame.addEventListener("pointerdown", (event) => this.#drag(event, true));
     probe.attach(this.frame);
     readout(element.querySelector(".readout"), probe);
+    new ResizeObserver(() => this.#drawLines()).observe(this.frame);
     this.#fade();
   }
 
@@ -52,7 +57,27 @@ export class Overlay {
     this.under.hidden = photo.canvas === null;
     if (photo.canvas !== null) paint(this.under, photo.canvas);
     paint(this.over, this.#wipe ? this.picture(map) : this.overlay(map));
+    this.#drawLines();
     this.#fade();
+  }
+
+  /** The borders of the classes, at the resolution of the screen. */
+  #drawLines() {
+    const map = this.answer?.map(this.#name);
+    const path = map ? this.outline(map) : null;
+    const { clientWidth, clientHeight } = this.frame;
+    this.lines.hidden = this.#wipe || path === null;
+    if (this.lines.hidden || clientWidth === 0) return;
+    this.lines.width = Math.round(clientWidth * devicePixelRatio);
+    this.lines.height = Math.round(clientHeight * devicePixelRatio);
+    const context = this.lines.getContext("2d");
+    context.scale(this.lines.width / map.width, this.lines.height / map.height);
+    context.lineCap = "round";
+    for (const [width, color] of LINES) {
+      context.lineWidth = (width * map.width) / clientWidth;
+      context.strokeStyle = color;
+      context.stroke(path);
+    }
   }
 
   #option(map) {
@@ -73,6 +98,7 @@ export class Overlay {
     this.split.hidden = this.border.hidden = !this.#wipe;
     this.over.style.opacity = this.#wipe ? "1" : String(this.opacity.value / 100);
     this.over.style.clipPath = this.#wipe ? `inset(0 0 0 ${this.split.value}%)` : "none";
+    this.lines.style.opacity = String(Math.min(1, this.opacity.value / 50)); // a line is seen where a veil is not
     this.border.style.left = `${this.split.value}%`;
     this.percent.textContent = `${slider.value} %`;
   }

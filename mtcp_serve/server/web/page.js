@@ -29,7 +29,7 @@ const MOST_PIXELS = 1_000_000; // maps as large as the photo up to here (37 MB),
 const api = new Api({ askKey, onWait });
 const probe = new Probe();
 const legend = new Legend($("legend"));
-const { picture, overlay } = legend;
+const { picture, overlay, outline } = legend;
 const enlarged = new Enlarged($("enlarged"), probe, { picture, closed: (name) => views.maps.focus(name) });
 const views = {
   maps: new Grid($("view-maps"), probe, {
@@ -37,7 +37,7 @@ const views = {
     enlarge: (name) => enlarged.open(answer, name),
     download: (name, colour) => download(colour ? FILES.colour : FILES.values, name),
   }),
-  overlay: new Overlay($("view-overlay"), probe, { picture, overlay }),
+  overlay: new Overlay($("view-overlay"), probe, { picture, overlay, outline }),
   scene: new Scene($("view-scene"), picture),
   cutout: new Cutout($("view-cutout"), cutOut),
 };

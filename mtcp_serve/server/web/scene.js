@@ -81,7 +81,7 @@ export class Scene {
     const depth = this.answer.map(this.shape.value);
     this.mesh = buildMesh(depth);
     this.measure.use(this.mesh, depth.info.metric);
-    this.trained.textContent = depth.info.trained_on ? `The model learnt distance from ${depth.info.trained_on}; elsewhere, outdoors for instance, take it as an order of magnitude.` : "";
+    this.trained.textContent = depth.info.trained_on ? `The model learnt distance from ${depth.info.trained_on}: elsewhere, outdoors for instance, metres are an order of magnitude.` : "";
     this.renderer.setMesh(this.mesh);
     const map = this.answer.map(this.paintWith.value);
     this.renderer.setPicture(map ? this.picture(map) : this.answer.photo.canvas);

@@ -32,17 +32,3 @@ export function smoothClasses(values, width, height, radius) {
   }
   return found;
 }
-
-/** 1 where the class of a pixel differs from that of the next one to the right or below. */
-export function outlines(classes, width, height) {
-  const found = new Uint8Array(classes.length);
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const at = y * width + x;
-      const next = x + 1 < width ? classes[at + 1] : classes[at];
-      const below = y + 1 < height ? classes[at + width] : classes[at];
-      found[at] = Number(classes[at] !== next || classes[at] !== below);
-    }
-  }
-  return found;
-}

@@ -115,7 +115,7 @@ def test_photos_come_in_by_drop_paste_and_example(server: Server, browser: Brows
         for way in ("drop", "paste"):
             transfer(page, way, {f"{way}.jpg": PHOTO.read_bytes()})
             expect(status).to_contain_text(f"5 maps of {way}.jpg in ")
-            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", *TITLES]
+            assert page.locator("#view-maps .name").all_inner_texts() == ["Photo", *TITLES]
         page.click("#example")
         expect(status).to_contain_text("5 maps of example.jpg in ")
         transfer(page, "drop", {name: PHOTO.read_bytes() for name in ("a.jpg", "b.jpg")})
@@ -341,14 +341,14 @@ def test_several_models_and_other_tasks_are_offered(browser: Browser, tmp_path: 
     try:
         with visit(browser, server.url) as page:
             give(page, SMALL)
-            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", *TITLES, "parity"]
+            assert page.locator("#view-maps .name").all_inner_texts() == ["Photo", *TITLES, "parity"]
             page.click("#tab-scene")
             with page.expect_response(lambda response: "model=tiny" in response.url):
                 page.select_option("#model", "tiny")
             page.locator("#tab-scene").wait_for(state="hidden")  # there is no depth
             answered(page)
             assert page.locator("#view-maps").is_visible()
-            assert page.locator("#view-maps .name").all_inner_texts() == ["photo", "parity"]
+            assert page.locator("#view-maps .name").all_inner_texts() == ["Photo", "parity"]
             assert page.locator(".legend h3").all_inner_texts() == ["parity"]
             assert page.locator(".legend .label").all_inner_texts() == ["even", LONG]
             page.set_viewport_size({"width": 360, "height": 740})

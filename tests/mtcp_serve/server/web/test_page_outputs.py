@@ -42,8 +42,40 @@ def test_the_overlay_leaves_the_background_as_it_is(page: Page, answer: Any) -> 
     background = answer["semseg"] == 0
     assert (seen[deep & background] == 0).all()
     assert (seen[deep & ~background] > 200).all()
-    assert (seen == 255).any()  # the outline
-    assert (seen == 255).mean() < 0.05
+
+
+def test_borders_are_drawn_at_the_resolution_of_the_screen(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, device_scale_factor=3) as page:
+        give(page, SMALL)
+        page.click("#tab-overlay")
+        frame, lines = page.locator("#view-overlay .frame"), page.locator("#view-overlay canvas").nth(2)
+        expect(lines).to_be_visible()
+        box = frame.bounding_box()
+        assert box is not None
+        pixels = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+        size = [round(3 * box["height"]), round(3 * box["width"])]
+        until(page, lambda: lines.evaluate("canvas => [canvas.height, canvas.width]") == size)
+        white = np.array(lines.evaluate(pixels)).reshape(*size, 4).min(-1) > 250
+        assert 0.001 < white.mean() < 0.05
+        page.locator("#view-overlay label", has_text="Distance").click()
+        expect(lines).to_be_hidden()
+
+
+def test_borders_go_between_pixels(page: Page) -> None:
+    drawn = page.evaluate(
+        """async () => {
+        const lines = [];
+        const { Path2D } = window;
+        window.Path2D = class { moveTo(...at) { lines.push(at) } lineTo(...to) { lines.at(-1).push(...to) } };
+        const { borders } = await import("/web/borders.js");
+        borders([1, 1, 2, 1, 2, 2, 3, 2, 2], 3, 3);
+        window.Path2D = Path2D;
+        return lines;
+    }"""
+    )
+    assert [2, 0.5, 1.5, 1] in drawn  # cuts the corner of the class 1
+    assert len(drawn) == 5
+    assert {tuple(line[:2]) for line in drawn[1:]} >= {(1, 2)}  # three classes meet in the middle of a square
 
 
 def test_the_wipe_shows_the_photo_on_one_side_and_the_map_on_the_other(page: Page) -> None:

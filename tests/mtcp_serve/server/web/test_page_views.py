@@ -40,7 +40,7 @@ pytestmark = needs_chromium
 def test_every_map_is_shown_exactly(page: Page, answer: Any, metadata: Any) -> None:
     page.click("#tab-maps")
     names = page.locator("#view-maps .name").all_inner_texts()
-    assert names == ["photo", *TITLES]
+    assert names == ["Photo", *TITLES]
     assert list(metadata["maps"]) == TASKS
     for name in TASKS:
         address = page.eval_on_selector(f"[data-map={name}] canvas", "canvas => canvas.toDataURL()")
@@ -270,13 +270,14 @@ def test_the_surface_is_torn_where_depth_jumps(page: Page) -> None:
           const mesh = buildMesh({ width: 40, height: 30, values });
           const used = new Set([...mesh.triangles].map((at) => at % 40));
           return { ...mesh, triangles: mesh.triangles.length / 3, used: [...used].sort((a, b) => a - b),
-                   vertices: [...mesh.vertices.slice(0, 3)],
+                   vertices: [...mesh.vertices.slice(0, 3)], places: [...mesh.vertices],
                    depths: [...mesh.vertices].filter((_, at) => at % 3 === 2) };
         };
         return {
           flat: columns(() => 2),
           slope: columns((x) => 2 + x / 20),
           step: columns((x) => (x < 20 ? 1 : 9)),
+          slant: columns((x, y) => (x + y / 2 < 25 ? 1 : 9)),
           ramp: columns((x) => Math.min(Math.max(1 + 2 * (x - 17), 1), 9)),
           hole: columns((x, y) => (x === 10 && y === 10 ? 0 : 3)),
         };
@@ -290,6 +291,11 @@ def test_the_surface_is_torn_where_depth_jumps(page: Page) -> None:
     assert found["ramp"]["triangles"] == full - 2 * 29  # the ramp between them goes to either
     assert set(found["ramp"]["depths"]) == {1, 9}
     assert (found["step"]["nearest"], found["step"]["farthest"]) == (1, 9)
+    places = np.array(found["slant"]["places"]).reshape(30, 40, 3)
+    rims = [line[line[:, 2] == 1][-1] for line in places[6:24]]  # the last of the nearer surface in each row
+    x, y = ((np.array(rims)[:, axis] + 1) / 2 * size for axis, size in ((0, 40), (1, 30)))
+    off = x - np.polyval(np.polyfit(y, x, 1), y)
+    assert np.abs(off).max() < 0.1  # of a cell; the stairs have 0.25
     assert found["hole"]["triangles"] == full - 6  # those that touch it
 
 
@@ -325,7 +331,8 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         give(page, {**SMALL, "name": f"{'long' * 50}.png"})
 
         def fits() -> bool:
-            return bool(page.evaluate("document.documentElement.scrollWidth === innerWidth"))
+            width = PHONE["viewport"]["width"]  # innerWidth grows with what overflows
+            return bool(page.evaluate("document.documentElement.scrollWidth") == width)
 
         assert fits()
         lefts = {tile.bounding_box()["x"] for tile in page.locator(".tile").all()}  # type: ignore[index]
@@ -338,7 +345,7 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         page.tap("[data-map=normals]")
         expect(page.locator("#enlarged")).to_be_visible()
         assert fits()
-        for title in ("Distance", "Objects", "photo"):
+        for title in ("Distance", "Objects", "Photo"):
             page.tap("[data-step='-1']")
             expect(page.locator("#enlarged-title")).to_have_text(title)
         assert page.locator("#enlarged").evaluate("dialog => dialog.scrollWidth === dialog.clientWidth")
