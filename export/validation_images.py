@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from mtcp_serve.errors import RequestError
+from mtcp_serve.inference.images import IMAGE_SUFFIXES
 from mtcp_serve.inference.sources import name_of, to_photo
 from training.data import SourceConfig, build_source
 
@@ -27,7 +28,6 @@ IdsOption = Annotated[
 
 MOST = 20
 """Images taken from a folder, evenly over its sorted names."""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 def load_images(folder: Path | None, height: int, width: int, ids: Path | None = None) -> dict[str, RgbImage]:
@@ -58,7 +58,7 @@ def _read(image: Path | RgbImage, height: int, width: int) -> RgbImage:
 
 
 def _folder_images(folder: Path, ids: Path | None) -> dict[str, Path]:
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if ids is not None:
         try:
             expected = set(ids.read_text(encoding="utf-8").split())
@@ -67,7 +67,7 @@ def _folder_images(folder: Path, ids: Path | None) -> dict[str, Path]:
         paths = [path for path in paths if path.stem in expected]
     if not paths:
         listed = f" that {ids} lists" if ids is not None else ""
-        raise ExportError(f"no image ({', '.join(sorted(SUFFIXES))}) in {folder}{listed}")
+        raise ExportError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}{listed}")
     count = min(len(paths), MOST)
     chosen = [paths[index * len(paths) // count] for index in range(count)]
     return {path.name: path for path in chosen}

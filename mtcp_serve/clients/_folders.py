@@ -4,8 +4,7 @@ from os import PathLike
 from pathlib import Path
 
 from mtcp_serve.clients.errors import InvalidRequestError
-
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+from mtcp_serve.inference.images import IMAGE_SUFFIXES
 
 
 def images_in(folder: str | PathLike[str]) -> list[Path]:
@@ -15,6 +14,6 @@ def images_in(folder: str | PathLike[str]) -> list[Path]:
         InvalidRequestError: the folder cannot be read.
     """
     try:
-        return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in _SUFFIXES)
+        return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     except OSError as error:
         raise InvalidRequestError(f"{folder} cannot be read: {error.strerror or error}") from error

@@ -5,11 +5,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
 from mtcp_serve.inference.images import DEFAULT_LIMITS, ImageInfo, ImageLimits, Photo, decode, read
+from mtcp_serve.inference.images.exif import UPRIGHT, orientation
 from mtcp_serve.inference.images.rgb import to_rgb
+
+_ORIENTATION = 0x0112
 
 
 class Tensor(Protocol):
@@ -57,8 +60,11 @@ def name_of(source: ImageSource) -> str:
 
 def _of_pillow(image: Image.Image, limits: ImageLimits) -> Photo:
     _check_size(*image.size, limits)
-    orientation = image.getexif().get(0x0112, 1)
-    rgb = to_rgb(ImageOps.exif_transpose(image))
+    turned = _orientation(image) in UPRIGHT
+    image.load()  # Pillow turns a TIFF itself when it loads it, after which it has no orientation
+    rgb = to_rgb(image)
+    if (way := UPRIGHT.get(_orientation(image))) is not None:
+        rgb = rgb.transpose(way)
     return Photo(
         rgb,
         ImageInfo(
@@ -66,10 +72,21 @@ def _of_pillow(image: Image.Image, limits: ImageLimits) -> Photo:
             rgb.height,
             image.format or "Pillow",
             image.mode,
-            exif_rotated=orientation in range(2, 9),
+            exif_rotated=turned,
             animated=bool(getattr(image, "is_animated", False)),
         ),
     )
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that the EXIF says; Pillow takes that of XMP where EXIF has none."""
+    if not {"xmp", "XML:com.adobe.xmp"} & image.info.keys():
+        said = image.getexif().get(_ORIENTATION, 1)
+    elif isinstance(exif := image.info.get("exif"), bytes):
+        said = orientation(exif)
+    else:
+        said = getattr(image, "tag_v2", {}).get(_ORIENTATION, 1)
+    return said if isinstance(said, int) else 1
 
 
 def _of_tensor(tensor: Any, limits: ImageLimits) -> Photo:

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from mtcp_serve.errors import MtcpServeError
+from mtcp_serve.inference.images import IMAGE_SUFFIXES
 from mtcp_serve.offline.live.address import Address
 from mtcp_serve.offline.results import read_metadata
 
-PHOTO_SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
-) | frozenset((".avif", ".heic", ".heif", ".hif"))
-"""Endings of the files that are taken from a folder; a file that is named may be called anything."""
 VIDEO_SUFFIXES: Final = frozenset(
     (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv")
 )
@@ -95,7 +92,7 @@ def _look(top: Path, out: Path, recursive: bool, found: Inputs) -> None:
         found.links += [folder / name for name in folders if (folder / name).is_symlink()]
         for name in files:
             path = folder / name
-            if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file():
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 found.items.append(Item(path, out / path.relative_to(top).with_suffix("")))
             else:
                 found.others.append(path)

@@ -325,6 +325,15 @@ def test_photos_and_bundles_that_are_none_are_named(photos: Path, tmp_path: Path
         find_photos(twins)
 
 
+def test_photos_are_of_any_format_that_serving_reads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.webp", "b.TIF", "c.heic", "d.psd", "e.txt"):
+        (tmp_path / name).touch()
+    assert list(find_photos(tmp_path)) == ["a", "b", "c"]
+    assert f"2 in {tmp_path} are no photos and left out, the first is d.psd" in caplog.text
+
+
 def test_classes_without_a_label_space_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = RedIsSalient()
     semseg, *others = engine.manifest.tasks

@@ -9,7 +9,8 @@
                               the camera
 ============================  =========================================================================
 
-Maps may be smaller than the photo. A missing file is a missing label.
+Photos are of any format that serving reads. Maps may be smaller than the photo. A missing file is a missing
+label.
 """
 
 import logging
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from mtcp_serve.inference.images import FORMATS, IMAGE_SUFFIXES
 from training.data.config import SourceConfig
 from training.data.encodings import LabelFile
 from training.data.errors import SourceError
@@ -30,11 +32,9 @@ from training.tasks import Task
 
 log = logging.getLogger(__name__)
 
-_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
-
 
 def _hint(absent: str) -> str:
-    if Path(absent).suffix.lower() in _PHOTO_SUFFIXES:
+    if Path(absent).suffix.lower() in IMAGE_SUFFIXES:
         return "; ids are file names without their ending"
     return "; one id a line" if " " in absent or "\t" in absent else ""
 
@@ -74,8 +74,21 @@ class FolderReader(FileReader):
         folder = self._root / "images"
         if not folder.is_dir():
             raise SourceError(f"source {self._name!r}: {folder} does not exist; photos go there as ID.jpg")
-        found = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in _PHOTO_SUFFIXES}
+        found: dict[str, Path] = {}
+        others: dict[str, Path] = {}
+        for path in sorted(folder.iterdir()):
+            taken = found if path.suffix.lower() in IMAGE_SUFFIXES else others
+            if taken is found and path.stem in found and path.stem in self.ids:
+                raise SourceError(
+                    f"source {self._name!r}: {found[path.stem]} and {path.name} have one id; keep one of them"
+                )
+            taken[path.stem] = path
         absent = [name for name in self.ids if name not in found]
+        if absent and absent[0] in others:
+            raise SourceError(
+                f"source {self._name!r}: {others[absent[0]]} is of no format that is read "
+                f"({', '.join(FORMATS)}); convert it"
+            )
         if absent:
             raise SourceError(
                 f"source {self._name!r}: {len(absent)} id(s) of the split have no photo, the first is "

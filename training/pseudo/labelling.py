@@ -1,6 +1,7 @@
 """A folder of photos to a partial-label folder, photo by photo, resumable at any."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +17,7 @@ from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, LabelsTask, Manifest, NormalsTask, TaskSpec
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.errors import BundleError
+from mtcp_serve.inference.images import FORMATS, IMAGE_SUFFIXES
 from mtcp_serve.utils.atomic import write_atomic
 from training.data.encodings import read_photo
 from training.data.errors import LabelError
@@ -26,7 +28,8 @@ from training.pseudo.encode import encode, folder_name
 from training.pseudo.views import VIEWS, look, put_back
 from training.tasks import TASK_NAMES, kind_of
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+log = logging.getLogger(__name__)
+
 SETTINGS_FILE = "pseudo_labels.json"
 DONE_FILE = "done.txt"
 """Ids whose labels are complete, one a line."""
@@ -48,7 +51,9 @@ class Outcome:
 
 
 def find_photos(folder: Path) -> dict[str, Path]:
-    """The photos (JPEG and PNG) directly in ``folder`` by id: the name before the dot, spaces as ``_``.
+    """The photos directly in ``folder`` by id: the name before the dot, spaces as ``_``.
+
+    They are of any format that serving reads.
 
     Raises:
         PseudoLabelError: there are none, or two have one id.
@@ -56,15 +61,19 @@ def find_photos(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise PseudoLabelError(f"{folder} is not a folder of photos")
     found: dict[str, Path] = {}
+    others: list[str] = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in PHOTO_SUFFIXES or not path.is_file():
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            others.append(path.name)
             continue
         name = "_".join(path.stem.split())
         if name in found:
             raise PseudoLabelError(f"{found[name]} and {path} would have one id, {name!r}; rename one")
         found[name] = path
     if not found:
-        raise PseudoLabelError(f"{folder} has no photos ({', '.join(PHOTO_SUFFIXES)})")
+        raise PseudoLabelError(f"{folder} has no photos ({', '.join(FORMATS)})")
+    if others:
+        log.warning("%d in %s are no photos and left out, the first is %s", len(others), folder, others[0])
     return found
 
 

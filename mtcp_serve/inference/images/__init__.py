@@ -12,12 +12,13 @@ from mtcp_serve.inference.images.limits import (
     PILLOW_MAX_PIXELS,
     ImageLimits,
 )
-from mtcp_serve.inference.images.reader import FORMATS, decode, is_image, measure, read
+from mtcp_serve.inference.images.reader import FORMATS, IMAGE_SUFFIXES, decode, is_image, measure, read
 
 __all__ = [
     "BYTES_PER_PIXEL",
     "DEFAULT_LIMITS",
     "FORMATS",
+    "IMAGE_SUFFIXES",
     "OVERSIZE",
     "PILLOW_MAX_PIXELS",
     "ImageInfo",

@@ -8,6 +8,18 @@ import struct
 from math import hypot, isfinite
 from typing import Final
 
+from PIL import Image
+
+UPRIGHT: Final = {  # EXIF orientation -> what brings the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 _ORIENTATION, _EXIF_DIRECTORY = 0x0112, 0x8769
 _FOCAL_LENGTH, _FOCAL_LENGTH_IN_35MM = 0x920A, 0xA405
 _FOCAL_PLANE_X, _FOCAL_PLANE_Y, _FOCAL_PLANE_UNIT = 0xA20E, 0xA20F, 0xA210

@@ -16,7 +16,7 @@ from mtcp_serve.errors import (
 )
 from mtcp_serve.inference.images import bmp, gif, isobmff, isolated, jpeg, png, tiff, webp
 from mtcp_serve.inference.images.decoded import ImageInfo, Photo
-from mtcp_serve.inference.images.exif import focal_lengths, orientation
+from mtcp_serve.inference.images.exif import UPRIGHT, focal_lengths, orientation
 from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, PILLOW_MAX_PIXELS, ImageLimits
 from mtcp_serve.inference.images.rgb import to_rgb
 from mtcp_serve.inference.images.still import Still
@@ -35,15 +35,11 @@ FORMATS: Final = (*_LOOKS, *(format for format in ("AVIF", "HEIF") if isobmff.re
 ``HEIF``, which is what HEIC files are, needs the extra ``heif``; ``AVIF`` a Pillow that has it.
 """
 
-_UPRIGHT: Final = {  # EXIF orientation -> what brings the image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+IMAGE_SUFFIXES: Final = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+) | frozenset((".avif", ".heic", ".heif", ".hif"))
+"""Endings of the files that are taken from a folder; a file that is named may be called anything."""
+
 _QUARTER_TURNS: Final = range(5, 9)  # orientations that swap width and height
 
 
@@ -192,12 +188,12 @@ def _load(still: Still, limits: ImageLimits, enough: int | None) -> Photo:
     width, height = still.width, still.height
     focal = focal_lengths(still.exif, width, height)
     turned = orientation(still.exif)
-    if turned in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[turned])
+    if turned in UPRIGHT:
+        rgb = rgb.transpose(UPRIGHT[turned])
         if turned in _QUARTER_TURNS:
             width, height = height, width
             focal = focal and focal[::-1]
-    info = ImageInfo(width, height, still.format, mode, turned in _UPRIGHT, still.animated, focal)
+    info = ImageInfo(width, height, still.format, mode, turned in UPRIGHT, still.animated, focal)
     return Photo(rgb, info)
 
 

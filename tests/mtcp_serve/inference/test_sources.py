@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
 from mtcp_serve.inference.images import ImageLimits, decode
@@ -109,3 +110,40 @@ def test_the_limits_are_those_of_files(limits: ImageLimits) -> None:
 def test_torch_is_not_imported() -> None:
     code = "import sys, mtcp_serve.inference.sources; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_pillow_image_is_turned_by_its_exif(format: str, loaded: bool, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(COLORS), format, exif=exif)
+    with Image.open(BytesIO(data)) as opened:
+        if loaded and format != "TIFF":  # which Pillow turns itself when it loads it
+            opened.load()
+        photo = to_photo(opened)
+    wanted = decode(data)
+    assert np.array_equal(np.asarray(photo.image), np.asarray(wanted.image))
+    assert photo.info.exif_rotated == wanted.info.exif_rotated == (orientation > 1)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [None, 1, 3])
+def test_an_orientation_in_xmp_turns_no_pillow_image(format: str, exif: int | None) -> None:
+    says = {"xmp": b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'}
+    if format == "PNG":
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", says["xmp"].decode())
+        options: dict[str, Any] = {"pnginfo": text}
+    else:
+        options = says
+    if exif is not None:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = exif
+    data = encode(Image.fromarray(COLORS), format, **options)
+    with Image.open(BytesIO(data)) as opened:
+        assert opened.getexif()[0x0112] == (exif or 6), "Pillow reads it"
+        photo = to_photo(opened)
+    assert photo.image.size == (40, 30)
+    assert np.array_equal(np.asarray(photo.image), np.asarray(decode(data).image))

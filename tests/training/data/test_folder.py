@@ -60,6 +60,29 @@ def test_every_encoding_comes_back(tmp_path: Path) -> None:
     assert torch.allclose(normals[:, 1:].norm(dim=0), torch.ones(23, 32), rtol=HALF)
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".TIFF", ".bmp", ".avif"])
+def test_images_of_every_format_that_serving_reads(tmp_path: Path, suffix: str) -> None:
+    write_split(tmp_path, ["a"])
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images" / f"a{suffix}"
+    Image.fromarray(photo()).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    sample = build_source(folder(tmp_path), TASKS, FULL, None)[0]
+    with images.read(path).image as expected:
+        assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
+def test_an_image_of_another_format_and_two_of_one_id_are_named(tmp_path: Path) -> None:
+    write_split(tmp_path, ["a"])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.psd").touch()
+    with pytest.raises(SourceError, match=r"a\.psd is of no format that is read \(JPEG, PNG, .*; convert it"):
+        build_source(folder(tmp_path), TASKS, FULL, None)
+    (tmp_path / "images" / "a.png").touch()
+    (tmp_path / "images" / "a.jpg").touch()
+    with pytest.raises(SourceError, match=r"a\.jpg and a\.png have one id; keep one"):
+        build_source(folder(tmp_path), TASKS, FULL, None)
+
+
 def test_missing_files_are_missing_labels(tmp_path: Path) -> None:
     write_record(tmp_path, "a", {})
     write_split(tmp_path, ["a"])
