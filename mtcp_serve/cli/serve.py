@@ -91,6 +91,10 @@ def serve(**given: Any) -> None:
         fail(f"{error}; pip install 'mtcp-serve[otel,triton]' brings what is missing", ExitStatus.CANNOT_HERE)
     except SettingsError as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
+    if stream is None and hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on
+        from mtcp_serve.server.native_output import capture_native_output
+
+        configure_logging(settings.log_level, settings.log_format, capture_native_output())
     server.run()
 
 

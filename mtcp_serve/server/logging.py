@@ -28,7 +28,7 @@ def configure_logging(level: str, format: Literal["text", "json"], stream: TextI
         if format == "json"
         else [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=(stream or sys.stderr).isatty(), exception_formatter=structlog.dev.plain_traceback
             )
         ]
     )

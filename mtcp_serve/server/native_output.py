@@ -1,4 +1,4 @@
-"""What libraries write to stderr past Python's logging, as lines of the log: for logs that machines read."""
+"""What libraries write to stderr past Python's logging, as lines of the log."""
 
 import atexit
 import faulthandler

@@ -171,11 +171,13 @@ main()
 """``mtcp-serve`` with a library that writes to stderr past Python."""
 
 
-def test_with_json_logs_every_line_is_json(bundle: Path) -> None:
+def lines_of_a_noisy_server(bundle: Path, **environment: str) -> list[str]:
+    """What it says from its start over an image to its end."""
     serve = ["serve", "--port", "0", "--threads", "1", "--bundle", str(bundle)]
     command = [sys.executable, "-c", NOISY, *serve]
-    environment = {**os.environ, "MTCP_LOG_FORMAT": "json", "MTCP_QUEUE": "9"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    ) as process:
         assert process.stderr is not None
         lines = []
         for line in process.stderr:
@@ -186,7 +188,18 @@ def test_with_json_logs_every_line_is_json(bundle: Path) -> None:
         answer = httpx.post(f"{found[1]}/predict", content=GOOD, headers=PNG, timeout=PATIENCE_S)
         assert answer.status_code == 200
         process.terminate()
-        lines += process.stderr.readlines()
+        return lines + process.stderr.readlines()
+
+
+def test_lines_of_libraries_are_lines_of_the_log(bundle: Path) -> None:
+    lines = lines_of_a_noisy_server(bundle, MTCP_LOG_FORMAT="text")
+    (line,) = (line for line in lines if "TIFFReadDirectory" in line)
+    pattern = r"\d{4}-\S+Z \[warning *\] TIFFReadDirectory: Warning, unknown field\. +\[stderr\]"
+    assert re.match(pattern, line), line
+
+
+def test_with_json_logs_every_line_is_json(bundle: Path) -> None:
+    lines = lines_of_a_noisy_server(bundle, MTCP_LOG_FORMAT="json", MTCP_QUEUE="9")
     said = [json.loads(line) for line in lines]
     events = [each["event"] for each in said]
     assert "--threads is called --intra-op-threads now; the old name goes with the next version" in events
