@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -24,3 +25,22 @@ def resident_megabytes(pid: int, peak: bool = False) -> float | None:
     field = "VmHWM" if peak else "VmRSS"
     found = re.search(rf"{field}:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return round(int(found[1]) / 1024, 1) if found else None
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that ``pid`` has started, and theirs; none where ``/proc`` does not exist."""
+    found = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, listed.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def processor_seconds(pids: Iterable[int]) -> float:
+    """What processes have computed so far, together; 0 where ``/proc`` does not exist."""
+    total = 0
+    for pid in pids:
+        stat = Path(f"/proc/{pid}/stat")
+        if stat.exists():
+            total += sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13]))
+    return total / os.sysconf("SC_CLK_TCK")
