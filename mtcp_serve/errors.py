@@ -98,7 +98,7 @@ class InvalidImageError(RequestError):
 
     status = 400
     code = "invalid_image"
-    default_hint = "send a complete JPEG, PNG, WebP, GIF, BMP or TIFF file"
+    default_hint = "send a complete JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file"
 
 
 class EmptyImageError(InvalidImageError):

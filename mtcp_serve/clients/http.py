@@ -18,7 +18,7 @@ from mtcp_serve.utils.closing import AsyncClosing, Closing
 
 Format = Literal["npz", "json"]
 Source = str | PathLike[str] | bytes
-"""A file or the bytes of one: JPEG, PNG, WebP, GIF, BMP or TIFF."""
+"""A file or the bytes of one: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."""
 _CONNECT_RETRIES = 2
 C = TypeVar("C")
 

@@ -59,7 +59,7 @@ BATCH: dict[str, Any] = {
             "error": {
                 "code": "invalid_image",
                 "message": "the bytes are not an image in a format that this server reads",
-                "hint": "send a complete JPEG, PNG, WebP, GIF, BMP or TIFF file",
+                "hint": "send a complete JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file",
             },
         },
     ]
