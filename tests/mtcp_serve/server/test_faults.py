@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from mtcp_serve.bundle.manifest import Manifest
-from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
 from tests.mtcp_serve.server.test_bad_input import PNG, check_error
 from tests.mtcp_serve.support import GOOD, STUCK, encode, make_bundle
 
@@ -78,6 +78,22 @@ def test_sigterm_under_load_finishes_what_was_accepted(bundle: Path) -> None:
     assert set(found) == {"200", "503", "499"}
     assert found.count("499") == 1  # the stuck one: nobody else was cut off
     assert "Traceback" not in log
+
+
+def test_a_killed_server_breaks_connections_and_its_successor_answers(bundle: Path) -> None:
+    port = free_port()
+    server = Server(bundle, port=port)
+    with load(server, 2) as outcomes:
+        until(lambda: len(outcomes) > 4)
+        server.process.kill()
+        server.stop()
+        until(lambda: any(isinstance(outcome, httpx.TransportError) for outcome in outcomes))
+        successor = Server(bundle, port=port)
+        assert successor.url == server.url
+        seen = len(outcomes)
+        until(lambda: 200 in statuses(outcomes[seen:]))
+    assert statuses(outcomes) == {200}
+    assert successor.stop() in CLEAN
 
 
 def test_reload_under_load_drops_nothing(tmp_path: Path) -> None:
