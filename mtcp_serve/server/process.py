@@ -18,6 +18,7 @@ import threading
 from functools import partial
 from importlib.util import find_spec
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -30,6 +31,15 @@ from mtcp_serve.server.service import CLOSING_S, Service
 from mtcp_serve.server.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+
+def _streams(settings: Settings) -> Any:
+    """What speaks WebSocket: nothing without the extra ``stream``."""
+    if find_spec("wsproto") is None:
+        return "none"
+    from mtcp_serve.server.websocket_protocol import BoundedStream
+
+    return partial(BoundedStream, send_s=settings.send_s)
 
 
 class Server(uvicorn.Server):
@@ -51,7 +61,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 http=partial(BoundedHttp, limits=HttpLimits.of(settings)),  # type: ignore[arg-type]
-                ws="wsproto" if find_spec("wsproto") else "none",
+                ws=_streams(settings),
                 ws_max_size=settings.max_bytes,
                 ws_per_message_deflate=False,  # images are compressed already
                 h11_max_incomplete_event_size=settings.max_header_bytes,

@@ -111,6 +111,8 @@ def _of_sensor(entries: dict[int, float], width: int, height: int) -> tuple[floa
         return None
     taken_width = _positive(entries, _TAKEN_WIDTH) or width
     taken_height = _positive(entries, _TAKEN_HEIGHT) or height
+    if (taken_width - taken_height) * (width - height) < 0:  # turned already, as HEIC's container says
+        taken_width, taken_height, across, down = taken_height, taken_width, down, across
     per_mm = across / unit * width / taken_width, down / unit * height / taken_height
     return length * per_mm[0], length * per_mm[1]
 

@@ -173,8 +173,10 @@ def _check_size(format: str, width: int, height: int, limits: ImageLimits, reduc
         raise InvalidImageError(f"the {format} image's header is damaged: {width} x {height} pixels")
     most = limits.max_pixels * (OVERSIZE if reducible and format == "JPEG" else 1)
     if width * height > most:
+        smaller = format == "JPEG" and not reducible and width * height <= limits.max_pixels * OVERSIZE
         raise ImageTooLargeError(
-            f"the image is {width} x {height} = {width * height} pixels, the limit is {most}"
+            f"the image is {width} x {height} = {width * height} pixels, the limit is {most}",
+            "ask for size=model, or scale the image down" if smaller else None,
         )
     if max(width, height) > limits.max_side:
         raise ImageTooLargeError(

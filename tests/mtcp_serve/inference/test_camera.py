@@ -61,6 +61,8 @@ def test_the_pixels_a_millimetre_of_the_sensor(unit: int | None, per_unit: float
         entries[ExifTags.Base.FocalPlaneResolutionUnit] = unit
     assert focal(taken(entries)) == pytest.approx((125, 250))
     assert focal(taken(entries, orientation=8)) == pytest.approx((250, 125))  # a quarter turn swaps them
+    turned = focal(taken(entries, size=(300, 400)))  # as a HEIC comes out of its decoder
+    assert turned == pytest.approx((250, 125))
 
 
 @pytest.mark.parametrize(

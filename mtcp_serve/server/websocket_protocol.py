@@ -1,0 +1,50 @@
+"""WebSockets as uvicorn speaks them; a client that takes nothing does not hold a stream for ever.
+
+uvicorn sends pings, but ends a connection without a pong only when everything written before has been taken.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+
+
+class BoundedStream(WSProtocol):
+    """uvicorn's protocol; a client that takes no byte of its responses for ``send_s`` seconds is cut off."""
+
+    _stalled: asyncio.TimerHandle | None = None
+    _left = 0
+
+    def __init__(self, *arguments: Any, send_s: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._send_s = send_s
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._unwatch()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        self._left = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(self._send_s, self._look)
+
+    def _look(self) -> None:
+        if self.transport.get_write_buffer_size() < self._left:
+            self._watch()
+        else:
+            self.transport.abort()
+
+    def _unwatch(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
