@@ -44,7 +44,9 @@ class PartsOnPeople(nn.Module):
 
     def forward(self, final: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predictions by task name, logits [B, K, h, w] of both among them -> the same, parts adjusted."""
-        person = final[self.people].float().softmax(1)[:, self.person : self.person + 1]
+        logits = final[self.people].float()
+        likely = (logits - logits.amax(1, keepdim=True)).exp()  # a softmax whose rows are never moved
+        person = likely[:, self.person : self.person + 1] / likely.sum(1, keepdim=True)
         nobody = (1 - person).clamp_min(LEAST).log()
         logits, at = final[self.parts], self.background
         background = logits[:, at : at + 1] + nobody.to(logits.dtype)

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import Mask2FormerConfig, SwinConfig
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoder,
@@ -14,6 +13,7 @@ from training.model.config import BackboneConfig
 from training.model.encoders import PixelNorm, build_encoder
 from training.model.mask_decoder import MaskDecoder
 from training.model.pixel_decoder import PixelDecoder
+from training.model.resizing import Resize
 
 
 def aggregate_masks(pixels: Tensor, masks: Tensor, how: str) -> Tensor:
@@ -47,11 +47,13 @@ class Context(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(in_channels, channels, 1)
         self.norm = nn.GroupNorm(32, channels)
+        self.resize = Resize()
 
     def forward(self, deepest: Tensor, size: tuple[int, int]) -> Tensor:
         """[B, C', H/32, W/32] -> [B, channels, *size], bilinear."""
         context = self.norm(self.project(deepest))
-        return functional.interpolate(context, size=size, mode="bilinear", align_corners=False)
+        resized: Tensor = self.resize(context, size)
+        return resized
 
 
 def published(

@@ -59,7 +59,7 @@ class TaskDecoders(nn.Module):
             return tokens.unsqueeze(0)
         if exporting():
             columns = self.project.weight.view(self.tasks, 1, self.channels[0], -1).transpose(2, 3)
-            rows = shared.flatten(2).transpose(1, 2).unsqueeze(0) @ columns
+            rows = shared.flatten(2).mT.unsqueeze(0) @ columns
             assert self.project.bias is not None
             return rows.view(self.tasks, batch, height, width, -1) + per_task(
                 self.project.bias, self.tasks, width

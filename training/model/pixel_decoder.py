@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.model.exporting import exporting
 from training.model.positions import Centres, LevelIndex, PixelSteps, SineEmbedding, Size, areas, flat
+from training.model.resizing import Resize
 
 LEVELS = 3
 """At strides 32, 16 and 8; also how many the masked attention goes through in turn."""
@@ -51,12 +53,12 @@ class DeformableAttention(nn.Module):
         centres = self.centres(samples, *flat(sizes), like=positions)
         steps = self.steps(self.heads, POINTS, *flat(sizes), like=positions)
         grids = torch.addcmul(centres, self.sampling_offsets(queries), steps)
-        grids = grids.view(batch, length, self.heads, LEVELS, POINTS, 2).permute(3, 0, 2, 1, 4, 5)
-        grids = grids.reshape(LEVELS, batch * self.heads, length, POINTS, 2)
+        grids = grids.view(batch, length, self.heads, LEVELS, POINTS, 2).permute(3, 0, 2, 4, 1, 5)
+        grids = grids.reshape(LEVELS, batch * self.heads, POINTS, length, 2)
         values = self.value_proj(tokens).view(batch, length, self.heads, -1).permute(0, 2, 3, 1)
         values = values.reshape(batch * self.heads, -1, length)
         levels = zip(torch.split(values, areas(sizes), 2), sizes, grids.unbind(0), strict=True)
-        sampled = torch.stack(
+        sampled = torch.cat(
             [
                 functional.grid_sample(value.view(*value.shape[:2], *size), grid, align_corners=False)
                 for value, size, grid in levels
@@ -64,11 +66,19 @@ class DeformableAttention(nn.Module):
             2,
         )
         weights = self.attention_weights(queries).view(batch, length, self.heads, -1).softmax(-1)
-        weights = weights.view(batch, length, self.heads, LEVELS, POINTS).permute(0, 2, 3, 1, 4)
-        sampled = sampled.view(batch, self.heads, -1, LEVELS, length, POINTS)
-        summed = (sampled * weights.unsqueeze(2)).sum((3, 5))
-        attended: Tensor = self.output_proj(summed.permute(0, 3, 1, 2).reshape(batch, length, channels))
+        weights = weights.permute(0, 2, 3, 1).reshape(batch * self.heads, 1, LEVELS * POINTS, length)
+        summed = (sampled * weights).sum(2).view(batch, channels, length)
+        attended: Tensor = self.output_proj(summed.transpose(1, 2))
         return attended
+
+
+def normalised(norm: nn.LayerNorm, tokens: Tensor) -> Tensor:
+    """``norm`` of tokens [B, L, C]; in an exported graph with one more axis.
+
+    ONNX Runtime makes one operator of a sum and the norm of three axes, which takes a CPU five times as long.
+    """
+    normal: Tensor = norm(tokens.unsqueeze(0)).squeeze(0) if exporting() else norm(tokens)
+    return normal
 
 
 class Layer(nn.Module):
@@ -84,10 +94,9 @@ class Layer(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor, sizes: list[Size]) -> Tensor:
         """Tokens [B, L, C] and their embeddings [L, C] -> [B, L, C]."""
-        tokens = self.self_attn_layer_norm(tokens + self.self_attn(tokens, positions, sizes))
+        tokens = normalised(self.self_attn_layer_norm, tokens + self.self_attn(tokens, positions, sizes))
         hidden = self.fc1(tokens).relu()
-        normalised: Tensor = self.final_layer_norm(tokens + self.fc2(hidden))
-        return normalised
+        return normalised(self.final_layer_norm, tokens + self.fc2(hidden))
 
 
 class PixelDecoder(nn.Module):
@@ -112,6 +121,7 @@ class PixelDecoder(nn.Module):
         self.mask_projection = nn.Conv2d(channels, channels, 1)
         self.embedding = SineEmbedding(channels)
         self.level = LevelIndex()
+        self.resize = Resize()
 
     def forward(self, features: list[Tensor]) -> Pyramid:
         """Feature maps, finest first."""
@@ -126,5 +136,5 @@ class PixelDecoder(nn.Module):
             tokens = layer(tokens, positions, sizes)
         finest = tokens[:, -areas(sizes)[-1] :].transpose(1, 2).view(tokens.shape[0], -1, *sizes[-1])
         lateral = self.adapter_1(features[0])
-        above = functional.interpolate(finest, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
+        above = self.resize(finest, (lateral.shape[-2], lateral.shape[-1]))
         return Pyramid(tokens, sizes, self.mask_projection(self.layer_1(lateral + above)))

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.model.cbam import CBAM
+from training.model.resizing import Resize
 from training.model.stacked import by_task, pointwise
 
 
@@ -19,7 +20,7 @@ class Pixelwise(nn.Sequential):
         )
         self.tasks = tasks
 
-    def upsampled(self, state: Tensor, stage: Tensor) -> Tensor:
+    def upsampled(self, state: Tensor, stage: Tensor, resize: Resize) -> Tensor:
         """As of the state resized to the stage: resizing is linear and cheaper after the convolution.
 
         State [B, T*Cs, *, *] and stage [B, T*Ck, h, w] -> [B, T*out, h, w]. In evaluation the batch norm is
@@ -36,9 +37,10 @@ class Pixelwise(nn.Sequential):
             weight, shift = weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
         own = state.shape[1] // self.tasks
         mixed = functional.conv2d(state, weight[:, :own], groups=self.tasks)
-        mixed = functional.interpolate(mixed, size=stage.shape[-2:], mode="bilinear", align_corners=False)
+        mixed = resize(mixed, (stage.shape[-2], stage.shape[-1]))
         mixed = mixed + functional.conv2d(stage, weight[:, own:], shift, groups=self.tasks)
-        return norm(mixed).relu() if self.training else mixed.relu()
+        result: Tensor = norm(mixed) if self.training else mixed
+        return result.relu()
 
 
 class SRM(nn.Module):
@@ -58,6 +60,7 @@ class SRM(nn.Module):
         self.attend_state = CBAM(tasks, state)
         self.attend_stage = CBAM(tasks, stage)
         self.pred = Pixelwise(tasks, state + stage, channels)
+        self.resize = Resize()
         self.back = None if last else Pixelwise(tasks, state + stage, stage)
 
     def forward(self, state: Tensor, stage: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -69,8 +72,8 @@ class SRM(nn.Module):
         pred = self.pred if self.training or self.back is None else None
         if state.shape[-1] < stage.shape[-1] and state.shape[-2] < stage.shape[-2]:
             return (
-                None if pred is None else pred.upsampled(state, feature),
-                None if self.back is None else self.back.upsampled(state, feature),
+                None if pred is None else pred.upsampled(state, feature, self.resize),
+                None if self.back is None else self.back.upsampled(state, feature, self.resize),
             )
         state = functional.interpolate(state, size=stage.shape[-2:], mode="bilinear", align_corners=False)
         joined = torch.cat([by_task(part, self.tasks) for part in (state, feature)], 2).flatten(1, 2)
