@@ -3,6 +3,7 @@
 import { sleep } from "./dom.js";
 
 const AHEAD = 2; // frames under way over a stream: one is worked on, the next comes as it is done
+const SLOW_MS = 200; // of work on one: beyond that, what the next one's way takes counts less than its age
 const LEAD_MS = 50; // how long before the last is done the next is taken: its own way there
 const RETRY_MS = 1000;
 
@@ -26,7 +27,7 @@ export class Feed extends Work {
   #query = null; // what it was opened for
   #again = true; // whether a connection that is lost is opened once more; after an answer it is again
   #woken = () => {};
-  #last = 0; // when the last frame was sent
+  #since = 0; // when the server began with the frame that it works on: as it came, or when the one before was done
   #busy = 0; // milliseconds that the server works on one
 
   constructor(api) {
@@ -48,22 +49,23 @@ export class Feed extends Work {
   async room(query) {
     const stream = await this.#open(query);
     const { signal } = this.controller;
-    while (!signal.aborted && this.pending >= (stream ? AHEAD : 1)) await this.#change();
-    const due = this.#last + this.#busy - LEAD_MS;
-    while (!signal.aborted && this.pending > 0 && performance.now() < due) {
-      await Promise.race([this.#change(), sleep(due - performance.now())]);
+    while (!signal.aborted && this.pending >= (stream && this.#busy < SLOW_MS ? AHEAD : 1)) await this.#change();
+    const early = () => this.#since + this.#busy - LEAD_MS - performance.now();
+    while (!signal.aborted && this.pending > 0 && early() > 0) {
+      await Promise.race([this.#change(), sleep(early())]);
     }
   }
 
   /** Resolves to the answer (an ArrayBuffer), or to null where the frame is lost and the next may do better. */
   async send(frame, query) {
-    this.#last = performance.now();
+    if (this.pending === 1) this.#since = performance.now();
     const { signal } = this.controller;
     const stream = await this.#open(query);
     signal.throwIfAborted();
     if (stream === null) return this.api.predict(frame, query, "arrayBuffer", signal);
     try {
       const answer = await stream.send(frame);
+      this.#since = performance.now();
       signal.throwIfAborted();
       this.#again = true;
       return answer;

@@ -21,15 +21,18 @@ window.WebSocket = class extends Real {
 """
 COUNT = """
 const Real = WebSocket;
-window.most = 0; // frames without an answer
+window.most = 0; // frames that are neither answered nor left out
 window.WebSocket = class extends Real {
-  unanswered = 0;
+  sent = 0;
+  done = 0;
   constructor(address, protocols) {
     super(address, protocols);
-    this.addEventListener("message", ({ data }) => (this.unanswered -= data instanceof ArrayBuffer));
+    this.addEventListener("message", ({ data }) => {
+      if (typeof data === "string") this.done = JSON.parse(data).frame + 1;
+    });
   }
   send(frame) {
-    window.most = Math.max(window.most, ++this.unanswered);
+    window.most = Math.max(window.most, ++this.sent - this.done);
     super.send(frame);
   }
 };
