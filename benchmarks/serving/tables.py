@@ -27,10 +27,10 @@ def print_report(report: dict[str, Any]) -> None:
         },
     }
     console.print(_loads(loads))
-    console.print(_grid("Over the engine", report["headline"]))
+    console.print(grid("Over the engine", report["headline"]))
     for size in report["bytes"]:
-        console.print(_grid(f"Milliseconds to encode, {size} size", report["encode_ms"][size]))
-    console.print(_grid("Bytes of an answer", report["bytes"], turned=True))
+        console.print(grid(f"Milliseconds to encode, {size} size", report["encode_ms"][size]))
+    console.print(grid("Bytes of an answer", report["bytes"], turned=True))
     for key in ("machine", "model", "photo", "start_to_ready_s", "resident_mb"):
         value = report[key]
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
@@ -49,7 +49,7 @@ def _loads(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
     return table
 
 
-def _grid(title: str, rows: Mapping[str, Mapping[str, object]], turned: bool = False) -> Table:
+def grid(title: str, rows: Mapping[str, Mapping[str, object]], turned: bool = False) -> Table:
     """A table of a dictionary of dictionaries; ``turned`` puts the outer keys across."""
     if turned:
         inner = next(iter(rows.values()))

@@ -1,0 +1,1 @@
+"""What people take away: response formats, streams, smooth films."""
