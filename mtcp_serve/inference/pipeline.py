@@ -78,12 +78,12 @@ async def predict(
     timings: Timings,
     decoding: AbstractAsyncContextManager[object] | None = None,
     camera: CameraRequest | None = None,
-    keep_photo: bool = False,
+    keep_image: bool = False,
 ) -> DenseMaps:
     """The maps of ``choices`` for the photo in ``data``; stage times go into ``timings``.
 
     The photo is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
-    decoding; with ``keep_photo`` the prediction has the photo, as large as the maps or larger.
+    decoding; with ``keep_image`` the prediction has the image, as large as the maps or larger.
 
     Raises:
         RequestError: what `mtcp_serve.inference.images.decode` raises.
@@ -92,14 +92,14 @@ async def predict(
     """
     async with decoding or nullcontext():
         with timings.measure("decode"):
-            whole = keep_photo and size == "input"
+            whole = keep_image and size == "input"
             photo, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices), whole))
             info = photo.info
             _check_maps(info, size, limits)
-            if not keep_photo:
+            if not keep_image:
                 del photo
     prediction = await infer_maps(info, pixels, choices, size, timings, camera)
-    return replace(prediction, photo=photo) if keep_photo else prediction
+    return replace(prediction, photo=photo) if keep_image else prediction
 
 
 async def infer_maps(

@@ -34,7 +34,7 @@ async def predict_photo(
         limits,
         Timings(),
         camera=wanted.camera,
-        keep_photo=wanted.keep_photo,
+        keep_image=wanted.keep_image,
     )
     sheet = wanted.overview and not wanted.formats
     photo = await in_thread(partial(decode, data, limits, enough=CELL)) if sheet else None

@@ -45,9 +45,9 @@ class Wanted:
     """How depth is drawn in the overview and in films."""
 
     @property
-    def keep_photo(self) -> bool:
+    def keep_image(self) -> bool:
         """Whether a format needs the photo itself."""
-        return any(form.needs_photo for form in self.formats)
+        return any(form.needs_image for form in self.formats)
 
     def made_from(self, source: dict[str, Any]) -> dict[str, Any]:
         """What decides the maps of ``source``, for `mtcp_serve.offline.results.metadata`."""

@@ -22,19 +22,19 @@ class ModelRef(BaseModel):
 
 
 class CameraOut(BaseModel):
-    """A pinhole camera, in pixels of the upright photo; pixel centres are at integers (OpenCV, ROS)."""
+    """A pinhole camera, in pixels of the upright image; pixel centres are at integers (OpenCV, ROS)."""
 
     fx: float
     fy: float
     cx: float
     cy: float
     source: Source = Field(
-        description="Who says so: the request, the photo's EXIF, the model's manifest, or nobody (assumed)."
+        description="Who says so: the request, the image's EXIF, the model's manifest, or nobody (assumed)."
     )
 
 
 class ImageOut(BaseModel):
-    """The photo as it was read; ``width`` and ``height`` (pixels) are those after EXIF orientation."""
+    """The image as it was read; ``width`` and ``height`` (pixels) are those after EXIF orientation."""
 
     width: int
     height: int
@@ -55,17 +55,17 @@ class PredictOut(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """What became of one photo of a batch: an answer, or an error, as it would have been for it alone."""
+    """What became of one image of a batch: an answer, or an error, as it would have been for it alone."""
 
-    index: int = Field(description="Place of the photo in the request, from 0.")
+    index: int = Field(description="Place of the image in the request, from 0.")
     name: str | None = Field(default=None, description="File name in the request.")
-    status: int = Field(description="HTTP status that the photo alone would have been answered with.")
+    status: int = Field(description="HTTP status that the image alone would have been answered with.")
     answer: PredictOut | None = None
     error: "ErrorDetail | None" = None
 
 
 class BatchOut(BaseModel):
-    """The answer of ``POST /predict/batch``, in the order of the photos."""
+    """The answer of ``POST /predict/batch``, in the order of the images."""
 
     results: list[ImageResult]
 

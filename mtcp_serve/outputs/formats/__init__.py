@@ -28,4 +28,4 @@ _WRITERS: list[type[Writer]] = [
 FORMATS = {writer.name: writer for writer in _WRITERS}
 """By name; the first is the default."""
 BATCH_FORMATS = {name: writer for name, writer in FORMATS.items() if not (writer.single or writer.one_image)}
-"""Those that hold several photos."""
+"""Those that hold several images."""

@@ -64,13 +64,13 @@ class Writer(ABC):
     description: ClassVar[str]
     """For the reference: what is in the body."""
     single: ClassVar[bool] = False
-    """Whether an answer holds no more than one map of one photo."""
+    """Whether an answer holds no more than one map of one image."""
     one_image: ClassVar[bool] = False
-    """Whether an answer holds no more than one photo."""
+    """Whether an answer holds no more than one image."""
     by_name_only: ClassVar[bool] = False
     """Whether ``Accept`` cannot ask for it: another format has the same media type."""
-    needs_photo: ClassVar[bool] = False
-    """Whether the photo itself is needed beside its maps."""
+    needs_image: ClassVar[bool] = False
+    """Whether the image itself is needed beside its maps."""
     options: ClassVar[frozenset[str]] = frozenset({"visualize", "colormap", "legend"})
     """The fields of `Options` that it heeds."""
 
@@ -93,7 +93,7 @@ class Writer(ABC):
         return list(tasks)
 
     def add(self, prediction: DenseMaps, folder: str = "") -> PredictOut:
-        """Write the maps of a photo, under names that begin with ``folder``; the description of them."""
+        """Write the maps of an image, under names that begin with ``folder``; the description of them."""
         with prediction.timings.measure("encode"):
             maps = self._write(prediction, folder)
         return describe(prediction, maps)

@@ -1,4 +1,4 @@
-"""``cutout``: the subject of the photo without its background, as a PNG file."""
+"""``cutout``: the subject of the image without its background, as a PNG file."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ from mtcp_serve.outputs.png_file import write_png
 
 
 class CutoutWriter(Writer):
-    """The photo, as transparent as the saliency says, or over the colour ``background``."""
+    """The image, as transparent as the saliency says, or over the colour ``background``."""
 
     name = "cutout"
     media_type = "image/png"
     file_name = "cutout.png"
     description = (
-        "the photo without its background, by the saliency: RGBA PNG, or RGB over the colour `background`"
+        "the image without its background, by the saliency: RGBA PNG, or RGB over the colour `background`"
     )
     one_image = True
     by_name_only = True
-    needs_photo = True
+    needs_image = True
     options = frozenset({"background"})
 
     @classmethod

@@ -1,4 +1,4 @@
-"""``glb``: the depth as a surface with the photo on it, for browsers, Blender and phones."""
+"""``glb``: the depth as a surface with the image on it, for browsers, Blender and phones."""
 
 import json
 import struct
@@ -18,7 +18,7 @@ from mtcp_serve.outputs.formats.base import Writer, needs_depth
 from mtcp_serve.outputs.points import Mesh, Relief, depth_of, photo_of, surface, unit_of
 
 TEXTURE_SIDE: Final = 2048
-"""Longest side of the photo on the surface, pixels."""
+"""Longest side of the image on the surface, pixels."""
 _QUALITY: Final = 90
 _FLOAT, _UINT32 = 5126, 5125  # component types, and what the buffers are for, as glTF 2.0 numbers them
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -26,14 +26,14 @@ _CLAMP, _LINEAR = 33071, 9729
 
 
 class GlbWriter(Writer):
-    """glTF 2.0 binary: one mesh, torn at depth edges, the photo as its unlit texture."""
+    """glTF 2.0 binary: one mesh, torn at depth edges, the image as its unlit texture."""
 
     name = "glb"
     media_type = "model/gltf-binary"
     file_name = "scene.glb"
-    description = "the depth as a surface with the photo on it, torn where depth jumps (glTF 2.0 binary)"
+    description = "the depth as a surface with the image on it, torn where depth jumps (glTF 2.0 binary)"
     one_image = True
-    needs_photo = True
+    needs_image = True
     options = frozenset()
 
     @classmethod

@@ -30,7 +30,7 @@ class PlyWriter(Writer):
         "keeps what the network draws between two surfaces"
     )
     one_image = True
-    needs_photo = True
+    needs_image = True
     options = frozenset({"step", "edges"})
 
     @classmethod

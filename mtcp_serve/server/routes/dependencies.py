@@ -286,6 +286,6 @@ async def write_prediction(
         service.limits,
         timings,
         camera=query.camera(),
-        keep_photo=writer.needs_photo,
+        keep_image=writer.needs_image,
     )
     return await in_thread(lambda: writer.finish(writer.add(prediction)))
