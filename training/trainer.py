@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +13,35 @@ from torch import Tensor
 
 from training import checkpoint
 from training.average import WeightAverage
-from training.balancing import Engine, StepResult, build_balancer
+from training.balancing import StepResult
 from training.balancing.meta import MetaBalancer
 from training.class_weights import resolve
-from training.config import ConfigError, RunConfig
+from training.config import RunConfig
 from training.data import Batch
 from training.dataloader import Feed
 from training.distributed import (
-    autocast,
     launch,
     loss_scale,
     mean_over_ranks,
     seed_step,
-    share_buffers,
     share_clock,
-    unscale,
 )
 from training.epoch_stats import Tally
-from training.evaluation import Report, Validation, validation_sources
-from training.graphs import GraphedStep, capture_all, refusal
-from training.model import Network, build_network
+from training.evaluation import Report, validation_sources
+from training.model import Network
 from training.model.pretrained import initialise
 from training.objective import Objective
 from training.optim import build_optimizer, set_rate
+from training.parts import build_engine, build_network, captured, compile_step
 from training.progress import EpochProgress
 from training.resuming import extends, resumable
 from training.run_log import HISTORY, History, read_history, shown
 from training.schedule import SAVE_EVERY_S, Clock, Schedule
+from training.scoring import Scoring
 from training.step_records import StepRecord, StepRecords
-from training.training_step import Held, Step, checkpoint_activations
-from training.weight_choice import AVERAGE, RAW, columns, compare
+from training.training_step import Held, Step, checkpoint_activations, take_meta_step
+from training.weight_choice import columns, compare
+from training.weight_update import WeightUpdate
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +68,15 @@ class Trainer:
         self.fabric = launch(config)
         self.clock = Clock(share=share_clock(self.fabric))
         torch.manual_seed(config.seed)
-        self._val = validation_sources(config.data, config.tasks, check)
+        val = validation_sources(config.data, config.tasks, check)
         self.feed = Feed(config, self.fabric, check, lambda epoch: self.schedule.epoch(epoch))
         self.schedule = Schedule(config, -(-self.feed.steps_per_epoch // config.optim.accumulate), self.clock)
-        self.network = self._build_network()
+        self.network = build_network(config)
         initialise(self.network, config.init)
         self.network.to(self.fabric.device).to(memory_format=torch.channels_last)
         self.average = WeightAverage(self.network, config.optim.ema) if config.optim.ema else None
-        self.engine = self._build_engine()
+        self.scoring = Scoring(config, self.fabric, val, self.network, self.average)
+        self.engine = build_engine(config, self._mean, self.fabric)
         self.optimizer = build_optimizer(self.network, self.engine.balancer, config.optim)
         several = self.fabric.world_size > 1
         self.class_weights = resolve(config.loss.class_weights, config.tasks, self.feed.mixture)
@@ -87,50 +86,34 @@ class Trainer:
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
         if config.compile:
-            known = torch.compiler.list_backends(exclude_tags=())
-            if config.compile not in known:
-                raise ConfigError(f"compile: no backend {config.compile!r}; there are {', '.join(known)}")
-            self.forward_step.compile_with(config.compile)
-        self._model, self._stepper = self.fabric.setup(self.forward_step, self.optimizer)
+            compile_step(self.forward_step, config.compile)
+        self._model, stepper = self.fabric.setup(self.forward_step, self.optimizer)
+        self._update = WeightUpdate(self.fabric, self.optimizer, stepper, config.optim.clip_norm)
         self.epoch = self.step = self.step_in_epoch = self.updates = self.bad_steps = 0
         self.finished = False
         self.better: str | None = None
-        self._pending = 0
-        self._spoilt = self._taught = torch.zeros((), dtype=torch.bool, device=self.fabric.device)
         self._records = StepRecords()
         self._read_every = 1 if self.fabric.device.type == "cpu" else config.log_every
         self._shown = ""
         self._tally = Tally(len(config.tasks), self.fabric.device)
         self._unreported: dict[str, Any] | None = None
         self._history: History | None = None
-        self._saved_at, self._save_seconds, self._validate_each = self.clock.spent(), 0.0, 1
+        self._saved_at, self._save_seconds = self.clock.spent(), 0.0
 
     # -- pieces --------------------------------------------------------------------------------------------
 
     def _mean(self, numbers: Tensor) -> Tensor:
         return mean_over_ranks(self.fabric, numbers)
 
-    def _build_network(self) -> Network:
-        try:
-            return build_network(self.config.model)
-        except ValueError as error:
-            raise ConfigError(f"model: {error}") from error
-
-    def _build_engine(self) -> Engine:
-        chosen = self.config.balancer
-        try:
-            balancer = build_balancer(chosen.name, [task.name for task in self.config.tasks], chosen.options)
-        except ValueError as error:
-            raise ConfigError(f"balancer: {error}") from error
-        engine = Engine(
-            balancer, update_interval=chosen.update_interval, reduce=self._mean, ranks=self.fabric.world_size
-        )
-        return engine.to(self.fabric.device)
-
     @property
     def best(self) -> Network:
-        """The weights to validate and ship: the average where there is one."""
-        return self.network if self.average is None else self.average.module
+        """See `Scoring.best`."""
+        return self.scoring.best
+
+    @property
+    def shipped(self) -> str:
+        """See `Scoring.shipped`."""
+        return self.scoring.shipped
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -155,7 +138,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write ``last.pt`` atomically; only between updates, for gradients are not kept."""
-        assert not self._pending
+        assert not self._update.pending
         self._read_back()
         began = spent = self.clock.spent()
         if self.fabric.is_global_zero:
@@ -229,39 +212,29 @@ class Trainer:
     def _prepare(self) -> None:
         """What is done once before the first step of a process."""
         seconds = 0.0 if self.schedule.budget is None else self._rehearse()
-        if self.config.cuda_graphs:
-            self._capture()
+        if self.config.cuda_graphs:  # before a loader's thread works on the GPU too
+            self.forward_step.graphs = captured(
+                self.config, self.fabric, self.network, self.objective, self.engine.balancer, self.feed
+            )
         if self.schedule.budget is not None:
             self._plan_time(self.schedule.budget, seconds)
         self.schedule.advance(self.updates)
 
-    def _capture(self) -> None:
-        """Capture CUDA graphs of all sizes, before a loader's thread works on the GPU too."""
-        device = self.fabric.device
-        why = refusal(self.config, device, self.fabric.world_size, self.engine.balancer)
-        if why is not None:
-            log.warning("cuda_graphs: not used, %s", why)
-            return
-        self.network.train()
-        graphs = GraphedStep(self.network, self.objective, lambda: autocast(self.config, device))
-        if capture_all(graphs, self.feed.examples()):
-            self.forward_step.graphs = graphs
-
     def _rehearse(self) -> float:
         """Save and validate a little; about how many seconds a validation takes."""
         self.save()
-        return self.clock.share(self._validation().seconds(self._networks()))
+        return self.clock.share(self.scoring.seconds())
 
     def _plan_time(self, budget: float, seconds: float) -> None:
         """Keep time back for validating, which takes ``seconds``, and for saving."""
         saving = self.clock.share(self._save_seconds)
-        self._validate_each = max(1, math.ceil(seconds / (budget / 3)))
-        if self._validate_each > 1:
+        self.scoring.every = every = max(1, math.ceil(seconds / (budget / 3)))
+        if every > 1:
             log.warning(
                 "validating would take about %.0f of %.0f s: the run scores one in %d images at its end",
-                *(seconds, budget, self._validate_each),
+                *(seconds, budget, every),
             )
-        kept = 1.5 * seconds / self._validate_each + 3 * saving + 0.01 * budget
+        kept = 1.5 * seconds / every + 3 * saving + 0.01 * budget
         self.schedule.reserve(kept)
         self.schedule.advance(self.updates)
         spent = self.clock.spent()
@@ -282,7 +255,7 @@ class Trainer:
             for batch in self._batches():
                 self._train_step(batch)
                 progress.advance(self._shown)
-                if self._pending:
+                if self._update.pending:
                     continue
                 if self.schedule.over:
                     break
@@ -312,16 +285,10 @@ class Trainer:
         for batch, second in zip(batches, self.feed.batches(self.epoch, self.step_in_epoch, 1), strict=True):
             seed_step(self.config.seed, self.step, self.fabric.global_rank)
             set_rate(self.optimizer, self.schedule.rate(self.updates))
-            rates = {p: group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
-            closures = partial(self._plain_losses, batch), partial(self._plain_losses, second)
-            balancer.meta_step(self.network, *closures, rates, self._mean)
+            take_meta_step(
+                balancer, self.network, self.objective, (batch, second), self.optimizer, self._mean
+            )
             yield batch
-
-    def _plain_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Final losses [T] and the sum of all unweighted terms, in fp32 and past all wrappers."""
-        images = batch["image"].contiguous(memory_format=torch.channels_last)
-        terms = self.objective(self.network(images), batch)
-        return torch.stack(list(terms.losses)), torch.stack([*terms.aux_losses, terms.coherence_loss]).sum()
 
     def _train_step(self, batch: Batch) -> StepResult:
         start = self.step_in_epoch // self.config.optim.accumulate * self.config.optim.accumulate
@@ -336,11 +303,9 @@ class Trainer:
             labelled = result.supervised.any()
             self.fabric.backward(result.total * labelled / group)
         self._tally.add(result, result.finite & labelled)
-        self._spoilt = ~result.finite | self._spoilt if self._pending else ~result.finite
-        self._taught = labelled | self._taught if self._pending else labelled
-        self._pending += 1
+        self._update.add(result, labelled)
         rate = self.optimizer.param_groups[0]["lr"]
-        self._records.add(self.step, batch["id"], rate, result, self._update() if last else None)
+        self._records.add(self.step, batch["id"], rate, result, self._make_update() if last else None)
         self.step += 1
         self.step_in_epoch += 1
         self.schedule.advance(self.updates)
@@ -348,28 +313,13 @@ class Trainer:
             self._read_back()
         return result
 
-    def _update(self) -> tuple[Tensor, Tensor]:
-        """One optimizer step on the gradients at hand, or none where a loss or the gradient is not finite.
-
-        The device decides. Returns two of its bools: the gradient of finite losses is not finite, and the
-        weights have changed.
-        """
-        trained = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-        unscale(self.fabric, self.optimizer)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.config.optim.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(trained, self.config.optim.clip_norm, norm)
-        overflowed = ~norm.isfinite()
-        skip = self._spoilt | ~self._taught | overflowed
-        self.optimizer.skip = skip.float()
-        self._stepper.step()
-        self._stepper.zero_grad(set_to_none=True)
-        self._pending = 0
+    def _make_update(self) -> tuple[Tensor, Tensor]:
+        """See `WeightUpdate.make`."""
+        outcome = self._update.make(self.network)
         self.updates += 1
         if self.average is not None:
             self.average.update(self.network)
-        return overflowed & ~self._spoilt, ~skip
+        return outcome
 
     # -- records -------------------------------------------------------------------------------------------
 
@@ -451,32 +401,12 @@ class Trainer:
             )
             self.save()
 
-    def _networks(self) -> dict[str, Network]:
-        return {RAW: self.network} if self.average is None else {AVERAGE: self.best, RAW: self.network}
-
-    def _validation(self) -> Validation:
-        data, fabric = self.config.data, self.fabric
-        shard = (fabric.global_rank, fabric.world_size)
-        return Validation(
-            self._val, data.batch_size, fabric.device, data.workers, shard=shard, every=self._validate_each
-        )
-
-    @property
-    def shipped(self) -> str:
-        """Which weights :attr:`best` are."""
-        return RAW if self.average is None else AVERAGE
-
     def validate(self) -> dict[str, Report]:
         """All metrics of the validation sources, which the ranks share; each rank must call this.
 
         By the weights: ``raw``, and ``average`` where there is one. Before the end of a run with an average
         that alone is scored.
         """
-        networks = self._networks()
         if self.done:
             self.feed.close()
-        elif AVERAGE in networks:
-            del networks[RAW]
-        for network in networks.values():
-            share_buffers(self.fabric, network)
-        return self._validation().score(networks)
+        return self.scoring.score(raw_too=self.done)

@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from training.balancing import Engine, StepResult
+from training.balancing.meta import MetaBalancer
 from training.data import Batch
 from training.graphs import GraphedStep
 from training.model import Network, Predictions
@@ -105,3 +108,27 @@ def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return result
 
     return wrapped
+
+
+def take_meta_step(
+    balancer: MetaBalancer,
+    network: Network,
+    objective: Objective,
+    batches: tuple[Batch, Batch],
+    optimizer: Optimizer,
+    mean: Callable[[Tensor], Tensor],
+) -> None:
+    """Let ``balancer`` look ahead: a step on the first of ``batches``, judged on the second.
+
+    ``mean`` is over the ranks.
+    """
+
+    def plain_losses(batch: Batch) -> tuple[Tensor, Tensor]:
+        """Final losses [T] and the sum of all unweighted terms, in fp32 and past all wrappers."""
+        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        terms = objective(network(images), batch)
+        return torch.stack(list(terms.losses)), torch.stack([*terms.aux_losses, terms.coherence_loss]).sum()
+
+    rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    train, second = (partial(plain_losses, batch) for batch in batches)
+    balancer.meta_step(network, train, second, rates, mean)

@@ -112,7 +112,7 @@ def test_a_validation_that_does_not_fit_scores_fewer_images(
     with caplog.at_level(logging.WARNING):
         made.train()
     assert "one in 2 images" in caplog.text
-    assert made._validation().images == 2
+    assert made.scoring.validation().images == 2
 
 
 def test_a_budget_that_only_reads_the_data_says_so(tmp_path: Path) -> None:

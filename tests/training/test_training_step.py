@@ -14,6 +14,7 @@ from tests.training.tiny import tiny_run
 from training.config import RunConfig
 from training.data import Batch
 from training.distributed import loss_scale, seed_step
+from training.model import Network
 from training.run_log import read_history
 from training.trainer import Trainer, TrainingError
 from training.training_step import Held, _or_plain
@@ -53,14 +54,14 @@ def test_accumulated_steps_are_one_update_on_their_mean_gradient(
     each = [gradients(alone, batch, step) for step, batch in enumerate(batches)]
     updates: list[dict[str, Tensor]] = []
 
-    def caught() -> tuple[Tensor, Tensor]:
-        grads = trainer.network.named_parameters()
+    def caught(network: Network) -> tuple[Tensor, Tensor]:
+        grads = network.named_parameters()
         updates.append({name: p.grad.clone() for name, p in grads if p.grad is not None})
-        trainer.network.zero_grad(set_to_none=True)
-        trainer._pending = 0
+        network.zero_grad(set_to_none=True)
+        trainer._update.pending = 0
         return torch.tensor(False), torch.tensor(True)
 
-    monkeypatch.setattr(trainer, "_update", caught)
+    monkeypatch.setattr(trainer._update, "make", caught)
     trainer.network.train()
     for batch in batches:
         trainer._train_step(batch)

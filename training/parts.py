@@ -1,0 +1,73 @@
+"""The parts of a run, as its configuration names them; what cannot be built is a wrong setting."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from training import model
+from training.balancing import Engine, build_balancer
+from training.balancing.base import Balancer
+from training.config import ConfigError, RunConfig
+from training.dataloader import Feed
+from training.distributed import autocast
+from training.graphs import GraphedStep, capture_all, refusal
+from training.model import Network
+from training.objective import Objective
+from training.training_step import Step
+
+log = logging.getLogger(__name__)
+
+
+def build_network(config: RunConfig) -> Network:
+    """The network, with fresh weights.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    try:
+        return model.build_network(config.model)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from error
+
+
+def build_engine(config: RunConfig, mean: Callable[[Tensor], Tensor], fabric: Fabric) -> Engine:
+    """The balancing method at work; ``mean`` is over the ranks.
+
+    Raises:
+        ConfigError: there is no such method, or it has no such option.
+    """
+    chosen = config.balancer
+    try:
+        balancer = build_balancer(chosen.name, [task.name for task in config.tasks], chosen.options)
+    except ValueError as error:
+        raise ConfigError(f"balancer: {error}") from error
+    engine = Engine(balancer, update_interval=chosen.update_interval, reduce=mean, ranks=fabric.world_size)
+    return engine.to(fabric.device)
+
+
+def compile_step(step: Step, backend: str) -> None:
+    """Have ``step`` compiled when it first runs.
+
+    Raises:
+        ConfigError: torch has no such backend here.
+    """
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise ConfigError(f"compile: no backend {backend!r}; there are {', '.join(known)}")
+    step.compile_with(backend)
+
+
+def captured(
+    config: RunConfig, fabric: Fabric, network: Network, objective: Objective, balancer: Balancer, feed: Feed
+) -> GraphedStep | None:
+    """CUDA graphs of all sizes of batches; None, with a warning, where they cannot be used."""
+    why = refusal(config, fabric.device, fabric.world_size, balancer)
+    if why is not None:
+        log.warning("cuda_graphs: not used, %s", why)
+        return None
+    network.train()
+    graphs = GraphedStep(network, objective, lambda: autocast(config, fabric.device))
+    return graphs if capture_all(graphs, feed.examples()) else None
