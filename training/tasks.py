@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from training.label_spaces import LABEL_SPACES, LabelSpace
 
 T = TypeVar("T")
-Kind = Literal["labels", "depth", "normals", "probability"]
+Kind = str
+"""Name of a kind of task, of `mtcp_serve.kinds.KINDS`; CONTRIBUTING.md says what a new one needs here."""
 
 IGNORE_PROBABILITY = -1.0
 """Value of a saliency or edge pixel without a label."""
@@ -29,7 +30,7 @@ class Task:
     space: LabelSpace | None = None
 
 
-_KINDS: dict[str, Kind] = {
+TASKS: dict[str, Kind] = {
     "semseg": "labels",
     "depth": "depth",
     "normals": "normals",
@@ -37,10 +38,11 @@ _KINDS: dict[str, Kind] = {
     "parsing": "labels",
     "edges": "probability",
 }
-_CHANNELS: dict[Kind, int] = {"depth": 1, "normals": 3, "probability": 1}
+"""The kind of each task, in the order used everywhere: heads, bundles, responses."""
+CHANNELS: dict[Kind, int] = {"depth": 1, "normals": 3, "probability": 1}
+"""Maps that the head of a task of each kind emits; of ``labels`` it is one a class."""
 
-TASK_NAMES = tuple(_KINDS)
-"""Task names in the order used everywhere: heads, bundles, responses."""
+TASK_NAMES = TASKS.keys()
 
 
 def entry(registry: Mapping[str, T], task: Task) -> T:
@@ -50,7 +52,7 @@ def entry(registry: Mapping[str, T], task: Task) -> T:
 
 def kind_of(name: str) -> Kind:
     """Kind of the task called ``name``, one of `TASK_NAMES`."""
-    return _KINDS[name]
+    return TASKS[name]
 
 
 def make_task(name: str, space: str | None = None) -> Task:
@@ -59,13 +61,13 @@ def make_task(name: str, space: str | None = None) -> Task:
     Raises:
         ValueError: an unknown task or label space, or a ``labels`` task without one.
     """
-    if name not in _KINDS:
+    if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; known tasks: {', '.join(TASK_NAMES)}")
-    kind = _KINDS[name]
+    kind = TASKS[name]
     if kind != "labels":
         if space is not None:
             raise ValueError(f"task {name!r} predicts {kind}, it takes no label space (got {space!r})")
-        return Task(name, kind, _CHANNELS[kind])
+        return Task(name, kind, CHANNELS[kind])
     if space is None or space not in LABEL_SPACES:
         raise ValueError(f"task {name!r} needs a label space out of {', '.join(LABEL_SPACES)}; got {space!r}")
     labels = LABEL_SPACES[space]

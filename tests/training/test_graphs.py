@@ -162,7 +162,7 @@ def test_a_step_that_cannot_be_captured_is_a_warning(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", failing)
-    monkeypatch.setattr("training.trainer.refusal", lambda *_: None)
+    monkeypatch.setattr("training.parts.refusal", lambda *_: None)
     trainer = Trainer(tiny_run("cuda_graphs=true", "epochs=1", "data.samples_per_epoch=2"), tmp_path)
     with caplog.at_level(logging.WARNING):
         assert trainer.train()

@@ -16,27 +16,9 @@ from torchvision import tv_tensors
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.images import read as read_image
 from training.data.errors import LabelError
-from training.data.maps import (
-    DepthMap,
-    DisparityMap,
-    EdgeMap,
-    LabelMap,
-    NormalsMap,
-    PixelMap,
-    SaliencyMap,
-    unit,
-)
+from training.data.maps import LabelMap, PixelMap
 from training.label_spaces import IGNORE_LABEL, Part
-from training.tasks import IGNORE_PROBABILITY
 
-_MODES = {
-    LabelMap: ("L", "P"),
-    SaliencyMap: ("L", "LA"),
-    EdgeMap: ("L", "LA"),
-    DisparityMap: ("L",),
-    DepthMap: ("I;16",),
-    NormalsMap: ("RGB",),
-}
 _MODE_WORDS = {
     "1": "1-bit",
     "L": "8-bit grey",
@@ -155,12 +137,12 @@ class LabelFile:
             LabelError: the file cannot be decoded, has the wrong mode or bit depth, or holds a class id that
                 its label space does not have.
         """
-        pixels = read_pixels(self.path, _MODES[self.kind], f"a {self.kind.__name__}")
+        pixels = read_pixels(self.path, self.kind.modes, f"a {self.kind.__name__}")
         if self.classes is not None:
             check_ids(self.path, pixels, self.classes)
         if self.part is not None:
             pixels = self.part.target_ids(pixels)
-        return self.kind.of(_DECODERS[self.kind](torch.from_numpy(pixels)))
+        return self.kind.of(self.kind.decoded(torch.from_numpy(pixels)))
 
 
 def check_ids(path: Path, ids: NDArray[np.integer], classes: int) -> None:
@@ -169,38 +151,3 @@ def check_ids(path: Path, ids: NDArray[np.integer], classes: int) -> None:
     if wrong.any():
         worst = ", ".join(str(value) for value in np.unique(ids[wrong])[:5])
         raise LabelError(path, f"class ids {worst}: its label space has 0..{classes - 1} and 255 (ignore)")
-
-
-def _labels(pixels: Tensor) -> Tensor:
-    return pixels
-
-
-def _share(pixels: Tensor) -> Tensor:
-    return pixels[None].float() / 255
-
-
-def _probability(pixels: Tensor) -> Tensor:
-    """255 p, with an alpha channel that is 0 where there is no label."""
-    if pixels.ndim == 2:
-        return _share(pixels)
-    return _share(pixels[..., 0]).masked_fill_(pixels[None, ..., 1] == 0, IGNORE_PROBABILITY)
-
-
-def _metres(pixels: Tensor) -> Tensor:
-    return pixels[None].float() / 1000
-
-
-def _vectors(pixels: Tensor) -> Tensor:
-    planes = pixels.permute(2, 0, 1).contiguous()
-    missing = (planes[0] | planes[1] | planes[2]) == 0
-    return unit(planes.float() / 127.5 - 1).masked_fill_(missing, 0.0)
-
-
-_DECODERS: dict[type[PixelMap], Callable[[Tensor], Tensor]] = {
-    LabelMap: _labels,
-    SaliencyMap: _probability,
-    EdgeMap: _probability,
-    DisparityMap: _share,
-    DepthMap: _metres,
-    NormalsMap: _vectors,
-}

@@ -25,6 +25,14 @@ class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
     ignore: ClassVar[float]
     dtype_out: ClassVar[torch.dtype] = torch.float16
     channels: ClassVar[tuple[int, ...]] = (1,)
+    modes: ClassVar[tuple[str, ...]] = ("L",)
+    """Pillow's modes of the files that hold such maps."""
+
+    @classmethod
+    def decoded(cls, pixels: Tensor) -> Tensor:
+        """The values of such a file's pixels, [H, W] or [H, W, C]: shares of 255, unless overridden."""
+        planes = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+        return planes.float() / 255
 
     @classmethod
     def of(cls, values: Tensor) -> Self:
@@ -81,6 +89,12 @@ class LabelMap(PixelMap):
     ignore = IGNORE_LABEL
     dtype_out = torch.uint8
     channels = ()
+    modes = ("L", "P")
+
+    @classmethod
+    def decoded(cls, pixels: Tensor) -> Tensor:
+        """Class ids."""
+        return pixels
 
     def sampled(self, box: Box, size: tuple[int, int]) -> Self:
         """The region ``box`` at the nearest pixels: class ids have no averages."""
@@ -91,6 +105,15 @@ class SaliencyMap(PixelMap):
     """Probability of the salient object, float32 [1, H, W] in 0..1; -1 is missing."""
 
     ignore = IGNORE_PROBABILITY
+    modes = ("L", "LA")
+
+    @classmethod
+    def decoded(cls, pixels: Tensor) -> Tensor:
+        """255 p, with an alpha channel that is 0 where there is no label."""
+        if pixels.ndim == 2:
+            return super().decoded(pixels)
+        probability = super().decoded(pixels[..., 0])
+        return probability.masked_fill_(pixels[None, ..., 1] == 0, IGNORE_PROBABILITY)
 
 
 class EdgeMap(SaliencyMap):
@@ -114,6 +137,12 @@ class DepthMap(PixelMap):
     """Distance along the optical axis in metres, float32 [1, H, W]; 0 is missing."""
 
     ignore = INVALID_DEPTH
+    modes = ("I;16",)
+
+    @classmethod
+    def decoded(cls, pixels: Tensor) -> Tensor:
+        """Millimetres."""
+        return pixels[None].float() / 1000
 
     def zoomed(self, factor: float) -> Self:
         """Metres after a zoom: things that look ``factor`` times larger are that much nearer."""
@@ -128,6 +157,14 @@ class NormalsMap(PixelMap):
 
     ignore = 0.0
     channels = (3,)
+    modes = ("RGB",)
+
+    @classmethod
+    def decoded(cls, pixels: Tensor) -> Tensor:
+        """round((n + 1) * 127.5); black is missing."""
+        planes = pixels.permute(2, 0, 1).contiguous()
+        missing = (planes[0] | planes[1] | planes[2]) == 0
+        return unit(planes.float() / 127.5 - 1).masked_fill_(missing, 0.0)
 
     def valid(self) -> Tensor:
         """Bool [1, H, W]: pixels whose normal is not zero."""
@@ -155,13 +192,14 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / vectors.square().sum(0, keepdim=True).sqrt_().clamp_min_(1e-6)
 
 
-_BY_KIND: dict[str, type[PixelMap]] = {
+MAPS: dict[str, type[PixelMap]] = {
     "labels": LabelMap,
     "depth": DepthMap,
     "normals": NormalsMap,
     "probability": SaliencyMap,
     "edges": EdgeMap,
 }
+"""Labels of each kind of task, or of a task by name."""
 
 
 def map_types(tasks: Sequence[Task]) -> dict[str, type[PixelMap]]:
@@ -172,7 +210,7 @@ def map_types(tasks: Sequence[Task]) -> dict[str, type[PixelMap]]:
     """
     types = {}
     for task in tasks:
-        types[task.name] = entry(_BY_KIND, task)
+        types[task.name] = entry(MAPS, task)
         if task.kind == "depth":
             types["disparity"] = DisparityMap
     return types

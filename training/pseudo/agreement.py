@@ -13,10 +13,13 @@ its label where, over the views that cover it,
 Maps are stacked by view: [n, H, W] or, of normals, [n, H, W, 3], with ``covered`` bool [n, H, W].
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, NormalsTask, ProbabilityTask, TaskSpec
+from mtcp_serve.bundle.manifest import DepthTask, LabelsTask, TaskSpec
 from mtcp_serve.kinds.base import Map
 
 Mask = NDArray[np.bool_]
@@ -24,22 +27,7 @@ Mask = NDArray[np.bool_]
 
 def agree(task: TaskSpec, maps: Map, covered: Mask, confidence: float) -> tuple[Map, Mask]:
     """The map of all views together [H, W] or [H, W, 3], and where they agree well enough [H, W]."""
-    match task:
-        case LabelsTask():
-            return _labels(task, maps, covered, confidence)
-        case DepthTask():
-            return _depth(task, maps, covered, confidence)
-        case NormalsTask():
-            mean = (maps * covered[..., None]).sum(0) / covered.sum(0)[..., None]
-            length = np.linalg.norm(mean, axis=-1)
-            return mean / np.maximum(length, 1e-6)[..., None], length >= confidence
-        case ProbabilityTask():
-            mean = _mean(maps, covered)
-            above = ((maps > 0.5) & covered).sum(0) / covered.sum(0)
-            share = np.where(mean > 0.5, above, 1 - above)
-            return mean, np.minimum(np.maximum(mean, 1 - mean), share) >= confidence
-        case _:
-            raise TypeError(f"no pseudo-labels are made of tasks of kind {task.kind}")
+    return AGREEMENTS[task.kind](task, maps, covered, confidence)
 
 
 def _mean(maps: Map, covered: Mask) -> NDArray[np.float32]:
@@ -66,3 +54,25 @@ def _depth(task: DepthTask, maps: Map, covered: Mask, confidence: float) -> tupl
     spread = np.sqrt(_mean(np.square(maps - mean), covered))
     known = ((maps > 0) | ~covered).all(0)
     return mean, known & (spread <= (1 - confidence) * mean)
+
+
+def _normals(task: TaskSpec, maps: Map, covered: Mask, confidence: float) -> tuple[Map, Mask]:
+    mean = (maps * covered[..., None]).sum(0) / covered.sum(0)[..., None]
+    length = np.linalg.norm(mean, axis=-1)
+    return mean / np.maximum(length, 1e-6)[..., None], length >= confidence
+
+
+def _probability(task: TaskSpec, maps: Map, covered: Mask, confidence: float) -> tuple[Map, Mask]:
+    mean = _mean(maps, covered)
+    above = ((maps > 0.5) & covered).sum(0) / covered.sum(0)
+    share = np.where(mean > 0.5, above, 1 - above)
+    return mean, np.minimum(np.maximum(mean, 1 - mean), share) >= confidence
+
+
+AGREEMENTS: dict[str, Callable[[Any, Map, Mask, float], tuple[Map, Mask]]] = {
+    "labels": _labels,
+    "depth": _depth,
+    "normals": _normals,
+    "probability": _probability,
+}
+"""How views agree on each kind of task; of others there are no pseudo-labels."""

@@ -23,7 +23,7 @@ from training.data.encodings import read_photo
 from training.data.errors import LabelError
 from training.label_spaces import LABEL_SPACES
 from training.postprocess import NORMALS_FRAME
-from training.pseudo.agreement import agree
+from training.pseudo.agreement import AGREEMENTS, agree
 from training.pseudo.encode import encode, folder_name
 from training.pseudo.views import VIEWS, look, put_back
 from training.tasks import TASK_NAMES, kind_of
@@ -208,6 +208,11 @@ def _usable(manifest: Manifest, names: Sequence[str] | None) -> tuple[TaskSpec, 
             raise PseudoLabelError(
                 f"model {manifest.name} has a task {task.name!r} ({task.kind}) that no network here can "
                 "be trained for; leave it out with --tasks, or add it to training/tasks.py"
+            )
+        if task.kind not in AGREEMENTS:
+            raise PseudoLabelError(
+                f"no pseudo-labels are made of {task.name}: training/pseudo has no entry for the kind "
+                f"{task.kind!r}; leave it out with --tasks"
             )
         if isinstance(task, LabelsTask):
             space = LABEL_SPACES.get(task.dataset)

@@ -3,10 +3,9 @@
 import json
 import zipfile
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, Literal
 
 import httpx
 import numpy as np
@@ -20,10 +19,9 @@ from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.cli import cli
 from mtcp_serve.clients._responses import read_prediction
 from mtcp_serve.kinds import KINDS
-from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text, in_range
-from mtcp_serve.kinds.resample import quantize
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.settings import Settings
+from tests.mtcp_serve.kinds.albedo import AlbedoTask
 from tests.mtcp_serve.support import HEIGHT, WIDTH, encode, make_bundle, noise
 
 IMAGE = noise(HEIGHT, WIDTH)
@@ -36,37 +34,6 @@ albedo (uint8[batch, {HEIGHT}, {WIDTH}, 3] image) => (float[batch, {HEIGHT}, {WI
     albedo = Div (pixels, whole)
 }}
 """
-
-
-class AlbedoOut(MapOut):
-    """Reflected share of red, green and blue. PNG: 8-bit RGB, ``round(255 * value)``."""
-
-    kind: Literal["albedo"] = "albedo"
-    light: str
-
-
-class AlbedoTask(TaskSpec):
-    """How much of the light a surface reflects, by channel, 0 to 1."""
-
-    channels: ClassVar[tuple[int, ...]] = (3,)
-    metadata: ClassVar[type[MapOut]] = AlbedoOut
-
-    kind: Literal["albedo"] = "albedo"
-    dtype: Literal["float32"] = "float32"
-    light: Text
-
-    def inspect(self, values: Map) -> str:
-        return in_range(values, 0, 1, "")
-
-    def to_image(self, values: Map) -> Image.Image:
-        return quantize(values, np.uint8, lambda v: np.rint(v * 255).clip(0, 255))
-
-    @classmethod
-    def from_pixels(cls, about: Mapping[str, Any], pixels: NDArray[Any]) -> Map:
-        return pixels.astype(np.float32) / np.float32(255)
-
-    def caption(self, values: Map) -> str:
-        return f"under {self.light}"
 
 
 @pytest.fixture
