@@ -1,5 +1,6 @@
 """A headless Chromium for the demo page: software graphics, a fake camera, and nobody to call home to."""
 
+import base64
 import io
 import shutil
 import time
@@ -120,6 +121,13 @@ def look(element: Locator) -> NDArray[np.int16]:
     frames = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
     element.page.evaluate(frames)  # the page draws in the first
     picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
+    return np.asarray(picture).astype(np.int16)
+
+
+def pixels(canvas: Locator) -> NDArray[np.int16]:
+    """What a canvas holds, RGBA ``[height, width, 4]``; as a PNG, which passes faster than numbers."""
+    address = canvas.evaluate("canvas => canvas.toDataURL()")
+    picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGBA")
     return np.asarray(picture).astype(np.int16)
 
 

@@ -39,9 +39,12 @@ export class Cutout {
     this.#enable(false);
     this.#paintGround(false);
     this.canvas.hidden = true;
+    this.frame.setAttribute("aria-busy", "true");
     this.message.hidden = !this.answer.maps.find((map) => map.info.kind === "probability")?.nothing;
     const blob = await this.fetch(this.answer, this.background);
-    if (mine !== this.#asked || blob === null) return;
+    if (mine !== this.#asked) return;
+    this.frame.setAttribute("aria-busy", "false");
+    if (blob === null) return;
     const picture = await createImageBitmap(blob);
     if (mine !== this.#asked) return;
     this.canvas.width = picture.width;

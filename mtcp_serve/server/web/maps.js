@@ -153,8 +153,9 @@ export class DenseMap {
     return this.#outline;
   }
 
-  /** The classes for the eye, without stairs; `values` are the exact ones. */
+  /** The classes for the eye; `values` are the exact ones, which have stairs where they were enlarged pixel by pixel. */
   classes() {
+    if (this.info.resampled !== "nearest") return this.values;
     this.#classes ??= smoothClasses(this.values, this.width, this.height, Math.max(1, Math.round(this.scale)));
     return this.#classes;
   }

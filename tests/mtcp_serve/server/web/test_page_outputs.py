@@ -20,6 +20,7 @@ from tests.mtcp_serve.browser import (
     inside,
     look,
     needs_chromium,
+    pixels,
     until,
     visit,
 )
@@ -32,12 +33,7 @@ pytestmark = needs_chromium
 def test_the_overlay_leaves_the_background_as_it_is(page: Page, answer: Any) -> None:
     page.click("#tab-overlay")
     page.locator("#view-overlay label", has_text="Objects").click()
-    alpha = page.eval_on_selector(
-        "#view-overlay canvas:nth-of-type(2)",
-        """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]
-            .filter((_, at) => at % 4 === 3)""",
-    )
-    seen = np.array(alpha).reshape(answer["semseg"].shape)
+    seen = pixels(page.locator("#view-overlay canvas").nth(1))[..., 3]
     deep = inside(answer["semseg"], 3)
     background = answer["semseg"] == 0
     assert (seen[deep & background] == 0).all()
@@ -52,10 +48,9 @@ def test_borders_are_drawn_at_the_resolution_of_the_screen(server: Server, brows
         expect(lines).to_be_visible()
         box = frame.bounding_box()
         assert box is not None
-        pixels = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
         size = [round(3 * box["height"]), round(3 * box["width"])]
         until(page, lambda: lines.evaluate("canvas => [canvas.height, canvas.width]") == size)
-        white = np.array(lines.evaluate(pixels)).reshape(*size, 4).min(-1) > 250
+        white = pixels(lines).min(-1) > 250
         assert 0.001 < white.mean() < 0.05
         page.locator("#view-overlay label", has_text="Distance").click()
         expect(lines).to_be_hidden()
@@ -183,7 +178,6 @@ def test_depth_has_the_colors_of_the_gateways_tables(page: Page, server: Server,
     choice = page.get_by_label("Colours of depth")
     assert choice.locator("option").all_inner_texts() == list(colormap_names())
     chart = page.locator("[data-map=depth] canvas")
-    pixels = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
     body = server.predict(PHOTO.read_bytes(), "format=npz&tasks=depth&colormap=turbo").content
     want = np.load(io.BytesIO(body))["depth.visualization"].astype(int)
     sent = answer["depth.visualization"].astype(int)
@@ -191,7 +185,7 @@ def test_depth_has_the_colors_of_the_gateways_tables(page: Page, server: Server,
     before = bar.evaluate("canvas => canvas.toDataURL()")
 
     def seen() -> Any:
-        return np.array(chart.evaluate(pixels)).reshape(*want.shape[:2], 4)[..., :3]
+        return pixels(chart)[..., :3]
 
     with page.expect_response("**/web/colormaps.json"):
         choice.select_option("turbo")
