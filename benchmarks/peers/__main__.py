@@ -2,7 +2,8 @@
 
 A plain FastAPI server, LitServe and BentoML (extra ``bench``; what is not installed is left out, with the
 reason) open the same bundle with the same engine and threads, and decode and encode with the same functions.
-The gateway checks, bounds, describes and measures beside that. Closed loops of clients take turns, a round
+The gateway checks, bounds, describes and measures beside that. ``--against CHECKOUT`` adds the gateway of an
+earlier version, with the engine that it takes by default. Closed loops of clients take turns, a round
 of each server after the other, so that a change of the machine's load meets all alike.
 
 Prints for npz at the model's size and JSON with PNGs at the image's, by number of clients, the answers a
@@ -41,11 +42,19 @@ def main(
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,4,16",
     seconds: Annotated[float, typer.Option(help="Seconds of each loop.")] = 3.0,
     rounds: Annotated[int, typer.Option(help="Turns of each loop.")] = 3,
-    peers: Annotated[str, typer.Option(help="Names of peers; all that are installed by default.")] = "",
+    peers: Annotated[
+        str, typer.Option(help="Names of peers; those that are not installed are left out.")
+    ] = ",".join(PEERS),
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="A checkout of an earlier version to compare with, by its defaults.", file_okay=False
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the report here as JSON.")] = None,
 ) -> None:
     """Compare the gateway with other servers."""
-    names = [name.strip() for name in peers.split(",")] if peers else list(PEERS)
+    names = [name.strip() for name in peers.split(",") if name.strip()]
     if unknown := set(names) - set(PEERS):
         raise typer.BadParameter(f"there is no peer {', '.join(unknown)}; there is {', '.join(PEERS)}")
     left_out = {name: problem for name in names if (problem := PEERS[name].problem())}
@@ -54,6 +63,9 @@ def main(
     with ExitStack() as stack:
         queue = ("--queue-size", str(max(counts)))
         servers = {OURS: stack.enter_context(ours(bundle, engine, threads, *queue))}
+        if against is not None:
+            before = ours(bundle, "auto", threads, *queue, checkout=against)
+            servers["earlier version"] = stack.enter_context(before)
         for name in names:
             if name not in left_out:
                 servers[name] = stack.enter_context(PEERS[name].start(bundle, engine, threads))

@@ -131,9 +131,11 @@ PEERS = {
 
 
 @contextmanager
-def ours(bundle: Path, engine: str, threads: int, *options: str) -> Iterator[Server]:
-    """The gateway, as `Peer.start` starts the others."""
-    with gateway(bundle, threads, "--engine", engine, *options) as server:
+def ours(
+    bundle: Path, engine: str, threads: int, *options: str, checkout: Path | None = None
+) -> Iterator[Server]:
+    """The gateway, of ``checkout`` if given, as `Peer.start` starts the others."""
+    with gateway(bundle, threads, "--engine", engine, *options, checkout=checkout) as server:
         yield Server(server.url, server.pid, False)
 
 

@@ -1,5 +1,6 @@
 """A gateway process on a free loopback port."""
 
+import os
 import re
 import subprocess
 import sys
@@ -25,9 +26,13 @@ class Gateway:
 
 @contextmanager
 def gateway(
-    bundle: Path, threads: int, *options: str, on_line: Callable[[str], object] = len
+    bundle: Path,
+    threads: int,
+    *options: str,
+    on_line: Callable[[str], object] = len,
+    checkout: Path | None = None,
 ) -> Iterator[Gateway]:
-    """Serve ``bundle`` while the block lasts; ``options`` go to ``mtcp-serve serve``.
+    """Serve ``bundle`` while the block lasts; ``options`` go to ``serve``, that of ``checkout`` if given.
 
     ``on_line`` is told every line of the server's log after the one that names its address, in a thread.
     """
@@ -36,7 +41,7 @@ def gateway(
         "mtcp_serve",
         "serve",
         "--bundle",
-        str(bundle),
+        str(bundle.resolve()),
         "--port",
         "0",
         "--intra-op-threads",
@@ -44,7 +49,15 @@ def gateway(
     ]
     command = [sys.executable, *serve, *options]
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    where = {} if checkout is None else {"PYTHONPATH": str(checkout.resolve())}
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=checkout,
+        env=os.environ | where,
+    ) as process:
         assert process.stderr is not None
         found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stderr)))
         lines = map(on_line, process.stderr)

@@ -51,11 +51,12 @@ def test_the_comparison(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(PHOTO)
     out = tmp_path / "report.json"
     loops = ["--clients", "1,2", "--seconds", "0.05", "--rounds", "1", "--threads", "1"]
-    options = ["--bundle", str(tiny), "--peers", "plain FastAPI", "--json", str(out)]
+    here = str(Path(__file__).parents[2])
+    options = ["--bundle", str(tiny), "--peers", "plain FastAPI", "--against", here, "--json", str(out)]
     command = [sys.executable, "-m", "benchmarks.peers", str(tmp_path / "photo.png"), *options, *loops]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     report = json.loads(out.read_text())
-    names = {"mtcp-serve", "plain FastAPI"}
+    names = {"mtcp-serve", "earlier version", "plain FastAPI"}
     for form in ("npz", "json"):
         assert set(report["answers"][form]) == {"1", "2"}
         for row in report["answers"][form].values():
