@@ -84,7 +84,7 @@ class Work:
 
     def _on_frame(self, done: int, total: int | None) -> None:
         if self._frames is None:
-            self._frames = self._bars.add_task("frames")
+            self._frames = self._bars.add_task("frames", total=total)
         self._bars.update(self._frames, completed=done, total=total)
 
     def _report(self, outcome: Outcome) -> None:

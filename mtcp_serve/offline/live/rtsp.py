@@ -7,8 +7,10 @@ through TLS for ``rtsps``; an answer that redirects ends it. The pictures come o
 """
 
 import re
+import select
 import socket
 from contextlib import suppress
+from ssl import SSLSocket
 from threading import Lock, Thread
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +29,9 @@ OPTIONS: Final = {
 """What FFmpeg is told, so that it connects to nothing but the relay."""
 _FRAME: Final = ord("$")
 _MOST_HEADER: Final = 64 * 1024
+_MOST: Final = 2**20
+_BLOCK: Final = 64 * 1024
+_JOIN_S: Final = 2.0
 _STATUS: Final = re.compile(rb"RTSP/\d\.\d +(\d{3})([^\r\n]*)")
 _LENGTH: Final = re.compile(rb"^content-length *: *(\d+)", re.IGNORECASE | re.MULTILINE)
 
@@ -43,29 +48,31 @@ class RtspRelay:
         self._server = connect(address, allow_private)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1)
         self._listener.settimeout(SILENCE_S)
+        self._port = self._listener.getsockname()[1]
         self._client: socket.socket | None = None
         self._lock = Lock()
         self._closed = False
         self.refusal: str | None = None
         """What the server answered that was not passed on."""
-        Thread(target=self._run, name="rtsp-relay", daemon=True).start()
+        self._thread = Thread(target=self._run, name="rtsp-relay", daemon=True)
+        self._thread.start()
 
     @property
     def url(self) -> str:
         """What FFmpeg is given."""
         login = self._address.login
         who = "" if login is None else ":".join(quote(part, safe="") for part in login) + "@"
-        return f"rtsp://{who}127.0.0.1:{self._listener.getsockname()[1]}{self._address.path}"
+        return f"rtsp://{who}127.0.0.1:{self._port}{self._address.path}"
 
     def close(self) -> None:
-        """End both connections."""
+        """End both connections; the thread closes them, since it may be waiting for one."""
         with self._lock:
             self._closed = True
             for each in (self._server, self._client, self._listener):
                 if each is not None:
                     with suppress(OSError):
-                        each.shutdown(socket.SHUT_RDWR)
-                    each.close()
+                        socket.socket.shutdown(each, socket.SHUT_RDWR)  # below TLS, which is not at rest
+        self._thread.join(_JOIN_S)
 
     def __enter__(self) -> Self:
         return self
@@ -76,45 +83,56 @@ class RtspRelay:
         self.close()
 
     def _run(self) -> None:
-        with suppress(OSError):
+        """Pass on, in one thread: a TLS connection is not for two."""
+        with self._listener, self._server, suppress(OSError):
             client, _ = self._listener.accept()
-            with self._lock:
-                self._client = client
-                self._listener.close()  # one conversation, and nobody else's
-                if self._closed:
-                    client.close()
-                    return
-            client.settimeout(None)
-            self._server.settimeout(SILENCE_S)
-            Thread(target=self._send, args=(client,), name="rtsp-relay-send", daemon=True).start()
-            try:
-                self._receive(client)
-            except LiveError as error:
-                self.refusal = str(error)
-        self.close()
+            self._listener.close()  # one conversation, and nobody else's
+            with client:
+                with self._lock:
+                    self._client = client
+                    if self._closed:
+                        return
+                try:
+                    self._pass_on(client)
+                except LiveError as error:
+                    self.refusal = str(error)
 
-    def _send(self, client: socket.socket) -> None:
-        """From FFmpeg to the server."""
-        with suppress(OSError):
-            while data := client.recv(64 * 1024):
-                self._server.sendall(data)
-        self.close()
-
-    def _receive(self, client: socket.socket) -> None:
-        """From the server to FFmpeg, message by message, until one redirects."""
-        waiting = bytearray()
-        while data := self._server.recv(64 * 1024):
-            waiting += data
-            whole = 0
-            while (size := message_size(waiting, whole)) is not None:
-                status = _STATUS.match(waiting, whole)
-                if status is not None and status[1].startswith(b"3"):
-                    said = (status[1] + status[2]).decode("latin-1")
-                    self.refusal = f"it redirects ({said}); name the address that it redirects to"
+    def _pass_on(self, client: socket.socket) -> None:
+        """What FFmpeg sends as it comes; what the server sends message by message, until one redirects."""
+        server, waiting = self._server, bytearray()
+        while True:
+            held = server.pending() if isinstance(server, SSLSocket) else 0
+            ready = [server] if held else select.select([client, server], [], [], SILENCE_S)[0]
+            if not ready:
+                return
+            if client in ready:
+                if not (asked := client.recv(_BLOCK)):
                     return
-                whole += size
-            client.sendall(waiting[:whole])
-            del waiting[:whole]
+                server.sendall(asked)
+            if server in ready:
+                if not (answered := server.recv(_BLOCK)):
+                    return
+                waiting += answered
+                whole = self._whole(waiting)
+                client.sendall(waiting[:whole])
+                del waiting[:whole]
+
+    def _whole(self, waiting: bytearray) -> int:
+        """Bytes of the messages in ``waiting`` that are there as a whole.
+
+        Raises:
+            LiveError: one redirects, or is no RTSP.
+        """
+        whole = 0
+        while (size := message_size(waiting, whole)) is not None:
+            status = _STATUS.match(waiting, whole)
+            if status is not None and status[1].startswith(b"3"):
+                said = (status[1] + status[2]).decode("latin-1")
+                raise LiveError(f"it redirects ({said}); name the address that it redirects to")
+            whole += size
+        if len(waiting) - whole > _MOST:
+            raise LiveError(f"the server sends a message of more than {_MOST} bytes")
+        return whole
 
 
 def message_size(data: bytearray, start: int) -> int | None:

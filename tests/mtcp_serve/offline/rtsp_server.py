@@ -2,6 +2,7 @@
 
 import itertools
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -19,14 +20,23 @@ class RtspServer:
     begins again and again until the server is closed.
     """
 
-    def __init__(self, stream: bytes, answers: dict[str, str] | None = None, endless: bool = False) -> None:
+    def __init__(
+        self,
+        stream: bytes,
+        answers: dict[str, str] | None = None,
+        endless: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._stream = stream
         self._answers = answers or {}
         self._endless = endless
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open = [self._listener]
         self.asked: list[str] = []
-        self.url = f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/cam/clip.ts"
+        self.url = (
+            f"rtsp{'' if tls is None else 's'}://127.0.0.1:{self._listener.getsockname()[1]}/cam/clip.ts"
+        )
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -43,7 +53,14 @@ class RtspServer:
                 threading.Thread(target=self._talk, args=(client,), daemon=True).start()
 
     def _talk(self, client: socket.socket) -> None:
-        with suppress(OSError, StopIteration), client.makefile("rb") as lines:
+        with suppress(OSError, StopIteration):
+            if self._tls is not None:
+                client = self._tls.wrap_socket(client, server_side=True)
+            with client:
+                self._serve(client)
+
+    def _serve(self, client: socket.socket) -> None:
+        with client.makefile("rb") as lines:
             while True:
                 request = [next(lines).decode().strip()]
                 while line := next(lines).decode().strip():
@@ -79,9 +96,12 @@ class RtspServer:
 
 @contextmanager
 def rtsp_server(
-    stream: bytes, answers: dict[str, str] | None = None, endless: bool = False
+    stream: bytes,
+    answers: dict[str, str] | None = None,
+    endless: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[RtspServer]:
-    server = RtspServer(stream, answers, endless)
+    server = RtspServer(stream, answers, endless, tls)
     try:
         yield server
     finally:

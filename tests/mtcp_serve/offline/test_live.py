@@ -237,6 +237,27 @@ def test_a_certificate_that_nobody_trusts_is_refused(bundle: Path, tmp_path: Pat
     assert server.asked == []
 
 
+def test_through_tls(
+    transport_stream: bytes, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    server = WebServer({"/photo.png": sized(GOOD)}, context)
+    options = ["-o", tmp_path, "-b", bundle, "--tasks", "depth", "--allow-private"]
+    try:
+        done = run("predict", f"{server.url}/photo.png", *options)
+    finally:
+        server.close()
+    assert done.exit_code == 0, done.output
+    with rtsp_server(transport_stream, endless=True, tls=context) as stream:
+        assert stream.url.startswith("rtsps://")
+        done = run("predict", stream.url, *options, "--frames", "2")
+    assert done.exit_code == 0, done.output
+    assert len([*(tmp_path / "clip" / "frames").glob("0*")]) == 2
+
+
 def test_rtsp(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
     with rtsp_server(transport_stream, endless=True) as server:
         options = ["--frames", "3", "--tasks", "saliency", "--allow-private"]
@@ -272,6 +293,10 @@ def test_a_film_of_so_many_seconds(transport_stream: bytes, bundle: Path, tmp_pa
         ),
         ({"DESCRIBE": 'RTSP/1.0 401 No\r\nWWW-Authenticate: Basic realm="x"'}, "401 Unauthorized"),
         ({"DESCRIBE": "RTSP/1.0 404 Not Found"}, "404 Not Found"),
+        (
+            {"OPTIONS": f"RTSP/1.0 200 OK\r\nContent-Length: 9000000\r\n\r\n{' ' * 2_000_000}"},
+            "the server sends a message of more than 1048576 bytes",
+        ),
     ],
 )
 def test_rtsp_that_gives_nothing(
