@@ -20,18 +20,24 @@ class DeploymentGraph(nn.Module):
         tasks: the tasks to give, in the order of the outputs.
         height: of image and maps, pixels.
         width: of image and maps, pixels.
+        refine: edges of maps follow those of the image (`training.guided_filter`).
     """
 
-    def __init__(self, network: nn.Module, tasks: Sequence[Task], height: int, width: int) -> None:
+    def __init__(
+        self, network: nn.Module, tasks: Sequence[Task], height: int, width: int, refine: bool = True
+    ) -> None:
         super().__init__()
         self.network = network
         self.tasks = tuple(tasks)
         self.size = (height, width)
+        self.refine = refine
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """RGB uint8 [B,H,W,3] -> maps by task name; see `training.postprocess.deployment_maps`."""
-        return deployment_maps(self.network(image.movedim(-1, 1)).final, self.tasks, self.size)
+        pixels = image.movedim(-1, 1)
+        final = self.network(pixels).final
+        return deployment_maps(final, self.tasks, self.size, pixels if self.refine else None)
 
     def example(self, batch: int) -> Tensor:
         """An image of the right shape and type, all black."""

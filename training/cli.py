@@ -85,6 +85,12 @@ def evaluate_command(
         typer.Option(help="TASK=REPORT.json of a single-task run; with one a task, Delta-MTL is given."),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the IoU of each class.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Score maps that are only resized, their edges not refined.")
+    ] = False,
+    without_cfm: Annotated[
+        bool, typer.Option("--without-cfm", help="Leave out coherence fusion, though trained with it.")
+    ] = False,
 ) -> None:
     """Score a checkpoint on its validation sources, beside the paper's figures where they compare."""
     with _told():
@@ -93,6 +99,7 @@ def evaluate_command(
         from training.data import DataError
         from training.distributed import usable_device
         from training.evaluation import evaluate, validation_sources
+        from training.model import MTCP
         from training.report import gains, markdown_table, read_single_tasks, terminal_table, write_json
 
         network, config = load_network(path)
@@ -105,6 +112,10 @@ def evaluate_command(
                 "data.val: the checkpoint names no validation source to score it on; give one, e.g. "
                 "'data.val=[{kind: folder, root: photos, split: val}]'"
             )
+        if without_cfm:
+            if not isinstance(network, MTCP) or network.branches.cfm is None:
+                raise ConfigError("--without-cfm: the checkpoint's network has no coherence fusion")
+            network.branches.cfm = None
         device = usable_device(config.device)
         for written in filter(None, (report, table)):
             written.parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +128,7 @@ def evaluate_command(
             device,
             workers=config.data.workers,
             per_class=per_class,
+            plain=plain,
         )
         if not figures:
             raise DataError(

@@ -46,6 +46,7 @@ class Validation:
         shard: rank r of R processes, each of which must call this, takes every R-th image from r on.
         every: 2 scores every second image, and so on.
         per_class: also the IoU of each class.
+        plain: maps that are only resized, without the guided filter that a bundle has.
     """
 
     sources: Sequence[Source]
@@ -56,6 +57,7 @@ class Validation:
     shard: tuple[int, int] = (0, 1)
     every: int = 1
     per_class: bool = False
+    plain: bool = False
 
     @property
     def images(self) -> int:
@@ -74,7 +76,7 @@ class Validation:
         }
         for batch in self._batches():
             for name, network in networks.items():
-                _add(evaluations[name], network, batch)
+                _add(evaluations[name], network, batch, self.plain)
         return {name: evaluation.compute() for name, evaluation in evaluations.items()}
 
     @torch.no_grad()
@@ -86,7 +88,7 @@ class Validation:
         for batch in self._batches(_REHEARSED):
             for network in networks.values():
                 evaluation = Evaluation(network.eval().tasks).to(self.device)
-                _add(evaluation, network, batch)
+                _add(evaluation, network, batch, self.plain)
                 evaluation.compute()
             marks.append(time.monotonic())
         first, rest = marks[1] - marks[0], marks[-1] - marks[1]
@@ -117,12 +119,14 @@ class Validation:
             yield _on_device(batch, self.device)
 
 
-def _add(evaluation: Evaluation, network: Network, batch: Mapping[str, Tensor]) -> None:
+def _add(evaluation: Evaluation, network: Network, batch: Mapping[str, Tensor], plain: bool) -> None:
     labels = dict(batch)
     images = labels.pop("image")
     final = network(images).final
     size = (images.shape[-2], images.shape[-1])
-    maps = deployment_maps(final, network.tasks, size) | maps_in_other_spaces(final, network.tasks, size)
+    guide = None if plain else images
+    maps = deployment_maps(final, network.tasks, size, guide)
+    maps |= maps_in_other_spaces(final, network.tasks, size, guide)
     evaluation.update(maps, labels)
 
 
@@ -141,7 +145,10 @@ def evaluate(
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
     per_class: bool = False,
+    plain: bool = False,
 ) -> Report:
     """All metrics of all tasks of one network; see :class:`Validation`."""
-    validation = Validation(sources, batch_size, device, workers, quiet, shard, per_class=per_class)
+    validation = Validation(
+        sources, batch_size, device, workers, quiet, shard, per_class=per_class, plain=plain
+    )
     return validation.score({"network": network})["network"]

@@ -36,6 +36,9 @@ def main(
     fp16_weights: Annotated[
         bool, typer.Option("--fp16-weights", help="Round weights to FP16: half the size.")
     ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Maps that are only resized, their edges not refined.")
+    ] = False,
 ) -> None:
     """Write a bundle: manifest, ONNX graph with pre- and post-processing, parity with PyTorch on images.
 
@@ -55,6 +58,7 @@ def main(
             version=version,
             license=license,
             fp16_weights=fp16_weights,
+            plain=plain,
         )
     typer.echo(describe(bundle))
 
@@ -69,8 +73,11 @@ def export_checkpoint(
     version: str = "1",
     license: str | None = None,
     fp16_weights: bool = False,
+    plain: bool = False,
 ) -> Bundle:
     """Write the bundle ``out`` of what training wrote, compared on the images that ``load`` gives for a size.
+
+    ``plain`` leaves the edges of maps as they are resized; see `training.guided_filter`.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be read.
@@ -80,7 +87,7 @@ def export_checkpoint(
     if fp16_weights:
         round_to_fp16(network)
     height, width = config.data.height, config.data.width
-    graph = DeploymentGraph(network, config.tasks, height, width)
+    graph = DeploymentGraph(network, config.tasks, height, width, refine=not plain)
     trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
     options = BundleOptions(name or config.name, version, card, trained_on, license)
     return write_bundle(graph, load(height, width), out, options)

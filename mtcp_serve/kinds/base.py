@@ -19,8 +19,8 @@ from mtcp_serve.kinds.resample import resize
 
 Map = NDArray[np.uint8] | NDArray[np.float32]
 """One task's map: uint8 labels or float32 values, ``[height, width]`` and the kind's own axes after them."""
-Rule = Literal["none", "nearest", "bilinear"]
-"""How a map was brought to its size."""
+Rule = Literal["none", "nearest", "bilinear", "majority"]
+"""How a map was brought to its size; ``majority`` is the class that most of the surrounding pixels have."""
 TensorType = Literal["uint8", "float32", "float16"]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
@@ -102,9 +102,8 @@ class TaskSpec(Strict, ABC):
         return self.resample(values, height, width)
 
     def resample(self, values: Map, height: int, width: int) -> Map:
-        """`resize`, where the sizes differ; channel by channel as `resampling` says."""
-        rule = Image.Resampling.NEAREST if self.resampling == "nearest" else Image.Resampling.BILINEAR
-        return resize(values, height, width, rule)
+        """`resize`, where the sizes differ; bilinear, channel by channel, unless a kind has its own rule."""
+        return resize(values, height, width, Image.Resampling.BILINEAR)
 
     @abstractmethod
     def to_image(self, values: Map) -> Image.Image:

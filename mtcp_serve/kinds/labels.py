@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from mtcp_serve.errors import InternalError
 from mtcp_serve.kinds.base import Map, MapOut, Rule, TaskSpec, Text
+from mtcp_serve.kinds.resample import resize_labels
 
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 _WHITE = (255, 255, 255)
@@ -37,7 +38,7 @@ class LabelsTask(TaskSpec):
     """One class id a pixel. ``labels[i]`` and ``palette[i]`` (``#rrggbb``) belong to class id ``i``."""
 
     array_type: ClassVar[Literal["uint8", "float32"]] = "uint8"
-    resampling: ClassVar[Rule] = "nearest"
+    resampling: ClassVar[Rule] = "majority"
     metadata: ClassVar[type[MapOut]] = LabelsOut
 
     kind: Literal["labels"] = "labels"
@@ -64,6 +65,10 @@ class LabelsTask(TaskSpec):
         """The classes that occur."""
         present = [self.labels[i] for i in np.unique(values) if i != self.ignore_index]
         return f"{len(present)} classes: {', '.join(present)}"
+
+    def resample(self, values: Map, height: int, width: int) -> Map:
+        """The class that most of the surrounding pixels have, the nearer the more; see `resize_labels`."""
+        return resize_labels(values.astype(np.uint8, copy=False), height, width)
 
     def to_image(self, values: Map) -> Image.Image:
         """8-bit indexed, pixel = class id."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,6 +27,55 @@ def resize(values: NDArray[Any], height: int, width: int, rule: Image.Resampling
         plane = Image.fromarray(np.ascontiguousarray(values[..., channel]))
         resized[..., channel] = plane.resize((width, height), rule)
     return resized
+
+
+def resize_labels(values: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Class ids ``[h, w]`` at ``height`` x ``width``: borders between classes without stair-steps.
+
+    Each class is a map of zeros and ones; it is enlarged with quadratic B-splines, and of all classes the
+    largest wins. A pixel sees the 3 x 3 pixels around the nearest one, so only those near a border are
+    computed. A straight border stays where it is, a line of one pixel as wide as it is, and nothing is
+    invented.
+    """
+    resized = np.array(resize(values, height, width, Image.Resampling.NEAREST))
+    padded = np.pad(values, 1, mode="edge")
+    mixed = _over_three(padded, np.maximum) != _over_three(padded, np.minimum)
+    if not mixed.any():
+        return resized
+    number = np.where(mixed, np.cumsum(mixed, dtype=np.int32).reshape(mixed.shape) - 1, -1)  # in what follows
+    ids = sliding_window_view(padded, (3, 3))[mixed].reshape(-1, 9)
+    same = (ids == ids[:, 4:5]).astype(np.float32)
+    near_border = resize(mixed.view(np.uint8), height, width, Image.Resampling.NEAREST)
+    rows, down = _splines(values.shape[0], height)
+    columns, across = _splines(values.shape[1], width)
+    for band in bands(height, width):
+        y, x = np.divmod(np.flatnonzero(near_border[band]), width)
+        y += band.start
+        pixel = number[rows[y], columns[x]]
+        if (pixel < 0).any():  # between two pixels Pillow may take the other one
+            y, x, pixel = y[pixel >= 0], x[pixel >= 0], pixel[pixel >= 0]
+        weights = (down[y][:, :, None] * across[x][:, None, :]).reshape(-1, 9)
+        lost = np.flatnonzero(np.einsum("nk,nk->n", same[pixel], weights) < 0.5)
+        seen, weights = ids[pixel[lost]], weights[lost]
+        total = np.einsum("nij,nj->ni", seen[:, :, None] == seen[:, None, :], weights)
+        resized[y[lost], x[lost]] = seen[np.arange(len(lost)), total.argmax(1)]
+    return resized
+
+
+def _over_three(padded: NDArray[np.uint8], choose: np.ufunc) -> NDArray[np.uint8]:
+    """The largest or smallest of the 3 x 3 pixels around each pixel of what was padded by one."""
+    rows = choose(choose(padded[:-2], padded[1:-1]), padded[2:])
+    chosen: NDArray[np.uint8] = choose(choose(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+    return chosen
+
+
+def _splines(before: int, after: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """For each of ``after`` pixels the nearest of ``before``, and the weights of it and its neighbours."""
+    place = (np.arange(after) + 0.5) * (before / after)
+    nearest = np.minimum(place.astype(np.intp), before - 1)
+    offset = place - nearest - 0.5
+    weights = np.stack([0.5 * (0.5 - offset) ** 2, 0.75 - offset**2, 0.5 * (0.5 + offset) ** 2], axis=1)
+    return nearest, weights.astype(np.float32)
 
 
 def quantize(

@@ -52,19 +52,14 @@ def draw(
     The colours are spread over ``limits``, or over the map's own range.
     """
     if not isinstance(task, DepthTask):
-        return _sized(task, task.color(values, limits), size)
+        return task.color(values if size is None else task.resize(values, size[1], size[0]), limits)
     limits = limits or task.spread(values)
-    picture = _sized(task, task.color(values, limits, style.colormap), size)
+    picture = task.color(values, limits, style.colormap)
+    if size is not None:
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
     if not style.legend or limits is None:
         return picture
     return _under(picture, _legend(picture.width, limits, style.colormap, "m" if task.metric else ""))
-
-
-def _sized(task: TaskSpec, picture: Image.Image, size: tuple[int, int] | None) -> Image.Image:
-    if size is None:
-        return picture
-    nearest = task.resampling == "nearest"
-    return picture.resize(size, Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR)
 
 
 def _under(picture: Image.Image, strip: Image.Image) -> Image.Image:

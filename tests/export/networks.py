@@ -59,8 +59,8 @@ class _Encoder(nn.Module):
 
 
 def tiny_graph() -> DeploymentGraph:
-    """All five tasks over `TinyNetwork`."""
-    return DeploymentGraph(TinyNetwork(), TASKS, HEIGHT, WIDTH)
+    """All five tasks over `TinyNetwork`, without the filter that `mtcp_graph` has: it would be most of it."""
+    return DeploymentGraph(TinyNetwork(), TASKS, HEIGHT, WIDTH, refine=False)
 
 
 def mtcp_graph() -> DeploymentGraph:

@@ -12,9 +12,11 @@ def test_it_is_the_network_between_the_shared_processing() -> None:
     network = TinyNetwork()
     graph = DeploymentGraph(network, TASKS, HEIGHT, WIDTH)
     image = torch.randint(0, 256, (2, HEIGHT, WIDTH, 3), dtype=torch.uint8)
-    final = network(image.permute(0, 3, 1, 2)).final
-    expected = deployment_maps(final, TASKS, (HEIGHT, WIDTH))
-    torch.testing.assert_close(graph(image), expected)
+    pixels = image.permute(0, 3, 1, 2)
+    final = network(pixels).final
+    torch.testing.assert_close(graph(image), deployment_maps(final, TASKS, (HEIGHT, WIDTH), pixels))
+    plain = DeploymentGraph(network, TASKS, HEIGHT, WIDTH, refine=False)
+    torch.testing.assert_close(plain(image), deployment_maps(final, TASKS, (HEIGHT, WIDTH)))
 
 
 def test_the_network_is_put_into_evaluation_mode() -> None:

@@ -32,6 +32,12 @@ def test_train_evaluate_and_strip_work_together(tmp_path: Path) -> None:
     figures = json.loads(report.read_text())
     assert figures.keys() - {"disparity", "geometry"} == {"semseg", "depth", "normals", "saliency", "parsing"}
     assert "mErr" in done.output
+    other = tmp_path / "other.json"
+    bare = ["evaluate", str(slim), "data.val.0.count=3", "--plain", "--without-cfm", "--report", str(other)]
+    assert runner.invoke(app, bare).exit_code == 0
+    plain = json.loads(other.read_text())
+    assert plain["depth"] != figures["depth"]
+    assert plain["normals"] != figures["normals"]  # which are never refined: it is the fusion
     against_itself = [f"--single-task={name}={report}" for name in load_network(slim)[1].model.tasks]
     table = tmp_path / "table.md"
     done = runner.invoke(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from training.guided_filter import resized, upsample
 from training.label_spaces import IGNORE_LABEL
 from training.metrics.base import TaskMetric
 from training.metrics.boundaries import edge_counts, edge_f, label_edges
@@ -85,7 +86,7 @@ def space_key(task: str, space: str) -> str:
 
 
 def maps_in_other_spaces(
-    final: Mapping[str, Tensor], tasks: Sequence[Task], size: tuple[int, int]
+    final: Mapping[str, Tensor], tasks: Sequence[Task], size: tuple[int, int], images: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Class maps in the label spaces that a task's own maps, by summing the probabilities of classes.
 
@@ -93,6 +94,7 @@ def maps_in_other_spaces(
         final: by task name, the network's predictions [B,K,h,w].
         tasks: the tasks of the network.
         size: height and width of the maps.
+        images: as of `training.postprocess.deployment_maps`.
 
     Returns:
         By `space_key`, uint8 [B,H,W], for each space in ``task.space.targets.scored``.
@@ -101,13 +103,14 @@ def maps_in_other_spaces(
     for task in tasks:
         if task.space is None or not task.space.targets.scored:
             continue
-        logits = F.interpolate(final[task.name].float(), size, mode="bilinear", align_corners=False)
-        probability = logits.softmax(dim=1)
+        logits = final[task.name].float()
+        probability = (logits if images is not None else resized(logits, size)).softmax(dim=1)
         for space in task.space.targets.scored:
             members = torch.from_numpy(task.space.targets.parts[space].members).to(probability)
-            summed = F.conv2d(probability, members[:, :, None, None])
-            maps[space_key(task.name, space)] = summed.argmax(dim=1).byte()
-    return maps
+            maps[space_key(task.name, space)] = F.conv2d(probability, members[:, :, None, None])
+    if images is not None:
+        maps = upsample(maps, size, images)
+    return {name: summed.argmax(dim=1).byte() for name, summed in maps.items()}
 
 
 def merged(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

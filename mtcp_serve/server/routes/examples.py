@@ -20,7 +20,7 @@ PREDICT: dict[str, Any] = {
             "model": "mtcp-lite",
             "width": 1200,
             "height": 900,
-            "resampled": "nearest",
+            "resampled": "majority",
             "png": "iVBORw0KGgo...",
             "kind": "labels",
             "dataset": "voc",

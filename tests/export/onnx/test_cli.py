@@ -36,7 +36,7 @@ def arguments(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
-    """Arguments for a checkpoint of the tiny network, whose conversion is at hand."""
+    """Arguments for a checkpoint of the tiny network, whose conversion without refinement is at hand."""
     sources = (SourceConfig(kind="scenes"), SourceConfig(kind="folder", root="data/nyuv2"))
     config = SimpleNamespace(
         name="tiny", tasks=TASKS, data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=sources)
@@ -53,6 +53,7 @@ def arguments(
         str(tmp_path / "bundle"),
         "--images",
         str(tmp_path / "images"),
+        "--plain",
     ]
 
 
@@ -65,6 +66,15 @@ def test_it_writes_a_bundle(arguments: list[str], tmp_path: Path) -> None:
     assert isinstance(depth, DepthTask)
     assert depth.trained_on == "scenes, nyuv2"
     assert "tiny 7, 64x96, semseg, depth, normals, saliency, parsing" in result.output
+
+
+def test_maps_are_refined_unless_told_otherwise(arguments: list[str], tmp_path: Path) -> None:
+    """The graph at hand, which is plain, is not that of PyTorch then."""
+    result = CliRunner().invoke(export.onnx.cli.app, arguments[:-1])
+    assert result.exit_code == 1
+    assert "ONNX Runtime does not reproduce PyTorch: task 'semseg': labels agree on" in result.output
+    assert "'normals'" not in result.output
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize("flags", [["--fp16-weights"], ["--half-weights"], []], ids=str)

@@ -155,6 +155,7 @@ def test_a_checkpoint_becomes_a_bundle_first(
         data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=sources),
     )
     monkeypatch.setattr(export.onnx.cli, "load_network", lambda path: (graph.network, config))
+    monkeypatch.setattr(export.onnx.cli, "DeploymentGraph", lambda *_, refine: graph)
     monkeypatch.setattr(export.bundle_writer, "convert", lambda graph: converted)
     (tmp_path / "ckpt.pt").touch()
     for options, out in ((["-o", tmp_path / "out"], "out"), ([], "ckpt")):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from mtcp_serve.bundle.manifest import TaskSpec
 from mtcp_serve.kinds.resample import bands
@@ -51,10 +52,50 @@ def test_every_size_to_every_size(task: TaskSpec, h: int, w: int, height: int, w
         assert resized.max() <= values.max() + 1e-6
 
 
-def test_labels_take_the_nearest_pixel() -> None:
-    values = np.array([[0, 2], [1, 255]], np.uint8)
-    assert np.array_equal(SEMSEG.resize(values, 6, 4), values.repeat(3, 0).repeat(2, 1))
-    assert SEMSEG.resampled(values, 6, 4) == "nearest"
+def test_borders_along_rows_and_columns_stay_where_they_are() -> None:
+    values = np.array([[0, 0, 2], [0, 0, 2], [1, 1, 255]], np.uint8)
+    large = SEMSEG.resize(values, 18, 12)
+    assert SEMSEG.resampled(values, 18, 12) == "majority"
+    for line in (0, -1):  # away from where three classes meet
+        assert np.array_equal(large[line], values[line].repeat(4))
+        assert np.array_equal(large[:, line], values[:, line].repeat(6))
+
+
+def test_a_line_of_one_pixel_keeps_its_width() -> None:
+    values = np.zeros((5, 5), np.uint8)
+    values[:, 2] = 7
+    assert np.array_equal(SEMSEG.resize(values, 50, 50), values.repeat(10, 0).repeat(10, 1))
+
+
+@given(st.floats(0.15, 1.4), st.integers(2, 9))
+def test_a_straight_slanted_border_has_no_steps(angle: float, times: int) -> None:
+    """Every pixel whose class differs from that of the exact line is within half a small pixel of it."""
+
+    def side(size: int) -> Any:
+        y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+        return np.cos(angle) * x + np.sin(angle) * y
+
+    large = SEMSEG.resize((side(24) > 0).astype(np.uint8), 24 * times, 24 * times)
+    far = np.abs(side(24 * times)) > 0.55 / 24
+    inside = np.zeros_like(far)
+    inside[2 * times : -2 * times, 2 * times : -2 * times] = True  # the rim has no neighbours to go by
+    assert np.array_equal(large[far & inside], (side(24 * times) > 0)[far & inside])
+
+
+@given(arrays(np.uint8, (6, 7), elements=st.integers(0, 3)), st.integers(1, 30), st.integers(1, 30))
+def test_labels_are_the_largest_of_their_classes_splines(values: Any, height: int, width: int) -> None:
+    def splines(size: int, count: int) -> Any:
+        place = (np.arange(size) + 0.5) * count / size - 0.5
+        distance = np.abs(place[:, None] - np.arange(-1, count + 1))
+        near = 0.75 - distance**2
+        return np.where(distance < 0.5, near, 0.5 * np.maximum(1.5 - distance, 0) ** 2)
+
+    planes = [np.pad(values == label, 1, mode="edge").astype(float) for label in range(4)]
+    maps = np.stack([splines(height, 6) @ plane @ splines(width, 7).T for plane in planes])
+    best, second = np.sort(maps, axis=0)[[-1, -2]]
+    clear = best - second > 1e-5
+    large = SEMSEG.resize(values, height, width)
+    assert np.array_equal(large[clear], maps.argmax(0)[clear])
 
 
 @pytest.mark.parametrize("task", [DEPTH, SALIENCY], ids=lambda task: task.name)
@@ -69,8 +110,8 @@ def test_invalid_depth_never_bleeds(valid: Any, height: int, width: int) -> None
     values = np.where(valid, np.float32(4), np.float32(0))
     resized = DEPTH.resize(values, height, width)
     assert set(np.unique(resized)) <= {0.0, 4.0}
-    nearest = SEMSEG.resize(valid.astype(np.uint8), height, width)
-    assert np.array_equal(resized > 0, nearest > 0)
+    nearest = Image.fromarray(valid.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    assert np.array_equal(resized > 0, np.asarray(nearest) > 0)
 
 
 def test_depth_away_from_invalid_pixels_stays_smooth() -> None:

@@ -202,7 +202,7 @@ def test_npz_normals_are_exact(values: Any) -> None:
 @pytest.mark.parametrize("format", [name for name in PNG_FORMATS if name != "png"])
 def test_every_format_resizes_and_times(format: str) -> None:
     answer, found = files(format, prediction(SEMSEG, np.zeros((2, 3), np.uint8), size=(20, 30)))
-    assert answer["maps"]["semseg"]["resampled"] == "nearest"
+    assert answer["maps"]["semseg"]["resampled"] == "majority"
     assert (answer["maps"]["semseg"]["width"], answer["maps"]["semseg"]["height"]) == (30, 20)
     assert answer["timings_ms"]["encode"] > 0
     assert Image.open(BytesIO(found["semseg.png"])).size == (30, 20)

@@ -110,8 +110,8 @@ def test_size_input_resizes_by_the_rules(client: TestClient) -> None:
         assert np.array_equal(large[task.name], task.resize(model[task.name], 90, 70))
     answer = post(client, photo).json()
     assert {name: entry["resampled"] for name, entry in answer["maps"].items()} == {
-        "semseg": "nearest", "depth": "bilinear", "normals": "bilinear", "saliency": "bilinear",
-        "parsing": "nearest",
+        "semseg": "majority", "depth": "bilinear", "normals": "bilinear", "saliency": "bilinear",
+        "parsing": "majority",
     }  # fmt: skip
     assert (answer["image"]["width"], answer["maps"]["depth"]["height"]) == (70, 90)
 
