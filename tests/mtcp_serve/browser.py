@@ -181,10 +181,3 @@ def problem(page: Page) -> str:
     alert = page.get_by_role("alert")
     alert.wait_for()
     return alert.locator("p").inner_text()
-
-
-def inside(classes: NDArray[np.uint8], reach: int) -> NDArray[np.bool_]:
-    """Where all pixels within ``reach``, across and down, are of one class."""
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(classes, reach, "edge"), (2 * reach + 1,) * 2)
-    same: NDArray[np.bool_] = (around == classes[..., None, None]).all(axis=(-1, -2))
-    return same

@@ -3,7 +3,6 @@
 import { borders } from "./borders.js";
 import { colour } from "./colours.js";
 import { readNpz } from "./npz.js";
-import { smoothClasses } from "./smooth.js";
 
 const BACKGROUND = /^(background|other|nothing|void|unlabell?ed)$/i; // class names that mean no thing at all
 const SUBJECT = 0.5; // a probability that says there is something
@@ -49,14 +48,11 @@ function signed(value) {
 export class DenseMap {
   #canvas = null;
   #overlay = null;
-  #classes = null;
   #outline = null;
   #sent;
   #table = null;
 
-  /** `scale` is how many pixels of the map there are to one of the model's. */
-  constructor(name, info, values, picture, scale = 1) {
-    this.scale = scale;
+  constructor(name, info, values, picture) {
     this.name = name;
     this.info = info;
     this.values = values;
@@ -142,42 +138,27 @@ export class DenseMap {
       return this.#draw((at) => 255 * (1 - this.values[at]), () => [0, 0, 0]); // the rest steps back
     }
     if (this.info.kind !== "labels") return this.#draw(() => 255);
-    return this.#draw((at, id) => ((only === null ? this.background(id) : id !== only) ? 0 : 215));
+    const hidden = [...Array(256).keys()].map((id) => (only === null ? this.background(id) : id !== only));
+    return this.#draw((at, id) => (hidden[id] ? 0 : 215));
   }
 
   /** The borders of the classes, or of the class id `only`: a Path2D in pixels of the map; null if it has none. */
   outline(only = null) {
     if (this.info.kind !== "labels") return null;
-    if (only !== null) return borders(this.classes().map((id) => Number(id === only)), this.width, this.height);
-    this.#outline ??= borders(this.classes(), this.width, this.height);
+    if (only !== null) return borders(this.values.map((id) => Number(id === only)), this.width, this.height);
+    this.#outline ??= borders(this.values, this.width, this.height);
     return this.#outline;
-  }
-
-  /** The classes for the eye; `values` are the exact ones, which have stairs where they were enlarged pixel by pixel. */
-  classes() {
-    if (this.info.resampled !== "nearest") return this.values;
-    this.#classes ??= smoothClasses(this.values, this.width, this.height, Math.max(1, Math.round(this.scale)));
-    return this.#classes;
   }
 
   /** `alpha(at, id)`, and `color(at)` where it is not that of the picture, of every pixel. */
   #draw(alpha, color = () => null) {
     const image = new ImageData(this.width, this.height);
-    const classes = this.info.kind === "labels" ? this.classes() : null;
-    const colors = new Map(); // of each class, as the picture has it
-    if (classes) {
-      for (let at = 0; at < this.values.length; at++) {
-        if (!colors.has(this.values[at])) colors.set(this.values[at], this.picture.subarray(3 * at, 3 * at + 3));
-      }
-    }
     for (let at = 0; at < this.width * this.height; at++) {
-      const id = classes?.[at];
-      const [red, green, blue] =
-        color(at) ?? (classes ? colors.get(id) : this.picture.subarray(3 * at, 3 * at + 3));
+      const [red, green, blue] = color(at) ?? this.picture.subarray(3 * at, 3 * at + 3);
       image.data[4 * at] = red;
       image.data[4 * at + 1] = green;
       image.data[4 * at + 2] = blue;
-      image.data[4 * at + 3] = alpha(at, id);
+      image.data[4 * at + 3] = alpha(at, this.values[at]);
     }
     const canvas = document.createElement("canvas");
     canvas.width = this.width;
@@ -205,7 +186,6 @@ export class Answer {
           info,
           members.get(name).data,
           members.get(`${name}.visualization`).data,
-          info.width / this.models.find((model) => model.name === info.model).width,
         ),
     );
   }
