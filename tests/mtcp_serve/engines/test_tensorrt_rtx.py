@@ -107,12 +107,16 @@ def test_the_command_lists_engines_and_why_they_cannot(monkeypatch: pytest.Monke
     rows = {(row["engine"], row["device"]): row for row in json.loads(listed.stdout)}
     assert rows["onnxruntime", "cpu"] == {
         "engine": "onnxruntime", "device": "cpu", "available": True, "problem": None,
+        "measured": "what the others are compared with",
     }  # fmt: skip
     assert rows["lost", ""]["problem"] == "No module named 'no_such_module'; pip install it"
     built = "CUDAExecutionProvider" in ort.get_available_providers()
     assert rows["onnxruntime", "cuda"]["available"] == built
     table = CliRunner().invoke(cli, ["engines"])
-    assert "pip install it" in " ".join(table.stdout.split())
+    said = " ".join(table.stdout.split())
+    assert "pip install it" in said
+    assert "measured: onnxruntime: what the others are compared with" in said
+    assert "openvino: two cores of an AMD EPYC" in said
 
 
 def test_nodes_that_fall_back_to_the_cpu_are_counted_and_named(
