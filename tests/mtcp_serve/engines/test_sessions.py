@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import weakref
@@ -20,7 +21,7 @@ from mtcp_serve.engines import onnxruntime, openvino
 from mtcp_serve.engines.base import Engine, EngineOptions
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.engines.onnxruntime import OnnxEngine
-from mtcp_serve.engines.sessions import Sessions, calls_together
+from mtcp_serve.engines.sessions import LULL_S, Sessions, calls_together
 from mtcp_serve.errors import BundleError
 from tests.mtcp_serve.support import HEIGHT, TASKS, WIDTH, make_bundle, noise
 
@@ -96,6 +97,8 @@ def test_calls_that_meet_run_at_the_same_time_on_a_thread_each(bundle: Path, run
             assert runs[3:] == [1, 1]
 
     asyncio.run(scenario())
+    assert isinstance(engine, OnnxEngine)
+    engine.sessions.clock = lambda: math.inf  # long after
     asyncio.run(saliency(engine))
     assert runs[3:] == [1, 1, 2]  # alone again
 
@@ -187,16 +190,28 @@ def test_openvino_compiles_for_two_when_two_come(
 
 
 def test_which_session_a_call_gets() -> None:
-    sessions = Sessions("alone", lambda: "shared")
+    now = 0.0
+    sessions = Sessions("alone", lambda: "shared", clock=lambda: now)
+
+    def one() -> str:
+        with sessions.borrow() as found:
+            return found
 
     async def scenario() -> None:
+        nonlocal now
+        assert [one(), one()] == ["alone", "alone"]
         with sessions.borrow() as first, sessions.borrow() as second:
             assert (first, second) == ("alone", "alone")
             await sessions.opened()
-            with sessions.borrow() as third:
-                assert third == "shared"
-        with sessions.borrow() as fourth:
-            assert fourth == "alone"
+            assert one() == "shared"
+        now = 10.0
+        with sessions.borrow() as first:
+            assert first == "alone"
+            assert one() == "shared"
+        now = 10.0 + LULL_S / 2  # its company encodes
+        assert [one(), one()] == ["shared", "shared"]
+        now = 10.0 + LULL_S  # the calls since then met nobody
+        assert one() == "alone"
 
     asyncio.run(scenario())
 
