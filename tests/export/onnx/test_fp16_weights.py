@@ -20,7 +20,7 @@ STEM_WEIGHTS = 64 * 3 * 7 * 7  # the one large tensor
 def rounded() -> DeploymentGraph:
     network = TinyNetwork()
     round_to_fp16(network)
-    return DeploymentGraph(network, TASKS, HEIGHT, WIDTH)
+    return DeploymentGraph(network, TASKS, HEIGHT, WIDTH, refine=False)
 
 
 @pytest.fixture(scope="module")

@@ -311,6 +311,7 @@ def test_the_command_ends_with_a_plan_where_no_gpu_is(
         data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=(SourceConfig(kind="scenes"),)),
     )
     monkeypatch.setattr(export.onnx.cli, "load_network", lambda path: (graph.network, config))
+    monkeypatch.setattr(export.onnx.cli, "DeploymentGraph", lambda *_, refine: graph)
     monkeypatch.setattr(export.bundle_writer, "convert", lambda graph: converted)
     folder = tmp_path / "images"
     folder.mkdir()
