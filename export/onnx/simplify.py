@@ -1,10 +1,12 @@
 """Fold constants and take out what computes nothing: what is left of an exported graph is a quarter of it."""
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import onnx
+import onnx_ir as ir
 from onnx_ir import serde
 from onnx_ir.passes import Sequential, common
 from onnxscript.optimizer import fold_constants_ir
@@ -58,6 +60,8 @@ and the one that makes a Split of Slices: having two outputs, it looks at the wh
 took 80 of the 94 seconds of a graph with 12,578 nodes."""
 ROUNDS = 2
 """Folding makes new matches, and they new constants."""
+REPEATED = 4096
+"""Elements above which a tensor made by repeating a smaller one is not stored."""
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -71,7 +75,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     )
     with _quiet_folding():
         for _ in range(ROUNDS):
-            fold_constants_ir(graph, onnx_shape_inference=True)
+            fold_constants_ir(graph, onnx_shape_inference=True, should_fold=_worth_storing)
             rewrite(graph)
     Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -82,6 +86,16 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         common.NameFixPass(),
     )(graph)
     return serde.serialize_model(graph)
+
+
+def _worth_storing(node: ir.Node) -> bool | None:
+    """Not a tensor that repeats a smaller one: runtimes do that as they open the graph, from a small file."""
+    if node.op_type != "Expand" or node.inputs[0] is None or node.outputs[0].shape is None:
+        return None
+    values, shape = node.inputs[0], node.outputs[0].shape
+    if values.dtype is None or not values.dtype.is_floating_point() or not shape.is_static():
+        return None
+    return False if math.prod(shape.numpy()) > REPEATED else None
 
 
 @contextmanager

@@ -75,3 +75,26 @@ def test_equal_constants_are_stored_once_however_large() -> None:
     assert len(after.graph.initializer) == 2
     x = np.random.default_rng(1).normal(size=5000).astype(np.float32)
     np.testing.assert_allclose(run(after, x), (x + table) * table - (table + 1), rtol=1e-5)
+
+
+def test_a_row_that_is_repeated_is_stored_once() -> None:
+    graph = parser.parse_model(
+        """
+        <ir_version: 9, opset_import: ["" : 18]>
+        repeated (float[9, 96, 64] x) => (float[9, 96, 64] y)
+        <int64[2] wide = {96, 64}, int64[2] narrow = {3, 64}>
+        {
+            many = Expand (row, wide)  few = Expand (row, narrow)
+            first = ReduceSum <keepdims = 1> (few, axis)
+            summed = Add (x, many)  y = Sub (summed, first)
+        }
+        """
+    )
+    row = np.arange(64, dtype=np.float32)[None]
+    for name, values in (("row", row), ("axis", np.zeros(1, np.int64))):
+        graph.graph.initializer.append(numpy_helper.from_array(values, name))
+    after = simplify(graph)
+    assert [node.op_type for node in after.graph.node] == ["Expand", "Add", "Sub"]
+    assert max(np.prod(tensor.dims) for tensor in after.graph.initializer) == 64
+    x = np.random.default_rng(1).normal(size=(9, 96, 64)).astype(np.float32)
+    np.testing.assert_allclose(run(after, x), x + row - 3 * row, rtol=1e-5, atol=1e-5)
