@@ -10,7 +10,7 @@ import re
 import select
 import socket
 from contextlib import suppress
-from ssl import SSLSocket
+from ssl import SSLSocket, SSLWantReadError, SSLWantWriteError
 from threading import Lock, Thread
 from types import TracebackType
 from typing import Final, Self
@@ -110,7 +110,9 @@ class RtspRelay:
                     return
                 server.sendall(asked)
             if server in ready:
-                if not (answered := server.recv(_BLOCK)):
+                if (answered := _received(server)) is None:
+                    continue
+                if not answered:
                     return
                 waiting += answered
                 whole = self._whole(waiting)
@@ -133,6 +135,18 @@ class RtspRelay:
         if len(waiting) - whole > _MOST:
             raise LiveError(f"the server sends a message of more than {_MOST} bytes")
         return whole
+
+
+def _received(server: socket.socket) -> bytes | None:
+    """What has come; ``None`` where that was of TLS alone, such as the tickets of a session."""
+    patience = server.gettimeout()
+    server.setblocking(False)
+    try:
+        return server.recv(_BLOCK)
+    except (SSLWantReadError, SSLWantWriteError):
+        return None
+    finally:
+        server.settimeout(patience)
 
 
 def message_size(data: bytearray, start: int) -> int | None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import select
 import signal
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.images import DEFAULT_LIMITS
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.offline.inputs import Item
-from mtcp_serve.offline.live import Live, LiveError, connect
+from mtcp_serve.offline.live import SILENCE_S, Live, LiveError, connect
 from mtcp_serve.offline.live.address import Address
 from mtcp_serve.offline.live.connect import is_public
 from mtcp_serve.offline.live.reader import open_camera
@@ -34,7 +36,7 @@ from tests.mtcp_serve import command
 from tests.mtcp_serve.cli.test_cli import run
 from tests.mtcp_serve.clips import picture, read_clip, write_clip
 from tests.mtcp_serve.offline.rtsp_server import rtsp_server
-from tests.mtcp_serve.process import until
+from tests.mtcp_serve.process import PATIENCE_S, until
 from tests.mtcp_serve.support import GOOD, encode
 
 
@@ -256,6 +258,27 @@ def test_through_tls(
         done = run("predict", stream.url, *options, "--frames", "2")
     assert done.exit_code == 0, done.output
     assert len([*(tmp_path / "clip" / "frames").glob("0*")]) == 2
+
+
+def test_what_tls_says_for_itself_holds_nothing_up(
+    transport_stream: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session's tickets make a connection readable before anything has been asked."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    with (
+        rtsp_server(transport_stream, tls=context) as server,
+        RtspRelay(Address(server.url), allow_private=True) as relay,
+    ):
+        until(lambda: bool(select.select([relay._server], [], [], 0)[0]))
+        host, port = relay.url.removeprefix("rtsp://").partition("/")[0].split(":")
+        with socket.create_connection((host, int(port)), PATIENCE_S) as client:
+            client.settimeout(SILENCE_S / 2)
+            assert select.select([client], [], [], 0.2)[0] == []  # the relay has met the tickets
+            client.sendall(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")
+            assert client.recv(1000).startswith(b"RTSP/1.0 200 OK")
 
 
 def test_rtsp(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
