@@ -9,7 +9,6 @@ nothing that can be seen.
 """
 
 from collections.abc import Mapping
-from itertools import combinations_with_replacement
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +17,29 @@ from torch import Tensor
 RADIUS = 2
 """Of the windows, pixels of the coarse grid."""
 EPSILON = 1e-3
-"""What a variance of colour (0 to 1) must exceed to count as an edge."""
+"""What a variance of colour (0 to 1) must exceed to count as an edge, where nothing else is said."""
+_ROWS, _COLUMNS = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]
+"""Of the elements of a symmetric 3 x 3 matrix as they are stored: rr, rg, rb, gg, gb, bb."""
+_DIAGONAL = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
+_COFACTORS = ([3, 4, 1, 0, 2, 0], [5, 2, 4, 5, 1, 3], [4, 1, 3, 2, 0, 1], [4, 5, 2, 2, 4, 1])
+"""Elements a, b, c, d whose ab - cd are the cofactors, stored likewise."""
+_WHOLE = [0, 1, 2, 1, 3, 4, 2, 4, 5]
+"""All nine elements, row by row."""
 
 
-def upsample(values: Mapping[str, Tensor], size: tuple[int, int], images: Tensor) -> dict[str, Tensor]:
+def upsample(
+    values: Mapping[str, Tensor],
+    size: tuple[int, int],
+    images: Tensor,
+    epsilons: Mapping[str, float] | None = None,
+) -> dict[str, Tensor]:
     """Predictions at ``size``, their edges where those of the images are; linear in ``values``.
 
     Args:
         values: by name [B,C,h,w], float32, of any scale.
         size: height and width to bring them to.
         images: RGB [B,3,H,W] in 0..255.
+        epsilons: by name, where it is not `EPSILON`.
 
     Returns:
         By name [B,C,*size], in the order of ``values``.
@@ -37,53 +49,54 @@ def upsample(values: Mapping[str, Tensor], size: tuple[int, int], images: Tensor
         grids.setdefault((value.shape[-2], value.shape[-1]), []).append(name)
     found: dict[str, Tensor] = {}
     for names in grids.values():  # one filter for all that share a grid
-        together = _filtered(torch.cat([values[name] for name in names], 1), size, images)
-        parts = torch.split(together, [values[name].shape[1] for name in names], 1)
-        found.update(zip(names, parts, strict=True))
+        parts = [values[name] for name in names]
+        wanted = [(epsilons or {}).get(name, EPSILON) for name in names]
+        channels = [part.shape[1] for part in parts]
+        together = _filtered(torch.cat(parts, 1), channels, wanted, size, images)
+        found.update(zip(names, torch.split(together, channels, 1), strict=True))
     return {name: found[name] for name in values}
 
 
-def _filtered(value: Tensor, size: tuple[int, int], images: Tensor) -> Tensor:
+def _filtered(
+    value: Tensor, channels: list[int], epsilons: list[float], size: tuple[int, int], images: Tensor
+) -> Tensor:
+    """``value``, whose channels stand in groups of ``channels`` with one epsilon each, at ``size``."""
     height, width = value.shape[-2:]
     colour = images.float() / 255
     fine = _shrunk(colour, (max(height, size[0] // 2), max(width, size[1] // 2)))
-    *slopes, offset = _linear_functions(value, _shrunk(colour, (height, width)))
+    slopes, offset = _linear_functions(value, channels, epsilons, _shrunk(colour, (height, width)))
     within = (fine.shape[-2], fine.shape[-1])
-    result = resized(offset, within)
-    for slope, channel in zip(slopes, fine.chunk(3, 1), strict=True):
-        result = result + resized(slope, within) * channel
+    functions = resized(torch.cat([slopes.flatten(1, 2), offset], 1), within)
+    slopes, offset = torch.split(functions, [3 * value.shape[1], value.shape[1]], 1)
+    result = offset + (torch.unflatten(slopes, 1, (3, -1)) * fine.unsqueeze(2)).sum(1)
     return resized(result, size)
 
 
-def _linear_functions(value: Tensor, guide: Tensor) -> list[Tensor]:
-    """Slopes for the three channels of ``guide`` [B,3,h,w], and offset: each as ``value`` [B,C,h,w]."""
-    channels = guide.chunk(3, 1)
-    means = _mean(guide).chunk(3, 1)
-    pairs = list(combinations_with_replacement(range(3), 2))
-    products = _mean(torch.cat([channels[i] * channels[j] for i, j in pairs], 1)).chunk(6, 1)
-    covariance = [
-        product - means[i] * means[j] + (EPSILON if i == j else 0.0)
-        for (i, j), product in zip(pairs, products, strict=True)
-    ]
-    inverse = _inverse(covariance)
-    mean = _mean(value)
-    common = [_mean(channel * value) - of * mean for channel, of in zip(channels, means, strict=True)]
-    slopes = [sum((inverse[i][j] * common[j] for j in (1, 2)), inverse[i][0] * common[0]) for i in range(3)]
-    offset = mean
-    for slope, of in zip(slopes, means, strict=True):
-        offset = offset - slope * of
-    return [*slopes, offset]
+def _linear_functions(
+    value: Tensor, channels: list[int], epsilons: list[float], guide: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Slopes [B,3,C,h,w] for the channels of ``guide`` [B,3,h,w], and offsets [B,C,h,w]."""
+    count = value.shape[1]
+    squares = guide[:, _ROWS] * guide[:, _COLUMNS]
+    products = (guide.unsqueeze(2) * value.unsqueeze(1)).flatten(1, 2)
+    means = _mean(torch.cat([guide, squares, value, products], 1))
+    colour, squares, mean, products = torch.split(means, [3, 6, count, 3 * count], 1)
+    covariance = squares - colour[:, _ROWS] * colour[:, _COLUMNS]
+    common = torch.unflatten(products, 1, (3, -1)) - colour.unsqueeze(2) * mean.unsqueeze(1)
+    parts = zip(epsilons, torch.split(common, channels, 2), strict=True)
+    slopes = torch.cat([_solved(covariance, epsilon, part) for epsilon, part in parts], 2)
+    return slopes, mean - (slopes * colour.unsqueeze(2)).sum(1)
 
 
-def _inverse(upper: list[Tensor]) -> list[list[Tensor]]:
-    """Inverse of symmetric 3 x 3 matrices, given and returned by element; ``upper`` row by row."""
-    rr, rg, rb, gg, gb, bb = upper
-    first = [gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb]
-    second = [rr * bb - rb * rb, rb * rg - rr * gb]
-    third = rr * gg - rg * rg
-    scale = 1 / (rr * first[0] + rg * first[1] + rb * first[2])
-    a, b, c, d, e, f = (element * scale for element in (*first, *second, third))
-    return [[a, b, c], [b, d, e], [c, e, f]]
+def _solved(covariance: Tensor, epsilon: float, common: Tensor) -> Tensor:
+    """Slopes: the inverse of ``covariance`` [B,6,h,w] plus ``epsilon``, times ``common`` [B,3,C,h,w]."""
+    ridge = covariance.new_tensor(_DIAGONAL).view(1, 6, 1, 1)
+    matrix = covariance + epsilon * ridge
+    a, b, c, d = (matrix[:, elements] for elements in _COFACTORS)
+    cofactors = a * b - c * d
+    determinant = (matrix[:, :3] * cofactors[:, :3]).sum(1, keepdim=True)
+    inverse = torch.unflatten((cofactors / determinant)[:, _WHOLE], 1, (3, 3)).unsqueeze(3)
+    return (inverse * common.unsqueeze(1)).sum(2)
 
 
 def _mean(values: Tensor) -> Tensor:

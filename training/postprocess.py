@@ -14,6 +14,8 @@ NORMALS_FRAME = "x right, y up, z towards the camera"
 """Axes of predicted normals: a wall faced squarely is (0, 0, 1)."""
 CANDIDATES = 16
 """Classes of an image that are told apart at its edges: those that win, or nearly so, in most places."""
+EPSILONS: dict[Kind, float] = {"depth": 3e-2}
+"""Where it is not that of `training.guided_filter`: fine texture of the image is no relief of a surface."""
 UNREFINED = ("edges",)
 """Tasks whose maps are lines, which a filter over areas would blur."""
 
@@ -46,7 +48,10 @@ def deployment_maps(
         if task.kind == "labels" and task.channels > CANDIDATES:
             classes[task.name], values[task.name] = _candidates(values[task.name])
     filtered = upsample(
-        {name: REFINED[task.kind][0](values[name]) for name, task in refined.items()}, size, images
+        {name: REFINED[task.kind][0](values[name]) for name, task in refined.items()},
+        size,
+        images,
+        {name: EPSILONS[task.kind] for name, task in refined.items() if task.kind in EPSILONS},
     )
     maps = {}
     for task in tasks:

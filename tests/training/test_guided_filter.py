@@ -52,6 +52,17 @@ def test_what_is_linear_in_the_colours_of_windows_is_found_again() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_larger_epsilon_is_a_smoother_map() -> None:
+    """Each prediction has its own: one so large that no colour is an edge gives the means of windows."""
+    value = torch.rand(1, 2, 12, 16)
+    found = upsample({"a": value, "b": value}, (12, 16), image(), {"b": 1e6})
+    side = 2 * RADIUS + 1
+    means = F.avg_pool2d(value, side, 1, RADIUS, count_include_pad=False)
+    torch.testing.assert_close(found["b"], means, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found["a"], upsample({"a": value}, (12, 16), image())["a"])
+    assert (found["a"] - value).abs().mean() < (found["b"] - value).abs().mean()
+
+
 def test_constants_stay_whatever_the_image() -> None:
     value = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 12, 16)
     found = upsample({"x": value}, (H, W), image())["x"]
@@ -93,6 +104,17 @@ def test_refined_maps_are_of_the_same_kind() -> None:
     assert 0 <= maps["saliency"].min() <= maps["saliency"].max() <= 1
     assert 0.1 <= maps["depth"].min() <= maps["depth"].max() <= 10
     torch.testing.assert_close(maps["normals"], plain["normals"])
+
+
+def test_texture_is_no_relief() -> None:
+    """Depth that follows a pattern on a wall a little becomes flatter, not as rough as the pattern."""
+    task = make_task("depth")
+    pattern = 120 + 25 * torch.rand(1, 1, 12, 16)
+    images = F.interpolate(pattern.expand(1, 3, 12, 16), (H, W)).byte()
+    wall = 3 + 0.004 * (pattern - 132)
+    refined = deployment_maps({"depth": wall}, [task], (H, W), images)["depth"]
+    plain = deployment_maps({"depth": wall}, [task], (H, W))["depth"]
+    assert refined.std() < 0.5 * plain.std()
 
 
 def test_images_of_a_batch_are_told_apart() -> None:
