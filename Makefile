@@ -53,6 +53,7 @@ weights: .venv/installed  ## train the shipped bundle again: make weights DATA=p
 	.venv/bin/python -m export.onnx runs/mtcp-lite/model.safetensors -o $(BUNDLE) --version 2 --fp16-weights --license Apache-2.0 \
 		--card $(BUNDLE)/MODEL_CARD.md --images $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt
 	cp runs/mtcp-lite/model.safetensors $(BUNDLE)/
+	$(MAKE) model_repository
 
 model_repository: .venv/installed  ## the committed config.pbtxt files, from the shipped bundle
 	for backend in onnxruntime tensorrt python; do \
