@@ -69,8 +69,8 @@ ENGINES: Final[dict[str, EngineClass]] = {
         "mtcp_serve.engines.openvino",
         "OpenVinoEngine",
         "pip install 'mtcp-serve[openvino]' brings OpenVINO",
-        "two cores of an AMD EPYC with AVX512_BF16, without AMX: alone 1.06 times as fast in float32 and 1.6 "
-        "times in bfloat16, two at a time 1.2 and 1.6 times",
+        "two cores of an AMD EPYC with AVX512_BF16, without AMX: alone .77 times as fast in float32 and 1.16 "
+        "times in bfloat16",
     ),
 }
 """Engines that run in this process, by name; the first is ``auto``."""
