@@ -7,23 +7,23 @@ computed from weights alone when it loads; autograd pays for other things. Modul
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 
-_asked = ContextVar("asked", default=False)
+_asked = False  # a plain variable: the compiler of PyTorch 2.11 does not read a ContextVar
 
 
 def exporting() -> bool:
     """Whether the network is being exported, or inside of :func:`as_exported`."""
-    return _asked.get() or torch.compiler.is_exporting()
+    return _asked or torch.compiler.is_exporting()
 
 
 @contextmanager
 def as_exported() -> Iterator[None]:
     """Compute in the way of exported graphs: to make the constants that they need, and to test them."""
-    token = _asked.set(True)
+    global _asked
+    before, _asked = _asked, True
     try:
         yield
     finally:
-        _asked.reset(token)
+        _asked = before
