@@ -187,7 +187,7 @@ class Soak:
     async def _drip(self) -> None:
         """Send bodies a byte a second: the server cuts them off when their time is over."""
         while True:
-            with suppress(OSError):
+            with suppress(OSError):  # cut off, as it has to be
                 writer = await self._connect(1000)
                 for _ in range(1000):
                     writer.write(b"\xff")
@@ -199,7 +199,7 @@ class Soak:
         """Send whole requests, and close the connection before their response."""
         body = self._kinds[0].body
         while True:
-            with suppress(OSError):
+            with suppress(OSError):  # the server was quicker
                 writer = await self._connect(len(body))
                 writer.write(body)
                 await writer.drain()

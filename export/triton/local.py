@@ -122,7 +122,7 @@ class LocalTriton:
         try:
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGTERM)
-                with suppress(subprocess.TimeoutExpired):
+                with suppress(subprocess.TimeoutExpired):  # then it is killed
                     self.process.wait(timeout=10)
         finally:
             self.kill()
@@ -135,7 +135,7 @@ class LocalTriton:
         if self._killed:
             return
         self._killed = True
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for path in _SHARED_MEMORY.glob(f"{self._shared}*"):

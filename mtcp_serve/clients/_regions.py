@@ -17,7 +17,7 @@ class Regions:
 
     def take(self) -> Region | None:
         """A free region, which is the caller's from now on; None if there is none."""
-        with suppress(IndexError):
+        with suppress(IndexError):  # there is none
             return self._free.pop()
         return None
 

@@ -157,7 +157,7 @@ async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 async def ended(work: asyncio.Future[Any]) -> None:
     """Wait until ``work`` is done, however often the caller is cancelled meanwhile; drop its result."""
     while not work.done():
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError):  # of the caller, who waits on
             await asyncio.wait([work])
     if not work.cancelled():
         work.exception()

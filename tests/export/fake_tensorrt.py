@@ -31,9 +31,7 @@ API: dict[str, dict[str, list[str]]] = json.loads(
 )
 VERSIONS = {"10.13": "10.13.3.9", "11.1": "11.1.0.106"}
 BINDINGS = "tensorrt_rtx_bindings"
-needs_tensorrt = pytest.mark.skipif(
-    find_spec(BINDINGS) is None, reason="TensorRT for RTX has wheels for x86-64 Linux and Windows alone"
-)
+needs_tensorrt = pytest.mark.skipif(find_spec(BINDINGS) is None, reason="no TensorRT for RTX: x86-64 alone")
 
 
 def real_tensorrt() -> ModuleType:

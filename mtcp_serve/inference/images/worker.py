@@ -19,7 +19,7 @@ BYTES_PER_PIXEL: Final = 64
 def main() -> None:
     """Answer until the other side ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt of the terminal is the parent's to handle
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, BrokenPipeError):  # that end
         send(sys.stdout.buffer, {"ready": True}, b"")
         while True:
             header, data = receive(sys.stdin.buffer)

@@ -62,7 +62,7 @@ class Body:
 
     def close(self) -> None:
         """End the connection; a thread that waits for more of it gets none."""
-        with suppress(OSError):
+        with suppress(OSError):  # the other side has ended it already
             socket.socket.shutdown(self._connection, socket.SHUT_RDWR)  # below TLS, which is not at rest
         self._response.close()
         self._connection.close()

@@ -45,7 +45,7 @@ class LiveReader(VideoReader):
         self.damaged = 0
         """Damaged packets and frames, such as the first of a stream that was joined in the middle."""
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """End the connection, the thread and the container."""
         with self._changed:
             self._over = True

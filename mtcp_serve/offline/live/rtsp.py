@@ -12,13 +12,13 @@ import socket
 from contextlib import suppress
 from ssl import SSLSocket, SSLWantReadError, SSLWantWriteError
 from threading import Lock, Thread
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import quote
 
 from mtcp_serve.offline.live import SILENCE_S, LiveError
 from mtcp_serve.offline.live.address import Address
 from mtcp_serve.offline.live.connect import connect
+from mtcp_serve.utils.closing import Closing
 
 OPTIONS: Final = {
     "rtsp_transport": "tcp",
@@ -36,8 +36,8 @@ _STATUS: Final = re.compile(rb"RTSP/\d\.\d +(\d{3})([^\r\n]*)")
 _LENGTH: Final = re.compile(rb"^content-length *: *(\d+)", re.IGNORECASE | re.MULTILINE)
 
 
-class RtspRelay:
-    """Passes one RTSP conversation on to ``address``. A context manager: it ends both connections.
+class RtspRelay(Closing):
+    """Passes one RTSP conversation on to ``address``.
 
     Raises:
         LiveError: the address cannot be reached, or may not be.
@@ -70,21 +70,13 @@ class RtspRelay:
             self._closed = True
             for each in (self._server, self._client, self._listener):
                 if each is not None:
-                    with suppress(OSError):
+                    with suppress(OSError):  # closed already
                         socket.socket.shutdown(each, socket.SHUT_RDWR)  # below TLS, which is not at rest
         self._thread.join(_JOIN_S)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _run(self) -> None:
         """Pass on, in one thread: a TLS connection is not for two."""
-        with self._listener, self._server, suppress(OSError):
+        with self._listener, self._server, suppress(OSError):  # FFmpeg says that its connection ended
             client, _ = self._listener.accept()
             self._listener.close()  # one conversation, and nobody else's
             with client:

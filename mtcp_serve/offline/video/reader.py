@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import av
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from mtcp_serve.errors import ImageTooLargeError
 from mtcp_serve.inference.images import ImageInfo, ImageLimits
 from mtcp_serve.offline.video import VideoError
+from mtcp_serve.utils.closing import Closing
 
 CONTAINERS: Final = "mov,matroska,avi,mpegts,mpeg,flv,ogg"
 """None of them refers to other files, as a playlist does."""
@@ -38,7 +38,7 @@ class Frame:
         return self._reader.upright(self._frame)
 
 
-class VideoReader:
+class VideoReader(Closing):
     """The first video stream of a container. A context manager: it closes the container.
 
     Raises:
@@ -85,12 +85,8 @@ class VideoReader:
             raise VideoError(f"not a video that can be read, or cut short ({words_of(error)})") from error
         return cls(container, limits, path.stat().st_size)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
     @property

@@ -114,7 +114,7 @@ async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) ->
                 await websocket.send_bytes(content)
     finally:
         reading.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError):  # as it was told to
             await reading
 
 

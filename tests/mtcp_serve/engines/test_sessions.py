@@ -79,6 +79,16 @@ def endless(engine: Engine) -> Iterator[None]:
         call.cancel()
 
 
+async def meet(engine: Engine, runs: list[int]) -> None:
+    """Two calls in turn while another runs, the second when all sessions are open."""
+    with endless(engine):
+        while not runs:
+            await asyncio.sleep(0.001)
+        await saliency(engine)
+        await opened(engine)
+        await saliency(engine)
+
+
 def test_calls_that_meet_run_at_the_same_time_on_a_thread_each(bundle: Path, runs: list[int]) -> None:
     engine = load_engine(Bundle.open(bundle), "onnxruntime", TWO_THREADS)
     assert engine.parallel == 2
@@ -109,32 +119,14 @@ def test_calls_that_meet_run_at_the_same_time_on_a_thread_each(bundle: Path, run
 def test_one_thread_and_one_stream_stay_one(bundle: Path, runs: list[int], options: EngineOptions) -> None:
     engine = load_engine(Bundle.open(bundle), "onnxruntime", options)
     assert engine.parallel == 1
-
-    async def scenario() -> None:
-        with endless(engine):
-            while not runs:
-                await asyncio.sleep(0.001)
-            await saliency(engine)
-            await opened(engine)
-            await saliency(engine)
-
-    asyncio.run(scenario())
+    asyncio.run(meet(engine, runs))
     assert set(runs) == {options.threads}
 
 
 def test_chosen_streams_have_one_session(bundle: Path, runs: list[int]) -> None:
     engine = load_engine(Bundle.open(bundle), "onnxruntime", EngineOptions("cpu", threads=3, streams=2))
     assert engine.parallel == 2
-
-    async def scenario() -> None:
-        with endless(engine):
-            while not runs:
-                await asyncio.sleep(0.001)
-            await saliency(engine)
-            await opened(engine)
-            await saliency(engine)
-
-    asyncio.run(scenario())
+    asyncio.run(meet(engine, runs))
     assert runs == [3, 3, 3]
 
 

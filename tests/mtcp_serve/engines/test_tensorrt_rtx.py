@@ -19,10 +19,8 @@ from mtcp_serve.engines.onnxruntime import OnnxEngine, nodes_by_provider, warn_o
 from mtcp_serve.errors import BundleError
 from tests.mtcp_serve.support import HEIGHT, TASKS, WIDTH, noise
 
-needs_plugin = pytest.mark.skipif(
-    find_spec("onnxruntime_ep_nv_tensorrt_rtx") is None,
-    reason="ONNX Runtime's plug-in for RTX has wheels for x86-64 Linux and Windows alone",
-)
+PLUGIN = find_spec("onnxruntime_ep_nv_tensorrt_rtx")
+needs_plugin = pytest.mark.skipif(PLUGIN is None, reason="no plug-in for RTX: x86-64 Linux and Windows alone")
 
 
 @pytest.fixture

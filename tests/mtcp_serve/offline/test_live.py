@@ -1,20 +1,13 @@
-"""Cameras, streams and addresses: what comes out, how they end, and what may not be connected to."""
+"""Cameras, the web and addresses: what comes out, how they end, and what may not be connected to."""
 
 import asyncio
 import json
-import select
 import signal
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import av
-import numpy as np
 import pytest
 import trustme
 
@@ -24,11 +17,10 @@ from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.images import DEFAULT_LIMITS
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.offline.inputs import Item
-from mtcp_serve.offline.live import SILENCE_S, Live, LiveError, connect
+from mtcp_serve.offline.live import Live, LiveError, connect
 from mtcp_serve.offline.live.address import Address
 from mtcp_serve.offline.live.connect import is_public
 from mtcp_serve.offline.live.reader import open_camera
-from mtcp_serve.offline.live.rtsp import RtspRelay, message_size
 from mtcp_serve.offline.runner import predict_files
 from mtcp_serve.offline.video import Film, Layer
 from mtcp_serve.offline.writer import Wanted
@@ -36,54 +28,9 @@ from tests.mtcp_serve import command
 from tests.mtcp_serve.cli.test_cli import run
 from tests.mtcp_serve.clips import picture, read_clip, write_clip
 from tests.mtcp_serve.offline.rtsp_server import rtsp_server
-from tests.mtcp_serve.process import PATIENCE_S, until
+from tests.mtcp_serve.offline.web_server import WebServer, sized
+from tests.mtcp_serve.process import until
 from tests.mtcp_serve.support import GOOD, encode
-
-
-@pytest.fixture(scope="module")
-def transport_stream(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Forty frames as MPEG-TS."""
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.ts", list(range(40))).read_bytes()
-
-
-class Pages(BaseHTTPRequestHandler):
-    """Answers with what the server has at the path: a status, headers and a body."""
-
-    def do_GET(self) -> None:
-        status, headers, body = self.server.pages[self.path.partition("?")[0]]  # type: ignore[attr-defined]
-        self.server.asked.append(dict(self.headers) | {"path": self.path})  # type: ignore[attr-defined]
-        with suppress(OSError):
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
-
-
-class WebServer:
-    """``pages`` by path on loopback, through TLS with ``context``."""
-
-    def __init__(self, pages: dict[str, tuple[int, dict[str, str], bytes]], context: Any = None) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
-        if context is not None:
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._server.pages = pages  # type: ignore[attr-defined]
-        self.asked: list[dict[str, str]] = []
-        self._server.asked = self.asked  # type: ignore[attr-defined]
-        self.port = self._server.server_address[1]
-        self.url = f"http{'' if context is None else 's'}://127.0.0.1:{self.port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def sized(body: bytes, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    return 200, {"Content-Length": str(len(body)), **headers}, body
 
 
 @pytest.fixture(scope="module")
@@ -239,61 +186,6 @@ def test_a_certificate_that_nobody_trusts_is_refused(bundle: Path, tmp_path: Pat
     assert server.asked == []
 
 
-def test_through_tls(
-    transport_stream: bytes, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    server = WebServer({"/photo.png": sized(GOOD)}, context)
-    options = ["-o", tmp_path, "-b", bundle, "--tasks", "depth", "--allow-private"]
-    try:
-        done = run("predict", f"{server.url}/photo.png", *options)
-    finally:
-        server.close()
-    assert done.exit_code == 0, done.output
-    with rtsp_server(transport_stream, endless=True, tls=context) as stream:
-        assert stream.url.startswith("rtsps://")
-        done = run("predict", stream.url, *options, "--frames", "2")
-    assert done.exit_code == 0, done.output
-    assert len([*(tmp_path / "clip" / "frames").glob("0*")]) == 2
-
-
-def test_what_tls_says_for_itself_holds_nothing_up(
-    transport_stream: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A session's tickets make a connection readable before anything has been asked."""
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    with (
-        rtsp_server(transport_stream, tls=context) as server,
-        RtspRelay(Address(server.url), allow_private=True) as relay,
-    ):
-        until(lambda: bool(select.select([relay._server], [], [], 0)[0]))
-        host, port = relay.url.removeprefix("rtsp://").partition("/")[0].split(":")
-        with socket.create_connection((host, int(port)), PATIENCE_S) as client:
-            client.settimeout(SILENCE_S / 2)
-            assert select.select([client], [], [], 0.2)[0] == []  # the relay has met the tickets
-            client.sendall(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")
-            assert client.recv(1000).startswith(b"RTSP/1.0 200 OK")
-
-
-def test_rtsp(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
-    with rtsp_server(transport_stream, endless=True) as server:
-        options = ["--frames", "3", "--tasks", "saliency", "--allow-private"]
-        done = run("predict", server.url, "-o", tmp_path, "-b", bundle, *options)
-    assert done.exit_code == 0, done.output
-    assert [request.split()[0] for request in server.asked[:4]] == ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"]
-    frames = sorted(path for path in (tmp_path / "clip" / "frames").iterdir() if path.is_dir())
-    assert len(frames) == 3
-    with np.load(frames[0] / "maps.npz") as maps:
-        assert maps["saliency"].shape == (48, 64)
-        assert maps["saliency"][4:10, 4:14].mean() == pytest.approx(1, abs=0.02)  # the red corner
-
-
 def test_a_film_of_so_many_seconds(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
     with rtsp_server(transport_stream) as server:
         options = ["--seconds", "0.1", "--video", "depth", "--allow-private"]
@@ -305,54 +197,6 @@ def test_a_film_of_so_many_seconds(transport_stream: bytes, bundle: Path, tmp_pa
     with av.open(str(tmp_path / "clip" / "depth.mp4")) as film:
         stream = film.streams.video[0]
         assert float((stream.duration or 0) * (stream.time_base or 0)) == pytest.approx(times[-1] + 0.04)
-
-
-@pytest.mark.parametrize(
-    ("answers", "message"),
-    [
-        (
-            {"DESCRIBE": "RTSP/1.0 302 Moved\r\nLocation: rtsp://127.0.0.2/inside"},
-            "it redirects (302 Moved); name the address that it redirects to",
-        ),
-        ({"DESCRIBE": 'RTSP/1.0 401 No\r\nWWW-Authenticate: Basic realm="x"'}, "401 Unauthorized"),
-        ({"DESCRIBE": "RTSP/1.0 404 Not Found"}, "404 Not Found"),
-        (
-            {"OPTIONS": f"RTSP/1.0 200 OK\r\nContent-Length: 9000000\r\n\r\n{' ' * 2_000_000}"},
-            "the server sends a message of more than 1048576 bytes",
-        ),
-    ],
-)
-def test_rtsp_that_gives_nothing(
-    transport_stream: bytes, bundle: Path, tmp_path: Path, answers: dict[str, str], message: str
-) -> None:
-    with rtsp_server(transport_stream, answers) as server:
-        done = run("predict", server.url, "-o", tmp_path / "out", "-b", bundle, "--allow-private")
-    assert done.exit_code == 1
-    assert message in " ".join(done.stderr.split())
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_redirect_hidden_behind_a_frame_is_seen() -> None:
-    frame = b"$\x00\x00\x04abcd"
-    answer = b"RTSP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-    data = bytearray(frame + answer + b"RTSP/1.0 301 Moved\r\n\r\n")
-    assert message_size(data, 0) == len(frame)
-    assert message_size(data, len(frame)) == len(answer)
-    assert message_size(data, len(frame + answer)) == 22
-    for cut in range(len(frame)):
-        assert message_size(data[:cut], 0) is None
-    assert message_size(bytearray(b"RTSP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhell"), 0) is None
-    with pytest.raises(LiveError, match="no RTSP"):
-        message_size(bytearray(70_000), 0)
-
-
-def test_the_relay_passes_the_login_on_and_nobody_else() -> None:
-    with (
-        rtsp_server(b"") as server,
-        RtspRelay(Address(server.url.replace("//", "//ann:p%40ss@")), allow_private=True) as relay,
-    ):
-        assert relay.url.startswith("rtsp://ann:p%40ss@127.0.0.1:")
-        assert relay.url.endswith("/cam/clip.ts")
 
 
 def test_interrupted_it_keeps_what_was_written(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:

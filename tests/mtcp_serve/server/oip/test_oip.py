@@ -31,6 +31,9 @@ from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
 from tests.mtcp_serve.server.test_predict import expected
 from tests.mtcp_serve.support import HEIGHT, TASKS, WIDTH, noise
 
+KSERVE = os.environ.get("MTCP_TEST_KSERVE", "")
+"""A Python that has kserve, whose protobuf is not Triton's."""
+needs_kserve = pytest.mark.skipif(not KSERVE, reason="MTCP_TEST_KSERVE names no Python that has kserve")
 IMAGES = np.stack([noise(HEIGHT, WIDTH, seed) for seed in range(3)])
 STUCK = np.ascontiguousarray(np.broadcast_to(np.array([0, 255, 0], np.uint8), (1, HEIGHT, WIDTH, 3)))
 MODES = ("http", "grpc")
@@ -335,13 +338,10 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(
-    "MTCP_TEST_KSERVE" not in os.environ,
-    reason="MTCP_TEST_KSERVE names a Python that has kserve, whose protobuf is not Triton's",
-)
+@needs_kserve
 def test_kserves_own_client(server: tuple[Server, int], tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
-    python, (served, grpc_port) = os.environ["MTCP_TEST_KSERVE"], server
+    python, (served, grpc_port) = KSERVE, server
     command = [python, "-c", KSERVE, served.url, f"127.0.0.1:{grpc_port}"]
     with (tmp_path / "images.npy").open("rb") as images:
         done = subprocess.run(command, stdin=images, capture_output=True, text=True, timeout=PATIENCE_S)
