@@ -143,7 +143,7 @@ def read_config(text: str) -> Any:
 def _tensors(manifest: Manifest) -> list[tuple[str, int, tuple[int, ...]]]:
     """Name, type and shape (without batch) of the input, then of each output."""
     size = (manifest.input.height, manifest.input.width)
-    outputs = [(task.output, _TYPES[task.dtype], (*size, *task.channels)) for task in manifest.tasks]
+    outputs = [(task.output, _TYPES[task.dtype], task.output_shape(*size)) for task in manifest.outputs]
     return [(IMAGE_TENSOR, _TYPES["uint8"], (*size, 3)), *outputs]
 
 

@@ -55,7 +55,8 @@ class TritonPythonModel:
                 "this instance is for a GPU, but ONNX Runtime cannot use one: install onnxruntime-gpu, "
                 "or write the repository with --device cpu"
             )
-        self._outputs = [task["output"] for task in manifest["tasks"]]
+        confidences = [task["confidence"] for task in manifest["tasks"] if "confidence" in task]
+        self._outputs = [entry["output"] for entry in (*manifest["tasks"], *confidences)]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """The maps that each request asks for, in one run; labels uint8, other maps as in the manifest."""

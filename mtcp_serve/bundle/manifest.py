@@ -13,6 +13,9 @@ kind           shape                        values
 ``normals``    ``[batch, height, width, 3]`` unit vectors in the frame that the task names
 ``probability`` ``[batch, height, width]``   0 to 1 (a ``uint8`` output is 255 times that)
 ============== ============================ ==========================================
+
+A task may have a second output, its ``confidence``: float32 ``[batch, h, w]``, coarser than the map if the
+manifest says so, the probability that the map is right there.
 """
 
 import hashlib
@@ -33,7 +36,8 @@ from mtcp_serve.kinds import (
     ProbabilityTask,
     TaskSpec,
 )
-from mtcp_serve.kinds.base import Strict, TensorType, Text
+from mtcp_serve.kinds.base import Confidence, Strict, TensorType, Text
+from mtcp_serve.kinds.confidence import ConfidenceTask
 from mtcp_serve.utils.atomic import write_atomic
 
 __all__ = [
@@ -44,6 +48,8 @@ __all__ = [
     "PARITY_FILE",
     "RESERVED_TASK_NAMES",
     "SCHEMA_VERSION",
+    "Confidence",
+    "ConfidenceTask",
     "DepthTask",
     "FileEntry",
     "FileName",
@@ -129,8 +135,8 @@ class Manifest(Strict):
         if MODEL_FILE not in self.files:
             raise ValueError(f"files has no entry for {MODEL_FILE}")
         for what, values in (
-            ("task names", [task.name for task in self.tasks]),
-            ("task outputs", [task.output for task in self.tasks]),
+            ("task names", [task.name for task in self.outputs]),
+            ("task outputs", [task.output for task in self.outputs]),
         ):
             if len(set(values)) != len(values):
                 raise ValueError(f"{what} must differ from one another; got {', '.join(values)}")
@@ -138,6 +144,17 @@ class Manifest(Strict):
             if task.name in RESERVED_TASK_NAMES:
                 raise ValueError(f"no task may be called {task.name!r}, the responses use that name")
         return self
+
+    @property
+    def confidences(self) -> tuple[ConfidenceTask, ...]:
+        """The confidences that the graph gives beside the maps, in the order of the tasks."""
+        found = (ConfidenceTask.of(task) for task in self.tasks)
+        return tuple(task for task in found if task is not None)
+
+    @property
+    def outputs(self) -> tuple[TaskSpec, ...]:
+        """All that the graph gives: the tasks, then the confidences. Engines take any of them."""
+        return (*self.tasks, *self.confidences)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -183,8 +200,9 @@ class Manifest(Strict):
     def check_graph(self, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> None:
         """Compare the manifest with the inputs and outputs of the opened graph.
 
-        The graph must have the one input ``image`` and one output a task, with the types and shapes of this
-        module's docstring. A symbolic (string or ``None``) height or width fits any; batch is symbolic or 1.
+        The graph must have the one input ``image``, one output a task and one for each confidence, with the
+        types and shapes of this module's docstring. A symbolic (string or ``None``) height or width fits any;
+        batch is symbolic or 1.
 
         Raises:
             BundleMismatchError: they differ; the message says what each side has, for every difference.
@@ -192,7 +210,7 @@ class Manifest(Strict):
         size = (self.input.height, self.input.width)
         faults = _compare("input", {IMAGE_TENSOR: ("uint8", (*size, 3))}, inputs)
         faults += _compare(
-            "output", {task.output: (task.dtype, (*size, *task.channels)) for task in self.tasks}, outputs
+            "output", {task.output: (task.dtype, task.output_shape(*size)) for task in self.outputs}, outputs
         )
         if faults:
             raise BundleMismatchError(f"the manifest does not match the graph: {'; '.join(faults)}")

@@ -61,8 +61,9 @@ class Engine(Protocol):
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         """The maps of ``tasks``, in their order, for ``images`` (uint8 RGB ``[batch, height, width, 3]``).
 
-        They are ``[batch, height, width, *task.channels]``, of the task's ``array_type`` whatever the graph's
-        own types (`TaskSpec.to_map` does that). Cancelling the call stops the inference.
+        ``tasks`` are any of `Manifest.outputs`: a confidence is asked for like a map. What comes is
+        ``[batch, *task.output_shape(height, width)]``, of the task's ``array_type`` whatever the graph's own
+        types (`TaskSpec.to_map` does that). Cancelling the call stops the inference.
 
         Raises:
             EngineLostError: whatever runs the network cannot be reached.

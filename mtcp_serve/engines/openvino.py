@@ -142,7 +142,7 @@ class OpenVinoEngine:
         digest = bundle.manifest.files[MODEL_FILE].sha256[:16]
         folder = cache_folder("openvino", ov.__version__.split("-")[0], digest, precision)
         model = compile_graph(bundle.graph(), precision, options.threads, options.streams or 1, folder)
-        names = [task.output for task in bundle.manifest.tasks]
+        names = [task.output for task in bundle.manifest.outputs]
         bundle.check_graph(
             [_tensor(port, [IMAGE_TENSOR]) for port in model.inputs],
             [_tensor(port, names) for port in model.outputs if not _kept(port)],
@@ -164,7 +164,7 @@ class OpenVinoEngine:
         with self.sessions.borrow() as model:
             request = model.create_infer_request()
         request.infer([image])
-        for task in self.manifest.tasks:
+        for task in self.manifest.outputs:
             found = request.get_output_tensor(self._outputs[task.output]).data
             if fault := difference(found, wanted[task.output], precision):
                 return f"OpenVINO's {task.name} in {precision} is not that of the graph: {fault}"
@@ -261,7 +261,7 @@ def drawn(height: int, width: int) -> NDArray[np.uint8]:
 
 def _reference(bundle: Bundle, image: NDArray[np.uint8], threads: int) -> dict[str, NDArray[Any]]:
     """The graph's outputs for ``image`` by ONNX Runtime; without it by a float32 model, not cached."""
-    names = [task.output for task in bundle.manifest.tasks]
+    names = [task.output for task in bundle.manifest.outputs]
     try:
         from mtcp_serve.engines.onnxruntime import open_session
     except ImportError:

@@ -178,7 +178,7 @@ def _channel(address: str, authorities: Path | None) -> dict[str, Any]:
 
 def _read(answer: Any, task: TaskSpec, shape: tuple[int, ...]) -> Map:
     array = answer.as_numpy(task.output)
-    wanted = (*shape[:3], *task.channels)
+    wanted = (shape[0], *task.output_shape(*shape[1:3]))
     if array is None or array.shape != wanted:
         found = None if array is None else list(array.shape)
         raise InternalError(f"Triton's {task.output} is {found}, the manifest says {list(wanted)}")

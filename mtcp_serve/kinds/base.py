@@ -34,6 +34,21 @@ class Strict(BaseModel):
     )
 
 
+class Confidence(Strict):
+    """How sure a model is of a task's map: an output of its graph, float32 ``[batch, height, width]``.
+
+    Its values are calibrated probabilities that the map is right there, 0 to 1; see
+    `mtcp_serve.kinds.confidence.ConfidenceTask`.
+    """
+
+    output: Text
+    """Name of the graph's output tensor."""
+    height: int = Field(ge=1, le=16384)
+    width: int = Field(ge=1, le=16384)
+    criterion: Text | None = None
+    """When a pixel is right, in words; the kind's own unless given."""
+
+
 class MapOut(BaseModel):
     """What a response says of a map, whatever its kind; subclasses have ``kind`` and what belongs to it."""
 
@@ -60,6 +75,8 @@ class TaskSpec(Strict, ABC):
     """How `resize` changes the size."""
     metadata: ClassVar[type[MapOut]]
     """What a response says of a map of this kind."""
+    criterion: ClassVar[str] = "the value is the true one"
+    """When a pixel is right, in words: what a confidence is the probability of."""
 
     name: Identifier
     output: Text = Field(default_factory=lambda fields: fields["name"])
@@ -69,6 +86,12 @@ class TaskSpec(Strict, ABC):
     kind: str
     dtype: TensorType
     """Type of the graph's output."""
+    confidence: Confidence | None = None
+    """The graph's output that says how sure the model is of the map, if it has one."""
+
+    def output_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape, without the batch, of the graph's output for an input of ``height`` x ``width`` pixels."""
+        return (height, width, *self.channels)
 
     def to_map(self, array: NDArray[Any]) -> Map:
         """What a graph gave, as `array_type`; a leading batch axis stays."""
@@ -119,13 +142,13 @@ class TaskSpec(Strict, ABC):
 
         Of the task's own fields it takes those that the metadata has too.
         """
-        fields = self.metadata.model_fields.keys() & type(self).model_fields.keys()
+        fields = self.metadata.model_fields.keys() & type(self).model_fields.keys() - {"confidence"}
         return self.metadata(**common, **{name: getattr(self, name) for name in fields})
 
     @classmethod
     def of_metadata(cls, name: str, about: Mapping[str, Any]) -> Self:
         """The task ``name`` as far as the metadata of a map tells; enough for `color` and `caption`."""
-        fields = cls.model_fields.keys() & about.keys()
+        fields = cls.model_fields.keys() & about.keys() - {"confidence"}
         return cls(name=name, **{field: about[field] for field in fields})
 
     def color(self, values: Map, limits: tuple[float, float] | None = None) -> Image.Image:

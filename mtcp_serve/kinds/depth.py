@@ -34,6 +34,7 @@ class DepthTask(TaskSpec):
     """Distance from the camera: metres when ``metric``, otherwise right only up to an unknown scale."""
 
     metadata: ClassVar[type[MapOut]] = DepthOut
+    criterion: ClassVar[str] = "the distance is within a factor of 1.25 of the true one"
 
     kind: Literal["depth"] = "depth"
     dtype: Literal["float32", "float16"] = "float32"

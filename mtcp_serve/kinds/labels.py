@@ -40,6 +40,7 @@ class LabelsTask(TaskSpec):
     array_type: ClassVar[Literal["uint8", "float32"]] = "uint8"
     resampling: ClassVar[Rule] = "majority"
     metadata: ClassVar[type[MapOut]] = LabelsOut
+    criterion: ClassVar[str] = "the label is the true one"
 
     kind: Literal["labels"] = "labels"
     dtype: Literal["uint8"] = "uint8"

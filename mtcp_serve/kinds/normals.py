@@ -28,6 +28,7 @@ class NormalsTask(TaskSpec):
 
     channels: ClassVar[tuple[int, ...]] = (3,)
     metadata: ClassVar[type[MapOut]] = NormalsOut
+    criterion: ClassVar[str] = "the direction is within 22.5 degrees of the true one"
 
     kind: Literal["normals"] = "normals"
     dtype: Literal["float32", "float16"] = "float32"

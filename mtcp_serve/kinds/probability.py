@@ -22,6 +22,7 @@ class ProbabilityTask(TaskSpec):
     """A probability a pixel, 0 to 1; with dtype ``uint8`` the graph gives ``round(255 * p)``."""
 
     metadata: ClassVar[type[MapOut]] = ProbabilityOut
+    criterion: ClassVar[str] = "the value is on the true side of one half"
 
     kind: Literal["probability"] = "probability"
     dtype: TensorType = "float32"

@@ -77,11 +77,11 @@ def check_bundle(folder: Path, photo: bytes | None = None, threads: int = 0) -> 
     yield Row("graph", "ok", f"opens in ONNX Runtime; takes and gives what the manifest says ({MODEL_FILE})")
     pixels = image.resized(manifest.input.height, manifest.input.width)
     try:
-        maps = run(engine.infer(pixels[None], manifest.tasks))
+        maps = run(engine.infer(pixels[None], manifest.outputs))
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         yield Row("maps", "failed", f"ONNX Runtime cannot run the graph: {error}")
         return
-    for task, values in zip(manifest.tasks, maps, strict=True):
+    for task, values in zip(manifest.outputs, maps, strict=True):
         yield _row(f"map {task.name}", partial(_map, manifest, task, values))
 
 
@@ -123,7 +123,7 @@ def _fault(node: Node, opset: int) -> str | None:
 
 
 def _map(manifest: Manifest, task: TaskSpec, values: Map) -> str:
-    wanted = (1, manifest.input.height, manifest.input.width, *task.channels)
+    wanted = (1, *task.output_shape(manifest.input.height, manifest.input.width))
     if values.shape != wanted:
         raise InternalError(f"the map has shape {list(values.shape)}, the manifest says {list(wanted)}")
     task.check(values[0])

@@ -18,6 +18,7 @@ from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import DepthTask, Manifest
 from mtcp_serve.errors import BundleError
+from tests.mtcp_serve.confident import make_confident_bundle
 from tests.mtcp_serve.support import GRAPH, HEIGHT, TASKS, WIDTH, make_bundle
 from tests.needs import needs_triton
 
@@ -130,6 +131,15 @@ def test_fp16_maps_and_weights_apart(tmp_path: Path) -> None:
     folder = write_repository(Bundle.open(bundle), tmp_path / "repository", backend="onnxruntime")
     assert config(folder).output[1].data_type == pb.TYPE_FP16
     assert (folder / "7" / "model.onnx.data").read_bytes() == b"weights"
+
+
+def test_confidences_are_outputs_of_their_own_size(tmp_path: Path) -> None:
+    bundle = Bundle.open(make_confident_bundle(tmp_path / "tiny"))
+    found = config(write_repository(bundle, tmp_path / "repository", backend="onnxruntime"))
+    assert [(out.name, out.data_type, list(out.dims)) for out in found.output[5:]] == [
+        ("semseg_confidence", pb.TYPE_FP32, [HEIGHT // 2, WIDTH // 2]),
+        ("how_sure", pb.TYPE_FP32, [HEIGHT, WIDTH]),
+    ]
 
 
 def test_plans_for_several_gpus(bundle: Path, plan: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from mtcp_serve.bundle.manifest import (
     SCHEMA_VERSION,
+    Confidence,
     DepthTask,
     FileEntry,
     GraphTensor,
@@ -69,6 +70,54 @@ def test_save_and_load_round_trip(tmp_path: Path) -> None:
 def test_output_tensor_is_the_task_name_unless_given() -> None:
     assert DEPTH.output == "depth"
     assert DepthTask(name="depth", output="metres", range=(0, 1)).output == "metres"
+
+
+def test_confidences_are_outputs_beside_the_tasks(tmp_path: Path) -> None:
+    sure = Confidence(output="how_sure", height=3, width=4)
+    own = Confidence(output="depth_confidence", height=6, width=8, criterion="within a metre")
+    found = manifest(
+        tasks=(
+            SEMSEG.model_copy(update={"confidence": sure}),
+            DEPTH.model_copy(update={"confidence": own}),
+            ProbabilityTask(name="saliency"),
+        )
+    )
+    found.save(tmp_path)
+    assert Manifest.load(tmp_path) == found
+    assert [task.output for task in found.outputs] == [
+        "semseg", "depth", "saliency", "how_sure", "depth_confidence",
+    ]  # fmt: skip
+    first, second = found.confidences
+    assert (first.name, second.name) == ("semseg_confidence", "depth_confidence")
+    assert (first.words, second.words) == ("the label is the true one", "within a metre")
+    outputs = [
+        tensor("semseg", "uint8", "batch", 6, 8),
+        tensor("depth", "float32", "batch", 6, 8),
+        tensor("saliency", "float32", "batch", 6, 8),
+        tensor("how_sure", "float32", "batch", 3, 4),
+        tensor("depth_confidence", "float32", "batch", 6, 8),
+    ]
+    found.check_graph(graph_inputs(), outputs)
+    with pytest.raises(BundleMismatchError, match=r"'how_sure': manifest shape .*3, 4.*graph shape .*6, 8"):
+        found.check_graph(
+            graph_inputs(), [*outputs[:3], tensor("how_sure", "float32", "batch", 6, 8), outputs[4]]
+        )
+    with pytest.raises(BundleMismatchError, match="graph outputs are"):
+        found.check_graph(graph_inputs(), outputs[:4])
+
+
+def test_a_confidence_takes_no_name_of_a_task() -> None:
+    sure = Confidence(output="how_sure", height=3, width=4)
+    semseg = SEMSEG.model_copy(update={"confidence": sure})
+    with pytest.raises(ValidationError, match="task names must differ"):
+        manifest(tasks=(semseg, ProbabilityTask(name="semseg_confidence")))
+    with pytest.raises(ValidationError, match="task outputs must differ"):
+        manifest(tasks=(semseg, ProbabilityTask(name="other", output="how_sure")))
+
+
+def test_without_confidences_the_manifest_says_nothing_of_them() -> None:
+    assert "confidence" not in manifest().model_dump_json(by_alias=True, exclude_none=True)
+    assert manifest().outputs == manifest().tasks
 
 
 def test_lists_are_taken_for_tuples() -> None:

@@ -17,6 +17,7 @@ from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.errors import BundleError, BundleMismatchError, BundleNotFoundError, ManifestError
 from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.settings import Settings
+from tests.mtcp_serve.confident import expected_confidences, make_confident_bundle
 from tests.mtcp_serve.support import GRAPH, HEIGHT, TASKS, WIDTH, make_bundle, noise
 
 TYPES = """
@@ -53,6 +54,18 @@ def test_only_the_tasks_asked_for_in_their_order(bundle: Path) -> None:
     saliency, depth = asyncio.run(engine.infer(images, (TASKS[3], TASKS[1])))
     assert saliency.max() <= 1 < depth.max()
     assert engine.device == "cpu"
+
+
+def test_confidences_are_asked_for_like_maps(tmp_path: Path) -> None:
+    engine = OnnxEngine.load(Bundle.open(make_confident_bundle(tmp_path)))
+    images = np.stack([noise(HEIGHT, WIDTH, seed) for seed in range(2)])
+    semseg, depth = engine.manifest.confidences
+    found = asyncio.run(engine.infer(images, (depth, TASKS[3], semseg)))
+    wanted = expected_confidences(images)
+    assert np.allclose(found[0], wanted["depth"], atol=1e-6)
+    assert np.allclose(found[1], images[..., 0] / 255)
+    assert np.allclose(found[2], wanted["semseg"], atol=1e-6)
+    assert found[2].dtype == np.float32
 
 
 def test_half_and_byte_outputs_come_as_float32(tmp_path: Path) -> None:

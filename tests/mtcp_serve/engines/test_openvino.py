@@ -25,6 +25,7 @@ from mtcp_serve.engines.onnxruntime import OnnxEngine, threads_of_each
 from mtcp_serve.engines.openvino import OpenVinoEngine, bf16_problem, compile_graph, difference
 from mtcp_serve.errors import BundleError, BundleMismatchError
 from mtcp_serve.kinds.base import Map
+from tests.mtcp_serve.confident import expected_confidences, make_confident_bundle
 from tests.mtcp_serve.support import GRAPH, HEIGHT, TASKS, WIDTH, make_bundle, noise
 
 ROOT = Path(__file__).parents[3]
@@ -52,6 +53,16 @@ def test_float32_maps_are_those_of_onnx_runtime(bundle: Path) -> None:
     some = (TASKS[3], TASKS[1])
     for found, exact in zip(maps(engine, images, some), (wanted[3], wanted[1]), strict=True):
         assert np.allclose(found, exact, atol=1e-5)
+
+
+def test_confidences_are_asked_for_like_maps(tmp_path: Path) -> None:
+    folder = make_confident_bundle(tmp_path / "confident")
+    engine = OpenVinoEngine.load(Bundle.open(folder), EngineOptions(threads=1, precision="fp32"))
+    images = noise(HEIGHT, WIDTH)[None]
+    semseg, depth = maps(engine, images, engine.manifest.confidences)
+    wanted = expected_confidences(images)
+    assert np.allclose(semseg, wanted["semseg"], atol=1e-5)
+    assert np.allclose(depth, wanted["depth"], atol=1e-5)
 
 
 def test_a_closed_engine_holds_no_model(bundle: Path) -> None:

@@ -21,6 +21,7 @@ from mtcp_serve.engines.triton import TritonEngine
 from mtcp_serve.errors import BundleError, EngineLostError
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.settings import Settings
+from tests.mtcp_serve.confident import expected_confidences, make_confident_bundle
 from tests.mtcp_serve.process import CLEAN, Server, free_port, until
 from tests.mtcp_serve.server.test_bad_input import PNG, check_error
 from tests.mtcp_serve.server.test_faults import load, statuses
@@ -64,6 +65,26 @@ def test_same_maps_as_the_embedded_engine(triton: LocalTriton, bundle: Path) -> 
     for ours, theirs in zip(*asyncio.run(both()), strict=True):
         assert ours.dtype == theirs.dtype
         assert np.allclose(ours, theirs, atol=1e-6)
+
+
+def test_confidences_come_at_their_own_size(tmp_path: Path) -> None:
+    bundle = Bundle.open(make_confident_bundle(tmp_path / "tiny"))
+    write_repository(bundle, tmp_path / "repository", backend="python", serving=Serving(threads=1))
+    images = np.stack([noise(HEIGHT, WIDTH, seed) for seed in range(2)])
+
+    async def ask(engine: TritonEngine) -> Any:
+        try:
+            return await engine.infer(images, (TASKS[3], *engine.manifest.confidences))
+        finally:
+            await engine.close()
+
+    with LocalTriton(tmp_path / "repository") as server:
+        (engine,) = TritonEngine.load([server.grpc])
+        saliency, semseg, depth = asyncio.run(ask(engine))
+    wanted = expected_confidences(images)
+    assert np.allclose(saliency, images[..., 0] / 255)
+    assert np.allclose(semseg, wanted["semseg"], atol=1e-6)
+    assert np.allclose(depth, wanted["depth"], atol=1e-6)
 
 
 def test_served_over_http(triton: LocalTriton) -> None:

@@ -15,6 +15,7 @@ from mtcp_serve.bundle.onnx_nodes import read_graph
 from mtcp_serve.cli import cli
 from mtcp_serve.errors import BundleMismatchError
 from mtcp_serve.offline.check import Row, check_bundle, drawing
+from tests.mtcp_serve.confident import CONFIDENT_GRAPH, CONFIDENT_TASKS, make_confident_bundle
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, TASKS, WIDTH, make_bundle
 
 SUBGRAPH = """
@@ -75,7 +76,7 @@ def test_a_good_bundle_passes(bundle: Path) -> None:
 def test_the_shipped_bundle_passes() -> None:
     result = run(DEFAULT_BUNDLE, "--intra-op-threads", 1)
     assert result.exit_code == 0, result.output
-    assert result.stdout.count(" ok ") == 10
+    assert result.stdout.count(" ok ") == 5 + len(Manifest.load(DEFAULT_BUNDLE).outputs)
     assert "opset 18" in result.stdout
 
 
@@ -138,6 +139,15 @@ def test_nodes_that_tensorrt_gets_wrong(tmp_path: Path, text: str, opset: int, m
 @pytest.mark.parametrize("mode", ["", ', mode = "bilinear"', ', mode = "nearest"'])
 def test_other_sampling_is_let_be(tmp_path: Path, mode: str) -> None:
     assert not failed(with_nodes(tmp_path / "bundle", grid_sample(18, mode)))
+
+
+def test_confidences_are_checked_too(tmp_path: Path) -> None:
+    folder = make_confident_bundle(tmp_path / "good")
+    assert rows(folder)["map semseg_confidence"].status == "ok"
+    graph = CONFIDENT_GRAPH.replace("how_sure = Div (blue, whole)", "how_sure = Div (blue, low)")
+    faults = failed(make_bundle(tmp_path / "bad", graph, CONFIDENT_TASKS))
+    assert set(faults) == {"map depth_confidence"}
+    assert "the manifest says 0 to 1" in faults["map depth_confidence"]
 
 
 @pytest.mark.parametrize(

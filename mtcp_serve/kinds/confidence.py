@@ -1,0 +1,47 @@
+"""How sure a model is of a map: a map of probabilities beside it, asked for and given like any other."""
+
+from typing import Self
+
+from mtcp_serve.kinds.base import Map, TaskSpec
+from mtcp_serve.kinds.probability import ProbabilityTask
+
+SUFFIX = "_confidence"
+"""What the name of a task and the name of its confidence differ by."""
+
+
+class ConfidenceTask(ProbabilityTask):
+    """The confidence in the map of another task, for engines to give beside it.
+
+    Its own size is that of the graph's output, which may be coarser than the maps; `resize` brings it to
+    theirs, bilinearly.
+    """
+
+    name: str
+    """That of the task and `SUFFIX`."""
+    height: int
+    width: int
+    words: str
+    """When a pixel of the map is right."""
+
+    @classmethod
+    def of(cls, task: TaskSpec) -> Self | None:
+        """The confidence in the map of ``task``; None where the model has none."""
+        about = task.confidence
+        if about is None:
+            return None
+        return cls(
+            name=task.name + SUFFIX,
+            output=about.output,
+            title=f"How sure: {task.title or task.name}",
+            height=about.height,
+            width=about.width,
+            words=about.criterion or task.criterion,
+        )
+
+    def output_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Its own size, whatever that of the input."""
+        return (self.height, self.width)
+
+    def caption(self, values: Map) -> str:
+        """The mean."""
+        return f"{values.mean():.0%} sure on average"
