@@ -85,6 +85,9 @@ class LossConfig(_Strict):
     Paper: none."""
     metric_error: MetricError = "l1"
     """Error of depth in metres, ``l1`` or ``l2``. Paper: l1."""
+    lovasz: dict[str, Factor] = Field(default_factory=dict)
+    """By ``labels`` task, how many times the Lovász-softmax loss of its final maps (`training.lovasz`) is
+    added to their cross-entropy. Paper: 0."""
     class_weights: dict[str, ClassWeightSetting] = Field(default_factory=dict)
     """By ``labels`` task the weight of each class in its cross-entropy, or the rule ``{power: 0.5, cap: 8}``
     that computes them from the training data (see `training.class_weights`). Paper: 1 each."""
@@ -201,6 +204,17 @@ class RunConfig(_Strict):
                 raise ValueError(
                     f"loss.class_weights.{name} has {len(weights)} weights, the network's task has "
                     f"{classes.get(name, 'no')} classes"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _lovasz_of_labels(self) -> "RunConfig":
+        labels = [task.name for task in self.tasks if task.kind == "labels"]
+        for name in self.loss.lovasz:
+            if name not in labels:
+                raise ValueError(
+                    f"loss.lovasz.{name}: the network has no such task with classes; there are "
+                    f"{', '.join(labels) or 'none'}"
                 )
         return self
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from training.label_loss import label_cross_entropy
 from training.label_spaces import IGNORE_LABEL
+from training.lovasz import lovasz_softmax
 from training.tasks import IGNORE_PROBABILITY, INVALID_DEPTH, Kind, Task, entry
 
 Batch = Mapping[str, Tensor]
@@ -42,6 +43,7 @@ def task_losses(
     tasks: Sequence[Task],
     class_weights: Mapping[str, Tensor] | None = None,
     metric_error: MetricError = "l1",
+    lovasz: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
     """The loss of every task, fp32 scalars.
 
@@ -56,6 +58,7 @@ def task_losses(
         tasks: the tasks to compute, each of which must be in ``predictions``.
         class_weights: by name of a ``labels`` task, the weight of each of its S target ids; 1 where absent.
         metric_error: see `depth_loss`.
+        lovasz: by name of a ``labels`` task, how many times `training.lovasz` is added; 0 where absent.
     """
     options: dict[str, dict[str, Any]] = {task.name: {} for task in tasks}
     for task in tasks:
@@ -68,6 +71,11 @@ def task_losses(
         prediction = predictions[task.name]
         with torch.autocast(prediction.device.type, enabled=False):
             losses[task.name] = entry(LOSSES, task)(prediction.float(), batch, task, **options[task.name])
+            factor = (lovasz or {}).get(task.name, 0)
+            if factor and task.name in batch:
+                assert task.space is not None
+                surrogate = lovasz_softmax(prediction.float(), batch[task.name], task.space)
+                losses[task.name] = losses[task.name] + factor * surrogate
     return losses
 
 

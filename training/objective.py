@@ -64,7 +64,7 @@ class Objective:
             rare = pixels / mean.clamp_min(torch.finfo(mean.dtype).tiny)
             shares = list(rare.masked_fill(mean <= 0, 1))
         losses = self._losses(
-            _at_size(self._joined(predictions.final, predictions.joint), final), final, shares[0]
+            _at_size(self._joined(predictions.final, predictions.joint), final), final, shares[0], final=True
         )
         levels = max((len(maps) for maps in predictions.intermediate.values()), default=0)
         if levels:
@@ -96,13 +96,23 @@ class Objective:
         return torch.cat([predictions[task.name] for task in self.tasks], 1) if joint is None else joint
 
     def _losses(
-        self, resized: Tensor, labels: Mapping[str, Tensor], shares: Tensor | None, times: int = 1
+        self,
+        resized: Tensor,
+        labels: Mapping[str, Tensor],
+        shares: Tensor | None,
+        times: int = 1,
+        final: bool = False,
     ) -> list[Tensor]:
         """The losses of maps that stand for ``times`` as many, each times its share of the labels."""
         maps = torch.split(resized, [task.channels for task in self.tasks], 1)
         predictions = {task.name: x for task, x in zip(self.tasks, maps, strict=True)}
         losses = task_losses(
-            predictions, labels, self.tasks, self._weights(resized.device), self.config.metric_error
+            predictions,
+            labels,
+            self.tasks,
+            self._weights(resized.device),
+            self.config.metric_error,
+            self.config.lovasz if final else None,
         )
         factors = [times * self.config.scale.get(task.name, 1.0) for task in self.tasks]
         named = zip(self.tasks, factors, strict=True)
