@@ -26,7 +26,7 @@ RUN python3 -m venv /opt/mtcp \
 
 FROM ${CUDA} AS gpu
 LABEL org.opencontainers.image.title="mtcp-serve (CUDA)" \
-      org.opencontainers.image.description="One photo, one request, five maps" \
+      org.opencontainers.image.description="One image, one request, five maps" \
       org.opencontainers.image.licenses="Apache-2.0"
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -65,7 +65,7 @@ CMD ["tritonserver", "--model-repository=/repository"]
 
 FROM ${PYTHON} AS cpu
 LABEL org.opencontainers.image.title="mtcp-serve" \
-      org.opencontainers.image.description="One photo, one request, five maps" \
+      org.opencontainers.image.description="One image, one request, five maps" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/mtcp /opt/mtcp
 ENV PATH=/opt/mtcp/bin:$PATH \

@@ -1,4 +1,4 @@
-"""The engines that run on this machine's CPU, in one run: ``python -m benchmarks.engines PHOTO``.
+"""The engines that run on this machine's CPU, in one run: ``python -m benchmarks.engines IMAGE``.
 
 ONNX Runtime, and OpenVINO in float32 and (where the processor has it) bfloat16, take turns, some inferences
 of each in every round. For each are stated, as the best of the rounds, since other work only adds time:
@@ -8,7 +8,7 @@ of each in every round. For each are stated, as the best of the rounds, since ot
 - ``together_ms``: milliseconds an image with two at a time, each on its share of the threads, which is what
   the server does by default when requests meet;
 - ``load_s``, and how much memory the process held more when the engine was loaded and had run two, MB;
-- agreement with ONNX Runtime on the photo: share of equal labels, and mean absolute difference of the others
+- agreement with ONNX Runtime on the image: share of equal labels, and mean absolute difference of the others
   over the standard deviation of the map.
 
 Prints a table; ``--json FILE`` writes the same for machines.
@@ -46,7 +46,9 @@ CANDIDATES: dict[str, tuple[str, Precision]] = {
 
 
 def main(
-    photo: Annotated[Path, typer.Argument(help="The photo to infer.", exists=True, dir_okay=False)],
+    path: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="The image to infer.", exists=True, dir_okay=False)
+    ],
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
     threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
     rounds: Annotated[int, typer.Option(help="Turns.")] = 10,
@@ -56,7 +58,7 @@ def main(
     """Compare the engines of this machine's CPU."""
     opened = Bundle.open(bundle)
     height, width = opened.manifest.input.height, opened.manifest.input.width
-    with Image.open(BytesIO(photo.read_bytes())) as image:
+    with Image.open(BytesIO(path.read_bytes())) as image:
         pixels = np.asarray(image.convert("RGB").resize((width, height)))[None].copy()
     report: dict[str, Any] = {"machine": machine(threads), "left_out": {}, "engines": {}}
     report |= asyncio.run(compare(opened, pixels, threads, rounds, calls))

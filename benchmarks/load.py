@@ -1,6 +1,6 @@
 """A server under a closed loop of clients: ``python -m benchmarks.load --clients 64 --seconds 60``.
 
-Each client sends a photo, waits for the answer, and sends the next; after a 429 or 503 it waits as long as
+Each client sends an image, waits for the answer, and sends the next; after a 429 or 503 it waits as long as
 ``Retry-After`` says. More clients than the server works on and lets wait (``--concurrency``,
 ``--queue-size``) are an overload; ``--clients 2 --seconds 600`` is ten minutes at capacity.
 
@@ -34,7 +34,7 @@ from benchmarks.machine import machine, resident_megabytes
 from benchmarks.serving.gateway import gateway
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 
-PHOTO = Path(__file__).parent.parent / "docs" / "astronaut.jpg"
+IMAGE = Path(__file__).parent.parent / "docs" / "astronaut.jpg"
 _SAMPLE_S = 1.0
 _SHOWN = 60
 
@@ -42,7 +42,7 @@ _SHOWN = 60
 class Load:
     """What the clients met."""
 
-    def __init__(self, url: str, query: str, photo: bytes) -> None:
+    def __init__(self, url: str, query: str, image: bytes) -> None:
         self.statuses: Counter[int] = Counter()
         self.errors: Counter[str] = Counter()
         self.seconds: list[float] = []
@@ -57,7 +57,7 @@ class Load:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
         self._query = query
-        self._photo = photo
+        self._image = image
 
     async def client(self, end: float) -> None:
         """One client of the closed loop, until the clock says ``end``."""
@@ -66,7 +66,7 @@ class Load:
             start = time.perf_counter()
             try:
                 response = await self._http.post(
-                    f"/predict?{self._query}", content=self._photo, headers=headers
+                    f"/predict?{self._query}", content=self._image, headers=headers
                 )
             except httpx.TransportError as error:
                 self.errors[type(error).__name__] += 1
@@ -116,7 +116,7 @@ def memory_report(samples: Sequence[tuple[float, float]]) -> dict[str, object]:
 def main(
     clients: Annotated[int, typer.Option(help="Clients of the closed loop.")] = 64,
     seconds: Annotated[float, typer.Option(help="How long they send.")] = 60.0,
-    photo: Annotated[Path, typer.Option(help="The photo to send.", exists=True)] = PHOTO,
+    image: Annotated[Path, typer.Option(help="The image to send.", exists=True)] = IMAGE,
     query: Annotated[str, typer.Option(help="Query of POST /predict.")] = "format=npz&size=model",
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
     threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
@@ -129,7 +129,7 @@ def main(
     options = [str(part) for option in bounds.items() for part in option]
     where = machine(threads)
     with gateway(bundle, threads, *options) as server:
-        load = Load(server.url, query, photo.read_bytes())
+        load = Load(server.url, query, image.read_bytes())
         asyncio.run(load.run(server.pid, clients, seconds))
     shares = np.percentile(load.seconds or [np.inf], (50, 90, 99, 100))
     offered = (load.statuses.total() + load.errors.total()) / seconds

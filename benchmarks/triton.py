@@ -1,6 +1,6 @@
 """Triton against the embedded engine, same model and cores, in one run: ``python -m benchmarks.triton``.
 
-Prints JSON: photos a second of ONNX Runtime in this process, and of a Triton on this machine (its Python
+Prints JSON: images a second of ONNX Runtime in this process, and of a Triton on this machine (its Python
 backend, `export.triton.local`) through gRPC, with and without shared memory; their ratios to the engine; the
 bytes of a request and its answer on the wire. The client works on the same cores as the server. Rounds of all
 three alternate, and the median counts, so that a change of the machine's load meets all of them.
@@ -32,13 +32,13 @@ from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, Manifest
 from mtcp_serve.clients import TritonClient
 
 
-def throughput(predict: Callable[[], object], photos: int, callers: int) -> float:
-    """Photos a second of ``callers`` threads, each of which sends the next when the last is answered."""
+def throughput(predict: Callable[[], object], images: int, callers: int) -> float:
+    """Images a second of ``callers`` threads, each of which sends the next when the last is answered."""
     with ThreadPoolExecutor(callers) as pool:
         start = time.perf_counter()
-        for future in [pool.submit(predict) for _ in range(photos)]:
+        for future in [pool.submit(predict) for _ in range(images)]:
             future.result()
-        return photos / (time.perf_counter() - start)
+        return images / (time.perf_counter() - start)
 
 
 class CountingProxy:
@@ -65,7 +65,7 @@ class CountingProxy:
 
 
 def wire_bytes(triton: LocalTriton, image: NDArray[np.uint8], shared: bool) -> dict[str, int]:
-    """Bytes on the socket for one photo: gRPC, HTTP/2 and all; mean of ten after the first."""
+    """Bytes on the socket for one image: gRPC, HTTP/2 and all; mean of ten after the first."""
     proxy = CountingProxy(triton.grpc_port)
     with TritonClient(f"127.0.0.1:{proxy.port}", shared_memory=shared) as client:
         client.infer(image)
@@ -79,7 +79,7 @@ def main(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
     threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
     callers: Annotated[int, typer.Option(help="Requests in flight.")] = 2,
-    photos: Annotated[int, typer.Option(help="Photos of each kind in a round.")] = 20,
+    images: Annotated[int, typer.Option(help="Images of each kind in a round.")] = 20,
     rounds: Annotated[int, typer.Option(help="Rounds; the median counts.")] = 3,
 ) -> None:
     """Compare a Triton on this machine with the engine in this process."""
@@ -108,7 +108,7 @@ def main(
             found: dict[str, list[float]] = {name: [] for name in calls}
             for _ in range(rounds):
                 for name, call in calls.items():
-                    found[name].append(throughput(call, photos, callers))
+                    found[name].append(throughput(call, images, callers))
             on_the_wire = {
                 "grpc": wire_bytes(triton, image, shared=False),
                 "grpc, shared memory": wire_bytes(triton, image, shared=True),
@@ -118,10 +118,10 @@ def main(
         "machine": where,
         "model": f"{manifest.name} {manifest.version}, {manifest.input.height}x{manifest.input.width}",
         "in_flight": callers,
-        "photos_a_second": {name: round(rate, 2) for name, rate in rates.items()},
+        "images_per_second": {name: round(rate, 2) for name, rate in rates.items()},
         "rounds": {name: [round(value, 2) for value in values] for name, values in found.items()},
         "over_engine": {name: round(rate / rates["engine"], 2) for name, rate in rates.items()},
-        "bytes_a_photo": on_the_wire,
+        "bytes_per_image": on_the_wire,
     }
     print(json.dumps(report, indent=1))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.images import IMAGE_SUFFIXES
-from mtcp_serve.inference.sources import name_of, to_photo
+from mtcp_serve.inference.sources import name_of, to_image
 from training.data import SourceConfig, build_source
 
 RgbImage = NDArray[np.uint8]
@@ -52,7 +52,7 @@ def load_images(folder: Path | None, height: int, width: int, ids: Path | None =
 
 def _read(image: Path | RgbImage, height: int, width: int) -> RgbImage:
     try:
-        return to_photo(image, enough=2 * max(height, width)).resized(height, width)
+        return to_image(image, enough=2 * max(height, width)).resized(height, width)
     except (OSError, RequestError) as error:
         raise ExportError(f"{name_of(image)} cannot be read: {error}") from error
 

@@ -13,10 +13,10 @@ from mtcp_serve.engines.base import Engine, EngineOptions, Precision, Provider
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.camera import CameraRequest
-from mtcp_serve.inference.images import DEFAULT_LIMITS, ImageLimits, Photo
+from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageLimits
 from mtcp_serve.inference.pipeline import Size, infer_maps, input_sizes
 from mtcp_serve.inference.registry import Choice, Models
-from mtcp_serve.inference.sources import ImageSource, to_photo
+from mtcp_serve.inference.sources import ImageSource, to_image
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.prediction import Prediction
 from mtcp_serve.utils.closing import Closing
@@ -187,8 +187,8 @@ class Model(Closing):
         sizes = input_sizes(choices)
         with self._models.lease():
             with timings.measure("decode"):
-                read = partial(to_photo, image, self._limits, 2 * max(max(each) for each in sizes))
-                photo: Photo = await in_thread(read)
-                pixels = await in_thread(lambda: {each: photo.resized(*each) for each in sizes})
-            found = await infer_maps(photo.info, pixels, choices, size, timings, camera)
-            return await in_thread(partial(Prediction.of, found, photo))
+                read = partial(to_image, image, self._limits, 2 * max(max(each) for each in sizes))
+                decoded: DecodedImage = await in_thread(read)
+                pixels = await in_thread(lambda: {each: decoded.resized(*each) for each in sizes})
+            found = await infer_maps(decoded.info, pixels, choices, size, timings, camera)
+            return await in_thread(partial(Prediction.of, found, decoded))

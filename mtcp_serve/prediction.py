@@ -16,7 +16,7 @@ from PIL import Image, ImageColor
 
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.camera import Camera
-from mtcp_serve.inference.images import Photo
+from mtcp_serve.inference.images import DecodedImage
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import KINDS, DepthTask, NormalsTask, ProbabilityTask
 from mtcp_serve.kinds.base import Map, TaskSpec
@@ -57,14 +57,14 @@ class Prediction(Mapping[str, Map]):
         self._source = source
 
     @classmethod
-    def of(cls, found: DenseMaps, photo: Photo | None = None) -> Self:
-        """The prediction of ``found`` for ``photo``, its maps brought to their size."""
+    def of(cls, found: DenseMaps, image: DecodedImage | None = None) -> Self:
+        """The prediction of ``found`` for ``image``, its maps brought to their size."""
         arrays, maps = {}, {}
         for dense in found.maps:
             arrays[dense.task.name] = values = dense.values()
             maps[dense.task.name] = describe_map(dense, values)
         metadata = describe(found, maps).model_dump(mode="json", exclude_none=True)
-        return cls(arrays, metadata, None if photo is None else lambda: photo.image)
+        return cls(arrays, metadata, None if image is None else lambda: image.image)
 
     def __getitem__(self, task: str) -> Map:
         """The map of ``task``.

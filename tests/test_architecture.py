@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "clients": {"clients", "mtcp_serve.clients"},
 }
 EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}, "clients/examples/": {"mtcp_serve"}}
-"""Labelling photos with a bundle runs the gateway's engine; examples show what programs import."""
+"""Labelling images with a bundle runs the gateway's engine; examples show what programs import."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 EXTRAS = {
     "mtcp_serve": ["cpu", "heif", "video", "openexr", "openvino", "triton", "otel", "rtx", "clients"],

@@ -1,4 +1,4 @@
-"""The bundle in the package, on photos it was not trained on: are the maps recognisably right?"""
+"""The bundle in the package, on images it was not trained on: are the maps recognisably right?"""
 
 import json
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def box(
     return values[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
 
 
-def test_the_bundle_is_small_and_its_parity_was_judged_on_photos() -> None:
+def test_the_bundle_is_small_and_its_parity_was_judged_on_images() -> None:
     assert (DEFAULT_BUNDLE / MODEL_FILE).stat().st_size < 20e6
     parity = json.loads((DEFAULT_BUNDLE / "parity.json").read_text())
     assert len(parity["images"]) >= 20

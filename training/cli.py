@@ -110,7 +110,7 @@ def evaluate_command(
         if not config.data.val:
             raise ConfigError(
                 "data.val: the checkpoint names no validation source to score it on; give one, e.g. "
-                "'data.val=[{kind: folder, root: photos, split: val}]'"
+                "'data.val=[{kind: folder, root: images, split: val}]'"
             )
         if without_cfm:
             if not isinstance(network, MTCP) or network.branches.cfm is None:

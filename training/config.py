@@ -50,7 +50,7 @@ class DataConfig(_Strict):
     batch_size: int = Field(2, gt=0)
     """Images a step, shared evenly among the devices of the run."""
     samples_per_epoch: int | None = Field(None, gt=0)
-    """None: every photo of weight 1 about once."""
+    """None: every image of weight 1 about once."""
     workers: int = Field(2, ge=0)
     augment: AugmentConfig = AugmentConfig()
     progressive: tuple[SizeStep, ...] = ()

@@ -169,7 +169,7 @@ def balanced_bce(logits: Tensor, batch: Batch, task: Task) -> Tensor:
 def edge_bce(logits: Tensor, batch: Batch, task: Task) -> Tensor:
     """Binary cross-entropy of [B,1,H,W] edge logits: edges weigh `EDGE_WEIGHT`, the rest 1 - `EDGE_WEIGHT`.
 
-    The weight is fixed, as in the published multi-task code, where saliency takes it from the batch: a photo
+    The weight is fixed, as in the published multi-task code, where saliency takes it from the batch: an image
     without a single edge still says that it has none.
     """
     target = batch.get(task.name)

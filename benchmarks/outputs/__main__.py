@@ -1,4 +1,4 @@
-"""Formats, streams and smoothing of one bundle, in one run: ``python -m benchmarks.outputs PHOTO``.
+"""Formats, streams and smoothing of one bundle, in one run: ``python -m benchmarks.outputs IMAGE``.
 
 - ``formats``: for each size and format the bytes of the answer, and the milliseconds that it takes beyond
   queueing, decoding and inference (encoding, sending), as the least of ``--rounds`` rounds in turn; ``share``
@@ -29,7 +29,7 @@ SIZES = ((512, 512), (1920, 1080))
 
 
 def main(
-    photo: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    path: Annotated[Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False)],
     bundle: Path = DEFAULT_BUNDLE,
     threads: int = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Of formats, and of stream and request.")] = 5,
@@ -37,7 +37,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
 ) -> None:
     """Measure formats, streams and smoothing."""
-    image = Image.open(photo).convert("RGB")
+    image = Image.open(path).convert("RGB")
     report: dict[str, Any] = {"machine": machine(threads)}
     with gateway(bundle, threads) as server:
         report["formats"] = {

@@ -1,1 +1,1 @@
-"""The gateway against other servers of the same graph: ``python -m benchmarks.peers PHOTO``."""
+"""The gateway against other servers of the same graph: ``python -m benchmarks.peers IMAGE``."""

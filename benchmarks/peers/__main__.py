@@ -1,4 +1,4 @@
-"""The gateway against other servers of the same graph, in one run: ``python -m benchmarks.peers PHOTO``.
+"""The gateway against other servers of the same graph, in one run: ``python -m benchmarks.peers IMAGE``.
 
 A plain FastAPI server, LitServe and BentoML (extra ``bench``; what is not installed is left out, with the
 reason) open the same bundle with the same engine and threads, and decode and encode with the same functions.
@@ -35,7 +35,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def main(
-    photo: Annotated[Path, typer.Argument(help="The photo to send.", exists=True, dir_okay=False)],
+    image: Annotated[Path, typer.Argument(help="The image to send.", exists=True, dir_okay=False)],
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
     engine: Annotated[str, typer.Option(help="onnxruntime, or openvino.")] = "onnxruntime",
     threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
@@ -69,14 +69,14 @@ def main(
         for name in names:
             if name not in left_out:
                 servers[name] = stack.enter_context(PEERS[name].start(bundle, engine, threads))
-        report |= asyncio.run(compare(servers, photo.read_bytes(), counts, seconds, rounds))
+        report |= asyncio.run(compare(servers, image.read_bytes(), counts, seconds, rounds))
     if out is not None:
         out.write_text(json.dumps(report, indent=1) + "\n")
     show(report)
 
 
 async def compare(
-    servers: dict[str, Server], photo: bytes, counts: list[int], seconds: float, rounds: int
+    servers: dict[str, Server], image: bytes, counts: list[int], seconds: float, rounds: int
 ) -> dict[str, Any]:
     """Answers a second, ratios and memory."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -85,14 +85,14 @@ async def compare(
     async with httpx.AsyncClient(timeout=120, limits=limits) as http:
         for server in servers.values():
             for form in FORMATS:
-                await closed_loop(server.call(http, photo, form), 2, at_least=2)
+                await closed_loop(server.call(http, image, form), 2, at_least=2)
         for count in counts:
             for form in FORMATS:
                 found: dict[str, list[Outcome]] = {name: [] for name in servers}
                 spent = dict.fromkeys(servers, 0.0)
                 for _ in range(rounds):
                     for name, server in servers.items():
-                        call = server.call(http, photo, form)
+                        call = server.call(http, image, form)
                         before = processor_seconds(server.pids)
                         found[name].append(await closed_loop(call, count, seconds))
                         spent[name] += processor_seconds(server.pids) - before

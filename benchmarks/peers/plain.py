@@ -28,10 +28,10 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/predict")
 def predict(
-    photo: Annotated[bytes, Body(media_type="application/octet-stream")], format: Format = "json"
+    image: Annotated[bytes, Body(media_type="application/octet-stream")], format: Format = "json"
 ) -> Response:
     """In one of FastAPI's threads."""
-    return Response(app.state.work.answer(photo, format), media_type=MEDIA_TYPES[format])
+    return Response(app.state.work.answer(image, format), media_type=MEDIA_TYPES[format])
 
 
 @app.get("/ready")

@@ -32,15 +32,15 @@ class Server:
     form: bool
     """Whether it takes a form, else the raw body."""
 
-    def call(self, http: httpx.AsyncClient, photo: bytes, form: Format) -> Call:
-        """Sends ``photo``, for an answer in ``form``."""
+    def call(self, http: httpx.AsyncClient, image: bytes, form: Format) -> Call:
+        """Sends ``image``, for an answer in ``form``."""
         url = f"{self.url}/predict"
         if self.form:
-            sent: dict[str, Any] = {"files": {"image": ("photo", photo)}, "data": {"format": form}}
+            sent: dict[str, Any] = {"files": {"image": ("image", image)}, "data": {"format": form}}
         else:
             size = {"npz": "model", "json": "input"}[form]
             headers = {"Content-Type": "application/octet-stream"}
-            sent = {"content": photo, "params": {"format": form, "size": size}, "headers": headers}
+            sent = {"content": image, "params": {"format": form, "size": size}, "headers": headers}
 
         async def call() -> tuple[int, int]:
             response = await http.post(url, **sent)

@@ -38,10 +38,10 @@ class Work:
         """What the variables above say."""
         return cls(Bundle.open(os.environ[BUNDLE]), os.environ[ENGINE], int(os.environ[THREADS]))
 
-    def decode(self, photo: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    def decode(self, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """The image as the graph takes it, and its own height and width."""
         size = self.manifest.input.height, self.manifest.input.width
-        image = decode(photo, ImageLimits(), enough=2 * max(size))
+        image = decode(data, ImageLimits(), enough=2 * max(size))
         return image.resized(*size)[None], (image.info.height, image.info.width)
 
     def infer(self, image: NDArray[np.uint8]) -> list[Map]:
@@ -60,9 +60,9 @@ class Work:
         files = {task.name: write_png(task.to_image(task.resize(values, *size))) for task, values in named}
         return json.dumps({name: b64encode(data).decode("ascii") for name, data in files.items()}).encode()
 
-    def answer(self, photo: bytes, form: Format) -> bytes:
+    def answer(self, data: bytes, form: Format) -> bytes:
         """All of it."""
-        image, size = self.decode(photo)
+        image, size = self.decode(data)
         return self.encode(self.infer(image), size, form)
 
 

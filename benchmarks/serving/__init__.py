@@ -1,1 +1,1 @@
-"""The gateway against the engine inside it: ``python -m benchmarks.serving PHOTO``."""
+"""The gateway against the engine inside it: ``python -m benchmarks.serving IMAGE``."""

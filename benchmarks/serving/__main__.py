@@ -1,17 +1,17 @@
-"""The gateway against the engine inside it, in one run: ``python -m benchmarks.serving PHOTO``.
+"""The gateway against the engine inside it, in one run: ``python -m benchmarks.serving IMAGE``.
 
 The layers are the engine alone on an image at model size (ONNX Runtime in this process, in as many threads
 as there are clients, four at most), ``POST /predict`` answering arrays (npz) at model size, and answering
-JSON with PNGs at the photo's size. They take turns, so that a change of the machine's load meets them
+JSON with PNGs at the image's size. They take turns, so that a change of the machine's load meets them
 alike, and the ratios are of one run. The clients work on the same cores as the server. Nothing else should
 run beside it: the system shares its cores by threads, and the engine has more of them.
 
 Prints tables; ``--json FILE`` writes the same figures for machines:
 
 - ``one_at_a_time``: a single client; milliseconds (median to 99th percentile) by layer.
-- ``closed_loop``: clients that send the next photo when they have their answer, by layer and their number.
-- ``open_loop``: photos for the last layer that arrive at random (Poisson) at shares of its capacity, whether
-  or not the earlier ones are answered. Milliseconds count from when a photo was due; above capacity they grow
+- ``closed_loop``: clients that send the next image when they have their answer, by layer and their number.
+- ``open_loop``: images for the last layer that arrive at random (Poisson) at shares of its capacity, whether
+  or not the earlier ones are answered. Milliseconds count from when one was due; above capacity they grow
   with ``--open-seconds`` until the queue is full.
 - ``headline``: most answers a second of each layer over the engine's, and the median and 99th percentile that
   it adds.
@@ -64,7 +64,9 @@ class Plan:
 
 
 def main(
-    photo: Annotated[Path, typer.Argument(help="The photo to send.", exists=True, dir_okay=False)],
+    path: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="The image to send.", exists=True, dir_okay=False)
+    ],
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
     threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
     runs: Annotated[int, typer.Option(help="Calls of each layer, one at a time.")] = 100,
@@ -77,14 +79,14 @@ def main(
 ) -> None:
     """Compare the gateway with the engine inside it."""
     manifest = Manifest.load(bundle)
-    data = photo.read_bytes()
+    data = path.read_bytes()
     with Image.open(BytesIO(data)) as image:
         size = image.size
         resized = image.convert("RGB").resize((manifest.input.width, manifest.input.height))
     report: dict[str, Any] = {
         "machine": machine(threads),
         "model": f"{manifest.name} {manifest.version}, {manifest.input.height}x{manifest.input.width}",
-        "photo": f"{size[0]}x{size[1]}",
+        "image": f"{size[0]}x{size[1]}",
     }
     started = start_seconds(bundle, threads, starts - 1)
     with gateway(bundle, threads) as server:
@@ -119,11 +121,11 @@ def start_seconds(bundle: Path, threads: int, starts: int) -> list[float]:
 
 
 async def drive(
-    session: ort.InferenceSession, image: NDArray[np.uint8], server: Gateway, photo: bytes, plan: Plan
+    session: ort.InferenceSession, image: NDArray[np.uint8], server: Gateway, data: bytes, plan: Plan
 ) -> dict[str, Any]:
-    """Everything that sends photos in loops."""
+    """Everything that sends images in loops."""
     memory = {"ready": resident_megabytes(server.pid)}
-    async with layers(session, image, server.url, photo) as found:
+    async with layers(session, image, server.url, data) as found:
         alone = await one_at_a_time(found, plan.runs)
         memory["after one client"] = resident_megabytes(server.pid)
         swept = await sweep(found, plan.clients, plan.seconds, plan.rounds)

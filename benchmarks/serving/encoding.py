@@ -27,7 +27,7 @@ from mtcp_serve.server.settings import Settings
 SIZES: tuple[Size, ...] = get_args(Size)
 
 
-def answer_bytes(url: str, manifest: Manifest, photo: bytes) -> dict[str, dict[str, int]]:
+def answer_bytes(url: str, manifest: Manifest, image: bytes) -> dict[str, dict[str, int]]:
     """Bytes of the answer by size and format; ``png`` holds one map, so there is one for each task."""
     queries = {name: f"format={name}" for name, form in FORMATS.items() if not form.single} | {
         f"png {task.name}": f"format=png&tasks={task.name}" for task in manifest.tasks
@@ -36,7 +36,7 @@ def answer_bytes(url: str, manifest: Manifest, photo: bytes) -> dict[str, dict[s
     with httpx.Client(base_url=url, timeout=120) as http:
 
         def size_of(query: str) -> int:
-            response = http.post(f"/predict?{query}", content=photo, headers=headers)
+            response = http.post(f"/predict?{query}", content=image, headers=headers)
             return len(response.raise_for_status().content)
 
         return {
@@ -45,22 +45,22 @@ def answer_bytes(url: str, manifest: Manifest, photo: bytes) -> dict[str, dict[s
 
 
 def encode_milliseconds(
-    bundle: Path, photo: bytes, threads: int, runs: int
+    bundle: Path, image: bytes, threads: int, runs: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Milliseconds (medians of ``runs``) by size and task.
 
     They are to ``resize`` a map, and then to write it as a ``png`` file or an npy ``array``.
     """
-    predictions = {size: asyncio.run(_predict(bundle, photo, threads, size)) for size in SIZES}
+    predictions = {size: asyncio.run(_predict(bundle, image, threads, size)) for size in SIZES}
     return {
         size: {dense.task.name: _encode(prediction, dense, runs) for dense in prediction.maps}
         for size, prediction in predictions.items()
     }
 
 
-async def _predict(bundle: Path, photo: bytes, threads: int, size: Size) -> DenseMaps:
+async def _predict(bundle: Path, image: bytes, threads: int, size: Size) -> DenseMaps:
     models = Models([Batcher(OnnxEngine.load(Bundle.open(bundle), EngineOptions("cpu", threads)))])
-    return await predict(photo, models.select(None), size, Settings().image_limits, Timings())
+    return await predict(image, models.select(None), size, Settings().image_limits, Timings())
 
 
 def _encode(prediction: DenseMaps, dense: DenseMap, runs: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
 ENGINE = "engine"
 ARRAYS = "arrays, model size"
-PICTURES = "PNG, photo size"
+PICTURES = "PNG, image size"
 QUERIES = {ARRAYS: "format=npz&size=model", PICTURES: "format=json&size=input"}
 """Query of ``POST /predict`` by layer."""
 _ENGINE_THREADS = 4  # each call takes memory of its own; more callers than this wait
@@ -25,12 +25,12 @@ _BLOCK = 5  # calls of one layer before it is the next one's turn
 Layers = dict[str, Call]
 
 
-def request(http: httpx.AsyncClient, query: str, photo: bytes) -> Call:
-    """Sends ``photo`` as the raw body of a ``POST /predict``."""
+def request(http: httpx.AsyncClient, query: str, image: bytes) -> Call:
+    """Sends ``image`` as the raw body of a ``POST /predict``."""
 
     async def call() -> tuple[int, int]:
         headers = {"Content-Type": "application/octet-stream"}
-        response = await http.post(f"/predict?{query}", content=photo, headers=headers)
+        response = await http.post(f"/predict?{query}", content=image, headers=headers)
         return response.status_code, len(response.content)
 
     return call
@@ -38,7 +38,7 @@ def request(http: httpx.AsyncClient, query: str, photo: bytes) -> Call:
 
 @asynccontextmanager
 async def layers(
-    session: ort.InferenceSession, image: NDArray[np.uint8], url: str, photo: bytes
+    session: ort.InferenceSession, image: NDArray[np.uint8], url: str, data: bytes
 ) -> AsyncIterator[Layers]:
     """The engine alone, in up to four threads of this process, and the gateway at ``url``, warm."""
     loop = asyncio.get_running_loop()
@@ -50,7 +50,7 @@ async def layers(
             return httpx.codes.OK, sum(array.nbytes for array in maps)
 
         async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
-            found = {ENGINE: engine} | {name: request(http, query, photo) for name, query in QUERIES.items()}
+            found = {ENGINE: engine} | {name: request(http, query, data) for name, query in QUERIES.items()}
             for call in found.values():
                 await closed_loop(call, 2, at_least=3)
             yield found

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 
 Call = Callable[[], Awaitable[tuple[int, int]]]
-"""Sends one photo; status and bytes of the answer."""
+"""Sends one image; status and bytes of the answer."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Outcome:
     seconds: float = 0.0
 
     async def meet(self, call: Call, due: float) -> None:
-        """Send a photo that was ``due`` then (`time.perf_counter`): its time counts from there."""
+        """Send an image that was ``due`` then (`time.perf_counter`): its time counts from there."""
         try:
             status, size = await call()
         except httpx.TransportError as error:
@@ -71,7 +71,7 @@ def percentiles(values: Sequence[float]) -> dict[str, object]:
 
 
 async def closed_loop(call: Call, clients: int, seconds: float = 0.0, at_least: int = 1) -> Outcome:
-    """Each client sends the next photo when it has its answer, for ``seconds`` and ``at_least`` times."""
+    """Each client sends the next image when it has its answer, for ``seconds`` and ``at_least`` times."""
     outcome = Outcome()
     start = time.perf_counter()
 
@@ -87,9 +87,9 @@ async def closed_loop(call: Call, clients: int, seconds: float = 0.0, at_least: 
 
 
 async def open_loop(call: Call, rate: float, seconds: float, seed: int = 0) -> Outcome:
-    """Photos arrive at random (Poisson), ``rate`` a second, whether or not the earlier ones are answered.
+    """Images arrive at random (Poisson), ``rate`` a second, whether or not the earlier ones are answered.
 
-    A photo's time counts from when it was due, so that no waiting is hidden ("coordinated omission").
+    An image's time counts from when it was due, so that no waiting is hidden ("coordinated omission").
     """
     outcome = Outcome()
     generator = np.random.default_rng(seed)

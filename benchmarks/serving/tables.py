@@ -22,7 +22,7 @@ def print_report(report: dict[str, Any]) -> None:
             for count, row in rows.items()
         },
         **{
-            ("PNG, photo size", f"{share} of capacity, {row['sent_per_s']}/s"): row
+            ("PNG, image size", f"{share} of capacity, {row['sent_per_s']}/s"): row
             for share, row in report["open_loop"].items()
         },
     }
@@ -31,7 +31,7 @@ def print_report(report: dict[str, Any]) -> None:
     for size in report["bytes"]:
         console.print(grid(f"Milliseconds to encode, {size} size", report["encode_ms"][size]))
     console.print(grid("Bytes of an answer", report["bytes"], turned=True))
-    for key in ("machine", "model", "photo", "start_to_ready_s", "resident_mb"):
+    for key in ("machine", "model", "image", "start_to_ready_s", "resident_mb"):
         value = report[key]
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         console.print(f"{key}: {text}", markup=False, soft_wrap=True)

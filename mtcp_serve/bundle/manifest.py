@@ -90,7 +90,7 @@ class GraphTensor:
 
 
 class InputSpec(Strict):
-    """The size (pixels) that the graph takes, and how a photo gets there: ``stretch`` ignores its aspect."""
+    """The size (pixels) that the graph takes, and how an image gets there: ``stretch`` ignores its aspect."""
 
     height: int = Field(ge=1, le=16384)
     width: int = Field(ge=1, le=16384)

@@ -46,6 +46,7 @@ PANELS: Final = {
         "decode_s",
         "max_batch_images",
         "max_batch_bytes",
+        "batch_answer",
         "max_form_fields",
     ),
     "Limits of connections": (

@@ -19,9 +19,9 @@ from mtcp_serve.clients._regions import Regions
 from mtcp_serve.clients.errors import ClientError, InvalidRequestError
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.camera import CameraRequest
-from mtcp_serve.inference.images import ImageInfo, Photo
+from mtcp_serve.inference.images import DecodedImage, ImageInfo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size
-from mtcp_serve.inference.sources import ImageSource, name_of, to_photo
+from mtcp_serve.inference.sources import ImageSource, name_of, to_image
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.prediction import Prediction
@@ -93,11 +93,11 @@ class Conversation:
         self,
         images: NDArray[np.uint8],
         tasks: Sequence[str] | None,
-        photo: Photo | None = None,
+        image: DecodedImage | None = None,
         size: Size = "model",
         camera: CameraRequest | None = None,
     ) -> Steps[list[Prediction]]:
-        """The prediction for each of ``images``; ``photo`` is what the only one was made of."""
+        """The prediction for each of ``images``; ``image`` is what the only one was made of."""
         manifest = yield from self.known()
         selected = wire.select(manifest, tasks)
         wire.check_images(images, manifest)
@@ -109,7 +109,7 @@ class Conversation:
         manifest = yield from self._of_version(version)
         made_by = manifest.model_copy(update={"version": version})
         return [
-            _prediction(made_by, selected, maps, index, photo, size, camera) for index in range(len(images))
+            _prediction(made_by, selected, maps, index, image, size, camera) for index in range(len(images))
         ]
 
     def forget(self) -> Steps[None]:
@@ -188,21 +188,21 @@ class Client:
         self._conversation = Conversation(connection, model, version, deadline_s, shared_memory)
 
 
-def read_image(image: ImageSource, size: InputSpec) -> tuple[Photo, NDArray[np.uint8]]:
+def read_image(image: ImageSource, size: InputSpec) -> tuple[DecodedImage, NDArray[np.uint8]]:
     """``image`` as the gateway would read it, and stretched to ``[1, size.height, size.width, 3]``.
 
     Raises:
         InvalidRequestError: it cannot be read, or is not an image.
     """
     try:
-        photo = to_photo(image, enough=2 * max(size.height, size.width))
+        decoded = to_image(image, enough=2 * max(size.height, size.width))
     except OSError as error:
         raise InvalidRequestError(f"{name_of(image)} cannot be read: {error.strerror or error}") from error
     except RequestError as error:
         raise InvalidRequestError(f"{name_of(image)}: {error.message}", hint=error.hint) from error
     except TypeError as error:
         raise InvalidRequestError(str(error)) from error
-    return photo, photo.resized(size.height, size.width)[None]
+    return decoded, decoded.resized(size.height, size.width)[None]
 
 
 def _unregister(name: str) -> Steps[None]:
@@ -217,15 +217,15 @@ def _prediction(
     tasks: Sequence[TaskSpec],
     maps: dict[str, Map],
     index: int,
-    photo: Photo | None,
+    image: DecodedImage | None,
     size: Size,
     camera: CameraRequest | None,
 ) -> Prediction:
     height, width = manifest.input.height, manifest.input.width
     info = ImageInfo(width, height, "array", "RGB", exif_rotated=False, animated=False)
-    if photo is not None:
-        info = photo.info
+    if image is not None:
+        info = image.info
         if size == "input":
             height, width = info.height, info.width
     dense = tuple(DenseMap(manifest.name, task, maps[task.name][index], height, width) for task in tasks)
-    return Prediction.of(DenseMaps((manifest,), info, dense, Timings(), camera), photo)
+    return Prediction.of(DenseMaps((manifest,), info, dense, Timings(), camera), image)

@@ -8,7 +8,7 @@ Tree of classes::
     ├── DeadlineError           the answer was not there in time
     ├── UnauthorizedError       the server wants an API key, or knows none like the one sent
     ├── NotFoundError           no such model, version or task, or it is not loaded
-    ├── InvalidRequestError     the photo or a parameter cannot be used; sending it again will not help
+    ├── InvalidRequestError     the image or a parameter cannot be used; sending it again will not help
     └── ServerError             the server failed, or answered what this client cannot read
 """
 
@@ -51,7 +51,7 @@ class NotFoundError(ClientError):
 
 
 class InvalidRequestError(ClientError):
-    """The photo or a parameter cannot be used."""
+    """The image or a parameter cannot be used."""
 
 
 class ServerError(ClientError):

@@ -71,8 +71,8 @@ class TritonClient(Client, Closing):
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
         """
-        photo, pixels = read_image(image, self._run(self._conversation.known()).input)
-        return self._run(self._conversation.infer(pixels, tasks, photo, size, camera))[0]
+        decoded, pixels = read_image(image, self._run(self._conversation.known()).input)
+        return self._run(self._conversation.infer(pixels, tasks, decoded, size, camera))[0]
 
     def infer(self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None) -> list[Prediction]:
         """The maps of each of ``images`` (uint8 RGB ``[batch, height, width, 3]``, the manifest's size).

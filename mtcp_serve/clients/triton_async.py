@@ -49,8 +49,8 @@ class AsyncTritonClient(Client, AsyncClosing):
     ) -> Prediction:
         """See `mtcp_serve.clients.TritonClient.predict`; the image is decoded in a thread."""
         manifest = await self._run(self._conversation.known())
-        photo, pixels = await asyncio.to_thread(read_image, image, manifest.input)
-        return (await self._run(self._conversation.infer(pixels, tasks, photo, size, camera)))[0]
+        decoded, pixels = await asyncio.to_thread(read_image, image, manifest.input)
+        return (await self._run(self._conversation.infer(pixels, tasks, decoded, size, camera)))[0]
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None) -> list[Prediction]:
         """See `mtcp_serve.clients.TritonClient.infer`."""

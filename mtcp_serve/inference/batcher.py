@@ -1,4 +1,4 @@
-"""Micro-batches: photos of different requests that wait for the same model are given to it together."""
+"""Micro-batches: images of different requests that wait for the same model are given to it together."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from mtcp_serve.utils.concurrency import ended
 
 @dataclass(eq=False)
 class _Item:
-    """A photo on its way through the model."""
+    """An image on its way through the model."""
 
     image: NDArray[np.uint8]
     tasks: Sequence[TaskSpec]
@@ -33,7 +33,7 @@ class Batcher:
     """First come, first served, at most ``max_batch`` at a time, ``engine.parallel`` batches at once.
 
     A batch starts as soon as the engine is free; with ``max_delay_s`` it waits that long (counted from the
-    arrival of its first photo) for more, unless it is full. How many photos may wait is not decided here:
+    arrival of its first image) for more, unless it is full. How many images may wait is not decided here:
     `mtcp_serve.server.admission.Admission` bounds the requests. ``on_batch`` is told the size of each batch.
     """
 
@@ -55,7 +55,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Photos that no batch has taken yet."""
+        """Images that no batch has taken yet."""
         return len(self._waiting)
 
     async def infer(self, image: NDArray[np.uint8], tasks: Sequence[TaskSpec], timings: Timings) -> list[Map]:

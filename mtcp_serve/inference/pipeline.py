@@ -1,4 +1,4 @@
-"""From the bytes of a photo to its maps: the one way, for HTTP and the command line alike."""
+"""From the bytes of an image to its maps: the one way, for HTTP and the command line alike."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from mtcp_serve.bundle.manifest import DepthTask, Manifest, TaskSpec
 from mtcp_serve.errors import ImageTooLargeError
 from mtcp_serve.inference.camera import Camera, CameraRequest, find_camera
-from mtcp_serve.inference.images import ImageInfo, ImageLimits, Photo, decode
+from mtcp_serve.inference.images import DecodedImage, ImageInfo, ImageLimits, decode
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map, Rule
 from mtcp_serve.utils.concurrency import in_thread, together
 
 Size = Literal["input", "model"]
-"""Maps as large as the photo, or as the model gives them."""
+"""Maps as large as the image, or as the model gives them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DenseMap:
 
 @dataclass(frozen=True)
 class DenseMaps:
-    """The maps of one photo and what is known about how they came about."""
+    """The maps of one image and what is known about how they came about."""
 
     models: tuple[Manifest, ...]
     image: ImageInfo
@@ -55,12 +55,12 @@ class DenseMaps:
     timings: Timings
     camera_request: CameraRequest | None = None
     """What the request says of the camera."""
-    photo: Photo | None = None
-    """The photo itself, where `predict` was told to keep it."""
+    decoded: DecodedImage | None = None
+    """The image itself, where `predict` was told to keep it."""
 
     @property
     def camera(self) -> Camera:
-        """The camera of the upright photo; see `mtcp_serve.inference.camera.find_camera`."""
+        """The camera of the upright image; see `mtcp_serve.inference.camera.find_camera`."""
         return find_camera(
             self.image.width,
             self.image.height,
@@ -80,9 +80,9 @@ async def predict(
     camera: CameraRequest | None = None,
     keep_image: bool = False,
 ) -> DenseMaps:
-    """The maps of ``choices`` for the photo in ``data``; stage times go into ``timings``.
+    """The maps of ``choices`` for the image in ``data``; stage times go into ``timings``.
 
-    The photo is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
+    The image is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
     decoding; with ``keep_image`` the prediction has the image, as large as the maps or larger.
 
     Raises:
@@ -93,13 +93,13 @@ async def predict(
     async with decoding or nullcontext():
         with timings.measure("decode"):
             whole = keep_image and size == "input"
-            photo, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices), whole))
-            info = photo.info
+            image, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices), whole))
+            info = image.info
             _check_maps(info, size, limits)
             if not keep_image:
-                del photo
+                del image
     prediction = await infer_maps(info, pixels, choices, size, timings, camera)
-    return replace(prediction, photo=photo) if keep_image else prediction
+    return replace(prediction, decoded=image) if keep_image else prediction
 
 
 async def infer_maps(
@@ -110,7 +110,7 @@ async def infer_maps(
     timings: Timings,
     camera: CameraRequest | None = None,
 ) -> DenseMaps:
-    """The maps of ``choices`` for a decoded photo: ``pixels`` has it at every one of `input_sizes`.
+    """The maps of ``choices`` for a decoded image: ``pixels`` has it at every one of `input_sizes`.
 
     Raises:
         InternalError: a model gave values that the task cannot have.
@@ -162,7 +162,7 @@ def _check_maps(info: ImageInfo, size: Size, limits: ImageLimits) -> None:
 
 def _read(
     data: bytes, limits: ImageLimits, sizes: set[tuple[int, int]], whole: bool
-) -> tuple[Photo, dict[tuple[int, int], NDArray[np.uint8]]]:
-    """The photo, ``whole`` or at a size that is enough for the models, and it at every size of ``sizes``."""
-    photo = decode(data, limits, enough=None if whole else 2 * max(max(size) for size in sizes))
-    return photo, {size: photo.resized(*size) for size in sizes}
+) -> tuple[DecodedImage, dict[tuple[int, int], NDArray[np.uint8]]]:
+    """The image, ``whole`` or at a size that is enough for the models, and it at every size of ``sizes``."""
+    image = decode(data, limits, enough=None if whole else 2 * max(max(size) for size in sizes))
+    return image, {size: image.resized(*size) for size in sizes}

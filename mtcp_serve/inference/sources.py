@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
-from mtcp_serve.inference.images import DEFAULT_LIMITS, ImageInfo, ImageLimits, Photo, decode, read
+from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageInfo, ImageLimits, decode, read
 from mtcp_serve.inference.images.exif import UPRIGHT, orientation
 from mtcp_serve.inference.images.rgb import to_rgb
 
@@ -27,7 +27,9 @@ ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
 ``[height, width, 3]``, or a torch tensor ``[3, height, width]``: RGB, uint8, or floats from 0 to 1."""
 
 
-def to_photo(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None) -> Photo:
+def to_image(
+    source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None
+) -> DecodedImage:
     """``source`` as upright RGB; of files see `mtcp_serve.inference.images.decode`.
 
     Raises:
@@ -58,14 +60,14 @@ def name_of(source: ImageSource) -> str:
     return f"the image ({type(source).__name__})"
 
 
-def _of_pillow(image: Image.Image, limits: ImageLimits) -> Photo:
+def _of_pillow(image: Image.Image, limits: ImageLimits) -> DecodedImage:
     _check_size(*image.size, limits)
     turned = _orientation(image) in UPRIGHT
     image.load()  # Pillow turns a TIFF itself when it loads it, after which it has no orientation
     rgb = to_rgb(image)
     if (way := UPRIGHT.get(_orientation(image))) is not None:
         rgb = rgb.transpose(way)
-    return Photo(
+    return DecodedImage(
         rgb,
         ImageInfo(
             rgb.width,
@@ -89,7 +91,7 @@ def _orientation(image: Image.Image) -> int:
     return said if isinstance(said, int) else 1
 
 
-def _of_tensor(tensor: Any, limits: ImageLimits) -> Photo:
+def _of_tensor(tensor: Any, limits: ImageLimits) -> DecodedImage:
     array = np.asarray(tensor.detach().cpu())
     if array.ndim != 3 or array.shape[0] != 3:
         raise InvalidImageError(
@@ -99,7 +101,7 @@ def _of_tensor(tensor: Any, limits: ImageLimits) -> Photo:
     return _of_array(array.transpose(1, 2, 0), "tensor", limits)
 
 
-def _of_array(array: NDArray[Any], what: str, limits: ImageLimits) -> Photo:
+def _of_array(array: NDArray[Any], what: str, limits: ImageLimits) -> DecodedImage:
     if array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise InvalidImageError(
             f"an {what} of shape {list(array.shape)} is not an image", "give RGB [height, width, 3]"
@@ -118,7 +120,7 @@ def _of_array(array: NDArray[Any], what: str, limits: ImageLimits) -> Photo:
             )
         array = np.rint(array * 255).astype(np.uint8)
     info = ImageInfo(width, height, what, "RGB", exif_rotated=False, animated=False)
-    return Photo(Image.fromarray(np.ascontiguousarray(array)), info)
+    return DecodedImage(Image.fromarray(np.ascontiguousarray(array)), info)
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:

@@ -1,4 +1,4 @@
-"""Whether a bundle can be trusted: its manifest, files, graphs, and the maps it makes of a photo."""
+"""Whether a bundle can be trusted: its manifest, files, graphs, and the maps it makes of an image."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ class Row:
     detail: str
 
 
-def check_bundle(folder: Path, photo: bytes | None = None, threads: int = 0) -> Iterator[Row]:
+def check_bundle(folder: Path, data: bytes | None = None, threads: int = 0) -> Iterator[Row]:
     """Check the bundle in ``folder``, one row a check; nothing runs of a bundle whose files are not its own.
 
     The checks: the manifest's schema; the SHA-256 of every file; of every ``.onnx`` file the opset and the
     nodes that are known to go wrong in TensorRT; that the graph takes and gives what the manifest says; and,
-    for each task, its map of ``photo`` (of a drawn picture if there is none).
+    for each task, its map of the image in ``data`` (of a drawn picture if there is none).
 
     Raises:
-        RequestError: ``photo`` cannot be used.
+        RequestError: ``data`` cannot be used.
     """
-    data = drawing() if photo is None else photo
+    data = drawing() if data is None else data
     image = decode(data, ImageLimits())
     try:
         bundle = Bundle.open(folder)

@@ -23,7 +23,7 @@ class InputError(MtcpServeError):
 
 @dataclass(frozen=True)
 class Item:
-    """A photo or a video, and the folder for its results; or a camera or address, whichever is there."""
+    """An image or a video, and the folder for its results; or a camera or address, whichever is there."""
 
     path: Path
     folder: Path
@@ -43,7 +43,7 @@ class Item:
 
 @dataclass
 class Inputs:
-    """What was found; ``others`` are files in folders that are no photos, ``folders`` and ``links`` to
+    """What was found; ``others`` are files in folders that are no images, ``folders`` and ``links`` to
     folders were left alone."""
 
     items: list[Item]
@@ -53,7 +53,7 @@ class Inputs:
 
 
 def collect(paths: Iterable[Path | Address], out: Path, recursive: bool) -> Inputs:
-    """The photos and videos that ``paths`` name, and the photos in the folders that they name.
+    """The images and videos that ``paths`` name, and the images in the folders that they name.
 
     Those of a camera or address go to a folder that is called like the file there.
 
@@ -80,7 +80,7 @@ def collect(paths: Iterable[Path | Address], out: Path, recursive: bool) -> Inpu
     )
     if not found.items:
         inside = "; --recursive looks into the folders in it" if found.folders else ""
-        raise InputError(f"there is no photo in {' or '.join(map(str, paths))}{inside}")
+        raise InputError(f"there is no image in {' or '.join(map(str, paths))}{inside}")
     _check_apart(found.items)
     _check_writable(out)
     return found

@@ -2,8 +2,9 @@
 
 ``metadata.json`` is written last. It says what the files beside it were made from (``made_from``: the source
 and its SHA-256, the bundles, the options), their names (``files``), what was wrong with the source
-(``fault``, or null) and what the server would have answered (``answer``). A result that was made from what it
-would be made from now need not be made again.
+(``fault``, or null) and what the server would have answered (``response``, and by its old name, which goes
+with the next version, ``answer``). A result that was made from what it would be made from now need not be
+made again.
 """
 
 import hashlib
@@ -37,10 +38,11 @@ def fingerprints(manifests: Iterable[Manifest]) -> dict[str, str]:
 
 
 def metadata(
-    made_from: Mapping[str, Any], files: Iterable[str], answer: Any = None, fault: str | None = None
+    made_from: Mapping[str, Any], files: Iterable[str], response: Any = None, fault: str | None = None
 ) -> bytes:
     """The content of `METADATA_FILE`."""
-    document = {"made_from": made_from, "files": list(files), "fault": fault, "answer": answer}
+    document = {"made_from": made_from, "files": list(files), "fault": fault, "response": response}
+    document["answer"] = response
     return (json.dumps(document, indent=1) + "\n").encode()
 
 

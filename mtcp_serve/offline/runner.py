@@ -1,4 +1,4 @@
-"""Photos and videos on disk to results on disk."""
+"""Images and videos on disk to results on disk."""
 
 import os
 from collections.abc import AsyncIterator, Iterable
@@ -9,9 +9,9 @@ from time import perf_counter
 
 from mtcp_serve.errors import MtcpServeError
 from mtcp_serve.inference.images import ImageLimits
+from mtcp_serve.offline.image import predict_image, read_image_file
 from mtcp_serve.offline.inputs import Item
 from mtcp_serve.offline.live import Live
-from mtcp_serve.offline.photo import predict_photo, read_photo
 from mtcp_serve.offline.video import Progress
 from mtcp_serve.offline.writer import Done, Wanted
 from mtcp_serve.utils.atomic import NoRoomError
@@ -20,7 +20,7 @@ from mtcp_serve.utils.concurrency import in_thread
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photo or video: its results are in ``item.folder``, unless ``error`` says why not.
+    """What became of an image or video: its results are in ``item.folder``, unless ``error`` says why not.
 
     Of a damaged video there may be results as well: of what could be decoded.
     """
@@ -40,11 +40,11 @@ async def predict_files(
     progress: Progress = lambda done, total: None,
     live: Live | None = None,
 ) -> AsyncIterator[Outcome]:
-    """Write the results of each photo and video into its folder; ``progress`` is told of a video's frames.
+    """Write the results of each image and video into its folder; ``progress`` is told of a video's frames.
 
     ``live`` says how cameras, streams and addresses are read (`mtcp_serve.offline.live`).
 
-    Files of a photo: ``TASK.png`` for each task, ``maps.npz``, ``overview.png`` to look at, and
+    Files of an image: ``TASK.png`` for each task, ``maps.npz``, ``overview.png`` to look at, and
     ``metadata.json`` (`mtcp_serve.offline.results`), all of them or none; those of a video:
     `mtcp_serve.offline.video`.
 
@@ -71,8 +71,8 @@ async def predict_files(
                     done = await predict_video(item, wanted, limits, pool, progress)
                     error = done.fault
                 else:
-                    data = await in_thread(partial(read_photo, item.path, limits))
-                    done = await predict_photo(data, item.path.name, item.folder, wanted, limits, pool)
+                    data = await in_thread(partial(read_image_file, item.path, limits))
+                    done = await predict_image(data, item.path.name, item.folder, wanted, limits, pool)
             except NoRoomError:
                 raise
             except (MtcpServeError, OSError) as failure:

@@ -1,4 +1,4 @@
-"""What is written of a photo, or of a frame of a video."""
+"""What is written of an image, or of a frame of a video."""
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtcp_serve.inference.camera import CameraRequest
-from mtcp_serve.inference.images import Photo
+from mtcp_serve.inference.images import DecodedImage
 from mtcp_serve.inference.pipeline import DenseMaps, Size
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.kinds import MapOut
@@ -46,7 +46,7 @@ class Wanted:
 
     @property
     def keep_image(self) -> bool:
-        """Whether a format needs the photo itself."""
+        """Whether a format needs the image itself."""
         return any(form.needs_image for form in self.formats)
 
     def made_from(self, source: dict[str, Any]) -> dict[str, Any]:
@@ -77,14 +77,14 @@ class Done:
 def write_result(
     folder: Path,
     prediction: DenseMaps,
-    photo: Photo | None,
+    image: DecodedImage | None,
     wanted: Wanted,
     made_from: dict[str, Any],
     pool: Executor,
 ) -> None:
-    """Write the files of one photo or frame into ``folder``: all of them, or none.
+    """Write the files of one image or frame into ``folder``: all of them, or none.
 
-    ``photo`` is for the overview, at any size.
+    ``image`` is for the overview, at any size.
 
     Raises:
         NoRoomError: the disk is full.
@@ -94,15 +94,15 @@ def write_result(
         if wanted.formats:
             maps = _write_formats(staging, prediction, wanted, pool)
         else:
-            maps = _write_files(staging, prediction, photo, wanted, pool)
+            maps = _write_files(staging, prediction, image, wanted, pool)
         names = sorted(path.name for path in staging.folder.iterdir())
-        answer = describe(prediction, maps).model_dump(mode="json", exclude_none=True)
-        staging.write(METADATA_FILE, metadata(made_from, names, answer))
+        response = describe(prediction, maps).model_dump(mode="json", exclude_none=True)
+        staging.write(METADATA_FILE, metadata(made_from, names, response))
         publish(staging, folder)
 
 
 def _write_files(
-    staging: Staging, prediction: DenseMaps, photo: Photo | None, wanted: Wanted, pool: Executor
+    staging: Staging, prediction: DenseMaps, image: DecodedImage | None, wanted: Wanted, pool: Executor
 ) -> dict[str, MapOut]:
     maps = {}
     for name, encoded in encode_maps(prediction, pool).items():
@@ -111,9 +111,9 @@ def _write_files(
     if wanted.arrays:
         npz = NpzWriter(pool)
         staging.write(NpzWriter.file_name, npz.finish(npz.add(prediction)))
-    if wanted.overview and photo is not None:
+    if wanted.overview and image is not None:
         sheet = BytesIO()
-        overview(photo, prediction, wanted.style).save(sheet, "PNG")
+        overview(image, prediction, wanted.style).save(sheet, "PNG")
         staging.write("overview.png", sheet.getvalue())
     return maps
 

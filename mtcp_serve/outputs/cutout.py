@@ -1,4 +1,4 @@
-"""The subject of a photo without its background: opacity from the saliency, colours freed of the background.
+"""The subject of an image without its background: opacity from the saliency, colours freed of the background.
 
 A pixel at a soft edge is a mixture of subject and background. Laid over another background it would bring the
 old one along as a rim, so the subject's own colour is estimated there.
@@ -12,7 +12,7 @@ from PIL import Image
 
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import ProbabilityTask
-from mtcp_serve.outputs.points import photo_of
+from mtcp_serve.outputs.points import pixels_of
 
 _CLEAR, _SOLID = 0.05, 0.95  # probabilities that count as 0 and as 1: haze and pinholes are no soft edge
 _RADII: Final = (90, 6)  # of the two blurs, pixels, as the paper has them
@@ -25,8 +25,8 @@ def opacity(probability: NDArray[np.float32]) -> NDArray[np.float32]:
     return ((probability - _CLEAR) / np.float32(_SOLID - _CLEAR)).clip(0, 1)
 
 
-def foreground(photo: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The subject's own colours ``[height, width, 3]``, 0 to 255; where ``alpha`` is 1 they are the photo's.
+def foreground(pixels: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The subject's own colours ``[height, width, 3]``, 0 to 255; where ``alpha`` is 1 they are the image's.
 
     The two-step blur fusion of Forte, "Approximate Fast Foreground Colour Estimation" (ICIP 2021), equations
     4 to 7. Its blurred colours of subject and background are made at no more than `_COARSE` pixels a side.
@@ -34,7 +34,7 @@ def foreground(photo: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[
     height, width = alpha.shape
     shrink = max(max(height, width) / _COARSE, 1)
     small = max(round(width / shrink), 1), max(round(height / shrink), 1)
-    image = _resize(photo.astype(np.float32), small, Image.Resampling.BOX)
+    image = _resize(pixels.astype(np.float32), small, Image.Resampling.BOX)
     share = _resize(alpha, small, Image.Resampling.BOX)
     own = other = image
     for radius in _RADII:
@@ -42,16 +42,16 @@ def foreground(photo: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[
         own = _fuse(image, share, blurred, other)
     blurred = _resize(blurred, (width, height), Image.Resampling.BILINEAR)
     other = _resize(other, (width, height), Image.Resampling.BILINEAR)
-    return _fuse(photo.astype(np.float32), alpha, blurred, other)
+    return _fuse(pixels.astype(np.float32), alpha, blurred, other)
 
 
-def cutout(photo: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+def cutout(pixels: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.uint8]:
     """RGBA ``[height, width, 4]``, the colours not multiplied by the opacity; clear pixels are all 0."""
     alpha = opacity(probability)
     soft = (alpha > 0) & (alpha < 1)
-    result = np.dstack([photo, np.rint(alpha * 255).astype(np.uint8)])
+    result = np.dstack([pixels, np.rint(alpha * 255).astype(np.uint8)])
     if soft.any():
-        result[soft, :3] = np.rint(foreground(photo, alpha)[soft]).astype(np.uint8)
+        result[soft, :3] = np.rint(foreground(pixels, alpha)[soft]).astype(np.uint8)
     result[result[..., 3] == 0] = 0
     return result
 
@@ -76,14 +76,14 @@ def saliency_of(prediction: DenseMaps) -> DenseMap:
 
 
 def cut_out(prediction: DenseMaps, color: tuple[int, int, int] | None = None) -> Image.Image:
-    """The photo's subject at the size of the maps: RGBA, or RGB over ``color``.
+    """The image's subject at the size of the maps: RGBA, or RGB over ``color``.
 
     Raises:
-        ValueError: the prediction has no saliency, or was not told to keep its photo.
+        ValueError: the prediction has no saliency, or was not told to keep its image.
     """
     dense = saliency_of(prediction)
     cut = cutout(
-        photo_of(prediction, dense.height, dense.width), dense.values().astype(np.float32, copy=False)
+        pixels_of(prediction, dense.height, dense.width), dense.values().astype(np.float32, copy=False)
     )
     return Image.fromarray(cut if color is None else over(cut, color))
 

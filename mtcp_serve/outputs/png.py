@@ -9,14 +9,14 @@ from mtcp_serve.outputs.schemas import ImageOut
 TEXT_KEY = "mtcp"
 """Keyword of the text chunk with the map's metadata as JSON (`mtcp_serve.kinds.MapOut`)."""
 IMAGE_KEY = "mtcp-image"
-"""Keyword of the text chunk with what is known of the photo (`mtcp_serve.outputs.schemas.ImageOut`)."""
+"""Keyword of the text chunk with what is known of the image (`mtcp_serve.outputs.schemas.ImageOut`)."""
 
 
 def to_png(task: TaskSpec, values: Map, metadata: MapOut, version: str, image: ImageOut) -> bytes:
     """The map as a PNG file.
 
     Its text chunks: ``Title`` (the task), ``Source`` (the model and its ``version``), `TEXT_KEY`
-    (``metadata``) and `IMAGE_KEY` (the photo that the map belongs to).
+    (``metadata``) and `IMAGE_KEY` (the image that the map belongs to).
     """
     text = {
         "Software": "mtcp-serve",

@@ -80,7 +80,7 @@ class Relief:
             depth.height,
             depth.width,
             found.camera,
-            lambda height, width: photo_of(found, height, width),
+            lambda height, width: pixels_of(found, height, width),
             None if normals is None else partial(sized, normals.task, normals.raw),
         )
 
@@ -226,15 +226,15 @@ def geometry_tasks(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
     return [task for task in found if task is not None]
 
 
-def photo_of(prediction: DenseMaps, height: int, width: int) -> NDArray[np.uint8]:
-    """The photo at ``[height, width, 3]`` uint8 RGB.
+def pixels_of(prediction: DenseMaps, height: int, width: int) -> NDArray[np.uint8]:
+    """The image at ``[height, width, 3]`` uint8 RGB.
 
     Raises:
         ValueError: the prediction was not told to keep it.
     """
-    if prediction.photo is None:
-        raise ValueError("the prediction has no photo: tell predict to keep it")
-    return prediction.photo.resized(height, width)
+    if prediction.decoded is None:
+        raise ValueError("the prediction has no image: tell predict to keep it")
+    return prediction.decoded.resized(height, width)
 
 
 def nearest(values: NDArray[T], height: int, width: int) -> NDArray[T]:

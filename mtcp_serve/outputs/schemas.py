@@ -55,12 +55,17 @@ class PredictOut(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """What became of one image of a batch: an answer, or an error, as it would have been for it alone."""
+    """What became of one image of a batch: a response, or an error, as it would have been for it alone."""
 
     index: int = Field(description="Place of the image in the request, from 0.")
     name: str | None = Field(default=None, description="File name in the request.")
     status: int = Field(description="HTTP status that the image alone would have been answered with.")
-    answer: PredictOut | None = None
+    response: PredictOut | None = None
+    answer: PredictOut | None = Field(
+        default=None,
+        description="Old name of `response`, in its place with MTCP_BATCH_ANSWER=true.",
+        deprecated=True,
+    )
     error: "ErrorDetail | None" = None
 
 

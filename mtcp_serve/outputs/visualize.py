@@ -5,7 +5,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mtcp_serve.inference.images import Photo
+from mtcp_serve.inference.images import DecodedImage
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.outputs.picture import Style, draw
 
@@ -17,14 +17,14 @@ _FONT_SIZE: Final = 15
 _COLUMNS: Final = 3
 
 
-def overview(photo: Photo, prediction: DenseMaps, style: Style | None = None) -> Image.Image:
-    """One sheet: the photo and a picture of every map, three in a row, each with a caption."""
+def overview(image: DecodedImage, prediction: DenseMaps, style: Style | None = None) -> Image.Image:
+    """One sheet: the image and a picture of every map, three in a row, each with a caption."""
     style = style or Style()
-    info = photo.info
+    info = image.info
     scale = CELL / max(info.width, info.height)
     size = (max(round(info.width * scale), 1), max(round(info.height * scale), 1))
-    first = Image.fromarray(photo.resized(size[1], size[0]))
-    pictures = [(f"photo: {info.width} x {info.height}", first)]
+    first = Image.fromarray(image.resized(size[1], size[0]))
+    pictures = [(f"image: {info.width} x {info.height}", first)]
     for dense in prediction.maps:
         task = dense.task
         pictures.append((f"{task.name}: {task.caption(dense.raw)}", draw(task, dense.raw, style, size=size)))

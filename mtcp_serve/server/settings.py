@@ -166,6 +166,10 @@ class Settings(BaseSettings):
     max_batch_bytes: PositiveInt = Field(
         default=64 * 2**20, description="Largest body of a request of /predict/batch or /v2, bytes."
     )
+    batch_answer: bool = Field(
+        default=False,
+        description="Call `response` of /predict/batch `answer`, as before; goes with the next version.",
+    )
     max_form_fields: NonNegativeInt = Field(
         default=64, description="Most fields beside the images in a form; one more is answered 400."
     )

@@ -16,7 +16,7 @@ from benchmarks.load import memory_report
 from benchmarks.serving.loops import Outcome, closed_loop, open_loop, percentiles
 from tests.mtcp_serve.support import GOOD, HEIGHT, TASKS, WIDTH, make_bundle
 
-LAYERS = {"engine", "arrays, model size", "PNG, photo size"}
+LAYERS = {"engine", "arrays, model size", "PNG, image size"}
 
 
 def python(module: str, *arguments: object) -> Any:
@@ -48,7 +48,7 @@ def test_serving(folder: Path) -> None:
     assert set(report["open_loop"]) == {"0.5", "0.8", "1.2"}
     assert set(report["headline"]) == LAYERS - {"engine"}
     pixels = HEIGHT * WIDTH
-    for size in ("input", "model"):  # the photo is of the model's size
+    for size in ("input", "model"):  # the image is of the model's size
         assert report["bytes"][size]["npz"] > (1 + 4 + 12 + 4 + 1) * pixels
         assert set(report["encode_ms"][size]) == {task.name for task in TASKS}
     assert report["resident_mb"]["peak"] >= report["resident_mb"]["after the run"]

@@ -121,7 +121,7 @@ def test_the_keys_are_a_secret_of_compose(container: Container) -> None:
         assert known.get("/models").status_code == 200
 
 
-def test_many_large_photos_write_nothing_and_stay_within_the_memory(container: Container) -> None:
+def test_many_large_images_write_nothing_and_stay_within_the_memory(container: Container) -> None:
     def ask(index: int) -> int:
         with container.client() as client:
             query = "format=npz" if index % 2 else "format=json&visualize=true"
@@ -139,7 +139,7 @@ def test_many_large_photos_write_nothing_and_stay_within_the_memory(container: C
 
 
 def test_stop_finishes_what_was_accepted(tmp_path: Path) -> None:
-    """Another bundle from a read-only volume, and ``docker compose stop`` while its slow photos wait."""
+    """Another bundle from a read-only volume, and ``docker compose stop`` while its slow images wait."""
     make_bundle(tmp_path / "bundles" / "tiny")
     tmp_path.chmod(0o755)
     environment = read(COMPOSE)["x-environment"] | {"MTCP_BUNDLE": "/bundles/tiny", "MTCP_CONCURRENCY": "1"}

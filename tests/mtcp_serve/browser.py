@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
     "mimeType": "image/png",
     "buffer": encode(Image.open(PHOTO).resize((128, 128))),
 }
-"""The photo where its size does not matter; software draws its 3-D view faster."""
+"""The image where its size does not matter; software draws its 3-D view faster."""
 TASKS = ["semseg", "depth", "normals", "saliency", "parsing"]
 TITLES = ["Objects", "Distance", "Surface directions", "Subject", "Clothes and skin"]
 DESKTOP = {"width": 1000, "height": 650}
@@ -92,7 +92,7 @@ def visit(
 
 
 def answered(page: Page) -> None:
-    """Wait until the photo that was given has been answered and is shown."""
+    """Wait until the image that was given has been answered and is shown."""
     page.wait_for_selector("#results[aria-busy=false]")
     page.wait_for_selector("#view-maps figure:first-child canvas", state="attached")
 
@@ -110,7 +110,7 @@ def until(page: Page, holds: Callable[[], Any]) -> None:
 
 
 def give(page: Page, photo: str | Path | dict[str, Any] = PHOTO) -> None:
-    """Choose ``photo`` (a path, or name, mimeType and buffer) and wait for the answer."""
+    """Choose ``image`` (a path, or name, mimeType and buffer) and wait for the answer."""
     with page.expect_response(lambda response: "/predict?" in response.url):
         page.set_input_files("#file", photo)  # type: ignore[arg-type]
     answered(page)
@@ -132,7 +132,7 @@ def pixels(canvas: Locator) -> NDArray[np.int16]:
 
 
 def values(page: Page) -> dict[str, str]:
-    """What the captions of the pictures say at the probe, by map; that of the photo is the pixel."""
+    """What the captions of the pictures say at the probe, by map; that of the image is the pixel."""
     found: dict[str, str] = page.evaluate(
         """() => Object.fromEntries([...document.querySelectorAll("#view-maps figure")].map(
             (tile) => [tile.querySelector(".frame").dataset.map,
@@ -156,7 +156,7 @@ def point(frame: Locator, u: float, v: float) -> None:
 
 def expected(arrays: Any, metadata: Any, x: int, y: int) -> dict[str, str]:
     """What the page has to say at pixel (x, y) of the maps in an npz answer."""
-    found = {"photo": f"{x}, {y}"}
+    found = {"image": f"{x}, {y}"}
     for name, info in metadata["maps"].items():
         value = arrays[name][y, x]
         match info["kind"]:

@@ -1,7 +1,7 @@
-"""A tiny bundle whose maps are simple functions of the photo, so that answers can be checked exactly.
+"""A tiny bundle whose maps are simple functions of the image, so that answers can be checked exactly.
 
 ``semseg`` is the mean of the channels in three steps, ``depth`` the mean / 25.5 (metres), ``normals`` the
-direction of ``rgb / 127.5 - 1``, ``saliency`` red / 255, ``parsing`` 1 where blue is at least 128. A photo
+direction of ``rgb / 127.5 - 1``, ``saliency`` red / 255, ``parsing`` 1 where blue is at least 128. An image
 whose first pixel is pure green (0, 255, 0) keeps the model busy until it is stopped, one whose first pixel is
 pure magenta (255, 0, 255) for a second or so.
 """
@@ -122,7 +122,7 @@ def make_bundle(folder: Path, graph: str = GRAPH, tasks: tuple[TaskSpec, ...] = 
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A reproducible random photo."""
+    """A reproducible random image."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -135,8 +135,8 @@ def encode(pixels: NDArray[np.uint8] | Image.Image, format: str = "PNG", **optio
 
 
 STUCK = encode(np.broadcast_to(np.array([0, 255, 0], np.uint8), (HEIGHT, WIDTH, 3)).copy())
-"""A photo for which the model never ends by itself."""
+"""An image for which the model never ends by itself."""
 SLOW = encode(np.broadcast_to(np.array([255, 0, 255], np.uint8), (HEIGHT, WIDTH, 3)).copy())
-"""A photo that takes the model a while."""
+"""An image that takes the model a while."""
 GOOD = encode(noise(HEIGHT, WIDTH))
-"""A photo of the model's own size, so that no resizing stands between it and its maps."""
+"""An image of the model's own size, so that no resizing stands between it and its maps."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mtcp_serve import Prediction
 from mtcp_serve.bundle.manifest import FileEntry, InputSpec, Manifest
-from mtcp_serve.inference.images import ImageInfo, Photo
+from mtcp_serve.inference.images import DecodedImage, ImageInfo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import KINDS
@@ -30,7 +30,7 @@ MANIFEST = Manifest(
     tasks=TASKS[:4],
     files={"model.onnx": FileEntry(sha256="0" * 64)},
 )
-PHOTO = Photo(Image.new("RGB", (3, 2), "red"), ImageInfo(3, 2, "PNG", "RGB", False, False))
+PHOTO = DecodedImage(Image.new("RGB", (3, 2), "red"), ImageInfo(3, 2, "PNG", "RGB", False, False))
 
 
 @pytest.fixture

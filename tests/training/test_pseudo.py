@@ -1,4 +1,4 @@
-"""Pseudo-labels: what agreement keeps, and photos to labels and back through the folder reader."""
+"""Pseudo-labels: what agreement keeps, and images to labels and back through the folder reader."""
 
 import asyncio
 import shutil
@@ -29,7 +29,7 @@ from training.data import SourceConfig, build_source
 from training.label_spaces import LABEL_SPACES
 from training.pseudo.agreement import agree
 from training.pseudo.encode import encode, folder_name
-from training.pseudo.labelling import DONE_FILE, SETTINGS_FILE, PseudoLabelError, PseudoLabeller, find_photos
+from training.pseudo.labelling import DONE_FILE, SETTINGS_FILE, PseudoLabelError, PseudoLabeller, find_images
 from training.pseudo.views import VIEWS, View, look, put_back
 from training.tasks import Task, make_task
 
@@ -113,7 +113,7 @@ def test_a_view_comes_back_to_where_it_was_taken(view: View) -> None:
         assert covered.mean() == pytest.approx(view.side**2, abs=0.03)
 
 
-def test_a_mirrored_view_gives_normals_of_the_photo() -> None:
+def test_a_mirrored_view_gives_normals_of_the_image() -> None:
     mirrored = View(0, 0, 1, mirrored=True)
     seen = np.zeros((4, 6, 3), np.float32)
     seen[:, :2] = (0.6, 0.0, 0.8)
@@ -123,7 +123,7 @@ def test_a_mirrored_view_gives_normals_of_the_photo() -> None:
     assert np.allclose(values[:, :4], (0.0, 0.0, 1.0))
 
 
-def test_metres_of_a_crop_are_those_of_the_photo() -> None:
+def test_metres_of_a_crop_are_those_of_the_image() -> None:
     crop = View(0, 0, 0.5, mirrored=False)
     metres = np.full((4, 6), 1.5, np.float32)
     assert set(np.unique(put_back(METRIC, metres, crop, (8, 12))[0])) == {0, 3}
@@ -188,12 +188,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     Image.fromarray(data.astronaut()[::2, ::2]).save(folder / "astro naut.png")
     Image.fromarray(data.chelsea()[::2, ::2]).save(folder / "chelsea.jpg")
-    (folder / "notes.txt").write_text("no photo")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
 class RedIsSalient:
-    """An engine whose saliency is the red of the photo; quick, where the network does not matter."""
+    """An engine whose saliency is the red of the image; quick, where the network does not matter."""
 
     def __init__(self) -> None:
         small = InputSpec(height=24, width=32)
@@ -221,7 +221,7 @@ def test_the_command_labels_a_folder_and_goes_on_where_it_stopped(photos: Path, 
     code, text = run(DEFAULT_BUNDLE, mixed, "-o", out, "--tasks", "semseg,depth,saliency")
     assert code == 1
     assert "broken.jpg: not a readable image" in text
-    assert "2 photos labelled, 1 failed" in text
+    assert "2 images labelled, 1 failed" in text
     assert (out / "splits" / "train.txt").read_text() == "astro_naut\nchelsea\n"
     assert not list(out.rglob("*.tmp"))
 
@@ -243,12 +243,12 @@ def test_the_command_labels_a_folder_and_goes_on_where_it_stopped(photos: Path, 
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_run_that_was_killed_repeats_only_the_photo_it_was_at(photos: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_repeats_only_the_image_it_was_at(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     async def first_only() -> None:
         labeller = PseudoLabeller(DEFAULT_BUNDLE, out, ["saliency"], 0.9)
-        async for _ in labeller.label(find_photos(photos)):
+        async for _ in labeller.label(find_images(photos)):
             break
 
     asyncio.run(first_only())
@@ -258,7 +258,7 @@ def test_a_run_that_was_killed_repeats_only_the_photo_it_was_at(photos: Path, tm
     assert labeller.done() == ["astro_naut"]
 
     async def rest() -> list[str]:
-        return [outcome.photo.name async for outcome in labeller.label(find_photos(photos))]
+        return [outcome.image.name async for outcome in labeller.label(find_images(photos))]
 
     assert asyncio.run(rest()) == ["chelsea.jpg"]
     assert (out / DONE_FILE).read_text() == "astro_naut\nchelsea\n"
@@ -272,7 +272,7 @@ def test_a_higher_confidence_keeps_fewer_pixels(photos: Path, tmp_path: Path) ->
         labeller = PseudoLabeller(DEFAULT_BUNDLE, tmp_path / str(confidence), ["saliency"], confidence)
 
         async def shares(labeller: PseudoLabeller = labeller) -> list[float]:
-            found = find_photos(photos)
+            found = find_images(photos)
             return [o.kept["saliency"] async for o in labeller.label({"a": found["astro_naut"]})]
 
         kept += asyncio.run(shares())
@@ -309,9 +309,9 @@ def test_nothing_is_done_where_something_is_wrong(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_photos_and_bundles_that_are_none_are_named(photos: Path, tmp_path: Path) -> None:
+def test_images_and_bundles_that_are_none_are_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "has no photos" in run(DEFAULT_BUNDLE, tmp_path / "empty", "-o", tmp_path / "out")[1]
+    assert "has no images" in run(DEFAULT_BUNDLE, tmp_path / "empty", "-o", tmp_path / "out")[1]
     assert "there is no bundle" in run(tmp_path / "empty", photos, "-o", tmp_path / "out")[1]
     assert "is no bundle: give its folder" in run(photos / "notes.txt", photos, "-o", tmp_path / "out")[1]
     code, text = run(DEFAULT_BUNDLE, photos, "-o", photos / "notes.txt" / "out")
@@ -322,16 +322,16 @@ def test_photos_and_bundles_that_are_none_are_named(photos: Path, tmp_path: Path
     for name in ("a b.jpg", "a_b.jpg"):
         (twins / name).touch()
     with pytest.raises(PseudoLabelError, match="would have one id, 'a_b'"):
-        find_photos(twins)
+        find_images(twins)
 
 
-def test_photos_are_of_any_format_that_serving_reads(
+def test_images_are_of_any_format_that_serving_reads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a.webp", "b.TIF", "c.heic", "d.psd", "e.txt"):
         (tmp_path / name).touch()
-    assert list(find_photos(tmp_path)) == ["a", "b", "c"]
-    assert f"2 in {tmp_path} are no photos and left out, the first is d.psd" in caplog.text
+    assert list(find_images(tmp_path)) == ["a", "b", "c"]
+    assert f"2 in {tmp_path} are no images and left out, the first is d.psd" in caplog.text
 
 
 def test_classes_without_a_label_space_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

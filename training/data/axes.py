@@ -35,7 +35,7 @@ def in_frame(vectors: Tensor, axes: Axes) -> Tensor:
 
 
 def axes_by_depth(records: Iterable[tuple[Tensor, Tensor]]) -> Axes | None:
-    """The frame of normals, as the depth of the same photos says it; None if that leaves it open.
+    """The frame of normals, as the depth of the same images says it; None if that leaves it open.
 
     What we see of a surface that recedes to the right faces right, and what recedes upwards faces up, so over
     many pixels the sign of a normal's component agrees with the slope of depth along that axis.

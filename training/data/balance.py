@@ -1,4 +1,4 @@
-"""Drawing photos with rare classes more often."""
+"""Drawing images with rare classes more often."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,14 +7,14 @@ from training.data.errors import SourceError
 from training.data.sources import Source
 
 _PRESENT = 0.005
-"""Share of a photo's labelled pixels from which a class counts as present: less is mostly label noise."""
+"""Share of an image's labelled pixels from which a class counts as present: less is mostly label noise."""
 
 
 def class_balanced(counts: NDArray[np.int64], power: float) -> NDArray[np.float64]:
-    """Sampling factors [N] with mean 1 from the ``counts`` [N, classes] of labelled pixels of N photos.
+    """Sampling factors [N] with mean 1 from the ``counts`` [N, classes] of labelled pixels of N images.
 
-    A class found in a share f of the labelled photos has the factor (1 / f) ** ``power``; a photo takes the
-    largest factor among its classes, and a photo without a label 1, before all are divided by their mean.
+    A class found in a share f of the labelled images has the factor (1 / f) ** ``power``; an image takes the
+    largest factor among its classes, and an image without a label 1, before all are divided by their mean.
     """
     pixels = counts.sum(1, keepdims=True)
     present = counts > _PRESENT * np.maximum(1, pixels)
@@ -25,7 +25,7 @@ def class_balanced(counts: NDArray[np.int64], power: float) -> NDArray[np.float6
 
 
 def sampling_factors(source: Source) -> NDArray[np.float64]:
-    """How often to draw each photo of ``source`` relative to its plain turn, by ``repeat`` and ``balance``.
+    """How often to draw each image of ``source`` relative to its plain turn, by ``repeat`` and ``balance``.
 
     Raises:
         SourceError: a ``repeat`` prefix that fits no id, or ``balance`` on a task the source is not read for.

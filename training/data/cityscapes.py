@@ -1,7 +1,7 @@
 """Cityscapes as it is published: semantics (19 classes), disparity and parts (10 classes).
 
 ==============================================================  ==========================================
-``leftImg8bit/SPLIT/CITY/*_leftImg8bit.png``                    photos, 1024 x 2048
+``leftImg8bit/SPLIT/CITY/*_leftImg8bit.png``                    images, 1024 x 2048
 ``gtFine/SPLIT/CITY/*_gtFine_labelIds.png``                     34 ids, of which 19 are scored
 ``disparity/SPLIT/CITY/*_disparity.png``                        16-bit, 256 d + 1, 0 invalid
 ``gtFinePanopticParts/SPLIT/CITY/*_gtFinePanopticParts.tif``    Panoptic Parts, arXiv 2004.07944
@@ -30,7 +30,7 @@ from training.label_spaces import IGNORE_LABEL, LABEL_SPACES
 from training.tasks import Task
 
 _SPACES = {"semseg": "cityscapes", "parsing": "cityscapes_parts"}
-_PHOTO = "leftImg8bit"
+_IMAGE = "leftImg8bit"
 _IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Ids in the files of the 19 classes, in their order."""
 _LAST_ID = 33
@@ -46,21 +46,21 @@ class CityscapesReader(FileReader):
     """Reads one split (``train`` or ``val``) of a Cityscapes folder for a network with ``tasks``.
 
     Raises:
-        SourceError: a folder, or the label file of a photo, is missing.
+        SourceError: a folder, or the label file of an image, is missing.
     """
 
     def __init__(self, config: SourceConfig, tasks: Sequence[Task], size: tuple[int, int]) -> None:
         super().__init__(config, size)
         config = native(config, _SPACES)
         self._split = config.split
-        self._root = existing_root(config, f"{_PHOTO}/, gtFine/, disparity/ and gtFinePanopticParts/")
-        photos = self._root / _PHOTO / config.split
-        self.photos = sorted(photos.glob(f"*/*_{_PHOTO}.png"))
-        if not self.photos:
+        self._root = existing_root(config, f"{_IMAGE}/, gtFine/, disparity/ and gtFinePanopticParts/")
+        images = self._root / _IMAGE / config.split
+        self.images = sorted(images.glob(f"*/*_{_IMAGE}.png"))
+        if not self.images:
             raise SourceError(
-                f"source {config.label!r}: no photos in {photos}; they go there as CITY/ID_{_PHOTO}.png"
+                f"source {config.label!r}: no images in {images}; they go there as CITY/ID_{_IMAGE}.png"
             )
-        self.ids = [path.name.removesuffix(f"_{_PHOTO}.png") for path in self.photos]
+        self.ids = [path.name.removesuffix(f"_{_IMAGE}.png") for path in self.images]
         self.labels = [{} for _ in self.ids]
         for name in maps_to_read(config, tasks):
             if name not in _FILES:
@@ -69,8 +69,8 @@ class CityscapesReader(FileReader):
             if config.read is None and not (self._root / folder).is_dir():
                 continue
             paths = [
-                self._root / folder / config.split / photo.parent.name / f"{sample_id}_{suffix}"
-                for photo, sample_id in zip(self.photos, self.ids, strict=True)
+                self._root / folder / config.split / image.parent.name / f"{sample_id}_{suffix}"
+                for image, sample_id in zip(self.images, self.ids, strict=True)
             ]
             self._require(paths, f"files of {folder}/")
             part = label_part(name, config.tasks.get(name), tasks)
@@ -89,7 +89,7 @@ def read_semseg(path: Path) -> LabelMap:
 
 
 def read_disparity(path: Path) -> DisparityMap:
-    """Disparity in pixels of the full-size photo, plus 1/256: its 0 means infinitely far, ours missing."""
+    """Disparity in pixels of the full-size image, plus 1/256: its 0 means infinitely far, ours missing."""
     pixels = read_pixels(path, ("I;16", "I"), "a disparity").astype(np.float32)
     return DisparityMap.of(torch.from_numpy(pixels / 256)[None])
 

@@ -45,12 +45,12 @@ class SourceConfig(_Config):
     translate: bool | None = None
     """Without effect: labels of a mapped space are always read, unless ``read`` leaves them out."""
     parts_from_people: bool = False
-    """Where a photo has semantics and no parsing, parsing is background wherever semantics know no person."""
+    """Where an image has semantics and no parsing, parsing is background where semantics know no person."""
     read: list[str] | None = None
     """Maps to read, by folder name (``depth`` and ``disparity`` are two); None: all the network can use."""
     normals_axes: Literal["auto", "right up", "left up", "right down", "left down"] = "auto"
     """``nyud``, ``pascal``: where positive x and y of the files' normals point. ``auto``: ``nyud`` asks the
-    depth of the same photos; ``pascal`` says "left up" (see :mod:`training.data.pascal`)."""
+    depth of the same images; ``pascal`` says "left up" (see :mod:`training.data.pascal`)."""
     focal: tuple[PositiveFloat, PositiveFloat] | None = None
     """Focal lengths of the camera over the width and over the height of its images, as in (fx / width,
     fy / height); None: what the EXIF of each image says, else a field of view of 60 degrees over the longer
@@ -62,7 +62,7 @@ class SourceConfig(_Config):
     repeat: list[tuple[str, NonNegativeFloat]] = Field(default_factory=list)
     """Sampling factor by id prefix, e.g. ``[("kitchen_", 0.5)]``; the first prefix that fits counts."""
     balance: Literal["semseg", "parsing"] | None = None
-    """Draw photos with rare classes of this task more often (see :mod:`training.data.balance`)."""
+    """Draw images with rare classes of this task more often (see :mod:`training.data.balance`)."""
     balance_power: float = Field(default=0.5, ge=0.0, le=1.0)
     """Exponent of the inverse class frequency: 0 uniform, 0.5 square root, 1 full."""
 
@@ -104,12 +104,12 @@ class AugmentConfig(_Config):
     flip: float = Field(default=0.5, ge=0.0, le=1.0)
     """Probability of a horizontal flip."""
     scale: tuple[float, float] = (0.5, 1.0)
-    """Range of the side of the crop as a share of the photo's side, at most 2: above 1 there are borders
-    without labels around the photo. The field's zoom of 0.5 to 2 is (0.5, 2.0)."""
+    """Range of the side of the crop as a share of the image's side, at most 2: above 1 there are borders
+    without labels around the image. The field's zoom of 0.5 to 2 is (0.5, 2.0)."""
     aspect: float = Field(default=0.15, ge=0.0)
-    """Largest change of the crop's aspect ratio against the photo's own, as |ln|."""
+    """Largest change of the crop's aspect ratio against the image's own, as |ln|."""
     whole: float = Field(default=0.2, ge=0.0, le=1.0)
-    """Probability of taking the whole photo, as the server does, instead of a crop."""
+    """Probability of taking the whole image, as the server does, instead of a crop."""
     rotate: float = Field(default=0.1, ge=0.0, le=1.0)
     """Probability of an in-plane rotation."""
     degrees: float = Field(default=10.0, ge=0.0, le=45.0)

@@ -30,7 +30,7 @@ _MODE_WORDS = {
 }
 
 
-def read_photo(path: Path, enough: tuple[int, int]) -> Tensor:
+def read_image_file(path: Path, enough: tuple[int, int]) -> Tensor:
     """The image at ``path`` as serving reads it: upright by EXIF, any pixel format as RGB, alpha on white.
 
     Args:
@@ -48,7 +48,7 @@ def read_photo(path: Path, enough: tuple[int, int]) -> Tensor:
 
 
 def read_with_focal(path: Path, enough: tuple[int, int]) -> tuple[Tensor, tuple[float, float] | None]:
-    """`read_photo`, and the focal lengths over width and height where the EXIF says them.
+    """`read_image_file`, and the focal lengths over width and height where the EXIF says them.
 
     Raises:
         LabelError: the file cannot be decoded.
@@ -57,9 +57,9 @@ def read_with_focal(path: Path, enough: tuple[int, int]) -> tuple[Tensor, tuple[
         found = read_image(path, enough=min(enough))
     except (OSError, RequestError) as error:
         raise LabelError(path, f"not a readable image ({error})") from error
-    photo: Tensor = tv_tensors.Image(torch.from_numpy(np.array(found.image)).permute(2, 0, 1))
+    image: Tensor = tv_tensors.Image(torch.from_numpy(np.array(found.image)).permute(2, 0, 1))
     info = found.info
-    return photo, info.focal and (info.focal[0] / info.width, info.focal[1] / info.height)
+    return image, info.focal and (info.focal[0] / info.width, info.focal[1] / info.height)
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def read_pixels(path: Path, modes: Sequence[str], what: str) -> NDArray[np.integ
 
 
 class MapFile(Protocol):
-    """A file that one map of one photo is read from."""
+    """A file that one map of one image is read from."""
 
     @property
     def path(self) -> Path:

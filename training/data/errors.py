@@ -1,8 +1,8 @@
 """What can be wrong with training data.
 
 DataError (ValueError)
-├── SourceError        a folder, split file, photo or setting of a source
-├── LabelError         one label file or photo that cannot be used
+├── SourceError        a folder, split file, image or setting of a source
+├── LabelError         one label file or image that cannot be used
 └── BrokenLabelsError  every such file of a set of sources
 """
 

@@ -1,4 +1,4 @@
-"""Sources whose records are files: a photo and, for each map it has, a label file."""
+"""Sources whose records are files: an image and, for each map it has, a label file."""
 
 import codecs
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from training.data.config import SourceConfig
-from training.data.encodings import MapFile, read_photo, read_with_focal
+from training.data.encodings import MapFile, read_image_file, read_with_focal
 from training.data.errors import LabelError, SourceError
 from training.data.maps import PixelMap
 from training.data.sample import Record
@@ -17,7 +17,7 @@ from training.data.sample import Record
 _CLOSEST_CROP = 2
 """A crop takes at least half of each side (by default): pixels it can use, per pixel of the network."""
 _ASPECT_TOLERANCE = 0.05
-"""Largest |ln| between the aspect ratios of a map and its photo: sizes are rounded to whole pixels."""
+"""Largest |ln| between the aspect ratios of a map and its image: sizes are rounded to whole pixels."""
 
 
 class FileReader:
@@ -25,12 +25,12 @@ class FileReader:
 
     Attributes:
         ids: name of each record.
-        photos: file of each photo.
+        images: file of each image.
         labels: label files of each record, by map name.
     """
 
     ids: list[str]
-    photos: list[Path]
+    images: list[Path]
     labels: list[dict[str, MapFile]]
 
     def __init__(self, config: SourceConfig, size: tuple[int, int]) -> None:
@@ -38,9 +38,9 @@ class FileReader:
         self._name = config.label
 
     def read(self, index: int) -> Record:
-        """Record ``index``: the photo and the maps it has, each at its file's resolution."""
-        photo, focal = read_with_focal(self.photos[index], self._enough)
-        record: Record = {"id": self.ids[index], "image": photo}
+        """Record ``index``: the image and the maps it has, each at its file's resolution."""
+        image, focal = read_with_focal(self.images[index], self._enough)
+        record: Record = {"id": self.ids[index], "image": image}
         if focal is not None:
             record["focal"] = focal
         for name, file in self.labels[index].items():
@@ -48,15 +48,15 @@ class FileReader:
         return record
 
     def problems(self, index: int) -> list[LabelError]:
-        """The photo, or the label files of the photo, that cannot be used."""
+        """The image, or the label files of the image, that cannot be used."""
         try:
-            photo = read_photo(self.photos[index], self._enough)
+            image = read_image_file(self.images[index], self._enough)
         except LabelError as error:
             return [error]
         found = []
         for file in self.labels[index].values():
             try:
-                _read_fitting(file, photo)
+                _read_fitting(file, image)
             except LabelError as error:
                 found.append(error)
         return found
@@ -71,14 +71,14 @@ class FileReader:
             )
 
 
-def _read_fitting(file: MapFile, photo: Tensor) -> PixelMap:
-    """The map in ``file``, checked to have the photo's proportions."""
+def _read_fitting(file: MapFile, image: Tensor) -> PixelMap:
+    """The map in ``file``, checked to have the image's proportions."""
     labels = file.read()
     height, width = labels.shape[-2:]
-    if abs(math.log(width / height * photo.shape[-2] / photo.shape[-1])) > _ASPECT_TOLERANCE:
+    if abs(math.log(width / height * image.shape[-2] / image.shape[-1])) > _ASPECT_TOLERANCE:
         raise LabelError(
             file.path,
-            f"is {width}x{height}, its photo {photo.shape[-1]}x{photo.shape[-2]}: other proportions",
+            f"is {width}x{height}, its image {image.shape[-1]}x{image.shape[-2]}: other proportions",
         )
     return labels
 
@@ -116,7 +116,7 @@ def split_ids(folder: Path, config: SourceConfig) -> list[str]:
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise SourceError(
-            f"source {config.label!r}: {path} lists {twice[0]!r} twice; to draw photos more often use repeat"
+            f"source {config.label!r}: {path} lists {twice[0]!r} twice; to draw images more often use repeat"
         )
     return ids
 

@@ -9,7 +9,7 @@
                               the camera
 ============================  =========================================================================
 
-Photos are of any format that serving reads. Maps may be smaller than the photo. A missing file is a missing
+Images are of any format that serving reads. Maps may be smaller than the image. A missing file is a missing
 label.
 """
 
@@ -43,14 +43,14 @@ class FolderReader(FileReader):
     """Reads one split of a partial-label folder for a network with ``tasks``.
 
     Raises:
-        SourceError: the folder, its split file or a photo is missing, or ``config`` does not fit the folder.
+        SourceError: the folder, its split file or an image is missing, or ``config`` does not fit the folder.
     """
 
     def __init__(self, config: SourceConfig, tasks: Sequence[Task], size: tuple[int, int]) -> None:
         super().__init__(config, size)
         self._root = existing_root(config, "images/ and splits/")
         self.ids = split_ids(self._root / "splits", config)
-        self.photos = self._find_photos()
+        self.images = self._find_images()
         self.labels = [{} for _ in self.ids]
         self._check_folders(config, tasks)
         for name in maps_to_read(config, tasks):
@@ -63,17 +63,17 @@ class FolderReader(FileReader):
             self._nobody = torch.from_numpy(semseg.targets.without(semseg.labels.index("person")))
 
     def read(self, index: int) -> Record:
-        """Record ``index``: the photo and the maps it has, each at its file's resolution."""
+        """Record ``index``: the image and the maps it has, each at its file's resolution."""
         record = super().read(index)
         if self._nobody is not None and "semseg" in record and "parsing" not in record:
             nobody = self._nobody[record["semseg"].plain().long()]
             record["parsing"] = LabelMap.of(torch.where(nobody, 0, IGNORE_LABEL).to(torch.uint8))
         return record
 
-    def _find_photos(self) -> list[Path]:
+    def _find_images(self) -> list[Path]:
         folder = self._root / "images"
         if not folder.is_dir():
-            raise SourceError(f"source {self._name!r}: {folder} does not exist; photos go there as ID.jpg")
+            raise SourceError(f"source {self._name!r}: {folder} does not exist; images go there as ID.jpg")
         found: dict[str, Path] = {}
         others: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
@@ -91,8 +91,8 @@ class FolderReader(FileReader):
             )
         if absent:
             raise SourceError(
-                f"source {self._name!r}: {len(absent)} id(s) of the split have no photo, the first is "
-                f"{folder / absent[0]}.jpg; add the photo or take the id out of the split file"
+                f"source {self._name!r}: {len(absent)} id(s) of the split have no image, the first is "
+                f"{folder / absent[0]}.jpg; add the image or take the id out of the split file"
                 + _hint(absent[0])
             )
         self._stems = found.keys()

@@ -79,7 +79,7 @@ class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
         return self.of(self._values().flip(-1))
 
     def turned(self, turn: Turn) -> Self:
-        """The map of the rotated photo; what comes in from outside is missing."""
+        """The map of the rotated image; what comes in from outside is missing."""
         return self.of(turn.nearest(self._values(), self.ignore))
 
 

@@ -18,7 +18,7 @@ class Mixture(Dataset[Sample]):
     """The sources of a training run; a :class:`SampleKey` names a sample, so any worker makes the same one.
 
     Attributes:
-        masses: for each source, how often to draw each photo relative to the others of the whole mixture:
+        masses: for each source, how often to draw each image relative to the others of the whole mixture:
             float arrays of the sources' lengths.
 
     Raises:
@@ -42,14 +42,14 @@ class MixtureSampler(Sampler[SampleKey]):
     """The order of an epoch: keys that depend on (``seed``, epoch) only, from any batch on.
 
     Shares are kept in every stretch of the epoch, not only in its total: draws of one source are spread
-    evenly, and within a source a photo is drawn its expected number of times, rounded up or down. Photos that
+    evenly, and within a source an image is drawn its expected number of times, rounded up or down. Those that
     one epoch leaves out are next in the following ones, so that short epochs cover a source evenly too.
 
     Args:
         mixture: what to draw from.
         seed: start of all randomness.
         batch_size: samples a batch, the unit of ``start``.
-        samples_per_epoch: None: as many as draw a photo of weight and factor 1 once.
+        samples_per_epoch: None: as many as draw an image of weight and factor 1 once.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ _SUFFIXES = {
     "edge": (".npy", ".png"),
 }
 _LOOKED_AT = 32
-"""Photos whose depth is asked for the frame of the normals."""
+"""Images whose depth is asked for the frame of the normals."""
 
 
 class NyudReader(FileReader):
@@ -58,7 +58,7 @@ class NyudReader(FileReader):
         config = native(config, _SPACES)
         self._root = existing_root(config, "images/, gt_sets/ and one folder a task (NYUD_MT)")
         self.ids = split_ids(self._root / "gt_sets", config)
-        self.photos = self._files("images")
+        self.images = self._files("images")
         self.labels = [{} for _ in self.ids]
         maps = [name for name in maps_to_read(config, tasks) if name in FOLDERS]
         if config.read is None:

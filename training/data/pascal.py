@@ -1,7 +1,7 @@
 """PASCAL_MT as it is published: PASCAL-Context with semantics, people's parts, saliency, normals and edges.
 
 ====================================  ==================================================================
-``JPEGImages/*.jpg``                  photos
+``JPEGImages/*.jpg``                  images
 ``semseg/VOC12/*.png``, else          21 VOC classes, 255 void
 ``semseg/pascal-context/*.png``
 ``human_parts/*.mat``                 24 parts of PASCAL-Part's people, joined to 6 (`PARTS`) and background
@@ -75,7 +75,7 @@ class PascalReader(FileReader):
         config = native(config, _SPACES)
         self._root = existing_root(config, "JPEGImages/, ImageSets/Context/ and the labels (PASCAL_MT)")
         self.ids = split_ids(self._root / "ImageSets" / "Context", config)
-        self.photos = self._files("JPEGImages", ".jpg")
+        self.images = self._files("JPEGImages", ".jpg")
         self.labels = [{} for _ in self.ids]
         maps = [name for name in maps_to_read(config, tasks) if name in _FOLDERS]
         if config.read is None:
@@ -92,8 +92,8 @@ class PascalReader(FileReader):
         if name == "parsing":
             paths = self._files("human_parts", ".mat")
             return [
-                DecodedFile(path, partial(read_parts, photo=photo))
-                for path, photo in zip(paths, self.photos, strict=True)
+                DecodedFile(path, partial(read_parts, image_path=image))
+                for path, image in zip(paths, self.images, strict=True)
             ]
         if name == "saliency":
             return [DecodedFile(path, read_saliency) for path in self._files("sal_distill", ".png")]
@@ -171,18 +171,18 @@ def read_normals(path: Path, context: Path, axes: Axes) -> NormalsMap:
     return NormalsMap.of(in_frame(vectors * known, axes))
 
 
-def read_parts(path: Path, photo: Path) -> LabelMap:
+def read_parts(path: Path, image_path: Path) -> LabelMap:
     """Parts of people; all ignore where the annotation has none, as in the published protocol.
 
-    Later parts cover earlier ones, and what belongs to no part is background. ``photo`` gives the size where
-    the annotation has no object at all.
+    Later parts cover earlier ones, and what belongs to no part is background. ``image_path`` gives the size
+    where the annotation has no object at all.
     """
     annotation = read_mat(path, "anno")
     if not isinstance(annotation, Mapping) or "objects" not in annotation:
         raise LabelError(path, "its 'anno' has no 'objects', it is no file of PASCAL-Part")
     objects = _items(annotation["objects"])
     try:
-        with readable(photo) as image:
+        with readable(image_path) as image:
             parts = np.zeros((image.height, image.width), np.uint8)
         if objects:
             parts = np.zeros_like(objects[0]["mask"], np.uint8)

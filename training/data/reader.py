@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
-    """A fixed list of photos with the maps they have."""
+    """A fixed list of images with the maps they have."""
 
     @property
     def ids(self) -> Sequence[str]:

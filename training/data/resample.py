@@ -86,10 +86,10 @@ class Turn:
     """A counter-clockwise in-plane rotation about the centre of maps that all have one size.
 
     Args:
-        degrees: angle in the photo, where pixels are square.
+        degrees: angle in the image, where pixels are square.
         size: (H, W) of the maps.
-        pixel_aspect: width of a map's pixel over its height, both measured in the photo: the rotation of a
-            photo that has been stretched is not a rotation of the stretched grid.
+        pixel_aspect: width of a map's pixel over its height, both measured in the image: the rotation of a
+            image that has been stretched is not a rotation of the stretched grid.
     """
 
     def __init__(self, degrees: float, size: tuple[int, int], pixel_aspect: float) -> None:

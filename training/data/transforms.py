@@ -1,6 +1,6 @@
-"""From a record at the photo's size to one at the network's size, by torchvision v2 transforms.
+"""From a record at the image's size to one at the network's size, by torchvision v2 transforms.
 
-Training samples show what the server shows the network: a photo of any aspect ratio stretched to H x W.
+Training samples show what the server shows the network: an image of any aspect ratio stretched to H x W.
 """
 
 import math
@@ -24,10 +24,10 @@ _BORDER = torch.tensor([124, 116, 104], dtype=torch.uint8)
 class RandomView(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     """Cuts out a random region, stretches it to ``size`` (H, W) and sometimes rotates it a little.
 
-    The region's sides are a random share of the photo's (above 1: with borders that have no label), so that
-    its aspect ratio is the photo's up to a mild jitter. Metric depth is divided by the zoom against the
-    stretched whole photo, the geometric mean of the two axes' zooms. Rotation comes last, where there are the
-    fewest pixels, by its angle in the photo.
+    The region's sides are a random share of the image's (above 1: with borders that have no label), so that
+    its aspect ratio is the image's up to a mild jitter. Metric depth is divided by the zoom against the
+    stretched whole image, the geometric mean of the two axes' zooms. Rotation comes last, where there are the
+    fewest pixels, by its angle in the image.
     """
 
     def __init__(self, size: tuple[int, int], augment: AugmentConfig) -> None:
@@ -36,7 +36,7 @@ class RandomView(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         self.augment = augment
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The region as shares of the photo, on whole pixels of the photo, and the rotation or None."""
+        """The region as shares of the image, on whole pixels of the image, and the rotation or None."""
         image = next(value for value in flat_inputs if isinstance(value, tv_tensors.Image))
         height, width = image.shape[-2:]
         region = self._region(height, width)

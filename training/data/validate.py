@@ -13,7 +13,7 @@ Progress = Callable[[int, int], None]
 def find_broken_labels(
     sources: Sequence[Source], workers: int = 2, progress: Progress | None = None
 ) -> list[LabelError]:
-    """The photos and label files of ``sources`` that cannot be used, in the order of the sources.
+    """The images and label files of ``sources`` that cannot be used, in the order of the sources.
 
     Args:
         sources: what to check; files they do not read are not opened.

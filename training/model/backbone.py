@@ -40,7 +40,7 @@ class Context(nn.Module):
     """The encoder's deepest level at the size of R: what is in the picture, past the pixel decoder.
 
     What an ImageNet classifier knows reaches the tasks through one linear map, so that classes with a handful
-    of labelled photos can be learned.
+    of labelled images can be learned.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:

@@ -1,6 +1,6 @@
-"""Labels that a finished model gives to photos, as partial labels to train other networks with.
+"""Labels that a finished model gives to images, as partial labels to train other networks with.
 
 Pseudo-labels as auxiliary tasks: "Impartial Auxiliary Learning", section IV-D, where a hard threshold on the
 score makes uncertain pixels ignore. An exported model gives no scores but maps, so its confidence is measured
-as how well it agrees with itself on several views of the photo; see :mod:`training.pseudo.agreement`.
+as how well it agrees with itself on several views of the image; see :mod:`training.pseudo.agreement`.
 """

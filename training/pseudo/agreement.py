@@ -1,6 +1,6 @@
-"""How far the views of a photo agree on its maps: what stands for a confidence.
+"""How far the views of an image agree on its maps: what stands for a confidence.
 
-A model that contradicts itself on a mirrored or enlarged photo is wrong in at least one view; one that agrees
+A model that contradicts itself on a mirrored or enlarged image is wrong in at least one view; one that agrees
 may still be wrong everywhere. So this confidence is a filter, not a probability of being right. A pixel keeps
 its label where, over the views that cover it,
 

@@ -14,7 +14,7 @@ from mtcp_serve.utils.exit_status import ExitStatus
 
 def pseudo_label(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, or the model.onnx in it.")],
-    photos: Annotated[Path, typer.Argument(help="Folder of photos (JPEG, PNG).")],
+    images: Annotated[Path, typer.Argument(help="Folder of images (JPEG, PNG).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the partial-label folder goes.")],
     tasks: Annotated[
         str | None, typer.Option(help="Tasks, separated by commas; all the model has by default.")
@@ -23,16 +23,16 @@ def pseudo_label(
         float, typer.Option(help="Agreement of the model with itself below which a pixel is ignored.")
     ] = 0.9,
 ) -> None:
-    """Label photos with an exported model, to train other networks with. The same command goes on.
+    """Label images with an exported model, to train other networks with. The same command goes on.
 
-    Exit status: 0 all photos are labelled, 1 some could not be (they are named), 2 nothing was done.
+    Exit status: 0 all images are labelled, 1 some could not be (they are named), 2 nothing was done.
     """
-    from training.pseudo.labelling import Outcome, PseudoLabelError, PseudoLabeller, find_photos
+    from training.pseudo.labelling import Outcome, PseudoLabelError, PseudoLabeller, find_images
 
     console = Console(stderr=True)
     names = None if tasks is None else [name.strip() for name in tasks.split(",")]
     try:
-        found = find_photos(photos)
+        found = find_images(images)
         labeller = PseudoLabeller(bundle, output, names, confidence)
     except (PseudoLabelError, OSError) as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
@@ -41,7 +41,7 @@ def pseudo_label(
     async def run(progress: Progress) -> list[Outcome]:
         outcomes = []
         ready = set(labeller.done()) & set(found)
-        bar = progress.add_task("photos", total=len(found), completed=len(ready))
+        bar = progress.add_task("images", total=len(found), completed=len(ready))
         async for outcome in labeller.label(found):
             outcomes.append(outcome)
             if outcome.error is not None:
@@ -63,7 +63,7 @@ def pseudo_label(
         else "nothing new"
     )
     console.print(
-        f"{len(labelled)} photos labelled, {len(failed)} failed; pixels kept: {kept}", highlight=False
+        f"{len(labelled)} images labelled, {len(failed)} failed; pixels kept: {kept}", highlight=False
     )
     if failed:
         raise typer.Exit(ExitStatus.FAILED)

@@ -1,4 +1,4 @@
-"""A folder of photos to a partial-label folder, photo by photo, resumable at any."""
+"""A folder of images to a partial-label folder, image by image, resumable at any."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.errors import BundleError
 from mtcp_serve.inference.images import FORMATS, IMAGE_SUFFIXES
 from mtcp_serve.utils.atomic import write_atomic
-from training.data.encodings import read_photo
+from training.data.encodings import read_image_file
 from training.data.errors import LabelError
 from training.label_spaces import LABEL_SPACES
 from training.postprocess import NORMALS_FRAME
@@ -34,7 +34,7 @@ SETTINGS_FILE = "pseudo_labels.json"
 DONE_FILE = "done.txt"
 """Ids whose labels are complete, one a line."""
 _LARGEST = 8
-"""Photos are decoded at no more than about this many times the network's size."""
+"""Images are decoded at no more than about this many times the network's size."""
 
 
 class PseudoLabelError(ValueError):
@@ -43,15 +43,15 @@ class PseudoLabelError(ValueError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photo: the share of its pixels that kept a label, by task, or why it has none."""
+    """What became of an image: the share of its pixels that kept a label, by task, or why it has none."""
 
-    photo: Path
+    image: Path
     kept: dict[str, float]
     error: str | None = None
 
 
-def find_photos(folder: Path) -> dict[str, Path]:
-    """The photos directly in ``folder`` by id: the name before the dot, spaces as ``_``.
+def find_images(folder: Path) -> dict[str, Path]:
+    """The images directly in ``folder`` by id: the name before the dot, spaces as ``_``.
 
     They are of any format that serving reads.
 
@@ -59,7 +59,7 @@ def find_photos(folder: Path) -> dict[str, Path]:
         PseudoLabelError: there are none, or two have one id.
     """
     if not folder.is_dir():
-        raise PseudoLabelError(f"{folder} is not a folder of photos")
+        raise PseudoLabelError(f"{folder} is not a folder of images")
     found: dict[str, Path] = {}
     others: list[str] = []
     for path in sorted(folder.iterdir()):
@@ -71,14 +71,14 @@ def find_photos(folder: Path) -> dict[str, Path]:
             raise PseudoLabelError(f"{found[name]} and {path} would have one id, {name!r}; rename one")
         found[name] = path
     if not found:
-        raise PseudoLabelError(f"{folder} has no photos ({', '.join(FORMATS)})")
+        raise PseudoLabelError(f"{folder} has no images ({', '.join(FORMATS)})")
     if others:
-        log.warning("%d in %s are no photos and left out, the first is %s", len(others), folder, others[0])
+        log.warning("%d in %s are no images and left out, the first is %s", len(others), folder, others[0])
     return found
 
 
 class PseudoLabeller:
-    """Labels photos with the model of a bundle.
+    """Labels images with the model of a bundle.
 
     Args:
         bundle: folder of a bundle, or the ``model.onnx`` in it.
@@ -129,7 +129,7 @@ class PseudoLabeller:
             "version": manifest.version,
             "sha256": manifest.files[MODEL_FILE].sha256,
             "confidence": self._confidence,
-            "confidence_means": f"agreement of {len(VIEWS)} views of a photo, not a probability",
+            "confidence_means": f"agreement of {len(VIEWS)} views of an image, not a probability",
             "tasks": {
                 folder_name(task): task.dataset if isinstance(task, LabelsTask) else None
                 for task in self.tasks
@@ -144,32 +144,32 @@ class PseudoLabeller:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [line.rstrip("\n") for line in lines if line.endswith("\n")]  # a crash may leave half a line
 
-    async def label(self, photos: dict[str, Path]) -> AsyncIterator[Outcome]:
-        """Label those ``photos`` (by id) that are not done, then write the split ``train`` of all that are.
+    async def label(self, images: dict[str, Path]) -> AsyncIterator[Outcome]:
+        """Label those ``images`` (by id) that are not done, then write the split ``train`` of all that are.
 
-        A photo that cannot be read is reported and left out.
+        An image that cannot be read is reported and left out.
         """
         ready = self.done()
         write_atomic(self.out / DONE_FILE, "".join(f"{name}\n" for name in ready).encode())
-        for name, photo in photos.items():
+        for name, image in images.items():
             if name in ready:
                 continue
             try:
-                kept = await self._label(name, photo)
+                kept = await self._label(name, image)
             except (LabelError, OSError) as error:
-                yield Outcome(photo, {}, str(error))
+                yield Outcome(image, {}, str(error))
                 continue
             with (self.out / DONE_FILE).open("a", encoding="utf-8") as file:
                 file.write(f"{name}\n")
             ready.append(name)
-            yield Outcome(photo, kept)
+            yield Outcome(image, kept)
         (self.out / "splits").mkdir(exist_ok=True)
         write_atomic(self.out / "splits" / "train.txt", "".join(f"{name}\n" for name in ready).encode())
 
-    async def _label(self, name: str, photo: Path) -> dict[str, float]:
+    async def _label(self, name: str, image: Path) -> dict[str, float]:
         spec = self._engine.manifest.input
         size = (spec.height, spec.width)
-        pixels = _read(photo, size)
+        pixels = _read(image, size)
         grid = _grid(pixels.shape[:2], size)
         kept = {}
         for task, (values, valid) in (await self._agreed(pixels, grid, size)).items():
@@ -178,7 +178,7 @@ class PseudoLabeller:
             if valid.any():
                 write_atomic(path, encode(task, values, valid))
             kept[folder_name(task)] = float(valid.mean())
-        _place(photo, self.out / "images" / f"{name}{photo.suffix.lower()}")
+        _place(image, self.out / "images" / f"{name}{image.suffix.lower()}")
         return kept
 
     async def _agreed(
@@ -226,22 +226,22 @@ def _usable(manifest: Manifest, names: Sequence[str] | None) -> tuple[TaskSpec, 
     return chosen
 
 
-def _read(photo: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    tensor = read_photo(photo, (_LARGEST // 2 * size[0], _LARGEST // 2 * size[1]))
+def _read(image: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    tensor = read_image_file(image, (_LARGEST // 2 * size[0], _LARGEST // 2 * size[1]))
     return np.ascontiguousarray(functional.to_pil_image(tensor))
 
 
-def _grid(photo: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
-    """Size (H, W) of the labels: the photo's proportions, about as many pixels as the network gives."""
-    scale = min(1.0, (size[0] * size[1] / (photo[0] * photo[1])) ** 0.5)
-    return max(1, round(photo[0] * scale)), max(1, round(photo[1] * scale))
+def _grid(image: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """Size (H, W) of the labels: the image's proportions, about as many pixels as the network gives."""
+    scale = min(1.0, (size[0] * size[1] / (image[0] * image[1])) ** 0.5)
+    return max(1, round(image[0] * scale)), max(1, round(image[1] * scale))
 
 
-def _place(photo: Path, target: Path) -> None:
-    """Put the photo at ``target``: as a hard link where the file system can, else as a copy."""
+def _place(image: Path, target: Path) -> None:
+    """Put the image at ``target``: as a hard link where the file system can, else as a copy."""
     target.parent.mkdir(exist_ok=True)
     target.unlink(missing_ok=True)
     try:
-        os.link(photo, target)
+        os.link(image, target)
     except OSError:
-        shutil.copyfile(photo, target)
+        shutil.copyfile(image, target)

@@ -1,4 +1,4 @@
-"""Several views of one photo, and their maps brought back to its grid."""
+"""Several views of one image, and their maps brought back to its grid."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mtcp_serve.kinds.base import Map
 
 @dataclass(frozen=True)
 class View:
-    """A region of the photo, its corner and side as shares of the photo's sides, seen plain or mirrored."""
+    """A region of the image, its corner and side as shares of the image's sides, seen plain or mirrored."""
 
     top: float
     left: float
@@ -22,7 +22,7 @@ class View:
 
     @property
     def zoom(self) -> float:
-        """How much larger things look than in the whole photo."""
+        """How much larger things look than in the whole image."""
         return 1 / self.side
 
     def pixels(self, size: tuple[int, int]) -> tuple[slice, slice]:
@@ -42,22 +42,22 @@ VIEWS = (
     View(1 - _SIDE, 0, _SIDE, mirrored=True),
     View(1 - _SIDE, 1 - _SIDE, _SIDE, mirrored=False),
 )
-"""The whole photo and four overlapping crops, half of them mirrored: the middle is seen six times, the strips
+"""The whole image and four overlapping crops, half of them mirrored: the middle is seen six times, the strips
 along the sides at least four times, the corners three times."""
 
 
 def look(
-    photo: NDArray[np.uint8], view: View, grid: tuple[int, int], size: tuple[int, int]
+    image: NDArray[np.uint8], view: View, grid: tuple[int, int], size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """What a network of input ``size`` (H, W) is shown of ``photo`` [h, w, 3]: the view, stretched.
+    """What a network of input ``size`` (H, W) is shown of ``image`` [h, w, 3]: the view, stretched.
 
     The region is rounded to whole pixels of ``grid`` (H, W), on which its map will be put back.
     """
     rows, columns = view.pixels(grid)
-    down, across = photo.shape[0] / grid[0], photo.shape[1] / grid[1]
+    down, across = image.shape[0] / grid[0], image.shape[1] / grid[1]
     box = (columns.start * across, rows.start * down, columns.stop * across, rows.stop * down)
     seen = np.asarray(
-        Image.fromarray(photo).resize(
+        Image.fromarray(image).resize(
             (size[1], size[0]), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0
         )
     )
@@ -65,7 +65,7 @@ def look(
 
 
 def put_back(task: TaskSpec, values: Map, view: View, grid: tuple[int, int]) -> tuple[Map, NDArray[np.bool_]]:
-    """A view's map on the photo's ``grid`` (H, W), and which pixels it covers.
+    """A view's map on the image's ``grid`` (H, W), and which pixels it covers.
 
     A mirrored view is mirrored back, with it the x of normals. Metric depth is multiplied by the zoom: the
     project's networks are trained to answer a crop as if the camera had come closer.

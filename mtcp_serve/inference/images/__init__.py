@@ -4,7 +4,7 @@ Every format has a module with a function ``look``: it walks the file without de
 would take too long, and cuts out the still image, so that nothing else of the file reaches a decoder.
 """
 
-from mtcp_serve.inference.images.decoded import ImageInfo, Photo
+from mtcp_serve.inference.images.decoded import DecodedImage, ImageInfo
 from mtcp_serve.inference.images.limits import (
     BYTES_PER_PIXEL,
     DEFAULT_LIMITS,
@@ -21,9 +21,9 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "OVERSIZE",
     "PILLOW_MAX_PIXELS",
+    "DecodedImage",
     "ImageInfo",
     "ImageLimits",
-    "Photo",
     "decode",
     "is_image",
     "measure",

@@ -25,7 +25,7 @@ class ImageInfo:
 
 
 @dataclass(frozen=True)
-class Photo:
+class DecodedImage:
     """A decoded image: ``image`` is upright RGB and may be smaller than ``info`` says (see `decode`)."""
 
     image: Image.Image

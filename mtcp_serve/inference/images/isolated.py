@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 from PIL import Image
 
 from mtcp_serve.errors import ImageTooLargeError, InternalError, InvalidImageError, RequestError
-from mtcp_serve.inference.images.decoded import ImageInfo, Photo
+from mtcp_serve.inference.images.decoded import DecodedImage, ImageInfo
 from mtcp_serve.inference.images.limits import ImageLimits
 
 _ERRORS: Final[dict[str, type[RequestError]]] = {
@@ -29,7 +29,7 @@ _START_S: Final = 60.0
 _LENGTHS: Final = struct.Struct(">QQ")
 
 
-def decode(data: bytes, limits: ImageLimits, enough: int | None) -> Photo:
+def decode(data: bytes, limits: ImageLimits, enough: int | None) -> DecodedImage:
     """`mtcp_serve.inference.images.decode`, in another process.
 
     Raises:
@@ -40,7 +40,7 @@ def decode(data: bytes, limits: ImageLimits, enough: int | None) -> Photo:
     info = reply["info"]
     focal = info.pop("focal")
     image = Image.frombytes("RGB", tuple(reply["size"]), pixels)
-    return Photo(image, ImageInfo(**info, focal=focal and (focal[0], focal[1])))
+    return DecodedImage(image, ImageInfo(**info, focal=focal and (focal[0], focal[1])))
 
 
 def measure(data: bytes, limits: ImageLimits) -> tuple[int, int]:

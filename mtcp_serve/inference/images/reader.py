@@ -15,7 +15,7 @@ from mtcp_serve.errors import (
     RequestError,
 )
 from mtcp_serve.inference.images import bmp, gif, isobmff, isolated, jpeg, png, tiff, webp
-from mtcp_serve.inference.images.decoded import ImageInfo, Photo
+from mtcp_serve.inference.images.decoded import DecodedImage, ImageInfo
 from mtcp_serve.inference.images.exif import UPRIGHT, focal_lengths, orientation
 from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, PILLOW_MAX_PIXELS, ImageLimits
 from mtcp_serve.inference.images.rgb import to_rgb
@@ -43,7 +43,9 @@ IMAGE_SUFFIXES: Final = frozenset(
 _QUARTER_TURNS: Final = range(5, 9)  # orientations that swap width and height
 
 
-def read(path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None) -> Photo:
+def read(
+    path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None
+) -> DecodedImage:
     """`decode` the file at ``path``.
 
     Raises:
@@ -56,7 +58,7 @@ def read(path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS, enough
     return decode(Path(path).read_bytes(), limits, enough)
 
 
-def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None) -> Photo:
+def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None) -> DecodedImage:
     """Decode ``data``, apply its EXIF orientation, and bring any pixel format to RGB (alpha over white).
 
     With ``enough`` (pixels) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides
@@ -77,7 +79,7 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, enough: int | None
     return decode_here(data, limits, enough)
 
 
-def decode_here(data: bytes, limits: ImageLimits, enough: int | None) -> Photo:
+def decode_here(data: bytes, limits: ImageLimits, enough: int | None) -> DecodedImage:
     """`decode` in this process, whatever the format.
 
     Raises:
@@ -184,7 +186,7 @@ def _check_size(format: str, width: int, height: int, limits: ImageLimits, reduc
         )
 
 
-def _load(still: Still, limits: ImageLimits, enough: int | None) -> Photo:
+def _load(still: Still, limits: ImageLimits, enough: int | None) -> DecodedImage:
     """Decode the pixels and turn them upright."""
     mode, rgb = _pixels(still, limits, enough)
     width, height = still.width, still.height
@@ -196,7 +198,7 @@ def _load(still: Still, limits: ImageLimits, enough: int | None) -> Photo:
             width, height = height, width
             focal = focal and focal[::-1]
     info = ImageInfo(width, height, still.format, mode, turned in UPRIGHT, still.animated, focal)
-    return Photo(rgb, info)
+    return DecodedImage(rgb, info)
 
 
 def _pixels(still: Still, limits: ImageLimits, enough: int | None) -> tuple[str, Image.Image]:

@@ -32,8 +32,8 @@ def _answer(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]
         _bound_memory(limits)
         if header["task"] == "measure":
             return {"size": measure_here(data, limits)}, b""
-        photo = decode_here(data, limits, header["enough"])
-        return {"size": photo.image.size, "info": asdict(photo.info)}, photo.image.tobytes()
+        image = decode_here(data, limits, header["enough"])
+        return {"size": image.image.size, "info": asdict(image.info)}, image.image.tobytes()
     except MemoryError:
         return {"memory": True}, b""
     except RequestError as error:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from functools import partial
 
 from mtcp_serve.inference.images import ImageLimits
+from mtcp_serve.offline.image import predict_image
 from mtcp_serve.offline.inputs import Item
 from mtcp_serve.offline.live import Live, LiveError
 from mtcp_serve.offline.live.address import Address
 from mtcp_serve.offline.live.fetch import fetch
 from mtcp_serve.offline.live.reader import LiveReader, open_body, open_camera, open_rtsp, say_end
-from mtcp_serve.offline.photo import predict_photo
 from mtcp_serve.offline.results import read_metadata
 from mtcp_serve.offline.video import Progress, VideoError
 from mtcp_serve.offline.video.predict import predict_video, target, write_video
@@ -30,13 +30,13 @@ async def predict_address(
     progress: Progress,
     live: Live,
 ) -> Done:
-    """Write the results of ``address`` into the item's folder: those of a photo, or of a video.
+    """Write the results of ``address`` into the item's folder: those of an image, or of a video.
 
     A stream has its results in the same places as a video, of the frames that were taken.
 
     Raises:
         LiveError: it cannot be read, may not be, or there is a recording in the folder already.
-        MtcpServeError, OSError: what photos and videos raise.
+        MtcpServeError, OSError: what images and videos raise.
     """
     if address.is_camera or address.scheme in ("rtsp", "rtsps"):
         open = open_camera if address.is_camera else open_rtsp
@@ -49,7 +49,7 @@ async def predict_address(
             on_cancel=live.stop.set,
         )
         if found.picture is not None:
-            return await predict_photo(found.picture, address.file, item.folder, wanted, limits, pool)
+            return await predict_image(found.picture, address.file, item.folder, wanted, limits, pool)
         if found.video is not None:
             _refuse_bounds(live, address)
             return await predict_video(replace(item, path=found.video), wanted, limits, pool, progress)

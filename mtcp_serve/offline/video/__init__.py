@@ -1,9 +1,9 @@
 """Videos on disk: the maps of their frames, or films of them.
 
-Without a film every frame is treated as a photo is; its files are in ``OUT/STEM/frames/NUMBER``, where
+Without a film every frame is treated as an image is; its files are in ``OUT/STEM/frames/NUMBER``, where
 ``NUMBER`` counts all frames of the video from 0. A film is an MP4 (H.264, yuv420p, BT.709, no sound) in
 ``OUT/STEM``, one a `Layer`, as large as the video and with its time stamps; an odd side is made even by
-repeating the last row or column. ``metadata.json``, there and in ``frames``, is written last, as with photos.
+repeating the last row or column. ``metadata.json``, there and in ``frames``, is written last, as with images.
 
 Frames are decoded, predicted and written one by one. A film is encoded in segments of `SEGMENT` frames, which
 are joined at the end; whoever is killed in between goes on after the last segment, and the film comes out as

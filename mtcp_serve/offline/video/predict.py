@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.inference.camera import CameraRequest
-from mtcp_serve.inference.images import ImageLimits, Photo
+from mtcp_serve.inference.images import DecodedImage, ImageLimits
 from mtcp_serve.inference.pipeline import DenseMaps, Size, infer_maps, input_sizes
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
@@ -118,9 +118,9 @@ async def _write_films(
             shutil.rmtree(work)
             raise VideoError(f"no frame of it can be decoded; {reader.fault or 'there is none'}")
         await in_thread(partial(_join, reader, segments, names, staging))
-        answer = {"frames": len(segments.times), "seconds": float(reader.end * reader.time_base)}
+        response = {"frames": len(segments.times), "seconds": float(reader.end * reader.time_base)}
         files = [f"{name}.mp4" for name in names]
-        staging.write(METADATA_FILE, metadata(made_from, files, answer, reader.fault))
+        staging.write(METADATA_FILE, metadata(made_from, files, response, reader.fault))
         publish(staging, folder)
     shutil.rmtree(work)
     return Done(fault=reader.fault, notes=notes)
@@ -211,10 +211,10 @@ async def _write_frames(
                 reader, frame, wanted.choices, wanted.size, wanted.camera, smoother
             )
         if wanting:
-            photo = Photo(Image.fromarray(pixels), prediction.image)
-            prediction = replace(prediction, photo=photo)
+            image = DecodedImage(Image.fromarray(pixels), prediction.image)
+            prediction = replace(prediction, decoded=image)
             await in_thread(
-                partial(write_result, folder / name, prediction, photo, wanted, frame_made_from, pool)
+                partial(write_result, folder / name, prediction, image, wanted, frame_made_from, pool)
             )
         names.append(name)
         progress(len(names), _total(reader, every))
@@ -253,9 +253,9 @@ async def _predict(
 ) -> tuple[NDArray[np.uint8], DenseMaps]:
     """The upright frame, ``[height, width, 3]`` uint8 RGB, and its maps."""
     pixels = await in_thread(frame.pixels)
-    photo = Photo(Image.fromarray(pixels), reader.info(pixels))
-    inputs = await in_thread(lambda: {size: photo.resized(*size) for size in input_sizes(choices)})
-    found = await infer_maps(photo.info, inputs, choices, size, Timings(), camera)
+    image = DecodedImage(Image.fromarray(pixels), reader.info(pixels))
+    inputs = await in_thread(lambda: {size: image.resized(*size) for size in input_sizes(choices)})
+    found = await infer_maps(image.info, inputs, choices, size, Timings(), camera)
     return pixels, found if smoother is None else await in_thread(partial(smoother, found, inputs))
 
 

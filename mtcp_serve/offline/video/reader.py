@@ -1,4 +1,4 @@
-"""A video file to upright RGB frames, one at a time, within the limits of photos."""
+"""A video file to upright RGB frames, one at a time, within the limits of images."""
 
 import re
 from collections.abc import Iterator

@@ -49,10 +49,10 @@ class Options:
 
 
 class Writer(ABC):
-    """Writes one response: `add` for each photo, then `finish`.
+    """Writes one response: `add` for each image, then `finish`.
 
     Encoders resize and encode map by map, one a thread of ``pool`` at most, and let go of each array when it
-    is encoded: at the size of a large photo all of them together are hundreds of megabytes.
+    is encoded: at the size of a large image all of them together are hundreds of megabytes.
     """
 
     name: ClassVar[str]

@@ -15,7 +15,7 @@ from mtcp_serve.inference.camera import FRAME
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.formats.base import Writer, needs_depth
-from mtcp_serve.outputs.points import Mesh, Relief, depth_of, photo_of, surface, unit_of
+from mtcp_serve.outputs.points import Mesh, Relief, depth_of, pixels_of, surface, unit_of
 
 TEXTURE_SIDE: Final = 2048
 """Longest side of the image on the surface, pixels."""
@@ -44,7 +44,7 @@ class GlbWriter(Writer):
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         dense = depth_of(prediction)
         shrink = min(TEXTURE_SIDE / max(dense.height, dense.width), 1)
-        photo = photo_of(
+        image = pixels_of(
             prediction, max(round(dense.height * shrink), 1), max(round(dense.width * shrink), 1)
         )
         camera = prediction.camera
@@ -56,7 +56,7 @@ class GlbWriter(Writer):
                 "fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "source": camera.source,
             },
         }  # fmt: skip
-        self._file = to_glb(surface(Relief.of(prediction)), photo, facts)
+        self._file = to_glb(surface(Relief.of(prediction)), image, facts)
         return {}
 
     def finish(self, document: BaseModel) -> bytes:
@@ -64,10 +64,10 @@ class GlbWriter(Writer):
         return self._file
 
 
-def to_glb(mesh: Mesh, photo: NDArray[np.uint8], facts: dict[str, Any]) -> bytes:
-    """The mesh as a glTF 2.0 binary file with ``photo`` (JPEG) on it and ``facts`` among its extras."""
+def to_glb(mesh: Mesh, image: NDArray[np.uint8], facts: dict[str, Any]) -> bytes:
+    """The mesh as a glTF 2.0 binary file with ``image`` (JPEG) on it and ``facts`` among its extras."""
     picture = BytesIO()
-    Image.fromarray(photo).save(picture, "JPEG", quality=_QUALITY)
+    Image.fromarray(image).save(picture, "JPEG", quality=_QUALITY)
     parts = [
         (mesh.positions.tobytes(), _ARRAY_BUFFER),
         (mesh.places.tobytes(), _ARRAY_BUFFER),

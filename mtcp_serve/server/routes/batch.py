@@ -81,7 +81,7 @@ async def predict_batch(
         uploads, query = body
         choices, writer = plan(query)
         found = await _predict_all(service, uploads, choices, query, turn.timings(len(uploads)))
-        return await in_thread(partial(_write, writer, uploads, found)), writer
+        return await in_thread(partial(_write, writer, uploads, found, settings.batch_answer)), writer
 
     models.select(query.names(), query.model)  # the fields of the form may say the rest
     (content, writer), turn = await handle(request, service, read, work)
@@ -124,13 +124,16 @@ async def _predict_all(
     return await together(one(upload, times) for upload, times in zip(uploads, timings, strict=True))
 
 
-def _write(writer: Writer, uploads: list[Upload], found: list[DenseMaps | RequestError]) -> bytes:
+def _write(
+    writer: Writer, uploads: list[Upload], found: list[DenseMaps | RequestError], old_name: bool
+) -> bytes:
+    field = "answer" if old_name else "response"
     results = []
     for index, (upload, outcome) in enumerate(zip(uploads, found, strict=True)):
         result = ImageResult(index=index, name=upload.name, status=200)
         if isinstance(outcome, RequestError):
             result.status, result.error = outcome.status, ErrorDetail(**outcome.body()["error"])
         else:
-            result.answer = writer.add(outcome, f"{index}/")
+            setattr(result, field, writer.add(outcome, f"{index}/"))
         results.append(result)
     return writer.finish(BatchOut(results=results))

@@ -51,7 +51,7 @@ PREDICT: dict[str, Any] = {
 
 BATCH: dict[str, Any] = {
     "results": [
-        {"index": 0, "name": "a.jpg", "status": 200, "answer": PREDICT},
+        {"index": 0, "name": "a.jpg", "status": 200, "response": PREDICT},
         {
             "index": 1,
             "name": "b.txt",

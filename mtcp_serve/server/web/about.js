@@ -1,4 +1,4 @@
-// What the server offers, before any photo: its models, and their tasks.
+// What the server offers, before any image: its models, and their tasks.
 
 import { $, h } from "./dom.js";
 

@@ -45,11 +45,11 @@ export class Api {
     return this.#send("models", {}, "json");
   }
 
-  /** The answer to a photo (a Blob), for the parameters in `query`, as an "arrayBuffer" or a "blob". */
-  predict(photo, query, as, signal) {
-    const type = photo.type.startsWith("image/") ? photo.type : "application/octet-stream";
+  /** The answer to `input` (a Blob), for the parameters in `query`, as an "arrayBuffer" or a "blob". */
+  predict(input, query, as, signal) {
+    const type = input.type.startsWith("image/") ? input.type : "application/octet-stream";
     const path = `predict?${new URLSearchParams(query)}`;
-    return this.#send(path, { method: "POST", body: photo, headers: { "Content-Type": type }, signal }, as);
+    return this.#send(path, { method: "POST", body: input, headers: { "Content-Type": type }, signal }, as);
   }
 
   /** Resolves to a stream of frames for the parameters in `query`, or to null where the server has none. */

@@ -1,4 +1,4 @@
-// The camera panel: start, one photo, a live loop that always sends the newest frame, stop.
+// The camera panel: start, one image, a live loop that always sends the newest frame, stop.
 
 import { $, sleep } from "./dom.js";
 import { Webcam } from "./webcam.js";
@@ -11,7 +11,7 @@ export class CameraPanel {
   #starting = false;
 
   /**
-   * `predict(blob, name, feed)` resolves to whether the photo (a Blob or a promise of one) was answered;
+   * `predict(blob, name, feed)` resolves to whether the image (a Blob or a promise of one) was answered;
    * `query()` is what frames are asked for, `feed()` a Feed, `fail(error)` and `refuse(message, hint)` say what is wrong.
    */
   constructor({ predict, query, feed, fail, refuse }) {
@@ -100,6 +100,6 @@ export class CameraPanel {
     done.splice(0, done.length - RECENT - 1);
     const pace = done.length > 1 ? (done.length - 1) / (now - done[0]) : 1 / (now - start);
     const behind = ((now - start) / 1000).toFixed(1);
-    $("camera-rate").textContent = `${(1000 * pace).toFixed(1)} photos a second, ${behind} s behind`;
+    $("camera-rate").textContent = `${(1000 * pace).toFixed(1)} images a second, ${behind} s behind`;
   }
 }

@@ -1,4 +1,4 @@
-// The cut-out: the photo without its background, as the gateway makes it.
+// The cut-out: the image without its background, as the gateway makes it.
 
 import { copyPicture } from "./clipboard.js";
 import { save } from "./downloads.js";
@@ -7,7 +7,7 @@ export class Cutout {
   #blob = null;
   #asked = 0;
 
-  /** `fetch(photo)` resolves to the PNG (a Blob) of a photo's cut-out, or to null. */
+  /** `fetch(image)` resolves to the PNG (a Blob) of an image's cut-out, or to null. */
   constructor(element, fetch) {
     this.fetch = fetch;
     this.frame = element.querySelector(".frame");
@@ -18,7 +18,7 @@ export class Cutout {
     this.buttons = element.querySelectorAll("button");
     for (const input of [this.color, this.colored]) input.addEventListener("input", () => this.#paintGround());
     element.querySelector("[data-save]").addEventListener("click", () => {
-      save(this.#blob, `${this.answer.photo.stem}-cutout.png`);
+      save(this.#blob, `${this.answer.input.stem}-cutout.png`);
     });
     element.querySelector("[data-copy]").addEventListener("click", (event) => copyPicture(this.#blob, event.target));
   }

@@ -1,4 +1,4 @@
-// Files of the photo that is shown, made by the gateway in its own formats.
+// Files of the image that is shown, made by the gateway in its own formats.
 
 import { h } from "./dom.js";
 

@@ -39,15 +39,15 @@ export class Enlarged {
   show(answer) {
     this.answer = answer;
     const map = answer.map(this.#name);
-    const source = map ? this.picture(map) : answer.photo.canvas;
-    this.dialog.querySelector("h2").textContent = map ? map.title : "Photo";
-    this.dialog.querySelector(".about").textContent = map ? map.describe() : answer.photo.name;
+    const source = map ? this.picture(map) : answer.input.canvas;
+    this.dialog.querySelector("h2").textContent = map ? map.title : "Image";
+    this.dialog.querySelector(".about").textContent = map ? map.describe() : answer.input.name;
     this.canvas.hidden = !source; // nor show what was here before
     if (source) paint(this.canvas, source);
   }
 
   #step(by) {
-    const names = [...(this.answer.photo.canvas ? [""] : []), ...this.answer.maps.map((map) => map.name)];
+    const names = [...(this.answer.input.canvas ? [""] : []), ...this.answer.maps.map((map) => map.name)];
     this.#name = names[(names.indexOf(this.#name) + by + names.length) % names.length];
     this.show(this.answer);
   }

@@ -1,13 +1,13 @@
-// The photo and every map side by side, whatever maps the answer has.
+// The image and every map side by side, whatever maps the answer has.
 
 import { colorBar } from "./colorbar.js";
 import { h, paint } from "./dom.js";
 
-const NO_PICTURE = "This browser cannot show the photo's format; the maps are those of the whole photo.";
+const NO_PICTURE = "This browser cannot show the image's format; the maps are those of the whole image.";
 
 export class Grid {
   #names = null;
-  #tiles = new Map(); // by name; the photo's is ""
+  #tiles = new Map(); // by name; the image's is ""
 
   /** `picture(map)` is a canvas; `enlarge(name)` and `download(name, colour)` are the tile's buttons. */
   constructor(element, probe, { picture, enlarge, download }) {
@@ -25,7 +25,7 @@ export class Grid {
     if (names !== this.#names) {
       this.#names = names;
       this.#tiles.clear();
-      this.#tiles.set("", this.#tile("", "Photo"));
+      this.#tiles.set("", this.#tile("", "Image"));
       for (const map of answer.maps) this.#tiles.set(map.name, this.#tile(map.name, map.title));
       this.element.replaceChildren(...[...this.#tiles.values()].map((tile) => tile.figure));
     }
@@ -34,11 +34,11 @@ export class Grid {
 
   /** Paint every picture again. */
   draw() {
-    const { image, photo, maps } = this.answer;
+    const { image, input, maps } = this.answer;
     const own = this.#tiles.get("");
-    own.canvas.hidden = photo.canvas === null;
-    own.missing.hidden = photo.canvas !== null;
-    if (photo.canvas !== null) paint(own.canvas, photo.canvas);
+    own.canvas.hidden = input.canvas === null;
+    own.missing.hidden = input.canvas !== null;
+    if (input.canvas !== null) paint(own.canvas, input.canvas);
     own.about.textContent = `${image.width} × ${image.height} ${image.format}${image.exif_rotated ? ", turned as its EXIF says" : ""}${image.animated ? ", first frame" : ""}`;
     for (const map of maps) {
       const tile = this.#tiles.get(map.name);
@@ -63,7 +63,7 @@ export class Grid {
       {
         type: "button",
         class: "frame",
-        "data-map": name || "photo",
+        "data-map": name || "image",
         "aria-label": `Enlarge ${title}; arrow keys read values`,
         onclick: () => this.enlarge(name),
       },
@@ -88,7 +88,7 @@ export class Grid {
       bar,
       h("div", {}, about, files),
     );
-    const figure = h("figure", { class: name ? "tile" : "tile tile-photo" }, frame, caption);
+    const figure = h("figure", { class: name ? "tile" : "tile tile-image" }, frame, caption);
     return { figure, frame, canvas, missing, value, about, bar };
   }
 

@@ -1,19 +1,19 @@
-// The ways a photo comes in from the person's machine: chosen, taken, dropped, pasted, or the example.
+// The ways an image comes in from the person's machine: chosen, taken, dropped, pasted, or the example.
 
 import { ApiError } from "./api.js";
 import { $ } from "./dom.js";
-import { MOST_PHOTOS } from "./roll.js";
+import { MOST_IMAGES } from "./roll.js";
 
 const EXAMPLE = "web/example.jpg";
 
 /**
- * Calls `take(photos)` with what was given at a time (`{blob, name}` each, the Blob or a promise of one), and
+ * Calls `take(images)` with what was given at a time (`{blob, name}` each, the Blob or a promise of one), and
  * `refuse(message, hint)` for what is none.
  */
-export function listenForPhotos(take, refuse) {
+export function listenForImages(take, refuse) {
   const takeFiles = (files) => {
-    if (files.length <= MOST_PHOTOS) take([...files].map((file) => ({ blob: file, name: file.name })));
-    else refuse(`Those are ${files.length} files.`, `Give ${MOST_PHOTOS} at a time; the command line takes whole folders.`);
+    if (files.length <= MOST_IMAGES) take([...files].map((file) => ({ blob: file, name: file.name })));
+    else refuse(`Those are ${files.length} files.`, `Give ${MOST_IMAGES} at a time; the command line takes whole folders.`);
   };
   for (const input of document.querySelectorAll("input[type=file]")) {
     input.addEventListener("change", () => {
@@ -40,7 +40,7 @@ async function example(address = EXAMPLE) {
   if (blob !== null) return blob;
   throw new ApiError(0, {
     code: "unreachable",
-    message: "The example photo could not be loaded.",
+    message: "The example image could not be loaded.",
     hint: "See whether the server still runs.",
   });
 }

@@ -16,7 +16,7 @@ export class Legend extends EventTarget {
   /** The picture of a map, its class standing out if it has one. */
   picture = (map) => map.canvas(map.name === this.task ? this.id : null);
 
-  /** The same, to lay over the photo. */
+  /** The same, to lay over the image. */
   overlay = (map) => map.overlay(map.name === this.task ? this.id : null);
 
   /** What stands out of it has a border. */

@@ -35,9 +35,9 @@ const DESCRIBE = {
 };
 
 const NOTHING = {
-  labels: "Nothing of these classes in this photo",
-  depth: "No valid distance in this photo",
-  probability: "No clear subject in this photo",
+  labels: "Nothing of these classes in this image",
+  depth: "No valid distance in this image",
+  probability: "No clear subject in this image",
 };
 
 function signed(value) {
@@ -93,7 +93,7 @@ export class DenseMap {
     return this.info.labels.find((label) => label.id === id);
   }
 
-  /** Index of the pixel at (u, v), both from 0 to 1, of the photo. */
+  /** Index of the pixel at (u, v), both from 0 to 1, of the image. */
   index(u, v) {
     const x = Math.min(Math.floor(u * this.width), this.width - 1);
     const y = Math.min(Math.floor(v * this.height), this.height - 1);
@@ -125,7 +125,7 @@ export class DenseMap {
     return this.#canvas;
   }
 
-  /** The picture to lay over the photo: no background, which `outline` has the borders of. */
+  /** The picture to lay over the image: no background, which `outline` has the borders of. */
   overlay(only = null) {
     if (only === null && this.#overlay) return this.#overlay;
     const canvas = this.#drawOverlay(only);
@@ -168,13 +168,13 @@ export class DenseMap {
   }
 }
 
-/** A photo and what the gateway found in it. */
+/** An image and what the gateway found in it. */
 export class Answer {
   /** `body` is the npz with pictures; `roundTrip` is in milliseconds. */
-  constructor(photo, body, roundTrip) {
+  constructor(input, body, roundTrip) {
     const members = readNpz(body);
     const metadata = JSON.parse(members.get("metadata"));
-    this.photo = photo;
+    this.input = input;
     this.roundTrip = roundTrip;
     this.image = metadata.image;
     this.models = metadata.models;

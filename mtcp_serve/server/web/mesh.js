@@ -8,7 +8,7 @@ const STEEPEST = 7; // depth change over width, both at that depth: about 82 deg
 const VIEW_AT_60_DEGREES = 2 * Math.tan(Math.PI / 6); // width of the view at depth 1
 
 /**
- * Vertices are (x, y, depth), x and y from -1 to 1 over the photo, y up: times depth and the tangent of half
+ * Vertices are (x, y, depth), x and y from -1 to 1 over the image, y up: times depth and the tangent of half
  * the field of view that is the point before the camera. `depth` is a DenseMap. `points` are the vertices
  * that have a depth and hang between no two surfaces.
  */

@@ -1,4 +1,4 @@
-// One map over the photo: laid over it with a slider for its opacity, or beside it with one for the border.
+// One map over the image: laid over it with a slider for its opacity, or beside it with one for the border.
 
 import { h, paint } from "./dom.js";
 import { readout } from "./probe.js";
@@ -10,7 +10,7 @@ export class Overlay {
   #wipe = false;
 
   /**
-   * `picture(map)` and `overlay(map)` are canvases: the map itself, and what to lay over the photo; `outline(map)` is
+   * `picture(map)` and `overlay(map)` are canvases: the map itself, and what to lay over the image; `outline(map)` is
    * the path of its borders or null.
    */
   constructor(element, probe, { picture, overlay, outline }) {
@@ -52,10 +52,10 @@ export class Overlay {
   }
 
   draw() {
-    const { photo } = this.answer;
+    const { input } = this.answer;
     const map = this.answer.map(this.#name);
-    this.under.hidden = photo.canvas === null;
-    if (photo.canvas !== null) paint(this.under, photo.canvas);
+    this.under.hidden = input.canvas === null;
+    if (input.canvas !== null) paint(this.under, input.canvas);
     paint(this.over, this.#wipe ? this.picture(map) : this.overlay(map));
     this.#drawLines();
     this.#fade();

@@ -1,4 +1,4 @@
-// The page: a photo goes to the gateway, its answer to every view.
+// The page: an image goes to the gateway, its answer to every view.
 
 import { showModels } from "./about.js";
 import { Answer } from "./maps.js";
@@ -11,11 +11,11 @@ import { FILES, NEEDS, save } from "./downloads.js";
 import { Enlarged } from "./enlarge.js";
 import { Feed, Work } from "./feed.js";
 import { Grid } from "./grid.js";
-import { listenForPhotos } from "./inputs.js";
+import { listenForImages } from "./inputs.js";
 import { askKey } from "./keyform.js";
 import { Legend } from "./legend.js";
 import { Overlay } from "./overlay.js";
-import { Photo } from "./photo.js";
+import { InputImage } from "./input_image.js";
 import { Probe } from "./probe.js";
 import { Roll } from "./roll.js";
 import { Scene } from "./scene.js";
@@ -24,7 +24,7 @@ import { listenForCopies, showSnippets } from "./snippets.js";
 import { tabs } from "./tabs.js";
 import { milliseconds, showTimings } from "./timings.js";
 
-const MOST_PIXELS = 1_000_000; // maps as large as the photo up to here (37 MB), as the model gives them beyond
+const MOST_PIXELS = 1_000_000; // maps as large as the image up to here (37 MB), as the model gives them beyond
 
 const api = new Api({ askKey, onWait });
 const probe = new Probe();
@@ -52,7 +52,7 @@ const camera = new CameraPanel({
 const roll = new Roll({ choose, fetch: zipOf, say, fail });
 let answer = null;
 let view = "maps";
-let running = null; // the Work under way, with the blob and name of its photo
+let running = null; // the Work under way, with the blob and name of its image
 let waiting = ""; // what was said last of a wait
 
 legend.addEventListener("change", () => {
@@ -66,18 +66,18 @@ tabs($("tabs"), (name) => {
 colours.addEventListener("change", () => {
   if (answer) show(answer);
 });
-listenForPhotos((photos) => {
+listenForImages((images) => {
   camera.endLive();
-  roll.start(photos);
-  predict(photos[0].blob, photos[0].name, { item: roll.shown });
+  roll.start(images);
+  predict(images[0].blob, images[0].name, { item: roll.shown });
 }, refuse);
 for (const option of [$("size"), $("model")]) {
   option.addEventListener("change", () => {
-    const photo = running ?? answer?.photo;
-    if (!photo || camera.live) return;
+    const input = running ?? answer?.input;
+    if (!input || camera.live) return;
     roll.reset();
     if (roll.shown) choose(roll.shown);
-    else predict(photo.blob, photo.name);
+    else predict(input.blob, input.name);
   });
 }
 for (const button of document.querySelectorAll("[data-file]")) {
@@ -96,7 +96,7 @@ function describe() {
 }
 
 /**
- * Send a photo (a Blob or a promise of one) and show the answer; whether nothing went wrong. Anything else under way
+ * Send an image (a Blob or a promise of one) and show the answer; whether nothing went wrong. Anything else under way
  * is dropped. It may be a frame of the camera, sent over its `feed`, or an `item` of the roll, which is shown where
  * it is the chosen one.
  */
@@ -112,7 +112,7 @@ async function predict(blob, name, { feed = null, item = null } = {}) {
     found = feed ? await askLive(blob, name, feed) : await ask(blob, name, mine, item ? () => {} : say);
     if (running !== mine) return false;
     if (found !== null) take(found, item);
-    if (item) say(roll.waiting ? `${roll.done} of ${roll.items.length} photos are done…` : `${roll.items.length} photos are done.`);
+    if (item) say(roll.waiting ? `${roll.done} of ${roll.items.length} images are done…` : `${roll.items.length} images are done.`);
     else if (!feed) say(`${found.maps.length} maps of ${name} in ${milliseconds(found.roundTrip)}.`);
     return true;
   } catch (error) {
@@ -138,7 +138,7 @@ function take(found, item) {
   if (item === roll.shown) show(found);
 }
 
-/** The next photo of the roll, while nothing else is under way. */
+/** The next image of the roll, while nothing else is under way. */
 function goOn() {
   const item = roll.waiting;
   if (item && !camera.live) predict(item.blob, item.name, { item });
@@ -153,21 +153,21 @@ function choose(item) {
 
 async function ask(blob, name, work, say) {
   const stale = () => work.controller.signal.throwIfAborted();
-  say("Reading the photo…");
-  const photo = await Photo.of(await blob, name);
+  say("Reading the image…");
+  const input = await InputImage.of(await blob, name);
   stale();
   say("Predicting…");
   const start = performance.now();
-  const body = await api.predict(photo.blob, queryFor(photo), "arrayBuffer", work.controller.signal);
+  const body = await api.predict(input.blob, queryFor(input), "arrayBuffer", work.controller.signal);
   stale();
-  return new Answer(photo, body, performance.now() - start);
+  return new Answer(input, body, performance.now() - start);
 }
 
 /** The answer to a frame, or null where a newer one took its place. */
 async function askLive(blob, name, feed) {
   const start = performance.now();
-  const [photo, body] = await Promise.all([Photo.of(blob, name), feed.send(blob, queryFor(null))]);
-  return body === null ? null : new Answer(photo, body, performance.now() - start);
+  const [input, body] = await Promise.all([InputImage.of(blob, name), feed.send(blob, queryFor(null))]);
+  return body === null ? null : new Answer(input, body, performance.now() - start);
 }
 
 function show(found) {
@@ -183,7 +183,7 @@ function show(found) {
   for (const [file, kind] of Object.entries(NEEDS)) {
     document.querySelector(`[data-file=${file}]`).hidden = !has(kind);
   }
-  showSnippets(found.photo);
+  showSnippets(found.input);
   legend.show(found);
   views[view].show(found);
   if (enlarged.dialog.open) enlarged.show(found);
@@ -195,16 +195,16 @@ function show(found) {
   if (!$("models").hasChildNodes()) describe(); // at the start there was no key, or no server
 }
 
-/** A file of the photo that is shown; at the photo's size unless the model's was chosen. */
+/** A file of the image that is shown; at the image's size unless the model's was chosen. */
 async function download(file, name) {
   const shown = answer;
   const depth = shown.maps.some((map) => map.info.kind === "depth" && [undefined, map.name].includes(name));
-  const [parameters, fileName] = file(shown.photo.stem, name, colours.query(depth));
+  const [parameters, fileName] = file(shown.input.stem, name, colours.query(depth));
   const camera = ["ply", "glb"].includes(parameters.format) ? views.scene.cameraQuery : {};
   const size = $("size").value === "model" ? "model" : "input";
   say(`Making ${fileName}…`);
   try {
-    save(await api.predict(shown.photo.blob, { ...parameters, ...camera, size, ...modelQuery() }, "blob"), fileName);
+    save(await api.predict(shown.input.blob, { ...parameters, ...camera, size, ...modelQuery() }, "blob"), fileName);
     say(`${fileName} is ready.`);
   } catch (error) {
     fail(error);
@@ -219,21 +219,21 @@ function zipOf(item) {
   return api.predict(item.blob, { ...parameters, size, ...modelQuery() }, "arrayBuffer");
 }
 
-/** The cut-out of the photo of `shown`, a Blob, or null where it failed, and why is said. */
+/** The cut-out of the image of `shown`, a Blob, or null where it failed, and why is said. */
 async function cutOut(shown, background) {
   const size = shown.maps[0].width === shown.image.width ? "input" : "model";
   try {
-    return await api.predict(shown.photo.blob, { format: "cutout", background, size, ...modelQuery() }, "blob");
+    return await api.predict(shown.input.blob, { format: "cutout", background, size, ...modelQuery() }, "blob");
   } catch (error) {
     fail(error);
     return null;
   }
 }
 
-/** What is asked for a photo, or (null) for the camera's frames. */
-function queryFor(photo) {
+/** What is asked for an image, or (null) for the camera's frames. */
+function queryFor(input) {
   const chosen = $("size").value;
-  const small = photo !== null && photo.pixels !== null && photo.pixels <= MOST_PIXELS;
+  const small = input !== null && input.pixels !== null && input.pixels <= MOST_PIXELS;
   return { format: "npz", visualize: true, size: chosen !== "auto" ? chosen : small ? "input" : "model", ...modelQuery() };
 }
 

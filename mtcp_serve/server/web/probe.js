@@ -1,4 +1,4 @@
-// The probe: one point of the photo, shared by all pictures, and what every map says there.
+// The probe: one point of the image, shared by all pictures, and what every map says there.
 
 import { $, h } from "./dom.js";
 
@@ -26,14 +26,14 @@ export class Probe extends EventTarget {
     this.#changed();
   }
 
-  /** The pixel of the photo, or null. */
+  /** The pixel of the image, or null. */
   get pixel() {
     if (this.point === null || this.answer === null) return null;
     const { width, height } = this.answer.image;
     return { x: Math.floor(this.point.u * width), y: Math.floor(this.point.v * height) };
   }
 
-  /** Let pointer and arrow keys over `frame`, which shows the whole photo, move the point, and mark it there. */
+  /** Let pointer and arrow keys over `frame`, which shows the whole image, move the point, and mark it there. */
   attach(frame) {
     const cross = h("span", { class: "cross", hidden: true });
     frame.append(cross);

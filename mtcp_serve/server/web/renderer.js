@@ -91,7 +91,7 @@ export class Renderer {
 }
 
 /**
- * What a camera sees that looks at the point `pivot` before the photo's own camera, from `distance` away,
+ * What a camera sees that looks at the point `pivot` before the image's own camera, from `distance` away,
  * turned by `yaw` and `pitch` (radians); `tangents` are of half its fields of view. By columns.
  */
 export function cameraMatrix({ yaw, pitch, pivot, distance, tangents, near, far }) {

@@ -1,17 +1,17 @@
-// Several photos: a strip of them with small pictures of their maps; one is shown, the rest are worked on meanwhile.
+// Several images: a strip of them with small pictures of their maps; one is shown, the rest are worked on meanwhile.
 
 import { $, h } from "./dom.js";
 import { save } from "./downloads.js";
-import { Photo } from "./photo.js";
+import { InputImage } from "./input_image.js";
 import { ZipMerger } from "./zip.js";
 
-const SIDE = 112; // pixels of the page: a photo in the strip
-const KEPT = 3; // answers in memory; those of other photos are asked for again when they are chosen
-export const MOST_PHOTOS = 100;
+const SIDE = 112; // pixels of the page: an image in the strip
+const KEPT = 3; // answers in memory; those of other images are asked for again when they are chosen
+export const MOST_IMAGES = 100;
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
 
 export class Roll {
-  items = []; // {blob, name, state, answer, button, photo, maps}; state is waiting, done or failed
+  items = []; // {blob, name, state, answer, button, input, maps}; state is waiting, done or failed
   shown = null;
   #recent = []; // items that have their answer, the last one last
   #saving = false;
@@ -23,10 +23,10 @@ export class Roll {
     $("roll-items").addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Take `photos` (`{blob, name}`) instead of those that are here; fewer than two need no strip. */
-  start(photos) {
-    if (photos.length < 2 && this.items.length === 0) return;
-    this.items = photos.length < 2 ? [] : photos.map((photo) => this.#item(photo));
+  /** Take `images` (`{blob, name}`) instead of those that are here; fewer than two need no strip. */
+  start(images) {
+    if (images.length < 2 && this.items.length === 0) return;
+    this.items = images.length < 2 ? [] : images.map((input) => this.#item(input));
     this.shown = this.items[0] ?? null;
     this.#recent = [];
     $("roll-items").replaceChildren(...this.items.map((item) => h("li", {}, item.button)));
@@ -43,7 +43,7 @@ export class Roll {
     return this.items.filter((item) => item.state !== "waiting").length;
   }
 
-  /** Every photo is to be asked for again. */
+  /** Every image is to be asked for again. */
   reset() {
     for (const item of this.items) this.#set(item, "waiting");
     for (const item of this.#recent.splice(0)) item.answer = null;
@@ -60,7 +60,7 @@ export class Roll {
     this.#recent = [...this.#recent.filter((other) => other !== item), item];
     item.answer = answer;
     while (this.#recent.length > KEPT) this.#recent.shift().answer = null;
-    if (answer.photo.canvas) shrink(item.photo, answer.photo.canvas);
+    if (answer.input.canvas) shrink(item.input, answer.input.canvas);
     item.maps.replaceChildren(...answer.maps.map((map) => shrink(h("canvas"), map.canvas(), SIDE / answer.maps.length)));
     this.#mark();
   }
@@ -73,11 +73,11 @@ export class Roll {
   }
 
   #item({ blob, name }) {
-    const photo = h("canvas", { width: 1, height: 1 });
+    const input = h("canvas", { width: 1, height: 1 });
     const maps = h("span", { class: "minis", "aria-hidden": "true" });
     const state = h("span", { class: "state" });
-    const button = h("button", { type: "button", title: name }, photo, maps, h("span", { class: "unseen" }, name), state);
-    const item = { blob, name, state: "waiting", answer: null, button, photo, maps, said: state };
+    const button = h("button", { type: "button", title: name }, input, maps, h("span", { class: "unseen" }, name), state);
+    const item = { blob, name, state: "waiting", answer: null, button, input, maps, said: state };
     button.addEventListener("click", () => this.choose(item));
     this.#set(item, "waiting");
     return item;
@@ -95,7 +95,7 @@ export class Roll {
       else item.button.removeAttribute("aria-current");
     }
     const count = this.items.length;
-    $("roll-count").textContent = this.waiting ? `${this.done} of ${count} photos` : `${count} photos`;
+    $("roll-count").textContent = this.waiting ? `${this.done} of ${count} images` : `${count} images`;
   }
 
   #key(event) {
@@ -112,11 +112,11 @@ export class Roll {
     const merger = new ZipMerger();
     try {
       for (const [index, item] of items.entries()) {
-        this.say(`Making maps.zip: ${index} of ${items.length} photos…`);
-        merger.add(`${String(index + 1).padStart(3, "0")}-${new Photo(null, item.name).stem}`, await this.fetch(item));
+        this.say(`Making maps.zip: ${index} of ${items.length} images…`);
+        merger.add(`${String(index + 1).padStart(3, "0")}-${new InputImage(null, item.name).stem}`, await this.fetch(item));
       }
       save(merger.finish(), "maps.zip");
-      this.say(`maps.zip is ready: ${items.length} photos.`);
+      this.say(`maps.zip is ready: ${items.length} images.`);
     } catch (error) {
       this.fail(error);
     } finally {

@@ -1,14 +1,14 @@
-// The 3-D view: the photo or a map on the surface that its depth describes; mouse, touch and keys turn it.
+// The 3-D view: the image or a map on the surface that its depth describes; mouse, touch and keys turn it.
 
 import { h } from "./dom.js";
 import { buildMesh } from "./mesh.js";
 import { Measure } from "./measure.js";
 import { cameraMatrix, Renderer } from "./renderer.js";
 
-const START = { yaw: -0.06, pitch: 0.03, zoom: 0.95 }; // facing what the camera faced; a little aside: it is no photo
+const START = { yaw: -0.06, pitch: 0.03, zoom: 0.95 }; // facing what the camera faced; a little aside, so that depth shows
 const SOURCES = {
   request: "as you set it",
-  exif: "the photo's EXIF says so",
+  exif: "the image's EXIF says so",
   manifest: "the model assumes it",
   assumed: "assumed: nobody says how wide the camera saw",
 };
@@ -17,12 +17,12 @@ const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDo
 const STEP = 0.08; // radians a key press
 const ZOOM = 1.15; // a key press
 const PER_PIXEL = 0.008; // radians a pixel of dragging
-const PHOTO = "photo";
+const IMAGE = "image";
 
 export class Scene {
   #pointers = new Map();
   #still = null; // the pointer that is down and has not moved
-  #chosen = false; // whether the person set the field of view of this photo
+  #chosen = false; // whether the person set the field of view of this image
   #asked = 0;
 
   constructor(element, picture) {
@@ -63,7 +63,7 @@ export class Scene {
     }
     this.answer = answer;
     const names = answer.maps.map((map) => map.name);
-    choose(this.paintWith, [...(answer.photo.canvas ? [PHOTO] : []), ...names], answer);
+    choose(this.paintWith, [...(answer.input.canvas ? [IMAGE] : []), ...names], answer);
     choose(this.shape, answer.maps.filter((map) => map.info.kind === "depth").map((map) => map.name), answer);
     this.shape.closest("label").hidden = this.shape.length < 2;
     this.draw();
@@ -84,7 +84,7 @@ export class Scene {
     this.trained.textContent = depth.info.trained_on ? `The model learnt distance from ${depth.info.trained_on}: elsewhere, outdoors for instance, metres are an order of magnitude.` : "";
     this.renderer.setMesh(this.mesh);
     const map = this.answer.map(this.paintWith.value);
-    this.renderer.setPicture(map ? this.picture(map) : this.answer.photo.canvas);
+    this.renderer.setPicture(map ? this.picture(map) : this.answer.input.canvas);
     this.#render();
   }
 
@@ -104,7 +104,7 @@ export class Scene {
     const across = Math.tan((Number(this.angle.value) * Math.PI) / 360);
     const down = across / this.answer.aspect;
     const { middle, nearest, farthest } = this.mesh;
-    const fit = Math.max(down, (across * clientHeight) / clientWidth); // the whole photo is in sight
+    const fit = Math.max(down, (across * clientHeight) / clientWidth); // the whole image is in sight
     const distance = middle / this.view.zoom;
     const camera = cameraMatrix({
       yaw: this.view.yaw,

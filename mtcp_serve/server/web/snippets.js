@@ -1,4 +1,4 @@
-// The request for the photo that is shown, as a command and as a program.
+// The request for the image that is shown, as a command and as a program.
 
 import { $ } from "./dom.js";
 import { copyText } from "./clipboard.js";
@@ -10,10 +10,10 @@ const SNIPPETS = {
     `    maps = gateway.predict(${JSON.stringify(name)})\nfor name, values in maps.items():\n    print(name, values.shape)`,
 };
 
-/** Show the request for `photo`, and let buttons copy it. */
-export function showSnippets(photo) {
+/** Show the request for `input`, and let buttons copy it. */
+export function showSnippets(input) {
   const url = new URL(".", location.href).href;
-  for (const [name, write] of Object.entries(SNIPPETS)) $(`snippet-${name}`).textContent = write(url, photo.name);
+  for (const [name, write] of Object.entries(SNIPPETS)) $(`snippet-${name}`).textContent = write(url, input.name);
 }
 
 export function listenForCopies() {

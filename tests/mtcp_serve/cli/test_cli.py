@@ -35,7 +35,7 @@ def opened(path: Path) -> Image.Image:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo one.png"
+    path = tmp_path / "image one.png"
     path.write_bytes(GOOD)
     return path
 
@@ -43,7 +43,7 @@ def photo(tmp_path: Path) -> Path:
 def test_predict_writes_every_map(bundle: Path, photo: Path, tmp_path: Path) -> None:
     result = run("predict", photo, "-o", tmp_path / "out", "--bundle", bundle)
     assert result.exit_code == 0, result.output
-    folder = tmp_path / "out" / "photo one"
+    folder = tmp_path / "out" / "image one"
     assert sorted(path.name for path in folder.iterdir()) == FILES
     mean = noise(HEIGHT, WIDTH).astype(np.float64).mean(-1)
     assert np.abs(np.asarray(opened(folder / "depth.png")) / 1000 - mean / 25.5).max() <= 0.00051
@@ -56,7 +56,7 @@ def test_predict_writes_every_map(bundle: Path, photo: Path, tmp_path: Path) -> 
 
 def test_file_names_do_not_command_the_terminal(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "\x1b]0;owned\x07[red].png").write_bytes(GOOD)
-    (tmp_path / "\x9b31m.png").write_bytes(b"no photo")
+    (tmp_path / "\x9b31m.png").write_bytes(b"no image")
     result = run("predict", tmp_path, "-o", tmp_path / "out", "-b", bundle, "--tasks", "depth")
     assert result.exit_code == 1
     assert "\\x1b]0;owned\\x07[red].png -> " in result.stderr
@@ -69,7 +69,7 @@ def test_predict_is_told_the_camera(bundle: Path, photo: Path, tmp_path: Path) -
     result = run("predict", photo, "-o", out, "-b", bundle, "--focal-px", "77", "--no-overview")
     assert result.exit_code == 0
     document = json.loads((out / photo.stem / "metadata.json").read_text())
-    camera = document["answer"]["image"]["camera"]
+    camera = document["response"]["image"]["camera"]
     assert (camera["fx"], camera["fy"], camera["source"]) == (77, 77, "request")
     refused = run("predict", photo, "-o", out, "-b", bundle, "--focal-px", "77", "--fov-x", "60")
     assert refused.exit_code == 2
@@ -78,7 +78,7 @@ def test_predict_is_told_the_camera(bundle: Path, photo: Path, tmp_path: Path) -
 
 def test_predict_several_with_a_bad_one(bundle: Path, photo: Path, tmp_path: Path) -> None:
     bad, large = tmp_path / "bad[1].jpg", tmp_path / "large.jpg"
-    bad.write_bytes(b"no photo")
+    bad.write_bytes(b"no image")
     large.write_bytes(encode(noise(100, 200), "JPEG"))
     out = tmp_path / "out"
     result = run(
@@ -86,7 +86,7 @@ def test_predict_several_with_a_bad_one(bundle: Path, photo: Path, tmp_path: Pat
     )
     assert result.exit_code == 1
     assert "bad[1].jpg: the bytes are not an image" in result.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["large", "photo one"]
+    assert sorted(path.name for path in out.iterdir()) == ["image one", "large"]
     assert opened(out / "large" / "depth.png").size == (WIDTH, HEIGHT)
     assert sorted(path.name for path in (out / "large").glob("*.png")) == [
         "depth.png",
@@ -97,11 +97,11 @@ def test_predict_several_with_a_bad_one(bundle: Path, photo: Path, tmp_path: Pat
 
 def test_predict_reports_a_folder_that_cannot_be_written(bundle: Path, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "photo one").write_text("a file")
+    (tmp_path / "out" / "image one").write_text("a file")
     result = run("predict", photo, "-o", tmp_path / "out", "-b", bundle)
     assert result.exit_code == 1
     assert f"failed: {photo}" in result.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo one"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["image one"]
 
 
 @pytest.mark.parametrize("below", [".", "deeper/still"])
@@ -128,7 +128,7 @@ def test_predict_refuses_an_out_that_nothing_can_be_written_to(
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Photos in folders, and what is none."""
+    """Images in folders, and what is none."""
     folder = tmp_path / "tree"
     for number, name in enumerate(
         ("a.png", "b.PNG", "deep/a.png", "deep/er/c.d.png", ".hidden/x.png", "._a.png")
@@ -136,7 +136,7 @@ def tree(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(encode(noise(HEIGHT, WIDTH, number)))
     for name in ("notes.txt", "deep/clip.mp4"):
-        (folder / name).write_text("no photo")
+        (folder / name).write_text("no image")
     return folder
 
 
@@ -159,7 +159,7 @@ def test_a_folder_keeps_its_layout(bundle: Path, tree: Path, tmp_path: Path) -> 
     assert "finished: 4 done" in deep.stderr
     names = {path.name for path in (tree / "out" / "deep" / "a").iterdir()}
     assert names == {*(f"{task.name}.png" for task in TASKS), "metadata.json"}
-    # the maps in tree/out are no photos
+    # the maps in tree/out are no images
     again = run(
         "predict", tree, "-o", tree / "out", "-b", bundle, "--recursive", "--no-arrays", "--no-overview"
     )
@@ -181,7 +181,7 @@ def test_what_is_complete_is_made_again_only_when_something_changed(
     bundle: Path, photo: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    made = out / "photo one" / "depth.png"
+    made = out / "image one" / "depth.png"
 
     def ran(*options: object) -> bool:
         """Whether the maps were made anew."""
@@ -196,7 +196,7 @@ def test_what_is_complete_is_made_again_only_when_something_changed(
     assert not ran(*common)
     os.utime(photo)
     assert not ran(*common)
-    (out / "photo one" / "mine.txt").write_text("not of mtcp-serve")
+    (out / "image one" / "mine.txt").write_text("not of mtcp-serve")
     assert ran(*common, "--tasks", "depth")
     assert sorted(path.name for path in made.parent.iterdir()) == [
         "depth.png",
@@ -267,12 +267,12 @@ def test_an_interrupt_that_wakes_nobody_is_heeded(bundle: Path, tmp_path: Path) 
 
 def test_predict_refuses_what_it_cannot_do(bundle: Path, photo: Path, tree: Path, tmp_path: Path) -> None:
     (tree / "empty" / "deep").mkdir(parents=True)
-    twin = tmp_path / "photo one.jpg"
+    twin = tmp_path / "image one.jpg"
     twin.write_bytes(GOOD)
     for arguments, message in (
         ([photo, twin, "-b", bundle], "overwrite each other"),
         ([photo, tree / "deep" / "a.png", tree, "-b", bundle], "overwrite each other"),
-        ([tree / "empty", "-b", bundle], "there is no photo in"),
+        ([tree / "empty", "-b", bundle], "there is no image in"),
         ([photo, "-b", bundle, "--tasks", "depht"], "no task 'depht'; it has semseg, depth"),
         ([photo, "-b", tmp_path], "no bundle in"),
         ([photo, "-b", bundle, "--intra-op-threads", "-1"], "intra_op_threads: Input should be greater"),

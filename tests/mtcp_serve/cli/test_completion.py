@@ -40,7 +40,7 @@ def test_bash(bundle: Path) -> None:
 def test_tasks_of_the_bundle_in_the_environment(bundle: Path) -> None:
     asked = {"_MTCP_SERVE_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "mtcp-serve predict --video d"}
     assert '"depth"' in " ".join(shell("mtcp-serve", MTCP_BUNDLE=str(bundle), **asked))
-    files = {**asked, "_TYPER_COMPLETE_ARGS": "mtcp-serve predict photo"}
+    files = {**asked, "_TYPER_COMPLETE_ARGS": "mtcp-serve predict image"}
     assert shell("mtcp-serve", **files) == ["_files"]
 
 

@@ -132,7 +132,7 @@ def test_asyncio_gives_the_same(client: GatewayClient, url: str) -> None:
 
 def test_errors_are_typed_and_say_what_to_do(client: GatewayClient, tmp_path: Path) -> None:
     for options, kind, code in (
-        ({"image": b"no photo"}, InvalidRequestError, "invalid_image"),
+        ({"image": b"no image"}, InvalidRequestError, "invalid_image"),
         ({"image": GOOD, "tasks": ["depht"]}, NotFoundError, "unknown_task"),
         ({"image": GOOD, "model": "nobody"}, NotFoundError, "unknown_model"),
         ({"image": GOOD, "size": "huge"}, InvalidRequestError, "invalid_parameter"),
@@ -149,7 +149,7 @@ def test_errors_are_typed_and_say_what_to_do(client: GatewayClient, tmp_path: Pa
 
 
 def test_overload_and_deadline(url: str) -> None:
-    """The tiny model never ends on a green photo."""
+    """The tiny model never ends on a green image."""
 
     def outcome(client: GatewayClient) -> ClientError:
         with pytest.raises(ClientError) as caught:
@@ -234,7 +234,7 @@ def test_the_python_example(url: str, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "semseg: uint8 24x32: dark, medium, bright" in result.stdout
     assert f"depth: float32 24x32: {MEAN.min() / 25.5:.2f} to {MEAN.max() / 25.5:.2f} m" in result.stdout
-    photo.write_bytes(b"no photo")
+    photo.write_bytes(b"no image")
     result = CliRunner().invoke(http_app(), [str(photo), "--url", url])
     assert result.exit_code == 1
     assert "send a complete JPEG" in result.stderr
@@ -247,7 +247,7 @@ def http_app() -> typer.Typer:
 
 
 def test_the_curl_example(url: str, tmp_path: Path) -> None:
-    photo = "a photo; sunset, late.png"  # curl takes ; and , for its own
+    photo = "an image; sunset, late.png"  # curl takes ; and , for its own
     (tmp_path / photo).write_bytes(GOOD)
     subprocess.run([str(EXAMPLES / "predict.sh"), photo, url], cwd=tmp_path, check=True)
     maps = json.loads((tmp_path / "maps.json").read_text())["maps"]
@@ -262,11 +262,11 @@ def test_the_browsers_script(url: str, tmp_path: Path) -> None:
     script = (
         (EXAMPLES / "predict.js").read_text()
         + """
-const photo = new Blob([require("fs").readFileSync("photo.png")]);
+const image = new Blob([require("fs").readFileSync("photo.png")]);
 const url = process.argv[2];
-predict(url, photo, ["depth", "semseg"])
+predict(url, image, ["depth", "semseg"])
   .then((answer) => console.log(Object.keys(answer.maps).join()))
-  .then(() => predict(url, new Blob(["no photo"])))
+  .then(() => predict(url, new Blob(["no image"])))
   .catch((error) => console.log(error.message));
 """
     )

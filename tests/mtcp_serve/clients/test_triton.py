@@ -92,7 +92,7 @@ def pixels_of(client: TritonClient, seed: int) -> NDArray[np.uint8]:
 
 
 def check_close(maps: Prediction, wanted: dict[str, NDArray[Any]]) -> None:
-    """Photos that ran in one batch: another blocking of the same sums, so the last bits may differ."""
+    """Images that ran in one batch: another blocking of the same sums, so the last bits may differ."""
     for task, values in maps.items():
         if maps.about(task)["kind"] == "labels":
             assert (values == wanted[task]).mean() > 0.999
@@ -117,7 +117,7 @@ def test_maps_equal_the_embedded_engines_exactly(client: TritonClient, embedded:
             np.testing.assert_array_equal(maps[name], values)
 
 
-def test_a_photo_is_read_as_the_gateway_reads_it(client: TritonClient, embedded: OnnxEngine) -> None:
+def test_a_image_is_read_as_the_gateway_reads_it(client: TritonClient, embedded: OnnxEngine) -> None:
     from mtcp_serve.inference.images import ImageLimits, decode
 
     size = embedded.manifest.input
@@ -159,10 +159,10 @@ def test_threads_share_a_client(client: TritonClient, embedded: OnnxEngine) -> N
         check_close(maps, expected(embedded, image))
 
 
-def test_a_folder_streams_in_order_and_a_bad_photo_harms_nobody(triton: LocalTriton, tmp_path: Path) -> None:
+def test_a_folder_streams_in_order_and_a_bad_image_harms_nobody(triton: LocalTriton, tmp_path: Path) -> None:
     for index in range(5):
         (tmp_path / f"{index}.png").write_bytes(encode(noise(HEIGHT, WIDTH, index)))
-    (tmp_path / "2.png").write_bytes(b"no photo")
+    (tmp_path / "2.png").write_bytes(b"no image")
     (tmp_path / "notes.txt").write_text("not read")
     photos = images_in(tmp_path)
     assert len(photos) == 5
@@ -248,7 +248,7 @@ def test_what_the_model_does_not_take_is_refused(triton: LocalTriton, client: Tr
         client.infer(np.zeros((9, *SIZE, 3), np.uint8))
     with pytest.raises(NotFoundError, match="no task 'depht'; it has semseg, depth"):
         client.predict(ASTRONAUT, ["depht"])
-    for photo in (b"no photo", np.zeros((4, 4), np.uint8), ASTRONAUT / "missing.jpg"):
+    for photo in (b"no image", np.zeros((4, 4), np.uint8), ASTRONAUT / "missing.jpg"):
         with pytest.raises(InvalidRequestError):
             client.predict(photo)
     with TritonClient(triton.grpc, "nobody") as other, pytest.raises(NotFoundError, match="nobody"):
@@ -294,7 +294,7 @@ def test_numpy_that_this_triton_misreads_is_refused(tmp_path: Path, monkeypatch:
 
 
 def test_overload_then_death_then_a_new_start(tmp_path: Path) -> None:
-    """The tiny model never ends on a green photo: it fills the server, whose queue holds one request."""
+    """The tiny model never ends on a green image: it fills the server, whose queue holds one request."""
     before = regions()
     out = tmp_path / "repository"
     serving = Serving(threads=1, max_batch=1, queue_size=1, queue_timeout_ms=60_000)
@@ -406,7 +406,7 @@ def error_within(seconds: float, future: Future[Prediction]) -> BaseException | 
 
 
 def test_the_example(triton: LocalTriton, tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no photo")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     command = [
         sys.executable,
         "-m",

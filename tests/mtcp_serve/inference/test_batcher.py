@@ -277,7 +277,7 @@ def test_everybody_gets_their_own_whatever_leaves(max_batch: int, parallel: int,
 
 
 @pytest.mark.parametrize("together", [2, 5])
-def test_batched_maps_are_those_of_the_photo_alone(bundle: Path, together: int) -> None:
+def test_batched_maps_are_those_of_the_image_alone(bundle: Path, together: int) -> None:
     engine = OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1))
     photos = [noise(HEIGHT, WIDTH, seed) for seed in range(together)]
 

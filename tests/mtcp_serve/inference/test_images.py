@@ -1,4 +1,4 @@
-"""Untrusted bytes: odd photos come out right, broken and oversized ones are refused by name."""
+"""Untrusted bytes: odd images come out right, broken and oversized ones are refused by name."""
 
 from io import BytesIO
 from pathlib import Path
@@ -17,14 +17,14 @@ from mtcp_serve.errors import (
     PayloadTooLargeError,
     RequestError,
 )
-from mtcp_serve.inference.images import FORMATS, ImageLimits, Photo, decode, read
+from mtcp_serve.inference.images import FORMATS, DecodedImage, ImageLimits, decode, read
 from tests.mtcp_serve.inference.images.build import png_header
 from tests.mtcp_serve.support import encode, noise
 
 LIMITS = ImageLimits(max_bytes=2_000_000, max_pixels=1_000_000, max_side=1500)
 
 
-def pixels(photo: Photo) -> Any:
+def pixels(photo: DecodedImage) -> Any:
     return np.asarray(photo.image).astype(int)
 
 
@@ -38,7 +38,7 @@ def test_every_listed_format_is_read(format: str) -> None:
     assert format in FORMATS
 
 
-def test_lossless_photo_is_exact() -> None:
+def test_lossless_image_is_exact() -> None:
     source = noise(17, 23)
     photo = decode(encode(source), LIMITS)
     assert np.array_equal(pixels(photo), source)
@@ -117,7 +117,7 @@ def test_exif_orientation_is_applied(orientation: int, format: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
-def test_damaged_exif_does_not_cost_the_photo() -> None:
+def test_damaged_exif_does_not_cost_the_image() -> None:
     photo = decode(encode(noise(8, 8), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff"), LIMITS)
     assert not photo.info.exif_rotated
 

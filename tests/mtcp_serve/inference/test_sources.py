@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
 from mtcp_serve.inference.images import ImageLimits, decode
-from mtcp_serve.inference.sources import ImageSource, to_photo
+from mtcp_serve.inference.sources import ImageSource, to_image
 from tests.mtcp_serve.support import encode, noise
 
 ROWS, COLUMNS = np.mgrid[0:30, 0:40]
@@ -37,7 +37,7 @@ def test_a_pillow_image_is_read_as_its_file(mode: str) -> None:
     buffer = BytesIO()
     image(mode).save(buffer, "TIFF")
     expected = decode(buffer.getvalue()).image
-    assert np.array_equal(np.asarray(to_photo(image(mode)).image), np.asarray(expected))
+    assert np.array_equal(np.asarray(to_image(image(mode)).image), np.asarray(expected))
 
 
 def test_all_forms_of_one_image_are_equal(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_all_forms_of_one_image_are_equal(tmp_path: Path) -> None:
         tensor.float().div(255).requires_grad_(),
     ]
     for form in forms:
-        photo = to_photo(form)
+        photo = to_image(form)
         assert np.array_equal(np.asarray(photo.image), pixels)
         assert (photo.info.width, photo.info.height) == (30, 20)
 
@@ -69,7 +69,7 @@ def test_the_exif_of_a_pillow_image_is_applied() -> None:
     buffer = BytesIO()
     Image.fromarray(noise(20, 30)).save(buffer, "PNG", exif=exif)
     with Image.open(buffer) as opened:
-        photo = to_photo(opened)
+        photo = to_image(opened)
     expected = decode(buffer.getvalue())
     assert photo.info.exif_rotated
     assert photo.image.size == (20, 30) == (photo.info.width, photo.info.height)
@@ -91,20 +91,20 @@ def test_the_exif_of_a_pillow_image_is_applied() -> None:
 )
 def test_an_array_that_is_not_an_image_is_refused_with_what_to_give(wrong: Any, message: str) -> None:
     with pytest.raises(InvalidImageError, match=message) as caught:
-        to_photo(wrong)
+        to_image(wrong)
     assert caught.value.hint
 
 
 def test_what_is_no_image_at_all_is_refused() -> None:
     with pytest.raises(TypeError, match=r"an image is a path, bytes.*; this is int"):
-        to_photo(3)  # type: ignore[arg-type]
+        to_image(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("limits", [ImageLimits(max_pixels=500), ImageLimits(max_side=25)])
 def test_the_limits_are_those_of_files(limits: ImageLimits) -> None:
     for form in (noise(20, 30), Image.fromarray(noise(20, 30)), encode(noise(20, 30))):
         with pytest.raises(ImageTooLargeError, match="30 x 20"):
-            to_photo(form, limits)
+            to_image(form, limits)
 
 
 def test_torch_is_not_imported() -> None:
@@ -122,7 +122,7 @@ def test_a_pillow_image_is_turned_by_its_exif(format: str, loaded: bool, orienta
     with Image.open(BytesIO(data)) as opened:
         if loaded and format != "TIFF":  # which Pillow turns itself when it loads it
             opened.load()
-        photo = to_photo(opened)
+        photo = to_image(opened)
     wanted = decode(data)
     assert np.array_equal(np.asarray(photo.image), np.asarray(wanted.image))
     assert photo.info.exif_rotated == wanted.info.exif_rotated == (orientation > 1)
@@ -144,6 +144,6 @@ def test_an_orientation_in_xmp_turns_no_pillow_image(format: str, exif: int | No
     data = encode(Image.fromarray(COLORS), format, **options)
     with Image.open(BytesIO(data)) as opened:
         assert opened.getexif()[0x0112] == (exif or 6), "Pillow reads it"
-        photo = to_photo(opened)
+        photo = to_image(opened)
     assert photo.image.size == (40, 30)
     assert np.array_equal(np.asarray(photo.image), np.asarray(decode(data).image))

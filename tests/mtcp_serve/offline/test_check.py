@@ -172,7 +172,7 @@ def test_maps_that_cannot_be(tmp_path: Path, old: str, new: str, row: str, messa
 def test_what_cannot_be_checked(bundle: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "missing").exit_code == 2
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"no photo")
+    bad.write_bytes(b"no image")
     result = run(bundle, "--image", bad)
     assert result.exit_code == 2
     assert "not an image" in result.stderr

@@ -50,7 +50,7 @@ def maps(folder: Path) -> dict[str, bytes]:
     return {name: data if name.endswith(".png") else b"" for name, data in command.listing(folder).items()}
 
 
-def test_photos_onto_a_full_disk(
+def test_images_onto_a_full_disk(
     bundle: Path, photos: Path, disk: tuple[Path, Resize], tmp_path: Path
 ) -> None:
     folder, resize = disk
@@ -90,7 +90,7 @@ def test_a_film_onto_a_full_disk(bundle: Path, disk: tuple[Path, Resize], tmp_pa
 
 
 def test_a_result_larger_than_a_file_may_be(bundle: Path, photos: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for any failure of one photo alone."""
+    """A limit on the size of files stands for any failure of one image alone."""
     (photos / "3.png").write_bytes(encode(noise(480, 640)))
     out = tmp_path / "out"
     limited = ("bash", "-c", 'ulimit -f 300; exec "$@"', "bash")  # 300 KiB

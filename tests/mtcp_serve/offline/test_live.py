@@ -89,9 +89,9 @@ def test_a_stream_of_the_web(web: WebServer, bundle: Path, tmp_path: Path, path:
     whole = json.loads((folder / "frames" / "metadata.json").read_text())
     assert whole["made_from"]["source"]["stream"] == web.url + path
     names = sorted(each.name for each in (folder / "frames").iterdir() if each.is_dir())
-    assert whole["answer"]["frames"] == len(names) >= 1
+    assert whole["response"]["frames"] == len(names) >= 1
     last = json.loads((folder / "frames" / names[-1] / "metadata.json").read_text())
-    assert last["answer"]["image"]["width"] == 64
+    assert last["response"]["image"]["width"] == 64
     if len(names) < int(names[-1]) + 1:
         assert "were passed over for newer ones" in done.stderr
     again = run("predict", web.url + path, "-o", tmp_path, "-b", bundle, "--allow-private")
@@ -212,7 +212,7 @@ def test_interrupted_it_keeps_what_was_written(transport_stream: bytes, bundle: 
     assert code == 130, said
     assert "interrupted: 1 done" in said
     whole = json.loads((frames / "metadata.json").read_text())
-    assert whole["answer"]["frames"] == len([*frames.glob("0*")]) >= 1
+    assert whole["response"]["frames"] == len([*frames.glob("0*")]) >= 1
     assert all((frames / name).is_file() for name in whole["files"])
 
 

@@ -94,7 +94,7 @@ def test_odd_sides_are_padded(bundle: Path, tmp_path: Path) -> None:
     assert np.abs(frame[20:28, 63] - frame[20:28, 62]).max() < 4
 
 
-def test_frames_become_maps_like_photos(bundle: Path, tmp_path: Path) -> None:
+def test_frames_become_maps_like_images(bundle: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", list(range(7)))
     arguments = ("predict", clip, "-o", tmp_path / "out", "-b", bundle, "--tasks", "depth", "--no-arrays")
     assert run(*arguments, "--every", "3").exit_code == 0
@@ -215,7 +215,7 @@ def test_what_is_no_video_is_refused_and_the_others_are_done(bundle: Path, tmp_p
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good"]
 
 
-def test_frames_keep_to_the_limits_of_photos(tmp_path: Path) -> None:
+def test_frames_keep_to_the_limits_of_images(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [0])
     with pytest.raises(ImageTooLargeError, match="64 x 48 = 3072 pixels, the limit is 3000"):
         VideoReader.of_file(clip, ImageLimits(10**9, 3000, 5000))

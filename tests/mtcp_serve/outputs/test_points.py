@@ -17,7 +17,7 @@ import mtcp_serve
 from mtcp_serve.bundle.manifest import FileEntry, InputSpec, Manifest
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.camera import Camera, CameraRequest
-from mtcp_serve.inference.images import ImageInfo, Photo
+from mtcp_serve.inference.images import DecodedImage, ImageInfo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import DepthTask, NormalsTask, TaskSpec
@@ -70,7 +70,7 @@ def predicted(
     info = ImageInfo(width, height, "PNG", "RGB", exif_rotated=False, animated=False)
     image = Image.fromarray(noise(height, width) if photo is None else photo)
     return DenseMaps(
-        (manifest,), info, tuple(maps), Timings(), CameraRequest(fov_x=70), photo=Photo(image, info)
+        (manifest,), info, tuple(maps), Timings(), CameraRequest(fov_x=70), decoded=DecodedImage(image, info)
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from mtcp_serve.bundle.manifest import DepthTask, FileEntry, InputSpec, Manifest
-from mtcp_serve.inference.images import ImageInfo, Photo
+from mtcp_serve.inference.images import DecodedImage, ImageInfo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.colormaps import DEFAULT, colormap
@@ -60,7 +60,7 @@ def test_overview_has_a_picture_for_every_map() -> None:
         "saliency": np.ones((3, 4), np.float32),
     }
     info = ImageInfo(8, 400, "PNG", "RGB", exif_rotated=False, animated=False)
-    photo = Photo(Image.new("RGB", (8, 400), "red"), info)
+    photo = DecodedImage(Image.new("RGB", (8, 400), "red"), info)
     maps = tuple(DenseMap("tiny", task, raw[task.name], 400, 8) for task in TASKS[:4])
     manifest = Manifest(
         name="tiny",

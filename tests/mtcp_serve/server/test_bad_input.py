@@ -61,7 +61,7 @@ BODIES: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     ),
     "far too many bytes in the form": (part("image", b"x" * 1_200_000), FORM, 413, "payload_too_large"),
     "wrong field": (part("photo") + b"--b--\r\n", FORM, 400, "invalid_body"),
-    "two photos": (part("image") * 2 + b"--b--\r\n", FORM, 400, "invalid_body"),
+    "two images": (part("image") * 2 + b"--b--\r\n", FORM, 400, "invalid_body"),
     "field without a file name": (part("image", GOOD, "") + b"--b--\r\n", FORM, *OK),
     "field without a name": (b"--b\r\nX: y\r\n\r\nz\r\n--b--\r\n", FORM, 400, "invalid_body"),
     "form without parts": (b"--b--\r\n", FORM, 400, "invalid_body"),
@@ -176,7 +176,7 @@ def test_wrong_field_names_the_fields(client: TestClient) -> None:
     response = client.post("/predict", files={"photo": ("a.png", GOOD)})
     assert (
         check_error(response, 400, "invalid_body")["message"]
-        == "the form has no field 'image'; its fields: photo"
+        == "the form has no field 'image'; its fields: image"
     )
 
 

@@ -1,4 +1,4 @@
-"""``POST /predict/batch``: an entry for each photo, and a bad one costs the others nothing."""
+"""``POST /predict/batch``: an entry for each image, and a bad one costs the others nothing."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def single(client: TestClient, photo: bytes, **query: str) -> Any:
     return client.post("/predict", params=query, content=photo, headers=PNG).json()
 
 
-def test_every_photo_is_answered_as_it_would_be_alone(client: TestClient) -> None:
+def test_every_image_is_answered_as_it_would_be_alone(client: TestClient) -> None:
     response = post(client, GOOD, SECOND)
     assert response.status_code == 200
     results = response.json()["results"]
@@ -39,20 +39,20 @@ def test_every_photo_is_answered_as_it_would_be_alone(client: TestClient) -> Non
     for entry, photo in zip(results, (GOOD, SECOND), strict=True):
         alone = single(client, photo)
         for key in ("models", "image", "maps"):
-            assert entry["answer"][key] == alone[key]
-        assert set(entry["answer"]["timings_ms"]) == {"queue", "decode", "infer", "encode"}
+            assert entry["response"][key] == alone[key]
+        assert set(entry["response"]["timings_ms"]) == {"queue", "decode", "infer", "encode"}
     assert "infer;dur=" in response.headers["server-timing"]
 
 
-def test_bad_photos_cost_the_others_nothing(client: TestClient) -> None:
-    photos = [b"no photo", GOOD, b"", GOOD[:80], b"x" * 1_000_001, SECOND]
+def test_bad_images_cost_the_others_nothing(client: TestClient) -> None:
+    photos = [b"no image", GOOD, b"", GOOD[:80], b"x" * 1_000_001, SECOND]
     results = post(client, *photos, tasks="depth").json()["results"]
     assert [entry["status"] for entry in results] == [400, 200, 400, 400, 413, 200]
     assert [entry["error"]["code"] for entry in results if "error" in entry] == [
         "invalid_image", "empty_image", "invalid_image", "payload_too_large",
     ]  # fmt: skip
-    assert all(("error" in entry) != ("answer" in entry) for entry in results)
-    assert results[5]["answer"]["maps"] == single(client, SECOND, tasks="depth")["maps"]
+    assert all(("error" in entry) != ("response" in entry) for entry in results)
+    assert results[5]["response"]["maps"] == single(client, SECOND, tasks="depth")["maps"]
 
 
 def test_zip_multipart_and_npz_hold_the_same_maps(client: TestClient) -> None:
@@ -60,8 +60,8 @@ def test_zip_multipart_and_npz_hold_the_same_maps(client: TestClient) -> None:
     results = post(client, *photos, tasks="depth,semseg").json()["results"]
     want = {
         f"{entry['index']}/{name}.png": base64.b64decode(found.pop("png"))
-        for entry in results if "answer" in entry
-        for name, found in entry["answer"]["maps"].items()
+        for entry in results if "response" in entry
+        for name, found in entry["response"]["maps"].items()
     }  # fmt: skip
     assert len(want) == 4
 
@@ -69,7 +69,7 @@ def test_zip_multipart_and_npz_hold_the_same_maps(client: TestClient) -> None:
         for entry, other in zip(document["results"], results, strict=True):
             assert entry["status"] == other["status"]
             assert entry.get("error") == other.get("error")
-            assert entry.get("answer", {}).get("maps") == other.get("answer", {}).get("maps")
+            assert entry.get("response", {}).get("maps") == other.get("response", {}).get("maps")
 
     with ZipFile(BytesIO(post(client, *photos, tasks="depth,semseg", format="zip").content)) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
@@ -104,6 +104,18 @@ def test_refused_as_a_whole(
     check_error(post(client, GOOD, headers=headers, **query), status, code)
 
 
+@pytest.mark.parametrize(
+    ("old", "there", "gone"), [(True, "answer", "response"), (False, "response", "answer")]
+)
+def test_the_old_name_of_a_response_comes_in_its_place(bundle: Any, old: bool, there: str, gone: str) -> None:
+    with TestClient(create_app(Settings(bundle=(bundle,), intra_op_threads=1, batch_answer=old))) as client:
+        good, bad = post(client, GOOD, b"bad", tasks="depth").json()["results"]
+    assert set(good) == {"index", "name", "status", there}
+    assert good[there]["maps"]["depth"]["png"]
+    assert set(bad) == {"index", "name", "status", "error"}
+    assert gone not in good
+
+
 def test_limits(bundle: Any) -> None:
     settings = Settings(
         bundle=(bundle,), intra_op_threads=1, max_batch_images=3, max_batch_bytes=50_000, max_pixels=2000
@@ -123,7 +135,7 @@ def test_limits(bundle: Any) -> None:
         assert post(client, GOOD, GOOD, SECOND, size="model").json()["results"][2]["status"] == 200
 
 
-def test_the_photo_that_goes_beyond_the_pixels_is_the_last(bundle: Any) -> None:
+def test_the_image_that_goes_beyond_the_pixels_is_the_last(bundle: Any) -> None:
     long_header = PngInfo()
     long_header.add_text("Comment", "x" * 900_000, zip=True)  # its size takes longest to find
     first = encode(noise(24, 32), pnginfo=long_header)

@@ -97,7 +97,7 @@ def test_the_first_failure_ends_the_others_before_it_is_raised() -> None:
 
 
 def test_a_batch_that_fails_leaves_no_inference_behind(bundle: Path) -> None:
-    """One photo of the batch fails for a reason nobody foresaw: the slow one beside it is stopped."""
+    """One image of the batch fails for a reason nobody foresaw: the slow one beside it is stopped."""
     app = create_app(Settings(bundle=(bundle,), intra_op_threads=1))
     with TestClient(app, raise_server_exceptions=False) as client:
         batcher = app.state.service.models["tiny"]
@@ -136,7 +136,7 @@ def test_a_body_of_json_is_parsed_in_a_slot(bundle: Path, monkeypatch: pytest.Mo
         assert "mtcp_uploads 0.0" in client.get("/metrics").text
 
 
-@pytest.mark.parametrize("broken", ["too few maps", "too few photos"])
+@pytest.mark.parametrize("broken", ["too few maps", "too few images"])
 def test_an_engine_that_breaks_its_contract_is_an_error_at_once(broken: str) -> None:
     class Broken(GatedEngine):
         async def infer(self, images: Any, tasks: Sequence[Any]) -> list[Any]:

@@ -25,7 +25,7 @@ from tests.mtcp_serve.support import GOOD, STUCK, encode, make_bundle
 
 @contextmanager
 def load(server: Server, clients: int) -> Iterator[list[httpx.Response | httpx.TransportError]]:
-    """Clients that send one photo after the other, as long as the block lasts."""
+    """Clients that send one image after the other, as long as the block lasts."""
     stop = Event()
     outcomes: list[httpx.Response | httpx.TransportError] = []
 

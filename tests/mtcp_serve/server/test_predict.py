@@ -1,4 +1,4 @@
-"""``POST /predict`` on good photos: every map is exactly what the tiny graph makes of the photo."""
+"""``POST /predict`` on good images: every map is exactly what the tiny graph makes of the image."""
 
 import base64
 import json
@@ -194,7 +194,7 @@ def test_model_by_name(client: TestClient) -> None:
     assert post(client, model="tiny").status_code == 200
 
 
-def test_rotated_and_animated_photos_say_so(client: TestClient) -> None:
+def test_rotated_and_animated_images_say_so(client: TestClient) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     answer = post(client, encode(noise(40, 60), "JPEG", exif=exif)).json()

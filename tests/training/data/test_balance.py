@@ -12,7 +12,7 @@ from training.data.maps import LabelMap
 
 
 def _files(root: Path, contents: list[dict[int, int]]) -> list[LabelFile | None]:
-    """Label files with so many pixels of each class; an empty dict is a photo without a label."""
+    """Label files with so many pixels of each class; an empty dict is an image without a label."""
     files: list[LabelFile | None] = []
     for index, counts in enumerate(contents):
         ids = np.repeat(list(counts), list(counts.values())).astype(np.uint8)
@@ -39,7 +39,7 @@ def test_specks_and_ignored_pixels_make_no_class(tmp_path: Path) -> None:
     assert factors[:2] == pytest.approx(factors[0])
 
 
-def test_photos_without_labels_keep_the_plain_factor(tmp_path: Path) -> None:
+def test_images_without_labels_keep_the_plain_factor(tmp_path: Path) -> None:
     files = _files(tmp_path, [{0: 768}, {0: 768}, {}])
     assert class_balanced(target_counts(files), 0.5) == pytest.approx(np.ones(3))
 

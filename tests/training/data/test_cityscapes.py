@@ -42,14 +42,14 @@ def test_universal_ids_split_into_their_digits() -> None:
     assert part.tolist() == [0, 0, 0, 0, 2, 5, 99]
 
 
-def test_photos_of_all_cities_in_order(tmp_path: Path) -> None:
+def test_images_of_all_cities_in_order(tmp_path: Path) -> None:
     write_city(tmp_path, "zurich", "zurich_000001_000019")
     write_city(tmp_path, "aachen", "aachen_000000_000019")
     assert list(source(tmp_path).reader.ids) == ["aachen_000000_000019", "zurich_000001_000019"]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no photos in .*leftImg8bit/train"):
+    with pytest.raises(SourceError, match=r"no images in .*leftImg8bit/train"):
         source(tmp_path)
     files = write_city(tmp_path)
     files["disparity"].unlink()

@@ -23,7 +23,7 @@ from tests.training.data.trees import (
     write_split,
 )
 from training.data import LabelError, SourceConfig, SourceError, build_source
-from training.data.encodings import read_photo
+from training.data.encodings import read_image_file
 from training.tasks import make_task
 
 FULL = (24, 32)
@@ -194,11 +194,11 @@ def test_maps_that_the_network_does_not_have_may_be_named(tmp_path: Path) -> Non
     assert build_source(config, [make_task("saliency")], SIZE, None).reader.labels[0].keys() == {"saliency"}
 
 
-def test_a_large_photo_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:
+def test_a_large_image_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:
     write_png(tmp_path / "images" / "a.jpg", photo(480, 640))
-    enough = read_photo(tmp_path / "images" / "a.jpg", (48, 64))
+    enough = read_image_file(tmp_path / "images" / "a.jpg", (48, 64))
     assert enough.shape == (3, 60, 80)
-    assert read_photo(tmp_path / "images" / "a.jpg", (300, 400)).shape == (3, 480, 640)
+    assert read_image_file(tmp_path / "images" / "a.jpg", (300, 400)).shape == (3, 480, 640)
 
 
 def test_a_folder_without_images_or_splits_is_named(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_folder_without_images_or_splits_is_named(tmp_path: Path) -> None:
         ("depth", np.ones((24, 32), np.uint8), "is 8-bit grey, a DepthMap file must be 16-bit grey"),
         ("normals", np.ones((24, 32), np.uint8), "is 8-bit grey, a NormalsMap file must be 8-bit RGB"),
         ("saliency", np.ones((24, 32, 3), np.uint8), "is 8-bit RGB, a SaliencyMap file must be 8-bit grey"),
-        ("disparity", np.ones((32, 24), np.uint8), "is 24x32, its photo 32x24: other proportions"),
+        ("disparity", np.ones((32, 24), np.uint8), "is 24x32, its image 32x24: other proportions"),
     ],
 )
 def test_wrong_label_files_are_named(tmp_path: Path, name: str, pixels: np.ndarray, why: str) -> None:
@@ -232,7 +232,7 @@ def test_wrong_label_files_are_named(tmp_path: Path, name: str, pixels: np.ndarr
     assert str(tmp_path / name / "a.png") in str(caught.value)
 
 
-def test_small_maps_are_stretched_to_the_photo(tmp_path: Path) -> None:
+def test_small_maps_are_stretched_to_the_image(tmp_path: Path) -> None:
     write_record(tmp_path, "a", all_maps(12, 16))
     write_split(tmp_path, ["a"])
     sample = build_source(folder(tmp_path), TASKS, FULL, None)[0]
@@ -241,7 +241,7 @@ def test_small_maps_are_stretched_to_the_photo(tmp_path: Path) -> None:
     assert (sample["depth"][0, :2] == 0).all()
 
 
-def test_photos_of_several_formats_are_found(tmp_path: Path) -> None:
+def test_images_of_several_formats_are_found(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.JPEG", "c.png"):
         write_png(tmp_path / "images" / name, photo())
     write_split(tmp_path, ["a", "b", "c"])
@@ -249,13 +249,13 @@ def test_photos_of_several_formats_are_found(tmp_path: Path) -> None:
     assert [source[index]["image"].shape for index in range(3)] == [(3, *SIZE)] * 3
 
 
-def test_photos_are_turned_upright(tmp_path: Path) -> None:
-    """A phone's photo says by EXIF how it was held; its labels are drawn on what people see."""
+def test_images_are_turned_upright(tmp_path: Path) -> None:
+    """A phone's image says by EXIF how it was held; its labels are drawn on what people see."""
     (tmp_path / "images").mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6  # the file is the view turned left
     Image.fromarray(photo(16, 32)).save(tmp_path / "images" / "a.jpg", exif=exif, quality=95)
-    image = read_photo(tmp_path / "images" / "a.jpg", (64, 64))
+    image = read_image_file(tmp_path / "images" / "a.jpg", (64, 64))
     assert image.shape == (3, 32, 16)
     assert image[0, 0].float().mean() < 40  # red grew with the column of the file: now from top to bottom
     assert image[0, -1].float().mean() > 215
@@ -276,7 +276,7 @@ def test_alpha_says_where_a_probability_is_not_known(tmp_path: Path) -> None:
 
 def read_both(path: Path) -> tuple[torch.Tensor, np.ndarray]:
     """What training and what serving see of a file, [3, H, W]."""
-    return read_photo(path, (64, 64)), np.array(images.read(path).image).transpose(2, 0, 1)
+    return read_image_file(path, (64, 64)), np.array(images.read(path).image).transpose(2, 0, 1)
 
 
 def save_wide_grey(path: Path) -> None:
@@ -320,7 +320,7 @@ def test_training_sees_what_serving_sees(
 def test_an_image_that_serving_refuses_is_a_label_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image at all")
     with pytest.raises(LabelError, match=r"a\.png: not a readable image"):
-        read_photo(tmp_path / "a.png", SIZE)
+        read_image_file(tmp_path / "a.png", SIZE)
 
 
 def test_the_camera_is_the_sources_else_the_exifs_else_assumed(tmp_path: Path) -> None:

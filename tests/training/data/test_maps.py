@@ -143,7 +143,7 @@ def test_a_quarter_turn_goes_counter_clockwise() -> None:
     assert torch.equal((top == 1).nonzero(), torch.tensor([[0, 4]]))
 
 
-def test_a_rotation_of_a_stretched_map_keeps_angles_of_the_photo() -> None:
+def test_a_rotation_of_a_stretched_map_keeps_angles_of_the_image() -> None:
     # Pixels twice as wide as high: 8 columns right of the centre lie as far as 16 rows above it.
     right = LabelMap.of(_mark((41, 41), 20, 28))
     top = right.turned(Turn(90, (41, 41), 2.0)).plain()

@@ -37,7 +37,7 @@ def sources(tmp_path: Path) -> tuple[Source, Source]:
     )
 
 
-def test_a_plain_epoch_draws_every_photo_once_and_weighted_ones_by_their_weight(
+def test_a_plain_epoch_draws_every_image_once_and_weighted_ones_by_their_weight(
     sources: tuple[Source, Source],
 ) -> None:
     keys = list(MixtureSampler(Mixture(sources), seed=0, batch_size=4))

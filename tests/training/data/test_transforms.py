@@ -78,7 +78,7 @@ def test_image_and_maps_move_together(seed: int, height: int, width: int) -> Non
     assert ((zoom / zoom.median() - 1).abs() < 0.02 + 2 / width).float().mean() > 0.9
 
 
-def test_without_augmentation_a_photo_is_stretched_whole(tmp_path: Path) -> None:
+def test_without_augmentation_a_image_is_stretched_whole(tmp_path: Path) -> None:
     write_record(tmp_path, "a", {}, photo(60, 20))
     write_split(tmp_path, ["a"])
     image = build_source(folder(tmp_path), TASKS, (24, 32), None)[0]["image"].float()
@@ -86,7 +86,7 @@ def test_without_augmentation_a_photo_is_stretched_whole(tmp_path: Path) -> None
     assert torch.allclose(image[1, :, 5], torch.linspace(0, 255, 24), atol=8)
 
 
-def test_the_whole_photo_is_seen_as_often_as_asked() -> None:
+def test_the_whole_image_is_seen_as_often_as_asked() -> None:
     view = RandomView(SIZE, STILL.model_copy(update={"whole": 0.3, "scale": (0.5, 0.8)}))
     image = tv_tensors.Image(torch.zeros(3, 60, 80, dtype=torch.uint8))
     regions = [view.make_params([image])["region"] for _ in range(500)]
@@ -94,7 +94,7 @@ def test_the_whole_photo_is_seen_as_often_as_asked() -> None:
 
 
 @given(seed=st.integers(0, 2**63 - 1), height=st.integers(1, 90), width=st.integers(1, 90))
-def test_a_crop_lies_inside_the_photo_and_keeps_its_proportions(seed: int, height: int, width: int) -> None:
+def test_a_crop_lies_inside_the_image_and_keeps_its_proportions(seed: int, height: int, width: int) -> None:
     view = RandomView(SIZE, STILL.model_copy(update={"whole": 0.0, "aspect": 0.2}))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -163,7 +163,7 @@ def test_a_scale_range_must_be_one() -> None:
 
 
 def test_a_zoom_out_has_borders_without_labels(tmp_path: Path) -> None:
-    """At twice the photo's sides a quarter of the view is the photo, its metres doubled."""
+    """At twice the image's sides a quarter of the view is the image, its metres doubled."""
     write_record(tmp_path, "a", all_maps())
     write_split(tmp_path, ["a"])
     augment = STILL.model_copy(
@@ -215,7 +215,7 @@ def test_a_turned_plane_keeps_the_normal_that_its_depth_says(size: tuple[int, in
                 }
             )
         rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
-        # where the pixel's centre lies in the photo, in pixels from its middle
+        # where the pixel's centre lies in the image, in pixels from its middle
         x = ((columns + 0.5) / size[1] - 0.5) * PHOTO[1] / FOCAL
         y = -((rows + 0.5) / size[0] - 0.5) * PHOTO[0] / FOCAL
         metres = seen["depth"].plain()[0]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.training.data.trees import SIZE, TASKS, all_maps, folder, write_record, write_split
 from training.data import BrokenLabelsError, LabelError, build_source, find_broken_labels, validate
-from training.data.encodings import LabelFile, read_photo
+from training.data.encodings import LabelFile, read_image_file
 from training.data.errors import DataError
 from training.data.maps import LabelMap
 
@@ -62,6 +62,6 @@ def test_damaged_bytes_give_a_label_error_or_a_map(tmp_path: Path, cut: int, at:
     path.write_bytes(data[: len(data) - cut])
     try:
         LabelFile(path, LabelMap, 21).read()
-        read_photo(path, SIZE)
+        read_image_file(path, SIZE)
     except LabelError as error:
         assert error.path == path  # noqa: PT017

@@ -34,14 +34,14 @@ def write_png(path: Path, pixels: Pixels) -> None:
 
 
 def photo(height: int = 24, width: int = 32) -> NDArray[np.uint8]:
-    """A photo whose red grows with the column and whose green grows with the row."""
+    """An image whose red grows with the column and whose green grows with the row."""
     rows, columns = np.mgrid[0:height, 0:width]
     red, green = 255 * columns / (width - 1), 255 * rows / (height - 1)
     return np.stack([red, green, np.full_like(red, 128)], -1).round().astype(np.uint8)
 
 
 def write_record(root: Path, name: str, maps: Mapping[str, Pixels], image: Pixels | None = None) -> None:
-    """A photo (PNG, so that nothing is lost) and its label files."""
+    """An image (PNG, so that nothing is lost) and its label files."""
     write_png(root / "images" / f"{name}.png", photo() if image is None else image)
     for folder, pixels in maps.items():
         write_png(root / folder / f"{name}.png", pixels)

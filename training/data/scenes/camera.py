@@ -15,14 +15,14 @@ _NEAR = 0.05
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the photo is taken from.
+    """Where the image is taken from.
 
     Args:
         position: metres, [3].
         pitch: radians, positive looks up.
         yaw: radians, positive looks right.
         field: horizontal field of view, radians.
-        size: (H, W) of the photo; pixels are square and the optical axis goes through the centre.
+        size: (H, W) of the image; pixels are square and the optical axis goes through the centre.
     """
 
     position: Array

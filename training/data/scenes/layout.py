@@ -105,7 +105,7 @@ class _Floor:
 
 
 def random_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
-    """A scene of which a photo of ``size`` (H, W) can be taken."""
+    """A scene of which an image of ``size`` (H, W) can be taken."""
     room = Room(*(float(rng.uniform(*span)) for span in ((3.0, 7.0), (2.3, 3.2), (3.5, 8.0))))
     camera = Camera(
         position=_vector(

@@ -1,4 +1,4 @@
-"""Procedural scenes as a source: computed photos, each pixel of each task labelled exactly."""
+"""Procedural scenes as a source: computed images, each pixel of each task labelled exactly."""
 
 import zlib
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ class SceneReader:
         return config.tasks.get(name, space.name) == space.name
 
     def read(self, index: int) -> Record:
-        """Scene ``index``, all maps at the size of the photo."""
+        """Scene ``index``, all maps at the size of the image."""
         rng = np.random.default_rng((self._split, index))
         scene = random_scene(rng, self._size)
         drawing = draw(scene, rng)

@@ -37,7 +37,7 @@ class Drawing:
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> Drawing:
-    """The photo of ``scene`` with its ground truth; ``rng`` makes the sensor's noise."""
+    """The image of ``scene`` with its ground truth; ``rng`` makes the sensor's noise."""
     camera = scene.camera
     solids = [solid for thing in scene.things for solid in thing.solids]
     rays = camera.rays()

@@ -22,7 +22,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def page(server: Server, browser: Browser) -> Iterator[Page]:
-    """A page that shows the answer to the photo; tests leave the view as they like."""
+    """A page that shows the answer to the image; tests leave the view as they like."""
     with visit(browser, server.url) as page:
         give(page)
         yield page
@@ -30,7 +30,7 @@ def page(server: Server, browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def answer(server: Server) -> Any:
-    """The same photo's arrays and pictures, asked for without the page."""
+    """The same image's arrays and pictures, asked for without the page."""
     body = server.predict(PHOTO.read_bytes(), "format=npz&visualize=true").content
     return dict(np.load(io.BytesIO(body)))
 

@@ -109,23 +109,23 @@ def test_the_policy_of_the_page_is_strict(server: Server) -> None:
     assert "unsafe" not in policy
 
 
-def test_photos_come_in_by_drop_paste_and_example(server: Server, browser: Browser) -> None:
+def test_images_come_in_by_drop_paste_and_example(server: Server, browser: Browser) -> None:
     with visit(browser, server.url) as page:
         status = page.get_by_role("status")
         for way in ("drop", "paste"):
             transfer(page, way, {f"{way}.jpg": PHOTO.read_bytes()})
             expect(status).to_contain_text(f"5 maps of {way}.jpg in ")
-            assert page.locator("#view-maps .name").all_inner_texts() == ["Photo", *TITLES]
+            assert page.locator("#view-maps .name").all_inner_texts() == ["Image", *TITLES]
         page.click("#example")
         expect(status).to_contain_text("5 maps of example.jpg in ")
         transfer(page, "drop", {name: PHOTO.read_bytes() for name in ("a.jpg", "b.jpg")})
-        expect(status).to_have_text("2 photos are done.")
+        expect(status).to_have_text("2 images are done.")
     with visit(browser, server.url) as page:
         page.get_by_role("button", name="A cat").click()
         expect(page.get_by_role("status")).to_contain_text("5 maps of chelsea.jpg in ")
 
 
-def test_what_cannot_be_answered_is_said_and_the_next_photo_is_good(server: Server, browser: Browser) -> None:
+def test_what_cannot_be_answered_is_said_and_the_next_image_is_good(server: Server, browser: Browser) -> None:
     with visit(browser, server.url, allow=("400 (Bad Request)", "413 ")) as page:
         page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello"})
         refusal = server.predict(b"hello").json()["error"]
@@ -144,7 +144,7 @@ def test_what_cannot_be_answered_is_said_and_the_next_photo_is_good(server: Serv
         expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_a_large_turned_photo_is_shown_as_the_model_gives_it(server: Server, browser: Browser) -> None:
+def test_a_large_turned_image_is_shown_as_the_model_gives_it(server: Server, browser: Browser) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     photo = encode(Image.open(PHOTO).resize((1400, 900)), "JPEG", quality=60, exif=exif)
@@ -157,23 +157,23 @@ def test_a_large_turned_photo_is_shown_as_the_model_gives_it(server: Server, bro
             "900 \N{MULTIPLICATION SIGN} 1400 JPEG, turned"
             in page.locator("#view-maps .about").first.inner_text()
         )
-        frame = page.locator("[data-map=photo]")
+        frame = page.locator("[data-map=image]")
         box = frame.bounding_box()
         assert box is not None
         assert box["height"] / box["width"] == pytest.approx(14 / 9, rel=0.01)
         expect(page.locator("#made-size")).to_have_text(f"{made.width} \N{MULTIPLICATION SIGN} {made.height}")
         point(frame, 0.4, 0.6)
         found = values(page)
-        x, y = map(int, found["photo"].split(", "))
+        x, y = map(int, found["image"].split(", "))
         want = expected(arrays, metadata, x * made.width // 900, y * made.height // 1400)
-        assert found == {**want, "photo": found["photo"]}
+        assert found == {**want, "image": found["image"]}
         with page.expect_response(lambda response: "size=input" in response.url):
             page.select_option("#size", "input")
         answered(page)
         expect(page.locator("#made-size")).to_have_text("900 \N{MULTIPLICATION SIGN} 1400")
 
 
-def test_a_photo_that_the_browser_cannot_show_still_gets_its_maps(server: Server, browser: Browser) -> None:
+def test_a_image_that_the_browser_cannot_show_still_gets_its_maps(server: Server, browser: Browser) -> None:
     tiff = encode(Image.open(PHOTO).resize((160, 120)), "TIFF")
     with visit(browser, server.url) as page:
         give(page, SMALL)
@@ -181,9 +181,9 @@ def test_a_photo_that_the_browser_cannot_show_still_gets_its_maps(server: Server
         page.keyboard.press("Escape")
         give(page, {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": tiff})
         assert "cannot show" in page.locator(".frame .missing:visible").inner_text()
-        page.click("[data-map=photo]")
+        page.click("[data-map=image]")
         expect(page.locator("#enlarged .about")).to_have_text("scan.tiff")
-        expect(page.locator("#enlarged canvas")).to_be_hidden()  # it has the depth of the photo before
+        expect(page.locator("#enlarged canvas")).to_be_hidden()  # it has the depth of the image before
         page.keyboard.press("Escape")
         page.click("#tab-scene")
         expect(page.get_by_label("Painted with").locator("option")).to_have_text(TITLES)
@@ -341,14 +341,14 @@ def test_several_models_and_other_tasks_are_offered(browser: Browser, tmp_path: 
     try:
         with visit(browser, server.url) as page:
             give(page, SMALL)
-            assert page.locator("#view-maps .name").all_inner_texts() == ["Photo", *TITLES, "parity"]
+            assert page.locator("#view-maps .name").all_inner_texts() == ["Image", *TITLES, "parity"]
             page.click("#tab-scene")
             with page.expect_response(lambda response: "model=tiny" in response.url):
                 page.select_option("#model", "tiny")
             page.locator("#tab-scene").wait_for(state="hidden")  # there is no depth
             answered(page)
             assert page.locator("#view-maps").is_visible()
-            assert page.locator("#view-maps .name").all_inner_texts() == ["Photo", "parity"]
+            assert page.locator("#view-maps .name").all_inner_texts() == ["Image", "parity"]
             assert page.locator(".legend h3").all_inner_texts() == ["parity"]
             assert page.locator(".legend .label").all_inner_texts() == ["even", LONG]
             page.set_viewport_size({"width": 360, "height": 740})

@@ -55,7 +55,7 @@ def settle(page: Page) -> None:
     )
 
 
-def test_an_example_that_comes_late_does_not_replace_the_photo(server: Server, browser: Browser) -> None:
+def test_an_example_that_comes_late_does_not_replace_the_image(server: Server, browser: Browser) -> None:
     with visit(browser, server.url) as page:
         held = hold(page, "**/web/example.jpg")
         with page.expect_request("**/web/example.jpg"):
@@ -88,7 +88,7 @@ def test_the_second_click_of_a_double_click_asks_for_no_example(server: Server, 
         assert asked.count("example.jpg") == 1
 
 
-def test_a_photo_that_is_read_late_says_nothing_any_more(server: Server, browser: Browser) -> None:
+def test_a_image_that_is_read_late_says_nothing_any_more(server: Server, browser: Browser) -> None:
     with visit(browser, server.url) as page:
         page.evaluate(
             """() => {
@@ -108,7 +108,7 @@ def test_a_photo_that_is_read_late_says_nothing_any_more(server: Server, browser
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_a_size_that_is_chosen_is_of_the_photo_under_way(
+def test_a_size_that_is_chosen_is_of_the_image_under_way(
     server: Server, browser: Browser, shown: bool
 ) -> None:
     with visit(browser, server.url) as page:
@@ -122,7 +122,7 @@ def test_a_size_that_is_chosen_is_of_the_photo_under_way(
         expect(page.locator("#made-size")).to_have_text("32 \N{MULTIPLICATION SIGN} 24")
 
 
-def test_a_photo_during_the_question_for_the_key_leaves_it_as_it_is(locked: Server, browser: Browser) -> None:
+def test_a_image_during_the_question_for_the_key_leaves_it_as_it_is(locked: Server, browser: Browser) -> None:
     with visit(browser, locked.url, allow=("401 ",), ready="#key[open]") as page:
         field = page.get_by_label("API key", exact=True)
         field.fill(KEY)

@@ -71,7 +71,7 @@ def test_borders_go_between_pixels(page: Page) -> None:
     assert {tuple(line[:2]) for line in drawn[1:]} >= {(1, 2)}  # three classes meet in the middle of a square
 
 
-def test_the_wipe_shows_the_photo_on_one_side_and_the_map_on_the_other(page: Page) -> None:
+def test_the_wipe_shows_the_image_on_one_side_and_the_map_on_the_other(page: Page) -> None:
     page.click("#tab-overlay")
     page.locator("#view-overlay label", has_text="Distance").click()
     frame = page.locator("#view-overlay .frame")
@@ -82,7 +82,7 @@ def test_the_wipe_shows_the_photo_on_one_side_and_the_map_on_the_other(page: Pag
         page.mouse.move(1, 1)
         looks[percent] = look(frame)
     page.locator("#view-overlay label", has_text="Wipe").click()
-    page.get_by_label("Border between photo and map").fill("30")
+    page.get_by_label("Border between image and map").fill("30")
     page.mouse.move(1, 1)
     expect(frame.locator(".cross")).to_be_hidden()
     seen = look(frame)
@@ -161,7 +161,7 @@ def test_the_field_of_view_starts_where_the_answer_says(server: Server, browser:
         page.click("#tab-scene")
         slider = page.get_by_label("Field of view")
         expect(slider).to_have_value("65")  # 28 mm before 36 x 24 mm
-        expect(page.locator("[data-source]")).to_have_text("the photo's EXIF says so")
+        expect(page.locator("[data-source]")).to_have_text("the image's EXIF says so")
         slider.fill("40")
         expect(page.locator("[data-source]")).to_have_text("as you set it")
         with page.expect_request("**/predict?format=glb&fov_x=40&**"):
@@ -203,7 +203,7 @@ def test_a_map_with_nothing_in_it_says_so_and_steps_back(server: Server, browser
         give(page, {"name": "grey.png", "mimeType": "image/png", "buffer": grey})
         tile = page.locator("figure", has=page.locator("[data-map=parsing]"))
         expect(tile).to_have_class(re.compile("empty"))
-        expect(tile.locator("p.about")).to_have_text("Nothing of these classes in this photo")
+        expect(tile.locator("p.about")).to_have_text("Nothing of these classes in this image")
 
 
 def test_header_and_content_begin_at_the_same_place(server: Server, browser: Browser) -> None:
@@ -250,5 +250,5 @@ def test_errors_are_sentences(page: Page, said: str, sentence: str) -> None:
     call = "async (text) => (await import('/web/sentences.js')).sentence(text)"
     assert page.evaluate(call, said) == sentence
     advice = "async (text) => (await import('/web/sentences.js')).advice(text)"
-    hint = "scale the photo down, or raise MTCP_MAX_PIXELS or MTCP_MAX_SIDE on the server"
-    assert page.evaluate(advice, hint) == "Scale the photo down."
+    hint = "scale the image down, or raise MTCP_MAX_PIXELS or MTCP_MAX_SIDE on the server"
+    assert page.evaluate(advice, hint) == "Scale the image down."

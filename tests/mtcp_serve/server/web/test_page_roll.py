@@ -1,4 +1,4 @@
-"""The demo page and several photos at once: the strip of them, and one archive of all their maps."""
+"""The demo page and several images at once: the strip of them, and one archive of all their maps."""
 
 import io
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def server(bundle: Path) -> Iterator[Server]:
 
 
 def photos(count: int) -> list[dict[str, Any]]:
-    """``count`` photos, each a little wider than the one before."""
+    """``count`` images, each a little wider than the one before."""
     return [
         {"name": f"{index}.png", "mimeType": "image/png", "buffer": encode(noise(30, 40 + index, index))}
         for index in range(count)
@@ -34,22 +34,22 @@ def photos(count: int) -> list[dict[str, Any]]:
 
 def show_all(page: Page, files: list[dict[str, Any]]) -> None:
     page.set_input_files("#file", files)  # type: ignore[arg-type]
-    expect(page.locator("#roll-count")).to_have_text(f"{len(files)} photos")
+    expect(page.locator("#roll-count")).to_have_text(f"{len(files)} images")
 
 
 def shows(page: Page, index: int) -> None:
-    """Wait until the photo ``index`` is the one that is shown."""
+    """Wait until the image ``index`` is the one that is shown."""
     expect(page.locator("#view-maps .about").first).to_have_text(
         f"{40 + index} \N{MULTIPLICATION SIGN} 30 PNG"
     )
     expect(page.locator("#roll-items button").nth(index)).to_have_attribute("aria-current", "true")
 
 
-def test_every_photo_gets_its_maps_and_any_can_be_looked_at(server: Server, browser: Browser) -> None:
+def test_every_image_gets_its_maps_and_any_can_be_looked_at(server: Server, browser: Browser) -> None:
     with visit(browser, server.url) as page:
         show_all(page, photos(6))
         shows(page, 0)
-        expect(page.get_by_role("status")).to_have_text("6 photos are done.")
+        expect(page.get_by_role("status")).to_have_text("6 images are done.")
         buttons = page.locator("#roll-items button")
         assert [button.locator(".minis canvas").count() for button in buttons.all()] == [5] * 6
         asked: list[str] = []
@@ -68,13 +68,13 @@ def test_every_photo_gets_its_maps_and_any_can_be_looked_at(server: Server, brow
         with page.expect_request("**/predict?**size=model**"):
             page.select_option("#size", "model")
         expect(page.locator("#made-size")).to_have_text("32 \N{MULTIPLICATION SIGN} 24")
-        expect(page.locator("#roll-count")).to_have_text("6 photos")
+        expect(page.locator("#roll-count")).to_have_text("6 images")
         shows(page, 1)
         page.set_input_files("#file", photos(1))  # type: ignore[arg-type]
         expect(page.locator("#roll")).to_be_hidden()
 
 
-def test_a_file_that_is_no_photo_keeps_none_from_its_maps(server: Server, browser: Browser) -> None:
+def test_a_file_that_is_no_image_keeps_none_from_its_maps(server: Server, browser: Browser) -> None:
     files = photos(3)
     files[1] = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"hello"}
     with visit(browser, server.url, allow=("400 (Bad Request)",)) as page:
@@ -99,10 +99,10 @@ def test_a_file_that_is_no_photo_keeps_none_from_its_maps(server: Server, browse
                     for name in names:
                         if not name.startswith("metadata"):  # the timings in it differ
                             assert archive.read(f"{folder}/{name}") == want.read(name)
-        expect(page.get_by_role("status")).to_have_text("maps.zip is ready: 2 photos.")
+        expect(page.get_by_role("status")).to_have_text("maps.zip is ready: 2 images.")
 
 
-def test_a_server_that_is_gone_is_not_asked_for_every_photo(server: Server, browser: Browser) -> None:
+def test_a_server_that_is_gone_is_not_asked_for_every_image(server: Server, browser: Browser) -> None:
     with visit(browser, server.url, allow=("ERR_FAILED",)) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))

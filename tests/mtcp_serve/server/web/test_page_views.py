@@ -39,7 +39,7 @@ pytestmark = needs_chromium
 def test_every_map_is_shown_exactly(page: Page, answer: Any, metadata: Any) -> None:
     page.click("#tab-maps")
     names = page.locator("#view-maps .name").all_inner_texts()
-    assert names == ["Photo", *TITLES]
+    assert names == ["Image", *TITLES]
     assert list(metadata["maps"]) == TASKS
     for name in TASKS:
         picture = pixels(page.locator(f"[data-map={name}] canvas"))
@@ -48,7 +48,7 @@ def test_every_map_is_shown_exactly(page: Page, answer: Any, metadata: Any) -> N
         assert np.array_equal(seen, sent)
 
 
-@pytest.mark.parametrize("tile", ["photo", "depth", "parsing"])
+@pytest.mark.parametrize("tile", ["image", "depth", "parsing"])
 def test_the_pointer_reads_the_values_of_the_answer(
     page: Page, answer: Any, metadata: Any, tile: str
 ) -> None:
@@ -57,7 +57,7 @@ def test_the_pointer_reads_the_values_of_the_answer(
     for u, v in [(0.04, 0.04), (0.42, 0.25), (0.5, 0.7), (0.77, 0.13), (0.999, 0.999)]:
         point(page.locator(f"[data-map={tile}]"), u, v)
         found = values(page)
-        x, y = map(int, found["photo"].split(", "))
+        x, y = map(int, found["image"].split(", "))
         assert abs(x - 512 * u) <= 2
         assert abs(y - 512 * v) <= 2
         assert found == expected(answer, metadata, x, y)
@@ -102,7 +102,7 @@ def test_a_class_stands_out_when_it_is_chosen(page: Page, answer: Any) -> None:
     expect(button).to_have_attribute("aria-pressed", "false")
 
 
-def test_the_overlay_fades_from_the_photo_to_the_map(page: Page) -> None:
+def test_the_overlay_fades_from_the_image_to_the_map(page: Page) -> None:
     page.click("#tab-overlay")
     page.locator("#view-overlay label", has_text="Distance").click()
     page.mouse.move(1, 1)
@@ -217,7 +217,7 @@ def test_the_scene_turns_by_mouse_and_by_keys(server: Server, browser: Browser) 
         changed()
         page.get_by_label("Field of view").fill("90")
         changed()
-        page.get_by_label("Painted with").select_option("photo")
+        page.get_by_label("Painted with").select_option("image")
         page.get_by_label("Field of view").fill("60")
         canvas.focus()
         page.keyboard.press("Home")
@@ -237,7 +237,7 @@ def test_the_camera_of_the_scene_is_right(page: Page) -> None:
         };
         const front = { yaw: 0, pitch: 0, distance: 2 };
         return {
-          front: project(front, [0.6 * 0.5 * 5, 0.4 * -0.25 * 5, -5]),  // as the photo's own camera saw it
+          front: project(front, [0.6 * 0.5 * 5, 0.4 * -0.25 * 5, -5]),  // as the image's own camera saw it
           near: project(front, [0, 0, -0.1]),
           far: project(front, [0, 0, -50]),
           pivot: project({ yaw: 1, pitch: -0.7, distance: 3 }, [0, 0, -2]),
@@ -337,7 +337,7 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         page.tap("[data-map=normals]")
         expect(page.locator("#enlarged")).to_be_visible()
         assert fits()
-        for title in ("Distance", "Objects", "Photo"):
+        for title in ("Distance", "Objects", "Image"):
             page.tap("[data-step='-1']")
             expect(page.locator("#enlarged-title")).to_have_text(title)
         assert page.locator("#enlarged").evaluate("dialog => dialog.scrollWidth === dialog.clientWidth")
@@ -347,7 +347,7 @@ def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser:
         expect(page.locator("#enlarged")).to_be_hidden()
 
 
-def test_a_tall_photo_fits_into_the_window(server: Server, browser: Browser) -> None:
+def test_a_tall_image_fits_into_the_window(server: Server, browser: Browser) -> None:
     tall = encode(Image.open(PHOTO).resize((60, 900)))
     with visit(browser, server.url) as page:
         give(page, {"name": "tall.png", "mimeType": "image/png", "buffer": tall})

@@ -1,4 +1,4 @@
-"""One photo to the folder of its results."""
+"""One image to the folder of its results."""
 
 from concurrent.futures import Executor
 from functools import partial
@@ -15,10 +15,10 @@ from mtcp_serve.outputs.visualize import CELL
 from mtcp_serve.utils.concurrency import in_thread
 
 
-async def predict_photo(
+async def predict_image(
     data: bytes, name: str, folder: Path, wanted: Wanted, limits: ImageLimits, pool: Executor
 ) -> Done:
-    """Write the results of the photo in ``data``, which is called ``name``, into ``folder``.
+    """Write the results of the image in ``data``, which is called ``name``, into ``folder``.
 
     Raises:
         RequestError: it cannot be read.
@@ -37,12 +37,12 @@ async def predict_photo(
         keep_image=wanted.keep_image,
     )
     sheet = wanted.overview and not wanted.formats
-    photo = await in_thread(partial(decode, data, limits, enough=CELL)) if sheet else None
-    await in_thread(partial(write_result, folder, prediction, photo, wanted, made_from, pool))
+    image = await in_thread(partial(decode, data, limits, enough=CELL)) if sheet else None
+    await in_thread(partial(write_result, folder, prediction, image, wanted, made_from, pool))
     return Done()
 
 
-def read_photo(path: Path, limits: ImageLimits) -> bytes:
+def read_image_file(path: Path, limits: ImageLimits) -> bytes:
     """The bytes of a file.
 
     Raises:
