@@ -118,6 +118,9 @@ class OptimConfig(_Strict):
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of the weight average that is validated and exported, after a warm-up (`training.average`);
     None: the weights themselves."""
+    train_only: tuple[str, ...] = ()
+    """Regular expressions: only parameters whose names one of them is found in are trained, e.g.
+    ``[branches]``; parts that are wholly kept stay in evaluation mode. Empty: all, as in the paper."""
     decay_norms_and_biases: bool = False
     """Weight decay on norms, biases and other parameters of one dimension too. Paper: not said."""
 

@@ -22,15 +22,21 @@ log = logging.getLogger(__name__)
 
 
 def build_network(config: RunConfig) -> Network:
-    """The network, with fresh weights.
+    """The network, with fresh weights, of which ``optim.train_only`` are to be trained.
 
     Raises:
-        ConfigError: there is no such network.
+        ConfigError: there is no such network, or it has no such parameters.
     """
     try:
-        return model.build_network(config.model)
+        network = model.build_network(config.model)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
+    if config.optim.train_only:
+        try:
+            network.train_only(config.optim.train_only)
+        except ValueError as error:
+            raise ConfigError(f"optim.train_only: {error}") from error
+    return network
 
 
 def build_engine(config: RunConfig, mean: Callable[[Tensor], Tensor], fabric: Fabric) -> Engine:

@@ -8,9 +8,10 @@ from torch import nn
 
 from tests.training.tiny import tiny_model
 from training.balancing import build_balancer
-from training.config import OptimConfig
+from training.config import ConfigError, OptimConfig, load_config
 from training.model import MTCP
 from training.optim import GuardedAdamW, build_optimizer, parameter_groups
+from training.parts import build_network
 
 
 @pytest.mark.parametrize(("options", "rate"), [({}, 0.025), ({"lr": 0.5}, 0.5), ({"lr": 0.0}, 0.0)])
@@ -67,3 +68,35 @@ def test_a_loss_scaler_and_the_guard_both_keep_a_step_back() -> None:
         scaler.update()
         assert torch.equal(weight, torch.ones(3))
         assert scaler.get_scale() == (4.0 if gradient == 1 else 2.0)
+
+
+def test_only_parameters_that_a_pattern_fits_are_trained_and_kept_norms_stand_still() -> None:
+    network = MTCP(tiny_model(tasks={"parsing": "fashion"}, cfm=False, srm=False))
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    network.train_only([r"^branches\.head", r"dfpn"])
+    network.train()
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    fitting = ("branches.head", "branches.dfpn")
+    assert trained == {
+        name for name, _ in network.named_parameters() if name.startswith(fitting) and name not in frozen
+    }
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images = torch.rand(2, 3, 64, 64) * 255
+    optimizer = GuardedAdamW(parameter_groups(network, OptimConfig(lr=0.1)), lr=0.1, weight_decay=0.1)
+    network(images).final["parsing"].square().mean().backward()
+    optimizer.step()
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(name.startswith(fitting) for name in moved)
+    assert any("running_mean" in name for name in moved)  # of the head's own norm
+    assert network.training
+    assert not network.backbone.training
+
+
+@pytest.mark.parametrize(
+    ("pattern", "what"), [("nothing", "fits no parameter that trains"), ("(", "no regular expression")]
+)
+def test_a_pattern_that_fits_nothing_is_a_clear_error(pattern: str, what: str) -> None:
+    config = load_config("scenes", [f"optim.train_only=['{pattern}']"])
+    with pytest.raises(ConfigError, match=rf"optim\.train_only: .*{what}"):
+        build_network(config)

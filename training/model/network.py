@@ -1,8 +1,10 @@
 """What training, export and the metrics ask of a network: one shared representation, maps of all tasks."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -34,6 +36,42 @@ class Network(nn.Module, ABC):
     """
 
     tasks: list[Task]
+    _kept: tuple[nn.Module, ...] = ()
+
+    def train_only(self, patterns: Sequence[str]) -> None:
+        """Keep all parameters as they are but those whose names contain a match of one of ``patterns``.
+
+        Of those that are frozen already none is freed. Parts whose parameters are all kept stay in evaluation
+        mode: norms do not move, and nothing is dropped.
+
+        Raises:
+            ValueError: a pattern is no regular expression, or no parameter that could be trained fits it.
+        """
+        chosen: set[str] = set()
+        for pattern in patterns:
+            try:
+                fitting = {name for name, _ in self.named_parameters() if re.search(pattern, name)}
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            if not any(self.get_parameter(name).requires_grad for name in fitting):
+                parts = ", ".join(sorted({name.partition(".")[0] for name, _ in self.named_parameters()}))
+                raise ValueError(f"{pattern!r} fits no parameter that trains; their names begin with {parts}")
+            chosen |= fitting
+        for name, parameter in self.named_parameters():
+            if name not in chosen:
+                parameter.requires_grad_(False)
+        self._kept = tuple(
+            part
+            for part in self.modules()
+            if any(True for _ in part.parameters()) and not any(p.requires_grad for p in part.parameters())
+        )
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch modes; what :meth:`train_only` keeps as it is stays in evaluation mode."""
+        super().train(mode)
+        for part in self._kept:
+            part.eval()
+        return self
 
     @property
     @abstractmethod
