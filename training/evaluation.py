@@ -126,7 +126,7 @@ def _add(evaluation: Evaluation, network: Network, batch: Mapping[str, Tensor], 
     size = (images.shape[-2], images.shape[-1])
     guide = None if plain else images
     maps = deployment_maps(final, network.tasks, size, guide)
-    maps |= maps_in_other_spaces(final, network.tasks, size, guide)
+    maps |= maps_in_other_spaces(final, network.tasks, size, guide, labels)
     evaluation.update(maps, labels)
 
 

@@ -47,6 +47,7 @@ class Evaluation:
         }
         self._outputs = {task.name: task.name for task in tasks}
         self._labels = dict(self._outputs)
+        self._spaces: set[str] = set()
         for task in tasks:
             if task.kind == "depth":  # relative labels are scored beside metric ones
                 self._metrics[DISPARITY] = DisparityMetric(task)
@@ -55,6 +56,7 @@ class Evaluation:
                 key = space_key(task.name, space)
                 self._metrics[key] = LabelMetric(task, space, per_class)
                 self._outputs[key], self._labels[key] = key, task.name
+                self._spaces.add(key)
         names = {task.name for task in tasks}
         self._geometry = GeometryMetric() if {"depth", "normals"} <= names else None
 
@@ -74,7 +76,8 @@ class Evaluation:
 
         Args:
             outputs: by task name the maps of `training.postprocess.deployment_maps`: ``labels`` uint8
-                [B,H,W], ``depth`` [B,H,W] metres, ``normals`` [B,H,W,3], ``probability`` [B,H,W].
+                [B,H,W], ``depth`` [B,H,W] metres, ``normals`` [B,H,W,3], ``probability`` [B,H,W]. And
+                those of `training.metrics.maps_in_other_spaces`, of the spaces that the batch is labelled in.
             batch: labels by task name as for `training.losses.task_losses`; an absent entry is a missing
                 label. Beside depth also ``disparity``, and with normals ``focal`` [B,2].
 
@@ -83,7 +86,7 @@ class Evaluation:
         """
         for name, metric in self._metrics.items():
             target = batch.get(self._labels[name])
-            if target is None:
+            if target is None or (name in self._spaces and name not in outputs):
                 continue
             output = outputs[self._outputs[name]]
             size = (target.shape[0], *target.shape[-2:])

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from training.guided_filter import resized, upsample
-from training.label_spaces import IGNORE_LABEL
+from training.label_spaces import IGNORE_LABEL, Part
 from training.metrics.base import TaskMetric
 from training.metrics.boundaries import edge_counts, edge_f, label_edges
 from training.tasks import Task
@@ -86,7 +86,11 @@ def space_key(task: str, space: str) -> str:
 
 
 def maps_in_other_spaces(
-    final: Mapping[str, Tensor], tasks: Sequence[Task], size: tuple[int, int], images: Tensor | None = None
+    final: Mapping[str, Tensor],
+    tasks: Sequence[Task],
+    size: tuple[int, int],
+    images: Tensor | None = None,
+    labels: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Class maps in the label spaces that a task's own maps, by summing the probabilities of classes.
 
@@ -95,6 +99,7 @@ def maps_in_other_spaces(
         tasks: the tasks of the network.
         size: height and width of the maps.
         images: as of `training.postprocess.deployment_maps`.
+        labels: by task name, target ids [B,H,W]: only the spaces that some of them are in; None: all spaces.
 
     Returns:
         By `space_key`, uint8 [B,H,W], for each space in ``task.space.targets.scored``.
@@ -106,11 +111,23 @@ def maps_in_other_spaces(
         logits = final[task.name].float()
         probability = (logits if images is not None else resized(logits, size)).softmax(dim=1)
         for space in task.space.targets.scored:
+            if labels is not None and not _is_labelled(
+                labels.get(task.name), task.space.targets.parts[space]
+            ):
+                continue
             members = torch.from_numpy(task.space.targets.parts[space].members).to(probability)
             maps[space_key(task.name, space)] = F.conv2d(probability, members[:, :, None, None])
     if images is not None:
         maps = upsample(maps, size, images)
     return {name: summed.argmax(dim=1).byte() for name, summed in maps.items()}
+
+
+def _is_labelled(labels: Tensor | None, part: Part) -> bool:
+    """Whether any of the target ids belongs to the space of ``part``."""
+    if labels is None:
+        return False
+    classes = torch.from_numpy(part.classes).to(labels.device)
+    return bool((classes[labels.long()] != IGNORE_LABEL).any())
 
 
 def merged(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

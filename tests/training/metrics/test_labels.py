@@ -81,6 +81,29 @@ def test_one_head_is_scored_in_both_vocabularies_by_sums() -> None:
     assert figures["mIoU"] == pytest.approx((figures["mIoU/voc"] + figures["mIoU/nyu40"]) / 2)
 
 
+def test_a_space_that_no_label_of_the_batch_is_in_costs_nothing_and_changes_nothing() -> None:
+    task = make_task("semseg", "objects_rooms")
+    assert task.space is not None
+    final = {"semseg": torch.randn(1, 55, 2, 3, generator=torch.Generator().manual_seed(0))}
+    labels = {
+        "semseg": torch.from_numpy(task.space.targets.parts["nyu40"].table)[
+            row(0, 1, 2, 3, 4, 255).view(1, 2, 3)
+        ]
+    }
+    every = maps_in_other_spaces(final, [task], (2, 3))
+    needed = maps_in_other_spaces(final, [task], (2, 3), labels=labels)
+    assert list(needed) == ["semseg/nyu40"]
+    assert maps_in_other_spaces(final, [task], (2, 3), labels={}) == {}
+    own = {"semseg": final["semseg"].argmax(1).byte()}
+    figures = []
+    for maps in (every, needed):
+        evaluation = Evaluation([task])
+        evaluation.update({**own, **maps}, labels)
+        figures.append(evaluation.compute())
+    assert figures[0] == figures[1]
+    assert "mIoU/nyu40" in figures[0]["semseg"]
+
+
 def test_labels_narrowed_by_what_the_image_shows_count_as_their_class() -> None:
     task = make_task("semseg", "objects_rooms")
     assert task.space is not None
