@@ -15,7 +15,7 @@ from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageLimits
 from mtcp_serve.inference.pipeline import Size, infer_maps, input_sizes
-from mtcp_serve.inference.registry import Choice, Models
+from mtcp_serve.inference.registry import Choice, Models, with_confidence
 from mtcp_serve.inference.sources import ImageSource, to_image
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.prediction import Prediction
@@ -90,18 +90,21 @@ class Model(Closing):
         *,
         size: Size = "input",
         camera: CameraRequest | None = None,
+        confidence: bool = False,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default), as large as the image or, with ``model``, as the network's.
 
-        ``camera`` says what took the image, where its EXIF does not.
+        ``camera`` says what took the image, where its EXIF does not. With ``confidence`` the prediction says
+        how sure the model is of each map that it knows that of (`Prediction.confidence`).
 
         Raises:
             OSError: the file cannot be read.
-            RequestError: the image cannot be used, or there is no such task.
+            RequestError: the image cannot be used, there is no such task, or the model does not say how sure
+                it is of any of them.
             TypeError: ``image`` is none of `mtcp_serve.inference.sources.ImageSource`.
             RuntimeError: the model is closed.
         """
-        choices = self._choices(tasks, size)
+        choices = self._choices(tasks, size, confidence)
         return self._loop.run(self._predict(image, choices, size, camera))
 
     async def apredict(
@@ -111,20 +114,26 @@ class Model(Closing):
         *,
         size: Size = "input",
         camera: CameraRequest | None = None,
+        confidence: bool = False,
     ) -> Prediction:
         """`predict` for asyncio: the event loop goes on meanwhile. Cancelling it stops the inference."""
-        choices = self._choices(tasks, size)
+        choices = self._choices(tasks, size, confidence)
         return await self._loop.wrap(self._predict(image, choices, size, camera))
 
     def predict_batch(
-        self, images: Iterable[ImageSource], tasks: Sequence[str] | None = None, *, size: Size = "input"
+        self,
+        images: Iterable[ImageSource],
+        tasks: Sequence[str] | None = None,
+        *,
+        size: Size = "input",
+        confidence: bool = False,
     ) -> list[Prediction]:
         """The predictions for ``images``, in their order; decoding and inference overlap.
 
         Raises:
             OSError, RequestError, TypeError, RuntimeError: as `predict`, for the first image that fails.
         """
-        return list(self.stream(images, tasks, size=size))
+        return list(self.stream(images, tasks, size=size, confidence=confidence))
 
     def stream(
         self,
@@ -133,6 +142,7 @@ class Model(Closing):
         *,
         size: Size = "input",
         in_flight: int = 4,
+        confidence: bool = False,
     ) -> Iterator[Prediction]:
         """The predictions for ``images``, in their order, as they come; ``in_flight`` are worked on at once.
 
@@ -144,7 +154,7 @@ class Model(Closing):
         """
         if in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}, it must be at least 1")
-        choices = self._choices(tasks, size)
+        choices = self._choices(tasks, size, confidence)
         return self._stream(iter(images), choices, size, in_flight)
 
     def close(self) -> None:
@@ -153,12 +163,13 @@ class Model(Closing):
             self._loop.run(self._models.close())
             self._loop.close()
 
-    def _choices(self, tasks: Sequence[str] | None, size: Size) -> tuple[Choice, ...]:
+    def _choices(self, tasks: Sequence[str] | None, size: Size, confidence: bool) -> tuple[Choice, ...]:
         if isinstance(tasks, str):
             raise TypeError(f"tasks is a list of names, such as [{tasks!r}]")
         if size not in ("input", "model"):
             raise ValueError(f"size is {size!r}, it must be 'input' or 'model'")
-        return self._models.select(tasks)
+        choices = self._models.select(tasks)
+        return with_confidence(choices) if confidence else choices
 
     def _stream(
         self, images: Iterator[ImageSource], choices: tuple[Choice, ...], size: Size, in_flight: int

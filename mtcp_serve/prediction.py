@@ -19,8 +19,9 @@ from mtcp_serve.inference.camera import Camera
 from mtcp_serve.inference.images import DecodedImage
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import KINDS, DepthTask, NormalsTask, ProbabilityTask
-from mtcp_serve.kinds.base import Map, TaskSpec
+from mtcp_serve.kinds.base import Confidence, Map, TaskSpec
 from mtcp_serve.kinds.colormaps import DEFAULT
+from mtcp_serve.kinds.confidence import SUFFIX, ConfidenceTask
 from mtcp_serve.outputs.cutout import cutout, over
 from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.metadata import describe, describe_map
@@ -50,21 +51,28 @@ class Prediction(Mapping[str, Map]):
         arrays: Mapping[str, Map],
         metadata: Mapping[str, Any],
         source: Callable[[], Image.Image] | None = None,
+        confidences: Mapping[str, Map] | None = None,
     ) -> None:
-        """``source`` gives the upright image in RGB, of any size, for `overlay`."""
+        """``source`` gives the upright image in RGB, of any size, for `overlay`.
+
+        ``confidences`` are those of the maps, by task name, as large as they are.
+        """
         self._arrays = arrays
+        self._confidences = confidences or {}
         self.metadata = metadata
         self._source = source
 
     @classmethod
     def of(cls, found: DenseMaps, image: DecodedImage | None = None) -> Self:
         """The prediction of ``found`` for ``image``, its maps brought to their size."""
-        arrays, maps = {}, {}
+        arrays, maps, sure = {}, {}, {}
         for dense in found.maps:
             arrays[dense.task.name] = values = dense.values()
             maps[dense.task.name] = describe_map(dense, values)
+            if dense.confidence is not None:
+                sure[dense.task.name] = dense.confidence.values()
         metadata = describe(found, maps).model_dump(mode="json", exclude_none=True)
-        return cls(arrays, metadata, None if image is None else lambda: image.image)
+        return cls(arrays, metadata, None if image is None else lambda: image.image, sure)
 
     def __getitem__(self, task: str) -> Map:
         """The map of ``task``.
@@ -98,6 +106,32 @@ class Prediction(Mapping[str, Map]):
         self[task]
         about: Mapping[str, Any] = self.metadata["maps"][task]
         return about
+
+    def confidence(self, task: str) -> NDArray[np.float32]:
+        """How sure the model is of a map: float32 ``[height, width]``, 0 to 1, as large as the map.
+
+        It is the calibrated probability that the map is right at a pixel; ``about(task)["confidence"]`` says
+        by which criterion. It was asked for by ``predict(..., confidence=True)``.
+
+        Raises:
+            KeyError: there is no such map, or no confidence in it; the message lists those there are.
+        """
+        self[task]
+        if task not in self._confidences:
+            known = ", ".join(self._confidences)
+            raise KeyError(
+                f"no confidence in {task!r}; "
+                + (f"there is one in {known}" if known else "ask for it: predict(..., confidence=True)")
+            )
+        return self._confidences[task].astype(np.float32, copy=False)
+
+    def confidence_image(self, task: str) -> Image.Image:
+        """`confidence` as 8-bit grey, as large as the map: white is sure.
+
+        Raises:
+            KeyError: see `confidence`.
+        """
+        return self._sure(task).to_image(self.confidence(task))
 
     def image(self, task: str, colormap: str | None = None, legend: bool = False) -> Image.Image:
         """An RGB visualization of a map, as wide as the map, and as high unless it has a legend.
@@ -143,20 +177,23 @@ class Prediction(Mapping[str, Map]):
             raise ValueError("this prediction does not know its image; give it: overlay(task, image=...)")
         return Image.blend(under.convert("RGB").resize(over.size, Image.Resampling.BILINEAR), over, opacity)
 
-    def points(self, step: int | None = None, ramps: bool = False) -> PointCloud:
+    def points(
+        self, step: int | None = None, ramps: bool = False, min_confidence: float | None = None
+    ) -> PointCloud:
         """The depth as points in space, in metres where it is metric: see `mtcp_serve.outputs.points`.
 
         Args:
             step: a point for every so many pixels, across and down; by default as many as stay below a
                 million.
             ramps: at jumps of the depth leave points where the network has them, between two surfaces.
+            min_confidence: leave out the points that the model is less sure of than this, 0 to 1.
 
         Raises:
             KeyError: there is no depth.
             ValueError: the prediction does not know its image.
-            InvalidParameterError: there would be too many points.
+            InvalidParameterError: there would be too many points, or the confidence is not known.
         """
-        return point_cloud(self._relief(), step, ramps)
+        return point_cloud(self._relief(), step, ramps, min_confidence)
 
     def cutout(self, background: str = "transparent") -> Image.Image:
         """The image without its background, by the saliency: RGBA, or RGB over the color ``#rrggbb``.
@@ -173,8 +210,9 @@ class Prediction(Mapping[str, Map]):
     def save(self, folder: str | PathLike[str]) -> Path:
         """Write ``TASK.png`` (values), ``TASK.visualization.png``, ``maps.npz`` and ``metadata.json``.
 
-        PNGs and ``maps.npz`` (for ``numpy.load``) are as the gateway would send them. The folder is made
-        where there is none; files of these names are replaced.
+        Where it was asked for there is ``TASK_confidence.png`` too. PNGs and ``maps.npz`` (for
+        ``numpy.load``) are as the gateway would send them. The folder is made where there is none; files of
+        these names are replaced.
 
         Returns:
             The folder.
@@ -191,9 +229,19 @@ class Prediction(Mapping[str, Map]):
             png = to_png(self._spec(task), values, about, versions[about.model], image)
             write_atomic(place / f"{task}.png", png)
             write_atomic(place / f"{task}.visualization.png", _png(self.image(task)))
+            if task in self._confidences:
+                spec, sure = self._sure(task), self._confidences[task]
+                common = about.model_dump(include={"model", "width", "height"})
+                resampled = self.about(task)["confidence"]["resampled"]
+                facts = spec.describe(sure, resampled=resampled, **common)
+                write_atomic(
+                    place / f"{spec.name}.png", to_png(spec, sure, facts, versions[about.model], image)
+                )
         archive = ArrayArchive()
         for task, values in self.items():
             archive.add(task, values)
+            if task in self._confidences:
+                archive.add(task + SUFFIX, self._confidences[task])
         archive.add("metadata", np.array(json.dumps(self.metadata)))
         write_atomic(place / "maps.npz", archive.finish())
         write_atomic(place / "metadata.json", (json.dumps(self.metadata, indent=1) + "\n").encode())
@@ -209,6 +257,10 @@ class Prediction(Mapping[str, Map]):
         for task in self:
             spec = self._spec(task)
             figures.append(_figure(f"{task}: {spec.caption(self[task])}", self.image(task)))
+            if task in self._confidences:
+                sure = self._sure(task)
+                text = f"{sure.name}: {sure.caption(self._confidences[task])}"
+                figures.append(_figure(text, self.confidence_image(task)))
         return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(figures)}</div>'
 
     def _relief(self) -> Relief:
@@ -222,7 +274,9 @@ class Prediction(Mapping[str, Map]):
         camera = Camera(width=image["width"], height=image["height"], **image["camera"])
         directions = None if normals is None else partial(sized, self._spec(normals), self[normals])
         height, width = depth.shape
-        return Relief(spec, nearest(depth, *size), height, width, camera, self._colors, directions)
+        known = self._confidences.get(name)
+        sure = None if known is None else partial(sized, self._sure(name), known)
+        return Relief(spec, nearest(depth, *size), height, width, camera, self._colors, directions, sure)
 
     def _first(self, kind: type[TaskSpec]) -> str:
         for task in self:
@@ -239,6 +293,13 @@ class Prediction(Mapping[str, Map]):
 
     def _image(self) -> Image.Image | None:
         return None if self._source is None else self._source()
+
+    def _sure(self, task: str) -> ConfidenceTask:
+        """The confidence in the map of ``task``, as far as its metadata tells."""
+        height, width = self._confidences[task].shape
+        criterion = self.about(task)["confidence"]["criterion"]
+        about = Confidence(output=task + SUFFIX, height=height, width=width, criterion=criterion)
+        return ConfidenceTask.beside(self._spec(task), about)
 
     def _spec(self, task: str) -> TaskSpec:
         about = self.about(task)

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.clients.errors import (
@@ -23,6 +24,7 @@ from mtcp_serve.clients.errors import (
 from mtcp_serve.inference.images import decode
 from mtcp_serve.kinds import KINDS
 from mtcp_serve.kinds.base import Map
+from mtcp_serve.kinds.confidence import SUFFIX, ConfidenceTask
 from mtcp_serve.prediction import Prediction
 
 _METADATA = "metadata"
@@ -47,12 +49,12 @@ def read_prediction(response: httpx.Response, image: bytes) -> Prediction:
     content = read_content(response)
     try:
         if response.headers["content-type"].startswith("application/json"):
-            arrays, metadata = _from_json(json.loads(content))
+            arrays, sure, metadata = _from_json(json.loads(content))
         else:
-            arrays, metadata = _from_npz(content)
+            arrays, sure, metadata = _from_npz(content)
     except _UNREADABLE as error:
         raise ServerError(f"the response of {response.url} cannot be read: {error!r}") from error
-    return Prediction(arrays, metadata, lambda: decode(image).image)
+    return Prediction(arrays, metadata, lambda: decode(image).image, sure)
 
 
 def read_content(response: httpx.Response) -> bytes:
@@ -101,15 +103,28 @@ def _raise_for_error(response: httpx.Response) -> None:
     raise kind(**fields, retry_after=float(after) if after.isdecimal() else None)
 
 
-def _from_npz(content: bytes) -> tuple[dict[str, Map], dict[str, Any]]:
+_Read = tuple[dict[str, Map], dict[str, Map], dict[str, Any]]
+"""Maps and confidences by task name, and the metadata."""
+
+
+def _from_npz(content: bytes) -> _Read:
     with np.load(BytesIO(content), allow_pickle=False) as archive:
         metadata = json.loads(archive[_METADATA].item())
-        return {name: archive[name] for name in metadata["maps"]}, metadata
+        maps = metadata["maps"]
+        sure = {name: archive[name + SUFFIX] for name, about in maps.items() if "confidence" in about}
+        return {name: archive[name] for name in maps}, sure, metadata
 
 
-def _from_json(metadata: dict[str, Any]) -> tuple[dict[str, Map], dict[str, Any]]:
-    arrays = {}
+def _from_json(metadata: dict[str, Any]) -> _Read:
+    arrays, sure = {}, {}
     for name, about in metadata["maps"].items():
-        with Image.open(BytesIO(b64decode(about.pop("png")))) as image:
-            arrays[name] = KINDS[about["kind"]].from_pixels(about, np.asarray(image))
-    return arrays, metadata
+        arrays[name] = KINDS[about["kind"]].from_pixels(about, _pixels(about))
+        if "confidence" in about:
+            sure[name] = ConfidenceTask.from_pixels(about["confidence"], _pixels(about["confidence"]))
+    return arrays, sure, metadata
+
+
+def _pixels(about: dict[str, Any]) -> NDArray[Any]:
+    """The PNG file in ``about``, which it is taken out of."""
+    with Image.open(BytesIO(b64decode(about.pop("png")))) as image:
+        return np.asarray(image)

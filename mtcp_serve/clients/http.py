@@ -67,18 +67,20 @@ class GatewayClient(_Client[httpx.Client], Closing):
         format: Format = "npz",
         model: str | None = None,
         camera: CameraRequest | None = None,
+        confidence: bool = False,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default), as large as the image or as the model gives them.
 
         ``npz`` carries the arrays as they are; ``json`` carries PNGs: smaller, and rounded (depth to
         millimetres, normals and probabilities to 8 bits). ``camera`` says what took the image, where its
-        EXIF does not.
+        EXIF does not. With ``confidence`` the prediction says how sure the model is of each map that it knows
+        that of (`Prediction.confidence`); one that does not know it of any is an `InvalidRequestError`.
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
         """
         content = _read(image)
-        request = _predict(self._client, content, tasks, size, format, model, _camera(camera))
+        request = _predict(self._client, content, tasks, size, format, model, _said(camera, confidence))
         return read_prediction(self._send(request), content)
 
     def download(
@@ -137,10 +139,11 @@ class AsyncGatewayClient(_Client[httpx.AsyncClient], AsyncClosing):
         format: Format = "npz",
         model: str | None = None,
         camera: CameraRequest | None = None,
+        confidence: bool = False,
     ) -> Prediction:
         """See `GatewayClient.predict`."""
         content = _read(image)
-        request = _predict(self._client, content, tasks, size, format, model, _camera(camera))
+        request = _predict(self._client, content, tasks, size, format, model, _said(camera, confidence))
         return read_prediction(await self._send(request), content)
 
     async def download(
@@ -180,8 +183,8 @@ def _read(image: Source) -> bytes:
         raise InvalidRequestError(f"{image!r} cannot be read: {error.strerror or error}") from error
 
 
-def _camera(camera: CameraRequest | None) -> dict[str, str]:
-    return {} if camera is None else camera.query()
+def _said(camera: CameraRequest | None, confidence: bool) -> dict[str, str]:
+    return {**({} if camera is None else camera.query()), **({"confidence": "true"} if confidence else {})}
 
 
 def _predict(

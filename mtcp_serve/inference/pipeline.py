@@ -34,6 +34,8 @@ class DenseMap:
     raw: Map
     height: int
     width: int
+    confidence: "DenseMap | None" = None
+    """How sure the model is of it, at the same size, where that was asked for and the model says so."""
 
     @property
     def resampled(self) -> Rule:
@@ -119,14 +121,26 @@ async def infer_maps(
 
     async def infer(model: str) -> list[DenseMap]:
         batcher = models[model]
-        tasks = [choice.task for choice in choices if choice.batcher is batcher]
+        mine = [choice for choice in choices if choice.batcher is batcher]
+        sure = [choice.confidence for choice in mine if choice.confidence is not None]
+        tasks: list[TaskSpec] = [*(choice.task for choice in mine), *sure]
         height, width = batcher.engine.manifest.input.height, batcher.engine.manifest.input.width
         raw = await batcher.infer(pixels[height, width], tasks, timings)
         for task, values in zip(tasks, raw, strict=True):
             task.check(values)
         if size == "input":
             height, width = image.height, image.width
-        return [DenseMap(model, task, values, height, width) for task, values in zip(tasks, raw, strict=True)]
+        given = {
+            task.name: DenseMap(model, task, values, height, width)
+            for task, values in zip(tasks, raw, strict=True)
+        }
+        return [
+            replace(
+                given[choice.task.name],
+                confidence=None if choice.confidence is None else given[choice.confidence.name],
+            )
+            for choice in mine
+        ]
 
     answers = await together(infer(model) for model in models)
     maps = {dense.task.name: dense for answer in answers for dense in answer}

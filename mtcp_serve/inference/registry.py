@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from mtcp_serve.bundle.manifest import Manifest, TaskSpec
+from mtcp_serve.bundle.manifest import ConfidenceTask, Manifest, TaskSpec
 from mtcp_serve.engines.base import Engine
-from mtcp_serve.errors import BundleError, UnknownModelError, UnknownTaskError
+from mtcp_serve.errors import BundleError, InvalidParameterError, UnknownModelError, UnknownTaskError
 from mtcp_serve.inference.batcher import Batcher
 
 _LOOK_S = 0.02  # how often closing looks whether it may
@@ -22,11 +22,38 @@ class Choice:
 
     batcher: Batcher
     task: TaskSpec
+    confidence: ConfidenceTask | None = None
+    """How sure the model is of the map, where that is wanted too and the model has it."""
 
     @property
     def manifest(self) -> Manifest:
         """The manifest of the model."""
         return self.batcher.engine.manifest
+
+
+def with_confidence(choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """``choices``, each with its confidence where its model has one.
+
+    Raises:
+        InvalidParameterError: none of them has one, or a task has the name of one.
+    """
+    found = tuple(replace(choice, confidence=ConfidenceTask.of(choice.task)) for choice in choices)
+    names = {choice.task.name for choice in choices}
+    sure = [choice.confidence.name for choice in found if choice.confidence is not None]
+    if not sure:
+        manifests = {choice.manifest.name: choice.manifest for choice in choices}.values()
+        others = [task.name for manifest in manifests for task in manifest.tasks if task.confidence]
+        raise InvalidParameterError(
+            f"there is no confidence for {', '.join(choice.task.name for choice in choices)}: "
+            f"{' and '.join(manifest.name for manifest in manifests)} does not say how sure it is of that",
+            f"there is one for {', '.join(others)}" if others else "leave confidence out",
+        )
+    for name in sure:
+        if name in names:
+            raise InvalidParameterError(
+                f"{name} is a task and a confidence", "name the tasks or the model, so that there is only one"
+            )
+    return found
 
 
 def describe_engine(engine: Engine) -> str:

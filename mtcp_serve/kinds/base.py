@@ -49,6 +49,19 @@ class Confidence(Strict):
     """When a pixel is right, in words; the kind's own unless given."""
 
 
+class ConfidenceOut(BaseModel):
+    """How sure the model is of a map: the calibrated probability, at each pixel, that it is right there."""
+
+    criterion: str = Field(description="When a pixel is right, in words.")
+    mean: float = Field(description="Of the confidence as the model gave it, 0 to 1.")
+    resampled: Rule = Field(description="How it was brought from the model's size to that of the map.")
+    png: str | None = Field(
+        default=None,
+        description="As large as the map: 8-bit grey PNG, `round(255 * confidence)`, base64. "
+        "Only in format json.",
+    )
+
+
 class MapOut(BaseModel):
     """What a response says of a map, whatever its kind; subclasses have ``kind`` and what belongs to it."""
 
@@ -61,6 +74,9 @@ class MapOut(BaseModel):
     png: str | None = Field(default=None, description="The map as PNG, base64. Only in format json.")
     visualization: str | None = Field(
         default=None, description="A picture of the map, PNG, base64. Only in format json with visualize."
+    )
+    confidence: ConfidenceOut | None = Field(
+        default=None, description="How sure the model is of the map, where that was asked for and it says so."
     )
 
 

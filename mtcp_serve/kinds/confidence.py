@@ -1,12 +1,18 @@
 """How sure a model is of a map: a map of probabilities beside it, asked for and given like any other."""
 
-from typing import Self
+from typing import Any, ClassVar, Self
 
-from mtcp_serve.kinds.base import Map, TaskSpec
-from mtcp_serve.kinds.probability import ProbabilityTask
+from mtcp_serve.kinds.base import Confidence, Map, MapOut, TaskSpec
+from mtcp_serve.kinds.probability import ProbabilityOut, ProbabilityTask
 
 SUFFIX = "_confidence"
 """What the name of a task and the name of its confidence differ by."""
+
+
+class ConfidenceMapOut(ProbabilityOut):
+    """What the PNG file of a confidence says of itself."""
+
+    criterion: str
 
 
 class ConfidenceTask(ProbabilityTask):
@@ -15,6 +21,8 @@ class ConfidenceTask(ProbabilityTask):
     Its own size is that of the graph's output, which may be coarser than the maps; `resize` brings it to
     theirs, bilinearly.
     """
+
+    metadata: ClassVar[type[MapOut]] = ConfidenceMapOut
 
     name: str
     """That of the task and `SUFFIX`."""
@@ -26,9 +34,11 @@ class ConfidenceTask(ProbabilityTask):
     @classmethod
     def of(cls, task: TaskSpec) -> Self | None:
         """The confidence in the map of ``task``; None where the model has none."""
-        about = task.confidence
-        if about is None:
-            return None
+        return None if task.confidence is None else cls.beside(task, task.confidence)
+
+    @classmethod
+    def beside(cls, task: TaskSpec, about: Confidence) -> Self:
+        """The confidence in the map of ``task`` that ``about`` tells of."""
         return cls(
             name=task.name + SUFFIX,
             output=about.output,
@@ -41,6 +51,10 @@ class ConfidenceTask(ProbabilityTask):
     def output_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Its own size, whatever that of the input."""
         return (self.height, self.width)
+
+    def describe(self, values: Map, **common: Any) -> MapOut:
+        """With the criterion."""
+        return ConfidenceMapOut(**common, title=self.title, criterion=self.words)
 
     def caption(self, values: Map) -> str:
         """The mean."""

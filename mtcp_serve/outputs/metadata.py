@@ -5,7 +5,8 @@ from dataclasses import asdict
 from mtcp_serve.engines.base import Engine
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.registry import Models
-from mtcp_serve.kinds.base import Map, MapOut
+from mtcp_serve.kinds.base import ConfidenceOut, Map, MapOut
+from mtcp_serve.kinds.confidence import ConfidenceTask
 from mtcp_serve.outputs.schemas import (
     CameraOut,
     ImageOut,
@@ -18,13 +19,19 @@ from mtcp_serve.outputs.schemas import (
 
 def describe_map(dense: DenseMap, values: Map) -> MapOut:
     """The metadata of one map, given its ``values()``; the PNG is left to whoever encodes it."""
-    return dense.task.describe(
+    metadata = dense.task.describe(
         values, model=dense.model, width=dense.width, height=dense.height, resampled=dense.resampled
     )
+    sure = dense.confidence
+    if sure is not None and isinstance(sure.task, ConfidenceTask):
+        mean = round(float(sure.raw.mean()), 4)
+        metadata.confidence = ConfidenceOut(criterion=sure.task.words, mean=mean, resampled=sure.resampled)
+    return metadata
 
 
 def describe(prediction: DenseMaps, maps: dict[str, MapOut]) -> PredictOut:
     """The answer that holds ``maps``; timings are those known by now."""
+    without = [dense.task.name for dense in prediction.maps if dense.confidence is None]
     return PredictOut(
         models=[
             ModelRef(
@@ -37,6 +44,7 @@ def describe(prediction: DenseMaps, maps: dict[str, MapOut]) -> PredictOut:
         ],
         image=_describe_image(prediction),
         maps=maps,
+        without_confidence=without if 0 < len(without) < len(prediction.maps) else None,
         timings_ms=prediction.timings.ms,
     )
 

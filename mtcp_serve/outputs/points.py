@@ -29,11 +29,15 @@ _STEEPEST: Final = tan(radians(82))  # depth change over width, of what is still
 
 @dataclass(frozen=True)
 class PointCloud:
-    """``positions`` and unit ``normals`` float32 ``[points, 3]``, ``colors`` uint8 ``[points, 3]`` RGB."""
+    """``positions`` and unit ``normals`` float32 ``[points, 3]``, ``colors`` uint8 ``[points, 3]`` RGB.
+
+    ``confidence`` float32 ``[points]``, 0 to 1, is how sure the model is of the depth, where that is known.
+    """
 
     positions: NDArray[np.float32]
     normals: NDArray[np.float32]
     colors: NDArray[np.uint8]
+    confidence: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,13 @@ class Mesh:
 
     ``places`` float32 ``[vertices, 2]`` are their places in the image, from 0 to 1, right and down.
     ``triangles`` uint32 ``[triangles, 3]`` run counter-clockwise as the camera sees them.
+    ``confidence`` is as in `PointCloud`.
     """
 
     positions: NDArray[np.float32]
     places: NDArray[np.float32]
     triangles: NDArray[np.uint32]
+    confidence: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Relief:
     """The image, ``[height, width, 3]`` RGB."""
     directions: Callable[[int, int], NDArray[np.float32]] | None
     """The normals map, ``[height, width, 3]``, where there is one."""
+    confidence: Callable[[int, int], NDArray[np.float32]] | None = None
+    """How sure the model is of the depth, ``[height, width]``, where that is known."""
 
     @classmethod
     def of(cls, found: DenseMaps) -> Self:
@@ -82,7 +90,23 @@ class Relief:
             found.camera,
             lambda height, width: pixels_of(found, height, width),
             None if normals is None else partial(sized, normals.task, normals.raw),
+            None if depth.confidence is None else partial(sized, depth.confidence.task, depth.confidence.raw),
         )
+
+    def confidences(self, height: int, width: int, least: float | None) -> NDArray[np.float32] | None:
+        """`confidence`, for who leaves out what is less sure than ``least``.
+
+        Raises:
+            InvalidParameterError: there is a ``least``, and the confidence is not known.
+        """
+        if self.confidence is not None:
+            return self.confidence(height, width)
+        if least is not None:
+            raise InvalidParameterError(
+                f"min_confidence needs to know how sure the model is of {self.task.name}",
+                "ask for the confidence, of a model that has it",
+            )
+        return None
 
     def sharpened(self) -> NDArray[np.float32]:
         """`raw`, by `sharpen`."""
@@ -154,15 +178,18 @@ def estimate_normals(positions: NDArray[np.float32]) -> NDArray[np.float32]:
     return found.astype(np.float32)
 
 
-def point_cloud(relief: Relief, step: int | None = None, ramps: bool = False) -> PointCloud:
+def point_cloud(
+    relief: Relief, step: int | None = None, ramps: bool = False, min_confidence: float | None = None
+) -> PointCloud:
     """A point for every ``step``-th pixel of the map, across and down, that has a valid depth.
 
     Without ``step`` it is the least that gives no more than `USUAL_POINTS`. At jumps of the depth points are
     on either surface (`sharpen`), or with ``ramps`` wherever the network has them. Normals are those of the
-    normals map, or else of the surface itself.
+    normals map, or else of the surface itself. Points that the model is less sure of than ``min_confidence``
+    are left out.
 
     Raises:
-        InvalidParameterError: there would be more than `MOST_POINTS`.
+        InvalidParameterError: there would be more than `MOST_POINTS`, or the confidence is not known.
     """
     if step is None:
         step = max(ceil(sqrt(relief.height * relief.width / USUAL_POINTS)), 1)
@@ -176,16 +203,36 @@ def point_cloud(relief: Relief, step: int | None = None, ramps: bool = False) ->
     positions = relief.camera.resized(width, height).unproject(values)
     normals = estimate_normals(positions) if relief.directions is None else relief.directions(height, width)
     kept = values > 0
-    return PointCloud(positions[kept], normals[kept], relief.colors(height, width)[kept])
+    sure = relief.confidences(height, width, min_confidence)
+    if sure is not None and min_confidence is not None:
+        kept &= sure >= min_confidence
+    return PointCloud(
+        positions[kept],
+        normals[kept],
+        relief.colors(height, width)[kept],
+        None if sure is None else sure[kept],
+    )
 
 
-def surface(relief: Relief) -> Mesh:
-    """The surface of the depth map as the model gave it: a vertex a pixel, torn where depth jumps."""
+def surface(relief: Relief, min_confidence: float | None = None) -> Mesh:
+    """The surface of the depth map as the model gave it: a vertex a pixel, torn where depth jumps.
+
+    It has holes where the model is less sure of the depth than ``min_confidence``.
+
+    Raises:
+        InvalidParameterError: there is a ``min_confidence``, and the confidence is not known.
+    """
     height, width = relief.raw.shape
-    return build_mesh(relief.sharpened(), relief.camera.resized(width, height))
+    sure = relief.confidences(height, width, min_confidence)
+    depth = relief.sharpened()
+    if sure is not None and min_confidence is not None:
+        depth = np.where(sure >= min_confidence, depth, np.float32(0))
+    return build_mesh(depth, relief.camera.resized(width, height), sure)
 
 
-def build_mesh(depth: NDArray[np.float32], camera: Camera) -> Mesh:
+def build_mesh(
+    depth: NDArray[np.float32], camera: Camera, confidence: NDArray[np.float32] | None = None
+) -> Mesh:
     """The surface of ``depth`` (``[height, width]``) without triangles at invalid depths or across jumps."""
     height, width = depth.shape
     index = np.arange(height * width, dtype=np.uint32).reshape(height, width)
@@ -199,7 +246,12 @@ def build_mesh(depth: NDArray[np.float32], camera: Camera) -> Mesh:
     renamed = np.cumsum(used, dtype=np.uint32) - np.uint32(1)
     across, down = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
     places = np.stack([across, down], axis=-1).astype(np.float32).reshape(-1, 2)
-    return Mesh(camera.unproject(depth).reshape(-1, 3)[used], places[used], renamed[triangles])
+    return Mesh(
+        camera.unproject(depth).reshape(-1, 3)[used],
+        places[used],
+        renamed[triangles],
+        None if confidence is None else confidence.ravel()[used],
+    )
 
 
 def depth_of(prediction: DenseMaps) -> DenseMap:

@@ -51,6 +51,10 @@ class PredictOut(BaseModel):
     models: list[ModelRef]
     image: ImageOut
     maps: dict[str, AnyMap] = Field(description="By task name, in the order asked for.")
+    without_confidence: list[str] | None = Field(
+        default=None,
+        description="Where confidence was asked for: the tasks that the model does not say it of.",
+    )
     timings_ms: dict[str, float] = Field(description="Milliseconds: queue, decode, infer, encode.")
 
 

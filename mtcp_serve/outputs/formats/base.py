@@ -12,6 +12,7 @@ from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.kinds.colormaps import DEFAULT, ColormapName
+from mtcp_serve.kinds.confidence import SUFFIX
 from mtcp_serve.outputs.metadata import describe, describe_map
 from mtcp_serve.outputs.picture import Style, draw
 from mtcp_serve.outputs.png import to_png
@@ -20,6 +21,7 @@ from mtcp_serve.outputs.points import geometry_tasks
 from mtcp_serve.outputs.schemas import ImageOut, PredictOut
 
 Step = Annotated[int, Field(ge=1)]
+MinConfidence = Annotated[float, Field(ge=0, le=1)]
 Background = Annotated[str, Field(pattern="^(transparent|#[0-9a-fA-F]{6})$")]
 
 
@@ -33,6 +35,10 @@ class Options:
     """Colours of the pictures of depth (`mtcp_serve.kinds.colormaps`)."""
     legend: bool = False
     """Say below the pictures of depth which depth a colour stands for."""
+    confidence: bool = False
+    """Each map comes with how sure the model is of it, where the model says so."""
+    min_confidence: MinConfidence | None = None
+    """Leave out the points that the model is less sure of than this."""
     step: Step | None = None
     """A point for every so many pixels, across and down."""
     edges: bool = False
@@ -46,6 +52,11 @@ class Options:
         if not (self.visualize or self.legend or self.colormap is not None):
             return None
         return Style(self.colormap or DEFAULT, self.legend)
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether the model has to say how sure it is."""
+        return self.confidence or self.min_confidence is not None
 
 
 class Writer(ABC):
@@ -71,7 +82,7 @@ class Writer(ABC):
     """Whether ``Accept`` cannot ask for it: another format has the same media type."""
     needs_image: ClassVar[bool] = False
     """Whether the image itself is needed beside its maps."""
-    options: ClassVar[frozenset[str]] = frozenset({"visualize", "colormap", "legend"})
+    options: ClassVar[frozenset[str]] = frozenset({"visualize", "colormap", "legend", "confidence"})
     """The fields of `Options` that it heeds."""
 
     def __init__(self, pool: Executor, wanted: Options | None = None) -> None:
@@ -90,6 +101,11 @@ class Writer(ABC):
                 f"format {cls.name} holds one map, but {len(tasks)} are asked for",
                 "name one task: ?tasks=depth",
             )
+        return list(tasks)
+
+    @classmethod
+    def sure(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+        """Those of the `used` ``tasks`` whose confidence the format shows or heeds."""
         return list(tasks)
 
     def add(self, prediction: DenseMaps, folder: str = "") -> PredictOut:
@@ -130,17 +146,23 @@ def needs_depth(format: str, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
 
 @dataclass(frozen=True)
 class EncodedMap:
-    """A map as a PNG file, its metadata, and the picture for people (PNG) where that was asked for."""
+    """A map as a PNG file, its metadata, and, as PNG files where they were asked for, two things beside it.
+
+    They are the picture for people, and how sure the model is of the map.
+    """
 
     metadata: MapOut
     png: bytes
     picture: bytes | None
+    confidence: bytes | None
 
     def files(self, stem: str) -> Iterator[tuple[str, bytes]]:
         """File names and contents, the names beginning with ``stem``."""
         yield f"{stem}.png", self.png
         if self.picture is not None:
             yield f"{stem}.visualization.png", self.picture
+        if self.confidence is not None:
+            yield f"{stem}{SUFFIX}.png", self.confidence
 
 
 def encode_maps(prediction: DenseMaps, pool: Executor, style: Style | None = None) -> dict[str, EncodedMap]:
@@ -160,6 +182,7 @@ def _encode_map(dense: DenseMap, version: str, image: ImageOut, style: Style | N
     values = dense.values()
     metadata = describe_map(dense, values)
     png = to_png(dense.task, values, metadata, version, image)
-    if style is None:
-        return EncodedMap(metadata, png, None)
-    return EncodedMap(metadata, png, write_png(draw(dense.task, values, style)))
+    picture = None if style is None else write_png(draw(dense.task, values, style))
+    del values
+    sure = None if dense.confidence is None else _encode_map(dense.confidence, version, image, None).png
+    return EncodedMap(metadata, png, picture, sure)

@@ -19,7 +19,8 @@ from mtcp_serve.outputs.metadata import describe_map
 class ExrWriter(Writer):
     """Channels ``depth.Z``, ``normals.X`` and so on, ``saliency.Y`` (float32), ``semseg.id`` (uint32).
 
-    The header's attribute ``mtcp`` is the JSON of the response. Lossless (ZIP).
+    Confidences are ``depth_confidence.Y`` and so on, float32. The header's attribute ``mtcp``
+    is the JSON of the response. Lossless (ZIP).
     """
 
     name = "exr"
@@ -30,7 +31,7 @@ class ExrWriter(Writer):
         "`semseg.id` uint32; the JSON is the attribute `mtcp`"
     )
     one_image = True
-    options = frozenset()
+    options = frozenset({"confidence"})
 
     @classmethod
     def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
@@ -80,4 +81,6 @@ def _encode(
     else:
         channel = "Z" if isinstance(dense.task, DepthTask) else "Y"
         channels = {f"{name}.{channel}": np.ascontiguousarray(values, np.float32)}
+    if dense.confidence is not None:
+        channels |= _encode(dense.confidence)[2]
     return dense, describe_map(dense, values), channels

@@ -26,15 +26,21 @@ _CLAMP, _LINEAR = 33071, 9729
 
 
 class GlbWriter(Writer):
-    """glTF 2.0 binary: one mesh, torn at depth edges, the image as its unlit texture."""
+    """glTF 2.0 binary: one mesh, torn at depth edges, the image as its unlit texture.
+
+    With a confidence asked for, each vertex has the attribute ``_CONFIDENCE`` (float32) too.
+    """
 
     name = "glb"
     media_type = "model/gltf-binary"
     file_name = "scene.glb"
-    description = "the depth as a surface with the image on it, torn where depth jumps (glTF 2.0 binary)"
+    description = (
+        "the depth as a surface with the image on it, torn where depth jumps, and with `min_confidence` "
+        "where the model is unsure (glTF 2.0 binary)"
+    )
     one_image = True
     needs_image = True
-    options = frozenset()
+    options = frozenset({"confidence", "min_confidence"})
 
     @classmethod
     def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
@@ -56,7 +62,7 @@ class GlbWriter(Writer):
                 "fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "source": camera.source,
             },
         }  # fmt: skip
-        self._file = to_glb(surface(Relief.of(prediction)), image, facts)
+        self._file = to_glb(surface(Relief.of(prediction), self.wanted.min_confidence), image, facts)
         return {}
 
     def finish(self, document: BaseModel) -> bytes:
@@ -74,6 +80,8 @@ def to_glb(mesh: Mesh, image: NDArray[np.uint8], facts: dict[str, Any]) -> bytes
         (mesh.triangles.tobytes(), _ELEMENT_ARRAY_BUFFER),
         (picture.getvalue(), None),
     ]
+    if mesh.confidence is not None:
+        parts.append((mesh.confidence.tobytes(), _ARRAY_BUFFER))
     views: list[dict[str, Any]] = []
     body = bytearray()
     for data, target in parts:
@@ -86,12 +94,24 @@ def to_glb(mesh: Mesh, image: NDArray[np.uint8], facts: dict[str, Any]) -> bytes
         return _pack(document, b"")
     scene["nodes"] = [0]
     low, high = mesh.positions.min(axis=0), mesh.positions.max(axis=0)
+    attributes = {"POSITION": 0, "TEXCOORD_0": 1}
+    accessors: list[dict[str, Any]] = [
+        {
+            "bufferView": 0, "componentType": _FLOAT, "count": len(mesh.positions), "type": "VEC3",
+            "min": low.tolist(), "max": high.tolist(),
+        },
+        {"bufferView": 1, "componentType": _FLOAT, "count": len(mesh.places), "type": "VEC2"},
+        {"bufferView": 2, "componentType": _UINT32, "count": mesh.triangles.size, "type": "SCALAR"},
+    ]  # fmt: skip
+    if mesh.confidence is not None:
+        attributes["_CONFIDENCE"] = len(accessors)
+        accessors.append(
+            {"bufferView": 4, "componentType": _FLOAT, "count": len(mesh.confidence), "type": "SCALAR"}
+        )
     document |= {
         "extensionsUsed": ["KHR_materials_unlit"],
         "nodes": [{"mesh": 0, "name": "depth"}],
-        "meshes": [
-            {"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}]}
-        ],
+        "meshes": [{"primitives": [{"attributes": attributes, "indices": 2, "material": 0}]}],
         "materials": [
             {
                 "doubleSided": True,
@@ -106,14 +126,7 @@ def to_glb(mesh: Mesh, image: NDArray[np.uint8], facts: dict[str, Any]) -> bytes
         "textures": [{"source": 0, "sampler": 0}],
         "samplers": [{"magFilter": _LINEAR, "minFilter": _LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}],
         "images": [{"bufferView": 3, "mimeType": "image/jpeg"}],
-        "accessors": [
-            {
-                "bufferView": 0, "componentType": _FLOAT, "count": len(mesh.positions), "type": "VEC3",
-                "min": low.tolist(), "max": high.tolist(),
-            },
-            {"bufferView": 1, "componentType": _FLOAT, "count": len(mesh.places), "type": "VEC2"},
-            {"bufferView": 2, "componentType": _UINT32, "count": mesh.triangles.size, "type": "SCALAR"},
-        ],
+        "accessors": accessors,
         "bufferViews": views,
         "buffers": [{"byteLength": len(body)}],
     }  # fmt: skip

@@ -10,7 +10,7 @@ from mtcp_serve.outputs.formats.base import Writer, encode_maps
 
 
 class JsonWriter(Writer):
-    """``png`` (and ``visualization``) of each map hold the files."""
+    """``png`` (and ``visualization``, ``confidence.png``) of each map hold the files."""
 
     name = "json"
     media_type = "application/json"
@@ -23,6 +23,8 @@ class JsonWriter(Writer):
             encoded.metadata.png = b64encode(encoded.png).decode("ascii")
             if encoded.picture is not None:
                 encoded.metadata.visualization = b64encode(encoded.picture).decode("ascii")
+            if encoded.confidence is not None and encoded.metadata.confidence is not None:
+                encoded.metadata.confidence.png = b64encode(encoded.confidence).decode("ascii")
             maps[name] = encoded.metadata
         return maps
 

@@ -11,7 +11,7 @@ from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 
 
 class MultipartWriter(Writer):
-    """The first part is the JSON; every other is a PNG whose ``filename`` is ``TASK.png`` (RFC 2046)."""
+    """The first part is the JSON; every other is a PNG, its ``filename`` as in ``zip`` (RFC 2046)."""
 
     name = "multipart"
     media_type = "multipart/mixed"

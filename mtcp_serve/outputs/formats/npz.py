@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import MapOut
 from mtcp_serve.kinds.base import Map
+from mtcp_serve.kinds.confidence import SUFFIX
 from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.formats.base import Options, Writer
 from mtcp_serve.outputs.metadata import describe_map
@@ -18,6 +19,7 @@ from mtcp_serve.outputs.picture import draw
 class NpzWriter(Writer):
     """Uncompressed: a member a map, named after its task, and ``metadata``, the JSON as a string.
 
+    Confidences are float32 ``[height, width]`` members ``TASK_confidence``.
     Pictures are uint8 ``[height, width, 3]`` members ``TASK.visualization``, higher than the map where
     they have a legend.
     """
@@ -37,19 +39,22 @@ class NpzWriter(Writer):
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         maps = {}
         made = self.pool.map(self._encode, prediction.maps)
-        for dense, (values, metadata, picture) in zip(prediction.maps, made, strict=True):
+        for dense, (values, metadata, picture, sure) in zip(prediction.maps, made, strict=True):
             name = dense.task.name
             self._archive.add(folder + name, values)
             if picture is not None:
                 self._archive.add(f"{folder}{name}.visualization", picture)
+            if sure is not None:
+                self._archive.add(folder + name + SUFFIX, sure)
             maps[name] = metadata
         return maps
 
-    def _encode(self, dense: DenseMap) -> tuple[Map, MapOut, NDArray[np.uint8] | None]:
+    def _encode(self, dense: DenseMap) -> tuple[Map, MapOut, NDArray[np.uint8] | None, Map | None]:
         values = dense.values()
         style = self.wanted.style
         picture = None if style is None else np.asarray(draw(dense.task, values, style))
-        return values, describe_map(dense, values), picture
+        sure = None if dense.confidence is None else dense.confidence.values()
+        return values, describe_map(dense, values), picture, sure
 
     def finish(self, document: BaseModel) -> bytes:
         """The archive."""

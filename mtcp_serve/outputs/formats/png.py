@@ -15,6 +15,7 @@ class PngWriter(Writer):
     file_name = "{task}.png"
     description = "the one map that `tasks` names, or with `visualize` its picture"
     single = True
+    options = Writer.options - {"confidence"}
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         ((name, encoded),) = encode_maps(prediction, self.pool, self.wanted.style).items()

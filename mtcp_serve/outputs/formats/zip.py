@@ -11,7 +11,10 @@ from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 
 
 class ZipWriter(Writer):
-    """``TASK.png``, ``TASK.visualization.png`` and ``metadata.json``; stored, a PNG is compressed already."""
+    """``TASK.png``, ``TASK.visualization.png``, ``TASK_confidence.png`` and ``metadata.json``.
+
+    They are stored: a PNG is compressed already.
+    """
 
     name = "zip"
     media_type = "application/zip"

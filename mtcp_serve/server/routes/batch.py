@@ -61,9 +61,9 @@ async def predict_batch(
     def plan(query: BatchQuery) -> tuple[tuple[Choice, ...], Writer]:
         choices = models.select(query.names(), query.model)
         accept = ", ".join(request.headers.getlist("accept"))
-        tasks = [choice.task for choice in choices]
-        form = choose_format(query.format, accept, tasks, BATCH_FORMATS)
-        return choices, form(service.pool, query.options(form, tasks))
+        form = choose_format(query.format, accept, [choice.task for choice in choices], BATCH_FORMATS)
+        shown, options = query.plan(form, choices)
+        return shown, form(service.pool, options)
 
     async def read() -> tuple[list[Upload], BatchQuery]:
         body = await read_images(

@@ -11,12 +11,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from mtcp_serve.errors import InvalidParameterError, NotReadyError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size, predict
-from mtcp_serve.inference.registry import Choice, Models
+from mtcp_serve.inference.registry import Choice, Models, with_confidence
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import TaskSpec
 from mtcp_serve.kinds.colormaps import DEFAULT, ColormapName, colormap_names
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options, Writer
-from mtcp_serve.outputs.formats.base import Background, Step
+from mtcp_serve.outputs.formats.base import Background, MinConfidence, Step
 from mtcp_serve.outputs.picture import check_style
 from mtcp_serve.server.error_handlers import faults_of
 from mtcp_serve.server.request_body import FIELD
@@ -140,6 +140,14 @@ class _Query(BaseModel):
         examples=[True],
     )
 
+    confidence: bool = Field(
+        default=False,
+        description="Add to every map how sure the model is of it: at each pixel the calibrated probability "
+        "that the map is right there, by the map's `criterion`. Maps that the model does not say it of go "
+        "without (`without_confidence`); where it says it of none of the tasks the request is refused.",
+        examples=[True],
+    )
+
     fov_x: float | None = Field(
         default=None,
         gt=0,
@@ -169,6 +177,23 @@ class _Query(BaseModel):
     def camera(self) -> CameraRequest:
         """The camera that the request names."""
         return CameraRequest.parse(self.fov_x, self.focal_px, self.intrinsics)
+
+    def plan(self, form: type[Writer], choices: Sequence[Choice]) -> tuple[tuple[Choice, ...], Options]:
+        """Those of ``choices`` that ``form`` shows, with the confidences that it needs; and its options.
+
+        Raises:
+            InvalidParameterError: the format cannot be made of them or has no such option, or the models do
+                not say how sure they are of what it shows.
+        """
+        tasks = form.used([choice.task for choice in choices])
+        options = self.options(form, tasks)
+        shown = [choice for choice in choices if choice.task in tasks]
+        if not options.needs_confidence:
+            return tuple(shown), options
+        sure = form.sure(tasks)
+        found = with_confidence([choice for choice in shown if choice.task in sure])
+        by_name = {choice.task.name: choice for choice in found}
+        return tuple(by_name.get(choice.task.name, choice) for choice in shown), options
 
     def options(self, form: type[Writer], tasks: Sequence[TaskSpec]) -> Options:
         """What the request for ``tasks`` says of its format.
@@ -234,6 +259,11 @@ class PredictQuery(_Query):
         description="Of format ply: a point for every so many pixels, across and down; by default as many "
         "points as stay below a million.",
         examples=[2],
+    )
+    min_confidence: MinConfidence | None = Field(
+        default=None,
+        description="Of formats ply and glb: leave out what the model is less sure of than this, 0 to 1.",
+        examples=[0.5],
     )
     edges: bool = Field(
         default=False,

@@ -52,11 +52,9 @@ async def predict_one(
     def plan(query: PredictQuery) -> tuple[tuple[Choice, ...], Writer]:
         choices = models.select(query.names(), query.model)
         accept = ", ".join(request.headers.getlist("accept"))
-        tasks = [choice.task for choice in choices]
-        form = choose_format(query.format, accept, tasks)
-        shown = form.used(tasks)
-        used = tuple(choice for choice in choices if choice.task in shown)
-        return used, form(service.pool, query.options(form, shown))
+        form = choose_format(query.format, accept, [choice.task for choice in choices])
+        shown, options = query.plan(form, choices)
+        return shown, form(service.pool, options)
 
     async def read() -> tuple[bytes, PredictQuery]:
         body = await read_image(request, settings.max_bytes, settings.max_form_fields)

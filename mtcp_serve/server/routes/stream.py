@@ -11,6 +11,7 @@ A client that asks for the subprotocol ``mtcp`` is told which frame each respons
 
 import asyncio
 import json
+from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from urllib.parse import urlsplit
@@ -78,7 +79,7 @@ async def stream(websocket: WebSocket) -> None:
             raise NotReadyError("the server is starting or shutting down")
         query = PredictQuery.model_validate(dict(websocket.query_params))
         with service.streaming(), service.models.lease() as models:
-            _choose(models, query)  # what is wrong with them is told before a frame comes
+            _choose(models, query, service.pool)  # what is wrong with them is told before a frame comes
         with service.streaming():
             await _serve(websocket, service, query)
     except WebSocketDisconnect:
@@ -121,8 +122,7 @@ async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) ->
 async def _answer(service: Service, query: PredictQuery, frame: bytes) -> bytes:
     """What ``POST /predict`` would answer; the models are those of now, so that a reload need not wait."""
     with service.models.lease() as models:
-        form, choices = _choose(models, query)
-        writer = form(service.pool, query.options(form, [choice.task for choice in choices]))
+        choices, writer = _choose(models, query, service.pool)
 
         async def work(data: bytes, turn: Turn) -> bytes:
             (timings,) = turn.timings(1)
@@ -132,18 +132,15 @@ async def _answer(service: Service, query: PredictQuery, frame: bytes) -> bytes:
         return content
 
 
-def _choose(models: Models, query: PredictQuery) -> tuple[type[Writer], tuple[Choice, ...]]:
-    """The format (npz unless named) and the tasks that it shows.
+def _choose(models: Models, query: PredictQuery, pool: Executor) -> tuple[tuple[Choice, ...], Writer]:
+    """The tasks that the format (npz unless named) shows, and what writes it.
 
     Raises:
-        RequestError: there is no such task or model, or the format cannot be made of them or has no such
-            option.
+        RequestError: there is no such task or model, or `PredictQuery.plan` refuses them.
     """
-    choices = models.select(query.names(), query.model)
     form = FORMATS[query.format or "npz"]
-    shown = form.used([choice.task for choice in choices])
-    query.options(form, shown)
-    return form, tuple(choice for choice in choices if choice.task in shown)
+    choices, options = query.plan(form, models.select(query.names(), query.model))
+    return choices, form(pool, options)
 
 
 def _reason(text: str) -> str:

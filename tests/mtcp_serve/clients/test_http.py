@@ -33,7 +33,8 @@ from mtcp_serve.clients import (
     UnavailableError,
 )
 from mtcp_serve.inference.camera import CameraRequest
-from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
+from tests.mtcp_serve.confident import expected_confidences, make_confident_bundle
+from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, noise
 from tests.needs import needs_command
 
 EXAMPLES = Path(http_predict.__file__).parent
@@ -43,7 +44,7 @@ MEAN = noise(HEIGHT, WIDTH).astype(np.float64).mean(-1)
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gateway that works on one request, keeps one waiting, and answers within two seconds."""
-    bundle = make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+    bundle = make_confident_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mtcp_serve", "serve", "-b", str(bundle), "--port", str(port)]
@@ -86,6 +87,23 @@ def test_maps_and_what_they_mean(client: GatewayClient, format: str, millimetres
     assert [label["name"] for label in answer.about("semseg")["labels"]] == ["dark", "medium", "bright"]
     assert "png" not in answer.about("depth")
     assert answer.metadata["models"][0]["version"] == "7"
+
+
+@pytest.mark.parametrize(("format", "off"), [("npz", 1e-6), ("json", 0.5 / 255 + 1e-6)])
+def test_how_sure_it_is(client: GatewayClient, url: str, format: Any, off: float) -> None:
+    wanted = expected_confidences(noise(HEIGHT, WIDTH)[None])["depth"][0]
+    maps = client.predict(GOOD, ["depth", "saliency"], format=format, confidence=True)
+
+    async def ask() -> Prediction:
+        async with AsyncGatewayClient(url) as other:
+            return await other.predict(GOOD, ["depth"], format=format, confidence=True)
+
+    for found in (maps, asyncio.run(ask())):
+        assert np.abs(found.confidence("depth") - wanted).max() <= off
+    assert "png" not in maps.about("depth")["confidence"]
+    assert maps.metadata["without_confidence"] == ["saliency"]
+    with pytest.raises(InvalidRequestError, match="does not say how sure it is"):
+        client.predict(GOOD, ["saliency"], confidence=True)
 
 
 def test_files_tasks_and_sizes(client: GatewayClient, tmp_path: Path) -> None:
