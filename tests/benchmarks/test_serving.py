@@ -61,7 +61,7 @@ def test_load(folder: Path) -> None:
     """Twice as many clients as the server takes; its network is slow enough for them to be there together."""
     options = ["--clients", 6, "--seconds", 1.5, "--threads", 1, "--concurrency", 1, "--queue-size", 2]
     report = json.loads(
-        python("benchmarks.load", *options, "--deadline-s", 110, "--photo", folder / "photo.png")
+        python("benchmarks.load", *options, "--deadline-s", 110, "--image", folder / "photo.png")
     )
     assert set(report["statuses"]) == {"200", "429"}
     assert report["offered_over_answered"] > 1

@@ -176,7 +176,7 @@ def test_wrong_field_names_the_fields(client: TestClient) -> None:
     response = client.post("/predict", files={"photo": ("a.png", GOOD)})
     assert (
         check_error(response, 400, "invalid_body")["message"]
-        == "the form has no field 'image'; its fields: image"
+        == "the form has no field 'image'; its fields: photo"
     )
 
 

@@ -20,7 +20,7 @@ SHOWN = """
 async (data) => {
   const module = await import("/input_image.js");
   const blob = await (await fetch("data:application/octet-stream;base64," + data)).blob();
-  const canvas = (await module.Image.of(blob, "x")).canvas;
+  const canvas = (await module.InputImage.of(blob, "x")).canvas;
   const context = canvas.getContext("2d");
   const colors = context.getImageData(0, 0, canvas.width, canvas.height).data;
   return [canvas.width, canvas.height, Array.from(colors)];
