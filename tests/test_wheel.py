@@ -41,7 +41,7 @@ def test_it_brings_one_name(wheel: Path) -> None:
 
 
 def test_installed_alone_it_predicts(wheel: Path, tmp_path: Path) -> None:
-    """In an environment of its own, from a folder that is no clone; what it depends on is borrowed."""
+    """In an environment of its own, from a folder that is not a clone; what it depends on is borrowed."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     packages = next((tmp_path / "bare").glob("lib/python*/site-packages"))
     with zipfile.ZipFile(wheel) as archive:

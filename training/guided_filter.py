@@ -62,9 +62,9 @@ def _filtered(
 ) -> Tensor:
     """``value``, whose channels stand in groups of ``channels`` with one epsilon each, at ``size``."""
     height, width = value.shape[-2:]
-    colour = images.float() / 255
-    fine = _shrunk(colour, (max(height, size[0] // 2), max(width, size[1] // 2)))
-    slopes, offset = _linear_functions(value, channels, epsilons, _shrunk(colour, (height, width)))
+    color = images.float() / 255
+    fine = _shrunk(color, (max(height, size[0] // 2), max(width, size[1] // 2)))
+    slopes, offset = _linear_functions(value, channels, epsilons, _shrunk(color, (height, width)))
     within = (fine.shape[-2], fine.shape[-1])
     functions = resized(torch.cat([slopes.flatten(1, 2), offset], 1), within)
     slopes, offset = torch.split(functions, [3 * value.shape[1], value.shape[1]], 1)

@@ -33,7 +33,7 @@ class Held:
 class Step(nn.Module):
     """Network, objective and balancing behind one ``forward``, so that wrappers like DDP see all of it.
 
-    The engine is no submodule: its parameters have equal gradients on all ranks and need no DDP.
+    The engine is not a submodule: its parameters have equal gradients on all ranks and need no DDP.
     """
 
     def __init__(self, network: Network, objective: Objective, engine: Engine) -> None:

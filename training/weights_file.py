@@ -21,7 +21,7 @@ NAME = f"model{SUFFIX}"
 
 
 class WeightsFileError(ValueError):
-    """A file that is no weights file of this project; names it and why."""
+    """A file that is not a weights file of this project; names it and why."""
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], format: int) -> None:
@@ -53,7 +53,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     """What `training.checkpoint.load` gives of a checkpoint: ``format``, ``config`` and ``model``.
 
     Raises:
-        WeightsFileError: it is no safetensors file, or has no configuration of this project in it.
+        WeightsFileError: it is not a safetensors file, or has no configuration of this project in it.
     """
     try:
         with safe_open(path, "pt") as file:

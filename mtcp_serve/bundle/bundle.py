@@ -176,7 +176,7 @@ def create_bundle(out: Path) -> Iterator[Path]:
             the block fails, ``out`` is as it was.
     """
     if out.exists() and not (out / MANIFEST_FILE).is_file() and (out.is_file() or any(out.iterdir())):
-        raise BundleWriteError(f"{out} exists and is no bundle; choose another folder")
+        raise BundleWriteError(f"{out} exists and is not a bundle; choose another folder")
     with _written(out) as folder:
         folder.mkdir()
         yield folder

@@ -102,7 +102,7 @@ class TritonEngine:
             BundleError: no endpoint answers, or its models have no manifests; ``authorities`` cannot be read.
         """
         if authorities is not None and not authorities.is_file():
-            raise BundleError(f"{authorities}, whose authorities are to be trusted, is no file")
+            raise BundleError(f"{authorities}, whose authorities are to be trusted, is not a file")
         faults = []
         for address in addresses:
             client = InferenceServerClient(**_channel(address, authorities))

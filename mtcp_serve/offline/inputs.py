@@ -43,7 +43,7 @@ class Item:
 
 @dataclass
 class Inputs:
-    """What was found; ``others`` are files in folders that are no images, ``folders`` and ``links`` to
+    """What was found; ``others`` are files in folders that are not images, ``folders`` and ``links`` to
     folders were left alone."""
 
     items: list[Item]

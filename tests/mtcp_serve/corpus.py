@@ -106,7 +106,7 @@ def _damaged() -> Iterator[Case]:
 
 
 def _other() -> Iterator[Case]:
-    """Files that are no images, whatever they call themselves."""
+    """Files that are not images, whatever they call themselves."""
     yield "nothing", b"", (400, "empty_image")
     for name, data in {
         "one byte": b"\xff",

@@ -69,7 +69,7 @@ def test_depth_must_not_spread() -> None:
     assert agreed(METRIC, 1.6, 2.4, confidence=0.85)[1] is False
     assert (
         agreed(METRIC, 2.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, confidence=0.51)[1] is False
-    )  # 0 is no depth
+    )  # 0 is not a depth
 
 
 def test_the_scale_of_relative_depth_is_free() -> None:
@@ -313,7 +313,7 @@ def test_images_and_bundles_that_are_none_are_named(photos: Path, tmp_path: Path
     (tmp_path / "empty").mkdir()
     assert "has no images" in run(DEFAULT_BUNDLE, tmp_path / "empty", "-o", tmp_path / "out")[1]
     assert "there is no bundle" in run(tmp_path / "empty", photos, "-o", tmp_path / "out")[1]
-    assert "is no bundle: give its folder" in run(photos / "notes.txt", photos, "-o", tmp_path / "out")[1]
+    assert "is not a bundle: give its folder" in run(photos / "notes.txt", photos, "-o", tmp_path / "out")[1]
     code, text = run(DEFAULT_BUNDLE, photos, "-o", photos / "notes.txt" / "out")
     assert code == 2
     assert "Not a directory" in text
@@ -331,7 +331,7 @@ def test_images_are_of_any_format_that_serving_reads(
     for name in ("a.webp", "b.TIF", "c.heic", "d.psd", "e.txt"):
         (tmp_path / name).touch()
     assert list(find_images(tmp_path)) == ["a", "b", "c"]
-    assert f"2 in {tmp_path} are no images and left out, the first is d.psd" in caplog.text
+    assert f"2 in {tmp_path} are not images and left out, the first is d.psd" in caplog.text
 
 
 def test_classes_without_a_label_space_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +340,7 @@ def test_classes_without_a_label_space_are_refused(tmp_path: Path, monkeypatch: 
     tasks = (semseg.model_copy(update={"dataset": "coco"}), *others)
     engine.manifest = engine.manifest.model_copy(update={"tasks": tasks})
     monkeypatch.setattr("training.pseudo.labelling.load_engine", lambda bundle: engine)
-    with pytest.raises(PseudoLabelError, match=r"classes of semseg \(coco\) are no label space"):
+    with pytest.raises(PseudoLabelError, match=r"classes of semseg \(coco\) are not a label space"):
         PseudoLabeller(DEFAULT_BUNDLE, tmp_path / "out", None, 0.9)
     assert not (tmp_path / "out").exists()
     assert len(PseudoLabeller(DEFAULT_BUNDLE, tmp_path / "out", ["depth", "normals"], 0.9).tasks) == 2

@@ -62,7 +62,7 @@ class FileReader:
         return found
 
     def _require(self, paths: Sequence[Path], what: str) -> None:
-        """Raises `SourceError` naming the first of ``paths`` that is no file."""
+        """Raises `SourceError` naming the first of ``paths`` that is not a file."""
         absent = [path for path in paths if not path.is_file()]
         if absent:
             raise SourceError(
@@ -103,7 +103,7 @@ def split_ids(folder: Path, config: SourceConfig) -> list[str]:
     Lines may be UTF-8 or, with a byte order mark, UTF-16; ids may have spaces within.
 
     Raises:
-        SourceError: there is no such file, it is no text, it is empty, or it lists an id twice.
+        SourceError: there is no such file, it is not text, it is empty, or it lists an id twice.
     """
     path = folder / f"{config.split}.txt"
     if not path.is_file():
@@ -128,7 +128,7 @@ def _text(path: Path, config: SourceConfig) -> str:
         text = data.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceError(
-            f"source {config.label!r}: {path} is no text in UTF-8 or UTF-16 ({error.reason} at byte "
+            f"source {config.label!r}: {path} is not text in UTF-8 or UTF-16 ({error.reason} at byte "
             f"{error.start}); save it as UTF-8"
         ) from error
     if "\0" in text:

@@ -179,7 +179,7 @@ def read_parts(path: Path, image_path: Path) -> LabelMap:
     """
     annotation = read_mat(path, "anno")
     if not isinstance(annotation, Mapping) or "objects" not in annotation:
-        raise LabelError(path, "its 'anno' has no 'objects', it is no file of PASCAL-Part")
+        raise LabelError(path, "its 'anno' has no 'objects', it is not a file of PASCAL-Part")
     objects = _items(annotation["objects"])
     try:
         with readable(image_path) as image:

@@ -108,7 +108,7 @@ class Turn:
         turned = values.flatten(-2).index_select(-1, self._index).view(values.shape)
         return turned.masked_fill_(self._outside, fill)
 
-    def colours(self, image: Tensor, fill: Tensor) -> Tensor:
+    def colors(self, image: Tensor, fill: Tensor) -> Tensor:
         """The uint8 ``image`` [3, H, W] rotated bilinearly, colour ``fill`` [3] from outside."""
         height, width = image.shape[-2:]
         grid = torch.stack((self._column / (width - 1), self._row / (height - 1)), dim=-1) * 2 - 1

@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from training.data.colour import ColourJitter
+from training.data.color import ColorJitter
 from training.data.config import AugmentConfig
 from training.data.maps import PixelMap
 from training.data.resample import Box, Turn
@@ -73,7 +73,7 @@ class RandomView(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         pixels = (max(0, round(box.top)), max(0, round(box.left)), round(box.height), round(box.width))
         image: Tensor = functional.resized_crop(bordered, *pixels, size=list(self.size), antialias=True)
         if turn:
-            image = tv_tensors.wrap(turn.colours(image.as_subclass(Tensor), _BORDER), like=inpt)
+            image = tv_tensors.wrap(turn.colors(image.as_subclass(Tensor), _BORDER), like=inpt)
         return image
 
 
@@ -92,7 +92,7 @@ def _with_borders(image: Tensor, box: Box) -> Tensor:
 def training_transform(size: tuple[int, int], augment: AugmentConfig) -> v2.Transform:
     """Random view, flip and colours; draws from torch's global generator."""
     return v2.Compose(
-        [RandomView(size, augment), v2.RandomHorizontalFlip(augment.flip), ColourJitter(augment)]
+        [RandomView(size, augment), v2.RandomHorizontalFlip(augment.flip), ColorJitter(augment)]
     )
 
 

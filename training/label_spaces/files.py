@@ -77,7 +77,9 @@ def _read(path: Path) -> _File:
     if twice or not file.labels:
         raise LabelSpaceError(f"{path.name}: labels {f'name {twice[0]!r} twice' if twice else 'are empty'}")
     if reserved := {_REST, _ANY} & set(file.labels):
-        raise LabelSpaceError(f"{path.name}: {min(reserved)!r} is no name for a class, mappings use the word")
+        raise LabelSpaceError(
+            f"{path.name}: {min(reserved)!r} is not a name for a class, mappings use the word"
+        )
     if file.palette is not None and len(file.palette) != len(file.labels):
         raise LabelSpaceError(
             f"{path.name}: palette has {len(file.palette)} colours for {len(file.labels)} labels"
@@ -99,7 +101,9 @@ def read_label_space(path: Path) -> LabelSpace:
         if name == path.stem or beside is None:
             files = {*path.parent.glob(f"*{_ENDING}"), *_SHIPPED.glob(f"*{_ENDING}")} - {path}
             known = ", ".join(sorted({other.stem for other in files}))
-            raise LabelSpaceError(f"{path.name}: mappings.{name} is no other label space; there are {known}")
+            raise LabelSpaceError(
+                f"{path.name}: mappings.{name} is not another label space; there are {known}"
+            )
         where = f"{path.name}: mappings.{name}"
         mapped.append(_Resolver(where, file.labels, _read(beside).labels).mapped(name, mapping))
     palette = bit_palette(len(file.labels)) if file.palette is None else tuple(file.palette)

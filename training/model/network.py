@@ -45,14 +45,14 @@ class Network(nn.Module, ABC):
         mode: norms do not move, and nothing is dropped.
 
         Raises:
-            ValueError: a pattern is no regular expression, or no parameter that could be trained fits it.
+            ValueError: a pattern is not a regular expression, or no parameter that could be trained fits it.
         """
         chosen: set[str] = set()
         for pattern in patterns:
             try:
                 fitting = {name for name, _ in self.named_parameters() if re.search(pattern, name)}
             except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
             if not any(self.get_parameter(name).requires_grad for name in fitting):
                 parts = ", ".join(sorted({name.partition(".")[0] for name, _ in self.named_parameters()}))
                 raise ValueError(f"{pattern!r} fits no parameter that trains; their names begin with {parts}")

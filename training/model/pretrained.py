@@ -109,7 +109,9 @@ def mask2former(network: Network, name: str) -> int:
     from transformers import Mask2FormerModel
 
     if not isinstance(network, MTCP):
-        raise WeightsError(f"init={name} is no checkpoint, and a published Mask2Former fits kind mtcp only")
+        raise WeightsError(
+            f"init={name} is not a checkpoint, and a published Mask2Former fits kind mtcp only"
+        )
     try:
         source = Mask2FormerModel.from_pretrained(name).state_dict()
     except OSError as error:

@@ -73,7 +73,7 @@ def find_images(folder: Path) -> dict[str, Path]:
     if not found:
         raise PseudoLabelError(f"{folder} has no images ({', '.join(FORMATS)})")
     if others:
-        log.warning("%d in %s are no images and left out, the first is %s", len(others), folder, others[0])
+        log.warning("%d in %s are not images and left out, the first is %s", len(others), folder, others[0])
     return found
 
 
@@ -94,7 +94,7 @@ class PseudoLabeller:
         if not 0.5 < confidence <= 1:
             raise PseudoLabelError(f"confidence must be above 0.5 and at most 1, got {confidence}")
         if bundle.is_file() and bundle.name != MODEL_FILE:
-            raise PseudoLabelError(f"{bundle} is no bundle: give its folder, or the {MODEL_FILE} in it")
+            raise PseudoLabelError(f"{bundle} is not a bundle: give its folder, or the {MODEL_FILE} in it")
         try:
             self._engine = load_engine(Bundle.open(bundle.parent if bundle.is_file() else bundle))
         except BundleError as error:
@@ -218,8 +218,8 @@ def _usable(manifest: Manifest, names: Sequence[str] | None) -> tuple[TaskSpec, 
             space = LABEL_SPACES.get(task.dataset)
             if space is None or space.labels != task.labels:
                 raise PseudoLabelError(
-                    f"the classes of {task.name} ({task.dataset}) are no label space of training/tasks.py; "
-                    "add them there, or leave the task out with --tasks"
+                    f"the classes of {task.name} ({task.dataset}) are not a label space of "
+                    "training/tasks.py; add them there, or leave the task out with --tasks"
                 )
         if isinstance(task, NormalsTask) and task.frame != NORMALS_FRAME:
             raise PseudoLabelError(f"normals have the frame {task.frame!r}, labels need {NORMALS_FRAME!r}")

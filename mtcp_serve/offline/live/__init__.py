@@ -1,4 +1,4 @@
-"""Inputs that are no files: a camera (``camera:0``), a stream (``rtsp://...``), or what a web address has.
+"""Inputs that are not files: a camera (``camera:0``), a stream (``rtsp://...``), or what a web address has.
 
 They are named on the command line only. Nothing but public addresses is connected to unless that is allowed,
 whatever a name resolves to or a server redirects to; FFmpeg itself never connects to the network

@@ -166,7 +166,7 @@ def open_body(address: Address, body: Body, limits: ImageLimits, live: Live) -> 
     """The video that comes in the body of a web server's response.
 
     Raises:
-        LiveError: it is no video that can be read as it comes.
+        LiveError: it is not a video that can be read as it comes.
     """
     options = {"format_whitelist": f"{CONTAINERS},mpjpeg"}
     if body.is_multipart:
@@ -176,7 +176,7 @@ def open_body(address: Address, body: Body, limits: ImageLimits, live: Live) -> 
         container = av.open(body, "r", format=format, options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise LiveError(
-            f"it is no picture, nor a video that can be read as it comes ({_words(error)})"
+            f"it is not a picture, nor a video that can be read as it comes ({_words(error)})"
         ) from error
     return LiveReader(container, limits, live, body.close)
 

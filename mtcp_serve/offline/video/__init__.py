@@ -26,7 +26,7 @@ SEGMENT = 64
 
 
 class VideoError(MtcpServeError):
-    """A file is no video that can be decoded, or its pictures cannot be encoded."""
+    """A file is not a video that can be decoded, or its pictures cannot be encoded."""
 
 
 @dataclass(frozen=True)

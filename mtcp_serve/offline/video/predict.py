@@ -46,7 +46,7 @@ async def predict_video(
     """Write the films that ``wanted`` asks for, or the maps of the frames; see `mtcp_serve.offline.video`.
 
     Raises:
-        VideoError: the file is no video, or no frame can be decoded.
+        VideoError: the file is not a video, or no frame can be decoded.
         ImageTooLargeError: the frames exceed ``limits``.
         NoRoomError: the disk is full.
         OSError: the video cannot be read, or the results not be written.

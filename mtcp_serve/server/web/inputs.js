@@ -59,6 +59,6 @@ function listenForDrops(takeFiles, refuse) {
     mark(false);
     const files = event.dataTransfer.files;
     if (files.length > 0) takeFiles(files);
-    else refuse("That is no file.", "Save the picture first, then drop the file here.");
+    else refuse("That is not a file.", "Save the picture first, then drop the file here.");
   });
 }

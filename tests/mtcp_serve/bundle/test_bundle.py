@@ -132,7 +132,7 @@ def test_a_new_bundle_takes_the_place_of_a_bundle_only(folder: Path, tmp_path: P
     assert Bundle.open(folder).manifest.name == "mtcp-lite"
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    with pytest.raises(BundleWriteError, match="is no bundle"), create_bundle(tmp_path / "thesis"):
+    with pytest.raises(BundleWriteError, match="is not a bundle"), create_bundle(tmp_path / "thesis"):
         pass
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 

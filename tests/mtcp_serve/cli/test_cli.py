@@ -159,7 +159,7 @@ def test_a_folder_keeps_its_layout(bundle: Path, tree: Path, tmp_path: Path) -> 
     assert "finished: 4 done" in deep.stderr
     names = {path.name for path in (tree / "out" / "deep" / "a").iterdir()}
     assert names == {*(f"{task.name}.png" for task in TASKS), "metadata.json"}
-    # the maps in tree/out are no images
+    # the maps in tree/out are not images
     again = run(
         "predict", tree, "-o", tree / "out", "-b", bundle, "--recursive", "--no-arrays", "--no-overview"
     )

@@ -108,7 +108,7 @@ def test_a_stream_of_the_web(web: WebServer, bundle: Path, tmp_path: Path, path:
         ("/short.mp4", "the connection was lost after"),
         ("/large.mp4", "the limit of a video is 2147483648"),
         ("/page.html", "not a video that can be read"),
-        ("/playlist.m3u8", "is no picture, nor a video that can be read as it comes"),
+        ("/playlist.m3u8", "is not a picture, nor a video that can be read as it comes"),
     ],
 )
 def test_what_the_web_does_not_have(

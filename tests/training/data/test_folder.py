@@ -364,7 +364,7 @@ def test_split_files_of_any_editor_are_read(tmp_path: Path, text: bytes) -> None
             "a\n".encode("utf-16-le"),
             "zero bytes, it may be UTF-16 without a byte order mark; save it as UTF-8",
         ),
-        (b"caf\xe9\n", r"no text in UTF-8 or UTF-16 \(.* at byte 3\); save it as UTF-8"),
+        (b"caf\xe9\n", r"not text in UTF-8 or UTF-16 \(.* at byte 3\); save it as UTF-8"),
         (b"a b\n", "the first is .*; one id a line"),
         (b"a.png\n", "the first is .*; ids are file names without their ending"),
     ],

@@ -164,7 +164,7 @@ def test_a_rotated_image_moves_with_its_maps() -> None:
     ids = torch.zeros(size, dtype=torch.uint8)
     ids[8:20, 30:50] = 200
     turn = Turn(-12, size, 0.8)
-    image = turn.colours(ids.expand(3, *size), torch.tensor([7, 8, 9], dtype=torch.uint8))
+    image = turn.colors(ids.expand(3, *size), torch.tensor([7, 8, 9], dtype=torch.uint8))
     labels = turn.nearest(ids, 255)
     assert image[:, 0, 0].tolist() == [7, 8, 9]
     inside = labels != 255

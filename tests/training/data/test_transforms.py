@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 
 from tests.training.data.trees import SIZE, TASKS, all_maps, folder, photo, write_record, write_split
 from training.data import AugmentConfig, Sample, Source, build_source
-from training.data.colour import ColourJitter, colour_matrix
+from training.data.color import ColorJitter, color_matrix
 from training.data.maps import DepthMap, LabelMap, NormalsMap
 from training.data.transforms import RandomView, training_transform
 
@@ -122,12 +122,12 @@ def test_borders_of_a_rotation_teach_nothing(tmp_path: Path) -> None:
 
 def test_no_strength_leaves_colours_as_they_are() -> None:
     image = tv_tensors.Image(torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8))
-    assert torch.equal(ColourJitter(STILL)(image), image)
+    assert torch.equal(ColorJitter(STILL)(image), image)
 
 
 def test_colours_change_within_their_strength() -> None:
     grey = tv_tensors.Image(torch.full((3, 4, 4), 100, dtype=torch.uint8))
-    jitter = ColourJitter(STILL.model_copy(update={"brightness": 0.3, "hue": 0.5, "saturation": 0.5}))
+    jitter = ColorJitter(STILL.model_copy(update={"brightness": 0.3, "hue": 0.5, "saturation": 0.5}))
     seen = torch.stack([jitter(grey).as_subclass(torch.Tensor) for _ in range(200)]).float()
     assert 69 <= seen.min() < 75
     assert 125 < seen.max() <= 131
@@ -137,22 +137,22 @@ def test_colours_change_within_their_strength() -> None:
 
 def test_taking_colour_away_keeps_luma() -> None:
     image = tv_tensors.Image(torch.randint(60, 200, (3, 8, 8), dtype=torch.uint8))
-    grey = ColourJitter(STILL.model_copy(update={"grey": 1.0}))(image).float()
+    grey = ColorJitter(STILL.model_copy(update={"grey": 1.0}))(image).float()
     luma = torch.einsum("c,chw->hw", torch.tensor([0.299, 0.587, 0.114]), image.float())
     assert (grey - luma).abs().max() <= 1
 
 
 def test_contrast_keeps_the_mean() -> None:
     image = tv_tensors.Image(torch.randint(60, 200, (3, 32, 32), dtype=torch.uint8))
-    jitter = ColourJitter(STILL.model_copy(update={"contrast": 0.5}))
+    jitter = ColorJitter(STILL.model_copy(update={"contrast": 0.5}))
     changed = jitter.transform(image, {"brightness": 1.0, "contrast": 0.5, "saturation": 1.0, "hue": 0.0})
     assert abs(float(changed.float().std() / image.float().std()) - 0.5) < 0.02
     assert abs(float(changed.float().mean() - image.float().mean())) < 1.5
 
 
 def test_a_full_turn_of_hue_is_no_turn() -> None:
-    assert torch.allclose(colour_matrix(1.0, 1.0), torch.eye(3), atol=1e-5)
-    third = colour_matrix(1.0, 1 / 3)
+    assert torch.allclose(color_matrix(1.0, 1.0), torch.eye(3), atol=1e-5)
+    third = color_matrix(1.0, 1 / 3)
     assert torch.allclose(third @ third @ third, torch.eye(3), atol=0.2)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from training.data.scenes.shapes import Box, Ellipsoid, Frustum
-from training.data.scenes.surface import Surface, random_colour, random_surface
+from training.data.scenes.surface import Surface, random_color, random_surface
 from training.data.scenes.things import Place, Solid, Thing
 
 
@@ -85,8 +85,8 @@ def table(place: Place, rng: np.random.Generator) -> Thing:
 
 def screen(place: Place, rng: np.random.Generator) -> Thing:
     """A monitor on a foot: a dark frame around a bright picture."""
-    dark = random_surface(rng, random_colour(rng, 0.01, 0.06))
-    picture = random_surface(rng, random_colour(rng, 0.2, 0.9), (0.05, 0.3))
+    dark = random_surface(rng, random_color(rng, 0.01, 0.06))
+    picture = random_surface(rng, random_color(rng, 0.2, 0.9), (0.05, 0.3))
     x, height = rng.uniform(0.22, 0.4), rng.uniform(0.26, 0.42)
     return Thing(
         ("tvmonitor", "television"),
@@ -101,7 +101,7 @@ def screen(place: Place, rng: np.random.Generator) -> Thing:
 
 def bottle(place: Place, rng: np.random.Generator) -> Thing:
     """A body, a shoulder, a neck and a cap."""
-    glass = random_surface(rng, random_colour(rng, 0.1, 0.8))
+    glass = random_surface(rng, random_color(rng, 0.1, 0.8))
     radius, body, total = rng.uniform(0.03, 0.06), rng.uniform(0.12, 0.24), rng.uniform(0.26, 0.4)
     neck = radius * 0.4
     return Thing(
@@ -155,7 +155,7 @@ def ball(place: Place, rng: np.random.Generator) -> Thing:
 
 def lamp(place: Place, rng: np.random.Generator) -> Thing:
     """A foot, a pole and a shade."""
-    metal, shade = random_surface(rng), random_surface(rng, random_colour(rng, 0.5, 0.95))
+    metal, shade = random_surface(rng), random_surface(rng, random_color(rng, 0.5, 0.95))
     height = rng.uniform(1.2, 1.7)
     return Thing(
         ("lamp",),

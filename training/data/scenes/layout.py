@@ -9,7 +9,7 @@ from training.data.scenes.camera import Array, Camera
 from training.data.scenes.furniture import ON_FLOOR, ON_TABLE, TABLE_TOP, bottle, table
 from training.data.scenes.people import person
 from training.data.scenes.shapes import Box, Plane
-from training.data.scenes.surface import random_colour, random_surface
+from training.data.scenes.surface import random_color, random_surface
 from training.data.scenes.things import Place, Scene, Solid, Thing
 
 _PERSON_RADIUS = 0.35
@@ -26,9 +26,9 @@ class Room:
 
     def parts(self, rng: np.random.Generator) -> list[Thing]:
         """Floor, ceiling and walls, with a few windows, doors and pictures on the walls."""
-        walls = random_surface(rng, random_colour(rng, 0.3, 0.9), (0.1, 1.0))
-        floor = random_surface(rng, random_colour(rng, 0.05, 0.6), (0.1, 0.8))
-        ceiling = random_surface(rng, random_colour(rng, 0.6, 0.95), (0.4, 1.0))
+        walls = random_surface(rng, random_color(rng, 0.3, 0.9), (0.1, 1.0))
+        floor = random_surface(rng, random_color(rng, 0.05, 0.6), (0.1, 0.8))
+        ceiling = random_surface(rng, random_color(rng, 0.6, 0.95), (0.4, 1.0))
         x, z = self.width / 2, self.length / 2
         sides = [
             (place, Plane(place.position, place.point(0, 0, 1) - place.position))
@@ -68,7 +68,7 @@ def _wall_thing(wall: Place, along: float, height: float, rng: np.random.Generat
     thin = _vector(half, (high - low) / 2, 0.03)
     box = Box(wall.point(centre, (low + high) / 2, 0.0), thin, wall.yaw)
     bright = (0.6, 0.98) if name == "window" else (0.05, 0.8)
-    return Thing((name,), (Solid(box, random_surface(rng, random_colour(rng, *bright))),), figure=False)
+    return Thing((name,), (Solid(box, random_surface(rng, random_color(rng, *bright))),), figure=False)
 
 
 class _Floor:

@@ -6,7 +6,7 @@ import numpy as np
 
 from training.data.scenes.camera import Array
 from training.data.scenes.shapes import Box, Capsule, Ellipsoid, Frustum
-from training.data.scenes.surface import Surface, random_colour, random_surface
+from training.data.scenes.surface import Surface, random_color, random_surface
 from training.data.scenes.things import Place, Solid, Thing
 
 _SKIN = np.array([[0.80, 0.56, 0.42], [0.62, 0.38, 0.25], [0.36, 0.20, 0.12], [0.16, 0.08, 0.05]], np.float32)
@@ -28,9 +28,9 @@ Look = tuple[Surface, str]
 """A surface and the part of a person it covers."""
 
 
-def _near(colours: Array, rng: np.random.Generator) -> Surface:
-    colour = colours[rng.integers(len(colours))] * rng.uniform(0.8, 1.2)
-    return Surface(np.stack((colour, colour)).astype(np.float32))
+def _near(colors: Array, rng: np.random.Generator) -> Surface:
+    color = colors[rng.integers(len(colors))] * rng.uniform(0.8, 1.2)
+    return Surface(np.stack((color, color)).astype(np.float32))
 
 
 class _Body:
@@ -68,7 +68,7 @@ def person(place: Place, rng: np.random.Generator) -> Thing:
         body.cone(top, float(rng.uniform(0.2, 0.36)), 0.58, float(rng.uniform(0.1, 0.17)), 0.075)
         _legs(body, skin, skin, rng)
     else:
-        lower: Look = (random_surface(rng, random_colour(rng, 0.03, 0.5), (0.02, 0.15)), LOWER)
+        lower: Look = (random_surface(rng, random_color(rng, 0.03, 0.5), (0.02, 0.15)), LOWER)
         body.ellipsoid(lower, (0, 0.52, 0), 0.095, 0.075, 0.068)
         _legs(body, lower, skin if rng.random() < 0.35 else lower, rng)
     body.ellipsoid(top, (0, 0.69, 0), 0.108, 0.16, 0.07)
@@ -92,7 +92,7 @@ def _head(body: _Body, skin: Look, rng: np.random.Generator) -> None:
 
 
 def _legs(body: _Body, thigh: Look, shin: Look, rng: np.random.Generator) -> None:
-    shoe: Look = (random_surface(rng, random_colour(rng, 0.02, 0.7)), FOOTWEAR)
+    shoe: Look = (random_surface(rng, random_color(rng, 0.02, 0.7)), FOOTWEAR)
     stride = float(rng.uniform(0, 0.35)) * rng.choice([-1, 1])
     spread = float(rng.uniform(0.0, 0.03))
     for side in (-1, 1):

@@ -43,8 +43,8 @@ def draw(scene: Scene, rng: np.random.Generator) -> Drawing:
     rays = camera.rays()
     depth, hit = _cast(scene, solids, rays)
     points = camera.position[:, None] + rays.reshape(3, -1) * depth.ravel()
-    normals, colours = _surfaces(solids, hit.ravel(), points)
-    lit = _light(scene, points, normals, colours)
+    normals, colors = _surfaces(solids, hit.ravel(), points)
+    lit = _light(scene, points, normals, colors)
     right, up, forward = camera.axes
     frame = np.stack([dot(axis, normals) for axis in (right, up, -forward)])
     owner = np.repeat(np.arange(len(scene.things)), [len(thing.solids) for thing in scene.things])
@@ -73,29 +73,29 @@ def _cast(scene: Scene, solids: list[Solid], rays: Array) -> tuple[Array, NDArra
 
 
 def _surfaces(solids: list[Solid], hit: NDArray[np.int16], points: Array) -> tuple[Array, Array]:
-    """World normals and linear colours, both [3, N], of the solids that were hit at ``points`` [3, N]."""
+    """World normals and linear colors, both [3, N], of the solids that were hit at ``points`` [3, N]."""
     order = np.argsort(hit, kind="stable")
     ends = np.cumsum(np.bincount(hit, minlength=len(solids)))
     grouped = points.take(order, axis=1)
-    sorted_normals, sorted_colours = np.empty_like(points), np.empty_like(points)
+    sorted_normals, sorted_colors = np.empty_like(points), np.empty_like(points)
     for solid, start, end in zip(solids, (0, *ends[:-1]), ends, strict=True):
         if start < end:
             there = grouped[:, start:end]
             sorted_normals[:, start:end] = solid.shape.normals(there)
-            sorted_colours[:, start:end] = solid.surface.at(there)
+            sorted_colors[:, start:end] = solid.surface.at(there)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    return sorted_normals.take(back, axis=1), sorted_colours.take(back, axis=1)
+    return sorted_normals.take(back, axis=1), sorted_colors.take(back, axis=1)
 
 
-def _light(scene: Scene, points: Array, normals: Array, colours: Array) -> Array:
+def _light(scene: Scene, points: Array, normals: Array, colors: Array) -> Array:
     """Linear RGB [3, N] under the lamp and light from everywhere, a little more of it from above."""
     towards = scene.lamp[:, None] - points
     square = dot(towards, towards)
     facing = np.maximum(dot(towards, normals), 0) / np.sqrt(square)
     direct = (1 - scene.ambient) * facing / (1 + square / _FALL_OFF**2)
     ambient = scene.ambient * (0.75 + 0.25 * normals[1])
-    lit: Array = colours * (scene.exposure * (direct + ambient))
+    lit: Array = colors * (scene.exposure * (direct + ambient))
     return lit
 
 

@@ -19,7 +19,7 @@ class Surface:
     """A matt surface.
 
     Args:
-        colours: two linear RGB colours [2, 3], 0..1; ``plain`` has only the first.
+        colors: two linear RGB colours [2, 3], 0..1; ``plain`` has only the first.
         pattern: how they are mixed.
         period: length of the pattern in metres.
         waves: wave vectors [K, 3] in radians a metre and ``phases`` [K]: one for ``stripes``, several for
@@ -27,7 +27,7 @@ class Surface:
         phases: see ``waves``.
     """
 
-    colours: Array
+    colors: Array
     pattern: Pattern = "plain"
     period: float = 0.5
     waves: Array = field(default_factory=lambda: np.zeros((_WAVES, 3), np.float32))
@@ -35,7 +35,7 @@ class Surface:
 
     def at(self, points: Array) -> Array:
         """Linear RGB [3, N] at ``points`` [3, N]."""
-        first, second = self.colours[0][:, None], self.colours[1][:, None]
+        first, second = self.colors[0][:, None], self.colors[1][:, None]
         if self.pattern == "plain":
             return np.broadcast_to(first, points.shape)
         if self.pattern == "checker":
@@ -49,7 +49,7 @@ class Surface:
         return mixed
 
 
-def random_colour(rng: np.random.Generator, low: float = 0.05, high: float = 0.9) -> Array:
+def random_color(rng: np.random.Generator, low: float = 0.05, high: float = 0.9) -> Array:
     """A linear RGB colour [3] between grey and fully saturated."""
     value, saturation, hue = rng.uniform(low, high), rng.uniform(0, 0.8), rng.uniform(0, 2 * math.pi)
     tint = 0.5 + 0.5 * np.cos(hue + np.array([0, 2, 4]) * math.pi / 3)
@@ -57,11 +57,11 @@ def random_colour(rng: np.random.Generator, low: float = 0.05, high: float = 0.9
 
 
 def random_surface(
-    rng: np.random.Generator, colour: Array | None = None, period: tuple[float, float] = (0.05, 0.6)
+    rng: np.random.Generator, color: Array | None = None, period: tuple[float, float] = (0.05, 0.6)
 ) -> Surface:
-    """A surface of ``colour`` (None: any) with a random pattern in that colour and mostly a shade of it."""
-    first = random_colour(rng) if colour is None else colour
-    second = random_colour(rng) if rng.random() < 0.3 else first * np.float32(rng.uniform(0.5, 1.3))
+    """A surface of ``color`` (None: any) with a random pattern in that colour and mostly a shade of it."""
+    first = random_color(rng) if color is None else color
+    second = random_color(rng) if rng.random() < 0.3 else first * np.float32(rng.uniform(0.5, 1.3))
     length = float(rng.uniform(*period))
     directions = rng.normal(size=(_WAVES, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""HTTPS and gRPC over TLS, with certificates made here; and what is no certificate or key."""
+"""HTTPS and gRPC over TLS, with certificates made here; and what is not a certificate or key."""
 
 import logging
 import signal
@@ -172,7 +172,7 @@ def test_a_gateway_before_a_triton_with_tls(secure: tuple[Server, str], files: F
 
 
 def test_the_authorities_of_a_triton_are_missing(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is no file"):
+    with pytest.raises(BundleError, match="is not a file"):
         TritonEngine.load(["grpcs://127.0.0.1:1"], tmp_path / "none.pem")
 
 

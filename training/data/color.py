@@ -17,7 +17,7 @@ from training.data.config import AugmentConfig
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 
 
-class ColourJitter(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
+class ColorJitter(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     """Random brightness, contrast, saturation and hue of uint8 images; maps pass through untouched."""
 
     _transformed_types = (tv_tensors.Image,)
@@ -41,9 +41,7 @@ class ColourJitter(v2.Transform):  # type: ignore[misc]  # torchvision is untype
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         """The image [3, H, W], uint8, with its colours changed."""
         pixels = inpt.as_subclass(Tensor).flatten(1).float()
-        mixing = params["brightness"] * colour_matrix(
-            params["contrast"] * params["saturation"], params["hue"]
-        )
+        mixing = params["brightness"] * color_matrix(params["contrast"] * params["saturation"], params["hue"])
         # Contrast scales the luma's distance from its mean; the matrix has scaled chroma by both factors.
         mean = pixels.mean(1) @ _LUMA
         luma_gain = params["brightness"] * params["contrast"]
@@ -54,7 +52,7 @@ class ColourJitter(v2.Transform):  # type: ignore[misc]  # torchvision is untype
         return image
 
 
-def colour_matrix(chroma: float, turn: float) -> Tensor:
+def color_matrix(chroma: float, turn: float) -> Tensor:
     """[3, 3] matrix on RGB that keeps luma, scales chroma and turns it by ``turn`` full circles."""
     angle = 2 * math.pi * turn
     # Hue turns about the grey axis (Rodrigues' formula), after luma has been taken out.
