@@ -194,7 +194,8 @@ def _share_memory() -> None:
 def open_session(model: Path, device: str, threads: int, pooled: bool = True) -> ort.InferenceSession:
     """The graph ``model`` on ``device``, a key of the providers above.
 
-    On a CPU its memory is of the pool that stays when it is closed, unless it is not to be ``pooled``.
+    On a CPU the memory of its inferences is of the pool that stays when it is closed, unless it is not to be
+    ``pooled``; that of its weights is its own, and returned.
 
     Raises:
         BundleError: ONNX Runtime cannot open it.
@@ -206,6 +207,7 @@ def open_session(model: Path, device: str, threads: int, pooled: bool = True) ->
     if device == "cpu" and pooled:
         _share_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         options.enable_mem_pattern = (
             False  # it takes the memory of an inference in one piece, beside the pool
         )
