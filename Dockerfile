@@ -36,7 +36,6 @@ COPY --from=gpu-build /opt/mtcp /opt/mtcp
 ENV PATH=/opt/mtcp/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    MALLOC_MMAP_THRESHOLD_=1048576 \
     MTCP_HOST=0.0.0.0 \
     MTCP_PORT=8000 \
     MTCP_PROVIDER=cuda
@@ -71,7 +70,6 @@ COPY --from=build /opt/mtcp /opt/mtcp
 ENV PATH=/opt/mtcp/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    MALLOC_MMAP_THRESHOLD_=1048576 \
     MTCP_HOST=0.0.0.0 \
     MTCP_PORT=8000
 USER 10001:10001

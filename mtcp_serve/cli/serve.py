@@ -52,6 +52,7 @@ PANELS: Final = {
     "Limits of connections": (
         "max_header_bytes",
         "header_s",
+        "keep_alive_s",
         "max_discarded_bytes",
         "send_s",
         "grpc_keepalive_s",

@@ -85,6 +85,7 @@ class BoundedHttp(H11Protocol):
         else:
             super().data_received(data)
         if not self._upgraded:
+            self._keep_alive()
             self._watch()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
@@ -125,8 +126,7 @@ class BoundedHttp(H11Protocol):
         self._discarded = 0
         if self._lingers:
             self._unset_keepalive_if_required()  # nothing is kept alive: the time is ours
-        if self._unread:
-            self._watch()
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -193,8 +193,21 @@ class BoundedHttp(H11Protocol):
         answered = self.conn.our_state in (h11.DONE, h11.CLOSED)
         return answered and self.conn.their_state is h11.SEND_BODY
 
+    @property
+    def _between_requests(self) -> bool:
+        """Whether nothing is under way: a response is done, and of the next request not a byte is here."""
+        return self.cycle is not None and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+
+    def _keep_alive(self) -> None:
+        """Start the time that uvicorn leaves out where the body's end comes after the response."""
+        if self._between_requests and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
     def _watch(self) -> None:
-        waiting = self.conn.their_state is h11.IDLE or self._unread
+        head = self.conn.their_state is h11.IDLE and not self._between_requests
+        waiting = head or self._unread
         if not waiting or self.transport.is_closing():
             self._unwatch()
         elif self._deadline is None:

@@ -184,6 +184,11 @@ class Settings(BaseSettings):
         description="Seconds that the head of an HTTP request may take, and what comes after an early "
         "response; then the connection is closed.",
     )
+    keep_alive_s: FinitePositive = Field(
+        default=75.0,
+        description="Seconds that a connection may be idle between two requests; longer than the clients and "
+        "proxies keep theirs, or some of their requests meet a connection that is just being closed.",
+    )
     max_discarded_bytes: NonNegativeInt = Field(
         default=64 * 2**20,
         description="Bytes of a body that are dropped after an early response; then the connection is cut.",

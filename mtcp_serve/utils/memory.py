@@ -16,11 +16,13 @@ _M_MMAP_THRESHOLD: Final = -3  # of malloc.h
 def return_large_blocks() -> None:
     """Have blocks of `LARGE_BYTES` returned to the system as soon as they are freed, from now on.
 
-    By default glibc does so until the first large one is freed; then it keeps all up to that size, in an arena
-    for every thread that had one, which fill up one after the other while a server runs. What the operator
-    has chosen in the environment (``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``) is left.
+    By default glibc does so until the first large one is freed; then it keeps all up to that size, in an
+    arena for every thread that had one, which fill up one after the other while a server runs. What the
+    operator has chosen in the environment (``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``) is left.
     """
-    chosen = "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", "")
+    chosen = "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in os.environ.get(
+        "GLIBC_TUNABLES", ""
+    )
     choose = _glibc("mallopt")
     if choose is not None and not chosen:
         choose(_M_MMAP_THRESHOLD, LARGE_BYTES)

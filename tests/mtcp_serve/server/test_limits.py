@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 from uvicorn.server import ServerState
 
+from mtcp_serve.server import process
 from mtcp_serve.server.http_protocol import BoundedHttp, HttpLimits
 from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.clock import pass_over, run
@@ -29,7 +31,7 @@ SERVICE = "/inference.GRPCInferenceService"
 
 @asynccontextmanager
 async def connected(
-    app: Any, keep_alive_s: int = int(LIMITS.header_s)
+    app: Any, keep_alive_s: int = int(6 * LIMITS.header_s)
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to ``app`` behind our protocol, which has noticed it."""
     config = uvicorn.Config(
@@ -93,6 +95,29 @@ def test_a_slow_head_is_not_waited_for(parts: list[bytes], answers: int) -> None
             await pass_over(LIMITS.header_s / 2)
             assert not reader.at_eof()
             await pass_over(LIMITS.header_s)
+            async with asyncio.timeout(PATIENCE_S):
+                assert await reader.read() == b""
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("app", "answer"), [(echo, b"body"), (refuse, b"no")])
+def test_a_connection_may_be_idle_between_requests_for_longer_than_a_head_may_take(
+    app: Any, answer: bytes
+) -> None:
+    """Clients and proxies that keep connections for less meet none that is being closed."""
+
+    async def scenario() -> None:
+        async with connected(app, keep_alive_s=int(6 * LIMITS.header_s)) as (reader, writer):
+            for _ in range(2):
+                writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbo")
+                await asyncio.sleep(0.05)  # an early answer comes before the rest
+                writer.write(b"dy")
+                await reader.readuntil(b"\r\n\r\n" + answer)
+                await asyncio.sleep(0.05)
+                await pass_over(5 * LIMITS.header_s)
+                assert not reader.at_eof()
+            await pass_over(2 * LIMITS.header_s)
             async with asyncio.timeout(PATIENCE_S):
                 assert await reader.read() == b""
 
@@ -285,3 +310,9 @@ def test_lists_of_the_environment_may_have_spaces(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MTCP_CORS_ORIGIN", "https://a.example, https://b.example")
     assert Settings().triton == ("one:8001", "two:8001")
     assert Settings().cors_origin == ("https://a.example", "https://b.example")
+
+
+def test_the_server_keeps_idle_connections_as_long_as_its_setting_says() -> None:
+    for settings in (Settings(port=0), Settings(port=0, keep_alive_s=620)):
+        assert process.Server(FastAPI(), settings).config.timeout_keep_alive == settings.keep_alive_s
+    assert Settings().keep_alive_s > 60  # which is how long common balancers keep theirs

@@ -29,7 +29,11 @@ print(libc.mallinfo2().hblks - before)
 def blocks_of_the_system(**environment: str) -> int:
     """How many blocks of their own a process has for 4 MiB, after it has freed 16."""
     done = subprocess.run(
-        [sys.executable, "-c", _PROBE], capture_output=True, text=True, env=os.environ | environment, check=False
+        [sys.executable, "-c", _PROBE],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
     )
     if "mallinfo2" in done.stderr:
         pytest.skip("this C library is not a glibc of 2.33 or later")
