@@ -63,7 +63,7 @@ def name_of(source: ImageSource) -> str:
 def _of_pillow(image: Image.Image, limits: ImageLimits) -> DecodedImage:
     _check_size(*image.size, limits)
     turned = _orientation(image) in UPRIGHT
-    image.load()  # Pillow turns a TIFF itself when it loads it, after which it has no orientation
+    _load(image)
     rgb = to_rgb(image)
     if (way := UPRIGHT.get(_orientation(image))) is not None:
         rgb = rgb.transpose(way)
@@ -78,6 +78,18 @@ def _of_pillow(image: Image.Image, limits: ImageLimits) -> DecodedImage:
             animated=bool(getattr(image, "is_animated", False)),
         ),
     )
+
+
+def _load(image: Image.Image) -> None:
+    """Load the pixels. Pillow turns a TIFF then, which has no orientation afterwards; by XMP not here."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None or _ORIENTATION in tags:
+        image.load()
+        return
+    exif = image.getexif()
+    exif[_ORIENTATION] = 1  # in the place of XMP's
+    image.load()
+    del exif[_ORIENTATION]
 
 
 def _orientation(image: Image.Image) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 from PIL.PngImagePlugin import PngInfo
 
 from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
@@ -18,6 +18,7 @@ from mtcp_serve.inference.sources import ImageSource, to_image
 from tests.mtcp_serve.support import encode, noise
 
 ROWS, COLUMNS = np.mgrid[0:30, 0:40]
+XMP = 700
 COLORS = np.stack([ROWS * 8, COLUMNS * 6, ROWS + COLUMNS], axis=-1).astype(np.uint8)
 
 
@@ -128,19 +129,31 @@ def test_a_pillow_image_is_turned_by_its_exif(format: str, loaded: bool, orienta
     assert photo.info.exif_rotated == wanted.info.exif_rotated == (orientation > 1)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize("exif", [None, 1, 3])
-def test_an_orientation_in_xmp_turns_no_pillow_image(format: str, exif: int | None) -> None:
-    says = {"xmp": b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'}
+SAYS = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def xmp_and(orientation: int | None, format: str) -> dict[str, Any]:
+    """What makes Pillow write ``SAYS`` as XMP, and ``orientation`` as EXIF."""
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    if format == "TIFF":
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags.tagtype[XMP] = TiffTags.BYTE
+        tags[XMP] = SAYS
+        tags.update(exif)
+        return {"tiffinfo": tags}
     if format == "PNG":
         text = PngInfo()
-        text.add_itxt("XML:com.adobe.xmp", says["xmp"].decode())
-        options: dict[str, Any] = {"pnginfo": text}
-    else:
-        options = says
-    if exif is not None:
-        options["exif"] = Image.Exif()
-        options["exif"][0x0112] = exif
+        text.add_itxt("XML:com.adobe.xmp", SAYS.decode())
+        return {"pnginfo": text, "exif": exif}
+    return {"xmp": SAYS, "exif": exif}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("exif", [None, 1, 3])
+def test_an_orientation_in_xmp_turns_no_pillow_image(format: str, exif: int | None) -> None:
+    options = xmp_and(exif, format)
     data = encode(Image.fromarray(COLORS), format, **options)
     with Image.open(BytesIO(data)) as opened:
         assert opened.getexif()[0x0112] == (exif or 6), "Pillow reads it"
