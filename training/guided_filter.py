@@ -1,8 +1,8 @@
 """Edge-aware upsampling: predictions follow the edges of the image that they were made from.
 
-The guided filter of He, Sun and Tang, "Guided Image Filtering" (TPAMI 2013, Eq. 14 to 16: a colour guide), as
+The guided filter of He, Sun and Tang, "Guided Image Filtering" (TPAMI 2013, Eq. 14 to 16: a color guide), as
 in their "Fast Guided Filter" (arXiv 1505.00996): in a window of the coarse grid a prediction is a linear
-function of the colour, and the functions are evaluated on a finer image. Two deviations, both measured in
+function of the color, and the functions are evaluated on a finer image. Two deviations, both measured in
 docs/outputs.md. Their coefficients are averaged over windows once more; here they are only upsampled, which
 costs less and is crisper. And the fine image is half as large as the maps, which costs a quarter and loses
 nothing that can be seen.
@@ -17,14 +17,14 @@ from torch import Tensor
 RADIUS = 2
 """Of the windows, pixels of the coarse grid."""
 EPSILON = 1e-3
-"""What a variance of colour (0 to 1) must exceed to count as an edge, where nothing else is said."""
-_ROWS, _COLUMNS = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]
-"""Of the elements of a symmetric 3 x 3 matrix as they are stored: rr, rg, rb, gg, gb, bb."""
-_DIAGONAL = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
-_COFACTORS = ([3, 4, 1, 0, 2, 0], [5, 2, 4, 5, 1, 3], [4, 1, 3, 2, 0, 1], [4, 5, 2, 2, 4, 1])
-"""Elements a, b, c, d whose ab - cd are the cofactors, stored likewise."""
-_WHOLE = [0, 1, 2, 1, 3, 4, 2, 4, 5]
-"""All nine elements, row by row."""
+"""What a variance of color (0 to 1) must exceed to count as an edge, where nothing else is said."""
+_COFACTORS = (
+    [4, 5, 3, 7, 8, 6, 1, 2, 0],
+    [8, 6, 7, 2, 0, 1, 5, 3, 4],
+    [5, 3, 4, 8, 6, 7, 2, 0, 1],
+    [7, 8, 6, 1, 2, 0, 4, 5, 3],
+)
+"""Elements a, b, c, d of a 3 x 3 matrix, row by row, whose ab - cd are the cofactors in the same order."""
 
 
 def upsample(
@@ -49,22 +49,32 @@ def upsample(
         grids.setdefault((value.shape[-2], value.shape[-1]), []).append(name)
     found: dict[str, Tensor] = {}
     for names in grids.values():  # one filter for all that share a grid
-        parts = [values[name] for name in names]
-        wanted = [(epsilons or {}).get(name, EPSILON) for name in names]
-        channels = [part.shape[1] for part in parts]
-        together = _filtered(torch.cat(parts, 1), channels, wanted, size, images)
-        found.update(zip(names, torch.split(together, channels, 1), strict=True))
+        wanted = {name: (epsilons or {}).get(name, EPSILON) for name in names}
+        names.sort(key=wanted.__getitem__)  # those of one epsilon are solved together
+        channels: dict[float, int] = dict.fromkeys(wanted.values(), 0)
+        for name in names:
+            channels[wanted[name]] += values[name].shape[1]
+        together = _filtered(
+            torch.cat([values[name] for name in names], 1), dict(sorted(channels.items())), size, images
+        )
+        parts = torch.split(together, [values[name].shape[1] for name in names], 1)
+        found.update(zip(names, parts, strict=True))
     return {name: found[name] for name in values}
 
 
-def _filtered(
-    value: Tensor, channels: list[int], epsilons: list[float], size: tuple[int, int], images: Tensor
-) -> Tensor:
-    """``value``, whose channels stand in groups of ``channels`` with one epsilon each, at ``size``."""
+def _filtered(value: Tensor, channels: Mapping[float, int], size: tuple[int, int], images: Tensor) -> Tensor:
+    """``value``, whose channels stand in groups of one epsilon each, at ``size``.
+
+    Args:
+        value: [B,C,h,w].
+        channels: how many of C belong to an epsilon, in their order.
+        size: as in :func:`upsample`, like ``images``.
+        images: likewise.
+    """
     height, width = value.shape[-2:]
     color = images.float() / 255
     fine = _shrunk(color, (max(height, size[0] // 2), max(width, size[1] // 2)))
-    slopes, offset = _linear_functions(value, channels, epsilons, _shrunk(color, (height, width)))
+    slopes, offset = _linear_functions(value, channels, _shrunk(color, (height, width)))
     within = (fine.shape[-2], fine.shape[-1])
     functions = resized(torch.cat([slopes.flatten(1, 2), offset], 1), within)
     slopes, offset = torch.split(functions, [3 * value.shape[1], value.shape[1]], 1)
@@ -72,31 +82,36 @@ def _filtered(
     return resized(result, size)
 
 
-def _linear_functions(
-    value: Tensor, channels: list[int], epsilons: list[float], guide: Tensor
-) -> tuple[Tensor, Tensor]:
+def _linear_functions(value: Tensor, channels: Mapping[float, int], guide: Tensor) -> tuple[Tensor, Tensor]:
     """Slopes [B,3,C,h,w] for the channels of ``guide`` [B,3,h,w], and offsets [B,C,h,w]."""
-    count = value.shape[1]
-    squares = guide[:, _ROWS] * guide[:, _COLUMNS]
-    products = (guide.unsqueeze(2) * value.unsqueeze(1)).flatten(1, 2)
-    means = _mean(torch.cat([guide, squares, value, products], 1))
-    colour, squares, mean, products = torch.split(means, [3, 6, count, 3 * count], 1)
-    covariance = squares - colour[:, _ROWS] * colour[:, _COLUMNS]
-    common = torch.unflatten(products, 1, (3, -1)) - colour.unsqueeze(2) * mean.unsqueeze(1)
-    parts = zip(epsilons, torch.split(common, channels, 2), strict=True)
-    slopes = torch.cat([_solved(covariance, epsilon, part) for epsilon, part in parts], 2)
-    return slopes, mean - (slopes * colour.unsqueeze(2)).sum(1)
+    both = torch.cat([guide, value], 1)
+    count = both.shape[1]
+    products = (guide.unsqueeze(2) * both.unsqueeze(1)).flatten(1, 2)
+    both, products = torch.split(_mean(torch.cat([both, products], 1)), [count, 3 * count], 1)
+    color, mean = torch.split(both, [3, count - 3], 1)
+    color = color.unsqueeze(2)
+    covariance = torch.unflatten(products, 1, (3, -1)) - color * both.unsqueeze(1)
+    matrix, *common = torch.split(covariance, [3, *channels.values()], 2)
+    inverses = _inverses(matrix.flatten(1, 2), [*channels])
+    solved = [
+        (inverse.reshape(-1, 3, 3, 1, *value.shape[2:]) * part.unsqueeze(1)).sum(2)
+        for inverse, part in zip(torch.split(inverses, 1, 1), common, strict=True)
+    ]
+    slopes = torch.cat(solved, 2)
+    return slopes, mean - (slopes * color).sum(1)
 
 
-def _solved(covariance: Tensor, epsilon: float, common: Tensor) -> Tensor:
-    """Slopes: the inverse of ``covariance`` [B,6,h,w] plus ``epsilon``, times ``common`` [B,3,C,h,w]."""
-    ridge = covariance.new_tensor(_DIAGONAL).view(1, 6, 1, 1)
-    matrix = covariance + epsilon * ridge
-    a, b, c, d = (matrix[:, elements] for elements in _COFACTORS)
-    cofactors = a * b - c * d
-    determinant = (matrix[:, :3] * cofactors[:, :3]).sum(1, keepdim=True)
-    inverse = torch.unflatten((cofactors / determinant)[:, _WHOLE], 1, (3, 3)).unsqueeze(3)
-    return (inverse * common.unsqueeze(1)).sum(2)
+def _inverses(matrices: Tensor, epsilons: list[float]) -> Tensor:
+    """Inverses of symmetric 3 x 3 matrices [B,9,h,w] plus each epsilon times one, [B,E,9,h,w]."""
+    one = torch.eye(3, dtype=matrices.dtype, device=matrices.device).flatten()
+    ridge = matrices.new_tensor(epsilons)[:, None] * one
+    matrix = (matrices.unsqueeze(1) + ridge[..., None, None]).flatten(1, 2)
+    first = 9 * torch.arange(len(epsilons), device=matrices.device)[:, None]
+    places = torch.tensor(_COFACTORS, device=matrices.device)[:, None] + first
+    a, b, c, d = torch.split(matrix.index_select(1, places.flatten()), matrix.shape[1], 1)
+    cofactors = torch.unflatten(a * b - c * d, 1, (-1, 9))
+    rows = torch.unflatten(matrix, 1, (-1, 9))[:, :, :3]
+    return cofactors / (rows * cofactors[:, :, :3]).sum(2, keepdim=True)
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from onnx import NodeProto, TensorProto, helper
 from export.onnx.convert import check_operators
 from export.onnx.nodes import replace_nodes, typed_tensors
 from export.trt.deformable import gather_samples
+from export.trt.materialize import materialize
 from export.trt.shapes import fold_shapes
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
@@ -19,7 +20,8 @@ def for_tensorrt(model: onnx.ModelProto, deformable: Deformable) -> onnx.ModelPr
 
     TensorRT takes uint8 for inputs and outputs only and converts it from and to floating point only, so the
     image becomes float32 before anything else and integers become float32 before uint8.
-    Slices and reshapes get constant shapes (`export.trt.shapes`).
+    Slices and reshapes get constant shapes (`export.trt.shapes`), and what TensorRT would compute again for
+    each reader is stored (`export.trt.materialize`).
 
     Args:
         model: from `export.fp16.mixed.to_mixed_precision`.
@@ -35,6 +37,7 @@ def for_tensorrt(model: onnx.ModelProto, deformable: Deformable) -> onnx.ModelPr
         prepared = gather_samples(prepared)
     _convert_ends(prepared)
     fold_shapes(prepared)
+    materialize(prepared)
     check_operators(prepared)
     typed_tensors(prepared, TensorProto.FLOAT)
     return prepared
