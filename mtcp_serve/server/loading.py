@@ -4,18 +4,18 @@ from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.engines.base import Engine
 from mtcp_serve.engines.loading import load_engine, load_triton
 from mtcp_serve.server.settings import Settings
-from mtcp_serve.utils.memory import return_large_blocks
+from mtcp_serve.utils.memory import bound_heaps
 
 
 def load_engines(settings: Settings) -> list[Engine]:
     """An engine for each bundle, in order; with Triton endpoints one for each model that Triton has.
 
-    From then on this process returns large blocks of memory when they are freed.
+    From then on this process keeps little of the memory that it frees.
 
     Raises:
         BundleError: a bundle is missing, damaged, or cannot be run; or no Triton answers.
     """
-    return_large_blocks()
+    bound_heaps()
     if settings.triton:
         return load_triton(settings.triton, settings.triton_ca)
     return [

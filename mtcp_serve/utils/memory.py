@@ -7,25 +7,33 @@ import sys
 from functools import cache
 from typing import Final
 
-LARGE_BYTES: Final = 2**20
+ARENAS: Final = 2
+"""Heaps that threads share. By default there are eight for each core, each as large as its busiest moment."""
+LARGE_BYTES: Final = 4 * 2**20
 """A block of so many bytes is taken from the system, and returned to it when it is freed."""
-_M_MMAP_THRESHOLD: Final = -3  # of malloc.h
+KEPT_BYTES: Final = 32 * 2**20
+"""So much free memory at the end of a heap stays there, for the next request: it need not be cleared anew."""
+_MALLOPT: Final = {  # of malloc.h: what mallopt calls it, what the environment does, and glibc's tunables
+    -8: ("MALLOC_ARENA_MAX", "glibc.malloc.arena_max", ARENAS),
+    -3: ("MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold", LARGE_BYTES),
+    -1: ("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold", KEPT_BYTES),
+}
 
 
 @cache
-def return_large_blocks() -> None:
-    """Have blocks of `LARGE_BYTES` returned to the system as soon as they are freed, from now on.
+def bound_heaps() -> None:
+    """Have this process keep little of what it frees, from now on.
 
-    By default glibc does so until the first large one is freed; then it keeps all up to that size, in an
-    arena for every thread that had one, which fill up one after the other while a server runs. What the
-    operator has chosen in the environment (``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``) is left.
+    By default glibc learns to keep blocks of up to 32 MiB, in a heap for every few threads; those of a server
+    fill up one after the other, and weights of a model that is no longer served lie between them. What the
+    operator has chosen in the environment (``MALLOC_ARENA_MAX`` and so on, ``GLIBC_TUNABLES``) is left.
     """
-    chosen = "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in os.environ.get(
-        "GLIBC_TUNABLES", ""
-    )
     choose = _glibc("mallopt")
-    if choose is not None and not chosen:
-        choose(_M_MMAP_THRESHOLD, LARGE_BYTES)
+    if choose is None:
+        return
+    for parameter, (variable, tunable, value) in _MALLOPT.items():
+        if variable not in os.environ and tunable not in os.environ.get("GLIBC_TUNABLES", ""):
+            choose(parameter, value)
 
 
 def give_back() -> None:
