@@ -8,6 +8,7 @@ import torch
 
 from mtcp_serve.utils.atomic import atomic_file
 from training.config import RunConfig, parse_config
+from training.logit_adjustment import StrengthError, Strengths, undo_class_weights
 from training.model import Network, build_network
 from training.weights_file import SUFFIX, WeightsFileError, read_weights, write_weights
 
@@ -101,21 +102,6 @@ def _average(path: Path, state: Mapping[str, Any], weights: Weights) -> Mapping[
     return None if weights == "raw" else average
 
 
-@torch.no_grad()
-def undo_class_weights(
-    network: Network, class_weights: Mapping[str, Sequence[float]], strength: float
-) -> None:
-    """Subtract ``strength`` * log(weight) from the final logits of each class, in place.
-
-    Cross-entropy weighted by w is least at logits shifted by log w against the true posterior; ``strength`` 1
-    takes all of that back, 0 nothing. A class of weight 0 was never learned; its logit stays as it is.
-    """
-    for task, weights in class_weights.items():
-        bias = network.output_bias(task)
-        factors = torch.tensor(weights)
-        bias -= strength * torch.where(factors > 0, factors, 1).log().to(bias)
-
-
 def _class_weights(path: Path, config: RunConfig) -> dict[str, Sequence[float]]:
     """The weights that the run trained with: those a rule computed are in its checkpoint."""
     weights: dict[str, Sequence[float]] = {
@@ -125,14 +111,21 @@ def _class_weights(path: Path, config: RunConfig) -> dict[str, Sequence[float]]:
     return weights
 
 
-def strip(path: Path, destination: Path, undo: float = 0.0, weights: Weights = "average") -> None:
+def strip(path: Path, destination: Path, undo: Strengths | None = None, weights: Weights = "average") -> None:
     """Write the ``weights`` of :func:`load_network` in fp16, without the state of the run.
 
     A ``destination`` that ends in .safetensors is written in that format (`training.weights_file`).
-    ``undo`` is the strength of :func:`undo_class_weights` for the run's class weights.
+    ``undo`` is how much of the run's class weights to take back (`training.logit_adjustment`); None: nothing.
+
+    Raises:
+        CheckpointError: as :func:`load_network`, or there is nothing of what ``undo`` names.
     """
     network, config = load_network(path, weights)
-    undo_class_weights(network, _class_weights(path, config), undo)
+    if undo is not None:
+        try:
+            undo_class_weights(network, _class_weights(path, config), undo)
+        except StrengthError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     halves = {
         name: value.half() if value.is_floating_point() else value
         for name, value in network.state_dict().items()

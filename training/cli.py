@@ -35,13 +35,23 @@ def _told() -> Iterator[None]:
     from training.config import ConfigError
     from training.data import DataError
     from training.distributed import DeviceError
+    from training.logit_adjustment import StrengthError
     from training.model.pretrained import WeightsError
     from training.plot import PlotError
     from training.report import ReportError
     from training.run_log import HistoryError
     from training.trainer import TrainingError
 
-    wrong = (ConfigError, DataError, WeightsError, CheckpointError, HistoryError, ReportError, PlotError)
+    wrong = (
+        ConfigError,
+        DataError,
+        WeightsError,
+        CheckpointError,
+        HistoryError,
+        ReportError,
+        PlotError,
+        StrengthError,
+    )
     try:
         yield
     except (*wrong, TrainingError, OSError) as error:
@@ -193,7 +203,12 @@ def sweep(
 CheckpointPath = Annotated[Path, typer.Argument(help="A checkpoint of a run.")]
 Stripped = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
 Undo = Annotated[
-    float, typer.Option("--undo-class-weights", help="How much of the class weights to take back, 0 to 1.")
+    list[str] | None,
+    typer.Option(
+        "--undo-class-weights",
+        help="How much of the class weights to take back, 0 to 1; again as TASK=... or TASK/SPACE=... for "
+        "a task, or the classes of a label space in it.",
+    ),
 ]
 
 
@@ -201,7 +216,7 @@ Undo = Annotated[
 def strip(
     path: CheckpointPath,
     output: Stripped,
-    undo: Undo = 0.0,
+    undo: Undo = None,
     weights: Annotated[
         Literal["average", "raw", "better"],
         typer.Option(help="The average where there is one, the raw weights, or what validated better."),
@@ -210,12 +225,13 @@ def strip(
     """Keep only the weights to ship, in fp16."""
     with _told():
         from training.checkpoint import strip as write
+        from training.logit_adjustment import Strengths
 
-        write(path, output, undo, weights)
+        write(path, output, Strengths.parse(undo or ()), weights)
 
 
 @app.command(deprecated=True)
-def slim(path: CheckpointPath, output: Stripped, undo: Undo = 0.0) -> None:
+def slim(path: CheckpointPath, output: Stripped, undo: Undo = None) -> None:
     """The old name of strip."""
     logging.getLogger(__name__).warning("slim is now called strip; the old name goes with the next version")
     strip(path, output, undo)

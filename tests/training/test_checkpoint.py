@@ -4,10 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.tiny import tiny_model
 from training import checkpoint
 from training.checkpoint import CheckpointError
-from training.model import MTCP
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
@@ -57,16 +55,3 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     torch.save({"format": 1, "config": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         checkpoint.load(tmp_path / "evil.pt")
-
-
-def test_class_weights_are_taken_back_from_the_logits() -> None:
-    torch.manual_seed(0)
-    network = MTCP(tiny_model(tasks={"parsing": "fashion"}, cfm=False, srm=False)).eval()
-    images = torch.rand(1, 3, 64, 96) * 255
-    weights = [1.0, 2.0, 4.0, 1.0, 1.0, 1.0, 0.0, 0.5]  # 0: never learned, nothing to take back
-    with torch.no_grad():
-        before = network(images).final["parsing"]
-        checkpoint.undo_class_weights(network, {"parsing": weights}, 0.5)
-        after = network(images).final["parsing"]
-    shift = -0.5 * torch.tensor([1.0, *weights[1:6], 1.0, 0.5]).log()[:, None, None].expand(8, 16, 24)
-    torch.testing.assert_close((after - before)[0], shift, rtol=1e-4, atol=1e-5)

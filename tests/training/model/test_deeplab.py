@@ -15,6 +15,7 @@ from training import checkpoint
 from training.balancing import Engine, build_balancer
 from training.cli import app
 from training.config import ConfigError, RunConfig, load_config
+from training.logit_adjustment import Strengths
 from training.model import DeepLab, DeepLabConfig, Network, build_network
 from training.model.deeplab import dilated_encoder
 from training.model.pretrained import WeightsError, initialise
@@ -172,7 +173,7 @@ def test_checkpoints_hold_it_and_take_class_weights_back(tmp_path: Path) -> None
     images = torch.rand(1, 3, 40, 56) * 255
     path, slim = tmp_path / "run.pt", tmp_path / "slim.pt"
     checkpoint.save(path, {"config": run.model_dump(mode="json"), "model": net.state_dict()})
-    checkpoint.strip(path, slim, undo=1.0)
+    checkpoint.strip(path, slim, undo=Strengths(1.0))
     again, config = checkpoint.load_network(path)
     assert isinstance(again, DeepLab)
     assert config == run
