@@ -28,7 +28,6 @@ from mtcp_serve.errors import BundleError, InvalidParameterError, UnknownTaskErr
 from mtcp_serve.utils.exit_status import ExitStatus
 
 if TYPE_CHECKING:
-    from mtcp_serve.bundle.manifest import TaskSpec
     from mtcp_serve.inference.registry import Choice, Models
     from mtcp_serve.offline.inputs import Inputs, Item
     from mtcp_serve.offline.video import Film
@@ -94,6 +93,12 @@ def predict(
     ] = None,
     legend: Annotated[
         bool, typer.Option("--legend", help="Say below them which depth a color stands for.")
+    ] = False,
+    confidence: Annotated[
+        bool,
+        typer.Option(
+            "--confidence", help="Write how sure the model is of each map too, where the model says so."
+        ),
     ] = False,
     video: Annotated[
         list[str] | None,
@@ -175,7 +180,7 @@ def predict(
     from mtcp_serve.cli.progress import Work
     from mtcp_serve.inference.batcher import Batcher
     from mtcp_serve.inference.camera import CameraError, CameraRequest
-    from mtcp_serve.inference.registry import Models
+    from mtcp_serve.inference.registry import Models, with_confidence
     from mtcp_serve.offline.inputs import InputError, collect
     from mtcp_serve.offline.live import Live
     from mtcp_serve.offline.writer import Wanted
@@ -204,9 +209,11 @@ def predict(
         models = Models(Batcher(engine) for engine in engines)
         film = _film(models, video or [], overlay or [], every, smooth)
         choices = models.select(names)
-        formats, options = _formats(
-            format or [], format_option or [], [choice.task for choice in choices], colormap, legend
-        )
+        formats, options = _formats(format or [], format_option or [], choices, colormap, legend, confidence)
+        if confidence and film.layers:
+            raise InvalidParameterError("--confidence is of maps, a film shows none", "leave it out")
+        if confidence or options.needs_confidence:
+            choices = with_confidence(choices)
         drawing = bool(film.layers or options.style or (overview and not formats))
         style = _style(colormap, legend, choices, film, drawing)
         wanted = Wanted(choices, size, arrays, overview, film, overwrite, camera, formats, options, style)
@@ -240,16 +247,23 @@ def _style(
 
 
 def _formats(
-    names: list[str], given: list[str], tasks: "list[TaskSpec]", colormap: str | None, legend: bool
+    names: list[str],
+    given: list[str],
+    choices: "Sequence[Choice]",
+    colormap: str | None,
+    legend: bool,
+    confidence: bool,
 ) -> "tuple[tuple[type[Writer], ...], Options]":
-    """The formats called ``names``, which ``tasks`` suffice for, and their options."""
+    """The formats called ``names``, which the tasks of ``choices`` suffice for, and their options."""
     from pydantic import TypeAdapter, ValidationError
 
+    from mtcp_serve.inference.registry import with_confidence
     from mtcp_serve.outputs.formats import FORMATS, Options
 
     for name in names:
         if name not in FORMATS:
             raise InvalidParameterError(f"--format {name} is none of {', '.join(FORMATS)}")
+    tasks = [choice.task for choice in choices]
     formats = tuple(FORMATS[name] for name in dict.fromkeys(names))
     files = [form.file_name.format(task=form.used(tasks)[0].name) for form in formats]
     if len(set(files)) != len(files):
@@ -263,17 +277,31 @@ def _formats(
                 f"--format-option {text}: write KEY=VALUE; the formats have {', '.join(known) or 'none'}"
             )
         options[key] = value
-    for key, drawn in (("colormap", colormap), ("legend", legend or None)):
+    if confidence and formats and "confidence" not in known:
+        raise InvalidParameterError(
+            f"--confidence: format {' and '.join(form.name for form in formats)} has none",
+            "leave it out, or name another format",
+        )
+    for key, drawn in (
+        ("colormap", colormap),
+        ("legend", legend or None),
+        ("confidence", confidence or None),
+    ):
         if drawn is None or key not in known:  # then an overview or a film heeds it
             continue
         if key in options:
             raise InvalidParameterError(f"--format-option {key} and --{key} are given", "give one of them")
         options[key] = str(drawn)
     try:
-        return formats, TypeAdapter(Options).validate_python(options)
+        parsed = TypeAdapter(Options).validate_python(options)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InvalidParameterError(f"--format-option: {faults}") from error
+    for form in formats:
+        if parsed.needs_confidence and "confidence" in form.options:
+            sure = form.sure(form.used(tasks))
+            with_confidence([choice for choice in choices if choice.task in sure])
+    return formats, parsed
 
 
 def _check_video(found: "Inputs") -> None:

@@ -4,7 +4,7 @@ Each method is a generator: it yields a `Call`, is sent what the call gave (or t
 returns its result. The clients differ only in how they make a call.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, ClassVar, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtcp_serve.bundle.manifest import InputSpec, Manifest, TaskSpec
+from mtcp_serve.bundle.manifest import ConfidenceTask, InputSpec, Manifest, TaskSpec
 from mtcp_serve.clients import _wire as wire
 from mtcp_serve.clients._memory import Region
 from mtcp_serve.clients._regions import Regions
@@ -96,20 +96,27 @@ class Conversation:
         image: DecodedImage | None = None,
         size: Size = "model",
         camera: CameraRequest | None = None,
+        confidence: bool = False,
     ) -> Steps[list[Prediction]]:
-        """The prediction for each of ``images``; ``image`` is what the only one was made of."""
+        """The prediction for each of ``images``; ``image`` is what the only one was made of.
+
+        With ``confidence`` the outputs that say how sure the model is are asked for too.
+        """
         manifest = yield from self.known()
         selected = wire.select(manifest, tasks)
+        sure = wire.confidences(manifest, selected) if confidence else {}
         wire.check_images(images, manifest)
+        wanted = (*selected, *sure.values())
         try:
-            version, maps = yield from self._infer(images, manifest, selected)
+            version, maps = yield from self._infer(images, manifest, wanted)
         except wire.RegionLostError:
             yield from self.forget()  # the server was started again; with a new region it can answer
-            version, maps = yield from self._infer(images, manifest, selected)
+            version, maps = yield from self._infer(images, manifest, wanted)
         manifest = yield from self._of_version(version)
         made_by = manifest.model_copy(update={"version": version})
         return [
-            _prediction(made_by, selected, maps, index, image, size, camera) for index in range(len(images))
+            _prediction(made_by, selected, sure, maps, index, image, size, camera)
+            for index in range(len(images))
         ]
 
     def forget(self) -> Steps[None]:
@@ -159,7 +166,7 @@ class Conversation:
                 return region
             region.close()
             yield from _unregister(region.name)
-        region = Region(batch, manifest.input, manifest.tasks)
+        region = Region(batch, manifest.input, manifest.outputs)
         try:
             yield Call("register_system_shared_memory", (region.name, region.key, region.size))
         except BaseException:
@@ -215,6 +222,7 @@ def _unregister(name: str) -> Steps[None]:
 def _prediction(
     manifest: Manifest,
     tasks: Sequence[TaskSpec],
+    sure: Mapping[str, ConfidenceTask],
     maps: dict[str, Map],
     index: int,
     image: DecodedImage | None,
@@ -227,5 +235,17 @@ def _prediction(
         info = image.info
         if size == "input":
             height, width = info.height, info.width
-    dense = tuple(DenseMap(manifest.name, task, maps[task.name][index], height, width) for task in tasks)
+
+    def given(task: TaskSpec) -> DenseMap:
+        beside = sure.get(task.name)
+        return DenseMap(
+            manifest.name,
+            task,
+            maps[task.name][index],
+            height,
+            width,
+            None if beside is None else given(beside),
+        )
+
+    dense = tuple(given(task) for task in tasks)
     return Prediction.of(DenseMaps((manifest,), info, dense, Timings(), camera), image)

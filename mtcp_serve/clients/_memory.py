@@ -42,12 +42,12 @@ class Region:
         self.batch = batch
         self.places: dict[str, Place] = {}
         end = 0
-        pixels = (batch, size.height, size.width)
+        pixels = (size.height, size.width)
         for name, shape, dtype in (
             (IMAGE_TENSOR, (*pixels, 3), "uint8"),
-            *((task.output, (*pixels, *task.channels), task.dtype) for task in tasks),
+            *((task.output, task.output_shape(*pixels), task.dtype) for task in tasks),
         ):
-            place = Place(end, shape, _TYPES[dtype])
+            place = Place(end, (batch, *shape), _TYPES[dtype])
             self.places[name] = place
             end += -(-place.bytes // _ALIGN) * _ALIGN
         self.size = end

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
+from mtcp_serve.bundle.manifest import IMAGE_TENSOR, ConfidenceTask, Manifest, TaskSpec
 from mtcp_serve.clients._memory import Region
 from mtcp_serve.clients.errors import (
     ClientError,
@@ -178,6 +178,20 @@ def select(manifest: Manifest, names: Sequence[str] | None) -> tuple[TaskSpec, .
         if name not in tasks:
             raise NotFoundError(f"{manifest.name} has no task {name!r}; it has {', '.join(tasks)}")
     return tuple(task for task in manifest.tasks if names is None or task.name in names)
+
+
+def confidences(manifest: Manifest, tasks: Sequence[TaskSpec]) -> dict[str, ConfidenceTask]:
+    """By the name of its task, how sure the model is of each of ``tasks`` that it knows that of.
+
+    Raises:
+        InvalidRequestError: it knows it of none of them.
+    """
+    found = {task.name: sure for task in tasks if (sure := ConfidenceTask.of(task)) is not None}
+    if not found:
+        raise InvalidRequestError(
+            f"{manifest.name} does not say how sure it is of {', '.join(task.name for task in tasks)}"
+        )
+    return found
 
 
 def check_images(images: NDArray[np.uint8], manifest: Manifest) -> None:

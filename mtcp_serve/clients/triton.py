@@ -62,28 +62,37 @@ class TritonClient(Client, Closing):
         *,
         size: Size = "model",
         camera: CameraRequest | None = None,
+        confidence: bool = False,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default) for one image, as the model gives them, or as large as it.
 
         The version that its metadata names is Triton's number. ``camera`` says what took the image, where its
-        EXIF does not; a Triton knows nothing of cameras, so it stays here.
+        EXIF does not; a Triton knows nothing of cameras, so it stays here. With
+        ``confidence`` the prediction says how sure the model is of each map that it knows that of.
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
         """
         decoded, pixels = read_image(image, self._run(self._conversation.known()).input)
-        return self._run(self._conversation.infer(pixels, tasks, decoded, size, camera))[0]
+        return self._run(self._conversation.infer(pixels, tasks, decoded, size, camera, confidence))[0]
 
-    def infer(self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None) -> list[Prediction]:
+    def infer(
+        self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None, *, confidence: bool = False
+    ) -> list[Prediction]:
         """The maps of each of ``images`` (uint8 RGB ``[batch, height, width, 3]``, the manifest's size).
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
         """
-        return self._run(self._conversation.infer(images, tasks))
+        return self._run(self._conversation.infer(images, tasks, confidence=confidence))
 
     def stream(
-        self, images: Iterable[ImageSource], tasks: Sequence[str] | None = None, in_flight: int = 4
+        self,
+        images: Iterable[ImageSource],
+        tasks: Sequence[str] | None = None,
+        in_flight: int = 4,
+        *,
+        confidence: bool = False,
     ) -> Iterator[Outcome]:
         """The outcome of each image, in order; up to ``in_flight`` are on their way at a time.
 
@@ -93,7 +102,7 @@ class TritonClient(Client, Closing):
         waiting: deque[tuple[ImageSource, Future[Prediction]]] = deque()
         with ThreadPoolExecutor(in_flight) as pool:
             for image in images:
-                waiting.append((image, pool.submit(self.predict, image, tasks)))
+                waiting.append((image, pool.submit(self.predict, image, tasks, confidence=confidence)))
                 if len(waiting) == in_flight:
                     yield _outcome(*waiting.popleft())
             while waiting:

@@ -46,24 +46,36 @@ class AsyncTritonClient(Client, AsyncClosing):
         *,
         size: Size = "model",
         camera: CameraRequest | None = None,
+        confidence: bool = False,
     ) -> Prediction:
         """See `mtcp_serve.clients.TritonClient.predict`; the image is decoded in a thread."""
         manifest = await self._run(self._conversation.known())
         decoded, pixels = await asyncio.to_thread(read_image, image, manifest.input)
-        return (await self._run(self._conversation.infer(pixels, tasks, decoded, size, camera)))[0]
+        return (await self._run(self._conversation.infer(pixels, tasks, decoded, size, camera, confidence)))[
+            0
+        ]
 
-    async def infer(self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None) -> list[Prediction]:
+    async def infer(
+        self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None, *, confidence: bool = False
+    ) -> list[Prediction]:
         """See `mtcp_serve.clients.TritonClient.infer`."""
-        return await self._run(self._conversation.infer(images, tasks))
+        return await self._run(self._conversation.infer(images, tasks, confidence=confidence))
 
     async def stream(
-        self, images: Iterable[ImageSource], tasks: Sequence[str] | None = None, in_flight: int = 4
+        self,
+        images: Iterable[ImageSource],
+        tasks: Sequence[str] | None = None,
+        in_flight: int = 4,
+        *,
+        confidence: bool = False,
     ) -> AsyncIterator[Outcome]:
         """See `mtcp_serve.clients.TritonClient.stream`."""
         waiting: deque[tuple[ImageSource, asyncio.Task[Prediction]]] = deque()
         try:
             for image in images:
-                waiting.append((image, asyncio.create_task(self.predict(image, tasks))))
+                waiting.append(
+                    (image, asyncio.create_task(self.predict(image, tasks, confidence=confidence)))
+                )
                 if len(waiting) == in_flight:
                     yield await _outcome(*waiting.popleft())
             while waiting:

@@ -44,9 +44,9 @@ async def predict_files(
 
     ``live`` says how cameras, streams and addresses are read (`mtcp_serve.offline.live`).
 
-    Files of an image: ``TASK.png`` for each task, ``maps.npz``, ``overview.png`` to look at, and
-    ``metadata.json`` (`mtcp_serve.offline.results`), all of them or none; those of a video:
-    `mtcp_serve.offline.video`.
+    Files of an image: ``TASK.png`` for each task and ``TASK_confidence.png`` where that is wanted,
+    ``maps.npz``, ``overview.png`` to look at, and ``metadata.json`` (`mtcp_serve.offline.results`), all of
+    them or none; those of a video: `mtcp_serve.offline.video`.
 
     One that cannot be read, or whose results cannot be written, is reported and the next one is done.
 

@@ -27,6 +27,7 @@ class Wanted:
     """Which maps are written, how large, and what beside their PNGs; ``film`` says what of a video."""
 
     choices: Sequence[Choice]
+    """With their confidences where those are wanted too."""
     size: Size = "input"
     arrays: bool = True
     """Write ``maps.npz``."""
@@ -56,6 +57,9 @@ class Wanted:
             options["camera"] = asdict(self.camera)
         if self.style != Style():
             options["style"] = asdict(self.style)
+        sure = [choice.task.name for choice in self.choices if choice.confidence is not None]
+        if sure:
+            options["confidence"] = sure
         if self.formats:
             options["formats"] = {form.name: asdict(self.options) for form in self.formats}
         return {
@@ -106,7 +110,8 @@ def _write_files(
 ) -> dict[str, MapOut]:
     maps = {}
     for name, encoded in encode_maps(prediction, pool).items():
-        staging.write(f"{name}.png", encoded.png)
+        for file, data in encoded.files(name):
+            staging.write(file, data)
         maps[name] = encoded.metadata
     if wanted.arrays:
         npz = NpzWriter(pool)
@@ -125,6 +130,8 @@ def _write_formats(
     for form in wanted.formats:
         used = form.used([dense.task for dense in prediction.maps])
         shown = tuple(dense for dense in prediction.maps if dense.task in used)
+        if not wanted.options.confidence and "min_confidence" not in form.options:
+            shown = tuple(replace(dense, confidence=None) for dense in shown)
         writer = form(pool, wanted.options)
         content = writer.finish(writer.add(replace(prediction, maps=shown)))
         staging.write(form.file_name.format(task=used[0].name), content)

@@ -18,7 +18,10 @@ _COLUMNS: Final = 3
 
 
 def overview(image: DecodedImage, prediction: DenseMaps, style: Style | None = None) -> Image.Image:
-    """One sheet: the image and a picture of every map, three in a row, each with a caption."""
+    """One sheet: the image and a picture of every map, three in a row, each with a caption.
+
+    After a map comes its confidence, where the prediction has it.
+    """
     style = style or Style()
     info = image.info
     scale = CELL / max(info.width, info.height)
@@ -28,6 +31,10 @@ def overview(image: DecodedImage, prediction: DenseMaps, style: Style | None = N
     for dense in prediction.maps:
         task = dense.task
         pictures.append((f"{task.name}: {task.caption(dense.raw)}", draw(task, dense.raw, style, size=size)))
+        sure = dense.confidence
+        if sure is not None:
+            text = f"{sure.task.name}: {sure.task.caption(sure.raw)}"
+            pictures.append((text, draw(sure.task, sure.raw, style, size=size)))
     return _sheet(pictures)
 
 

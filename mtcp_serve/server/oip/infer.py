@@ -127,16 +127,17 @@ def images_of(batcher: Batcher, inputs: Sequence[Tensor], limit: int) -> NDArray
 
 
 def tasks_of(batcher: Batcher, outputs: Sequence[str]) -> list[TaskSpec]:
-    """The tasks whose outputs are asked for; all for an empty list.
+    """The tasks and confidences whose outputs are asked for; all tasks for an empty list.
 
     Raises:
         UnknownTaskError: the model has no such output.
     """
-    tasks = {task.output: task for task in batcher.engine.manifest.tasks}
+    manifest = batcher.engine.manifest
+    tasks = {task.output: task for task in manifest.outputs}
     for name in outputs:
         if name not in tasks:
             raise UnknownTaskError(f"the model has no output {name!r}; it has {', '.join(tasks)}", HINT)
-    return [tasks[name] for name in dict.fromkeys(outputs)] or list(tasks.values())
+    return [tasks[name] for name in dict.fromkeys(outputs)] or list(manifest.tasks)
 
 
 async def infer(

@@ -42,15 +42,15 @@ def datatype(task: TaskSpec) -> str:
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
     """The response of ``GET /v2/models/NAME``."""
-    size = [-1, manifest.input.height, manifest.input.width]
+    size = (manifest.input.height, manifest.input.width)
     return {
         "name": manifest.name,
         "versions": [manifest.version],
         "platform": "mtcp-serve",
-        "inputs": [{"name": IMAGE_TENSOR, "datatype": "UINT8", "shape": [*size, 3]}],
+        "inputs": [{"name": IMAGE_TENSOR, "datatype": "UINT8", "shape": [-1, *size, 3]}],
         "outputs": [
-            {"name": task.output, "datatype": datatype(task), "shape": [*size, *task.channels]}
-            for task in manifest.tasks
+            {"name": task.output, "datatype": datatype(task), "shape": [-1, *task.output_shape(*size)]}
+            for task in manifest.outputs
         ],
     }
 

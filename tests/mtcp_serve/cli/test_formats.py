@@ -94,7 +94,10 @@ def test_options_reach_the_format_and_make_it_anew(bundle: Path, image: Path, tm
             ["--format", "ply", "--format-option", "step=0"],
             "step: Input should be greater than or equal to 1",
         ),
-        (["--format", "ply", "--format-option", "background=#ffffff"], "the formats have edges, step"),
+        (
+            ["--format", "ply", "--format-option", "background=#ffffff"],
+            "the formats have confidence, edges, min_confidence, step",
+        ),
         (["--format-option", "step=1"], "the formats have none"),
     ],
 )
