@@ -20,6 +20,7 @@ from mtcp_serve.bundle.manifest import (
     CARD_FILE,
     MODEL_FILE,
     PARITY_FILE,
+    Confidence,
     DepthTask,
     FileEntry,
     InputSpec,
@@ -31,6 +32,7 @@ from mtcp_serve.bundle.manifest import (
     TaskSpec,
 )
 from mtcp_serve.engines.onnxruntime import tensors
+from mtcp_serve.kinds.confidence import SUFFIX
 from training.label_spaces import IGNORE_LABEL
 from training.postprocess import DEPTH_RANGE, NORMALS_FRAME
 from training.tasks import Kind, Task
@@ -91,7 +93,7 @@ def _build(
         name=options.name,
         version=options.version,
         input=InputSpec(height=graph.size[0], width=graph.size[1]),
-        tasks=tuple(SPECS[task.kind](task, options.trained_on) for task in graph.tasks),
+        tasks=_specs(graph, session, options),
         files={MODEL_FILE: FileEntry.of(model, OPSET), PARITY_FILE: FileEntry.of(parity)},
         parameters=sum(converted.parameters.values()),
         gmacs=round(graph.gmacs(), 3),
@@ -100,6 +102,22 @@ def _build(
     manifest.check_graph(*tensors(session))
     manifest.save(bundle)
     return manifest
+
+
+def _specs(
+    graph: DeploymentGraph, session: ort.InferenceSession, options: BundleOptions
+) -> tuple[TaskSpec, ...]:
+    """What the manifest says of each task; of its confidence the size that the opened graph gives."""
+    sizes = {output.name: output.shape[1:] for output in session.get_outputs()}
+    found = []
+    for task in graph.tasks:
+        spec, name = SPECS[task.kind](task, options.trained_on), task.name + SUFFIX
+        if task in graph.confident:
+            height, width = sizes[name]
+            sure = Confidence(output=name, height=height, width=width)
+            spec = spec.model_copy(update={"confidence": sure})
+        found.append(spec)
+    return tuple(found)
 
 
 TITLES = {

@@ -123,7 +123,7 @@ def check_parity(
     """
     stack = np.stack(list(images.values()))
     expected = _run_torch(graph, stack)
-    kinds = {task.name: task.kind for task in graph.tasks}
+    kinds = graph.outputs
     results = {
         f"batch_{batch}": evaluate(run_onnx(session, stack, batch), expected, kinds, EXACT)
         for batch in BATCHES
@@ -199,4 +199,4 @@ def _evaluate_error(error: NDArray[np.float64], limits: Limits, **metrics: np.fl
 def _run_torch(graph: DeploymentGraph, images: NDArray[np.uint8]) -> dict[str, Map]:
     with torch.inference_mode():
         runs = [graph(torch.from_numpy(image[None].copy())) for image in images]
-    return {task.name: np.concatenate([run[task.name].numpy() for run in runs]) for task in graph.tasks}
+    return {name: np.concatenate([run[name].numpy() for run in runs]) for name in graph.outputs}

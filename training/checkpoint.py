@@ -126,6 +126,11 @@ def strip(path: Path, destination: Path, undo: Strengths | None = None, weights:
             undo_class_weights(network, _class_weights(path, config), undo)
         except StrengthError as error:
             raise CheckpointError(f"{path}: {error}") from error
+    write_shipped(network, config, destination)
+
+
+def write_shipped(network: Network, config: RunConfig, destination: Path) -> None:
+    """Write the weights of ``network`` in fp16, as `strip` does."""
     halves = {
         name: value.half() if value.is_floating_point() else value
         for name, value in network.state_dict().items()

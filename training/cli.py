@@ -1,4 +1,4 @@
-"""Commands of ``python -m training``: train, evaluate, strip, plot, sweep, pseudo-label.
+"""Commands of ``python -m training``: train, evaluate, confidence, strip, plot, sweep, pseudo-label.
 
 Exit statuses are those of all commands (`mtcp_serve.utils.exit_status`): 1 is a run that began and could not
 go on, or images of ``pseudo-label`` that failed; 3 a device that is missing. What commands need is imported
@@ -7,10 +7,10 @@ in them: ``--help`` needs no torch.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,6 +19,10 @@ from rich.markup import escape
 
 from mtcp_serve.utils.exit_status import ExitStatus
 from training.pseudo.cli import pseudo_label
+
+if TYPE_CHECKING:
+    from training.config import RunConfig
+    from training.evaluation import Report
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Train, score and ship networks of many tasks."
@@ -101,22 +105,24 @@ def evaluate_command(
     without_cfm: Annotated[
         bool, typer.Option("--without-cfm", help="Leave out coherence fusion, though trained with it.")
     ] = False,
+    held_out: Annotated[
+        bool,
+        typer.Option("--held-out", help="Only the half that confidence does not calibrate on."),
+    ] = False,
 ) -> None:
     """Score a checkpoint on its validation sources, beside the paper's figures where they compare."""
     with _told():
         from training.checkpoint import load_network
-        from training.config import ConfigError, override
+        from training.confidence.halves import held_out_half
+        from training.config import ConfigError
         from training.data import DataError
         from training.distributed import usable_device
         from training.evaluation import evaluate, validation_sources
         from training.model import MTCP
-        from training.report import gains, markdown_table, read_single_tasks, terminal_table, write_json
+        from training.report import gains, markdown_table, read_single_tasks, write_json
 
         network, config = load_network(path)
-        if overrides:
-            trained, config = config.model, override(config, overrides)
-            if config.model != trained:
-                raise ConfigError("model: the checkpoint's network cannot be changed, it is trained")
+        config = _moved(config, overrides)
         if not config.data.val:
             raise ConfigError(
                 "data.val: the checkpoint names no validation source to score it on; give one, e.g. "
@@ -133,7 +139,7 @@ def evaluate_command(
         single = read_single_tasks(single_task, config.tasks) if single_task else None
         figures = evaluate(
             network.to(device),
-            sources,
+            held_out_half(sources) if held_out else sources,
             config.data.batch_size,
             device,
             workers=config.data.workers,
@@ -145,11 +151,66 @@ def evaluate_command(
                 "data.val: no validation source has a label of any task, there is nothing to score"
             )
         delta = None if single is None else gains(figures, single, config.tasks)
-        Console().print(terminal_table(path.name, figures, config.name, config.tasks, delta))
+        _show(path.name, figures, config, delta)
         if report is not None:
             write_json(report, figures, config.name, delta)
         if table is not None:
             table.write_text(markdown_table(figures, config.name, config.tasks, delta))
+
+
+def _moved(config: "RunConfig", overrides: list[str] | None) -> "RunConfig":
+    """The configuration of a checkpoint with ``overrides``, which may not change its network.
+
+    Raises:
+        ConfigError: they do, or cannot be used.
+    """
+    from training.config import ConfigError, override
+
+    changed = override(config, overrides) if overrides else config
+    if changed.model != config.model:
+        raise ConfigError("model: the checkpoint's network cannot be changed, it is trained")
+    return changed
+
+
+def _show(
+    title: str, figures: "Report", config: "RunConfig", delta: "Mapping[str, float] | None" = None
+) -> None:
+    """Print the metrics and, if there are any, the reliability curves."""
+    from training.report import reliability_table, terminal_table
+
+    console = Console()
+    console.print(terminal_table(title, figures, config.name, config.tasks, delta))
+    curves = reliability_table(figures)
+    if curves.row_count:
+        console.print(curves)
+
+
+@app.command()
+def confidence(
+    path: Annotated[Path, typer.Argument(help="A checkpoint; its network stays as it is.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")],
+    overrides: Overrides = None,
+    images: Annotated[int, typer.Option(min=1, help="Views of training images to fit on.")] = 400,
+    report: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Add heads that say how sure each map is, and write the weights to ship, in fp16.
+
+    They are fitted on training images, calibrated on half of each validation source and scored on the other.
+    """
+    with _told():
+        from training.checkpoint import load_network, write_shipped
+        from training.confidence.command import add_confidence
+        from training.distributed import usable_device
+        from training.report import write_json
+
+        network, trained = load_network(path)
+        config = _moved(trained, overrides)
+        confident, figures = add_confidence(network, config, images, usable_device(config.device))
+        if report is not None:
+            report.parent.mkdir(parents=True, exist_ok=True)
+            write_json(report, figures, config.name, None)
+        write_shipped(confident, trained.model_copy(update={"model": confident.config}), output)
+        _show(f"{output.name}, held-out half", figures, config)
 
 
 @app.command()

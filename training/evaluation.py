@@ -13,9 +13,10 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from training.config import DataConfig
 from training.data import Batch, Sample, Source, build_source, collate, validate
+from training.guided_filter import resized
 from training.metrics import Evaluation, maps_in_other_spaces
 from training.model import Network
-from training.postprocess import deployment_maps
+from training.postprocess import confidence_maps, deployment_maps
 from training.tasks import Task
 
 Report = dict[str, dict[str, float]]
@@ -49,7 +50,7 @@ class Validation:
         plain: maps that are only resized, without the guided filter that a bundle has.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[Source | Subset[Sample]]
     batch_size: int
     device: torch.device | str
     workers: int = 0
@@ -71,10 +72,10 @@ class Validation:
         Each image is loaded once for all networks, which are left in evaluation mode.
         """
         evaluations = {
-            name: Evaluation(network.eval().tasks, self.per_class).to(self.device)
+            name: Evaluation(network.eval().tasks, self.per_class, network.confident).to(self.device)
             for name, network in networks.items()
         }
-        for batch in self._batches():
+        for batch in self.batches():
             for name, network in networks.items():
                 _add(evaluations[name], network, batch, self.plain)
         return {name: evaluation.compute() for name, evaluation in evaluations.items()}
@@ -85,9 +86,9 @@ class Validation:
         if not self.images:
             return 0.0
         marks = [time.monotonic()]
-        for batch in self._batches(_REHEARSED):
+        for batch in self.batches(_REHEARSED):
             for network in networks.values():
-                evaluation = Evaluation(network.eval().tasks).to(self.device)
+                evaluation = Evaluation(network.eval().tasks, confident=network.confident).to(self.device)
                 _add(evaluation, network, batch, self.plain)
                 evaluation.compute()
             marks.append(time.monotonic())
@@ -97,7 +98,7 @@ class Validation:
         rounds = math.ceil(batches / max(1, self.workers))  # several workers begin at the same time
         return max(first + each * (batches - 1), first * rounds)
 
-    def _batches(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
+    def batches(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Batches on the device, at most ``limit`` of them."""
         if not self.images:
             return
@@ -116,21 +117,24 @@ class Validation:
         for batch in track(
             loader, "validate", transient=True, disable=self.quiet or rank > 0 or limit is not None
         ):
-            yield _on_device(batch, self.device)
+            yield on_device(batch, self.device)
 
 
 def _add(evaluation: Evaluation, network: Network, batch: Mapping[str, Tensor], plain: bool) -> None:
     labels = dict(batch)
     images = labels.pop("image")
-    final = network(images).final
+    predictions = network(images)
+    final = predictions.final
     size = (images.shape[-2], images.shape[-1])
     guide = None if plain else images
     maps = deployment_maps(final, network.tasks, size, guide)
     maps |= maps_in_other_spaces(final, network.tasks, size, guide, labels)
-    evaluation.update(maps, labels)
+    confidences = confidence_maps(predictions.confidence)
+    sized = {name: resized(values[:, None], size)[:, 0] for name, values in confidences.items()}
+    evaluation.update(maps, labels, sized)
 
 
-def _on_device(batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
+def on_device(batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
     """Images and labels on ``device``, half-precision labels as float32 from there on."""
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if name != "id"}
     return {name: value.float() if value.is_floating_point() else value for name, value in moved.items()}
@@ -138,7 +142,7 @@ def _on_device(batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
 
 def evaluate(
     network: Network,
-    sources: Sequence[Source],
+    sources: Sequence[Source | Subset[Sample]],
     batch_size: int,
     device: torch.device | str,
     quiet: bool = False,

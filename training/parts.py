@@ -22,11 +22,16 @@ log = logging.getLogger(__name__)
 
 
 def build_network(config: RunConfig) -> Network:
-    """The network, with fresh weights, of which ``optim.train_only`` are to be trained.
+    """The network to train, with fresh weights, of which ``optim.train_only`` are to be trained.
 
     Raises:
-        ConfigError: there is no such network, or it has no such parameters.
+        ConfigError: there is no such network, it has no such parameters, or it is one with confidences.
     """
+    if getattr(config.model, "confidence", False):
+        raise ConfigError(
+            "model.confidence: it comes after training; set it to false, and "
+            "'python -m training confidence CHECKPOINT -o WEIGHTS' adds it to what was trained"
+        )
     try:
         network = model.build_network(config.model)
     except ValueError as error:

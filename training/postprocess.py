@@ -67,6 +67,14 @@ def deployment_maps(
     return maps
 
 
+def confidence_maps(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By task name, logits [B,1,h,w] of a network's confidence -> probabilities float32 [B,h,w].
+
+    They stay at the size of the network's predictions: who shows them resizes them.
+    """
+    return {name: value.float().squeeze(1).sigmoid() for name, value in logits.items()}
+
+
 def _candidates(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Ids [B,K] of the `CANDIDATES` of logits [B,C,h,w], and their logits [B,K,h,w].
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from training.evaluation import Report
 from training.metrics import delta_mtl
+from training.metrics.confidence import curve, without_curve
 from training.metrics.delta_mtl import HEADLINE, Protocol, headline
 from training.tasks import Task, entry
 
@@ -62,8 +64,14 @@ def gains(figures: Report, single: Report, tasks: Sequence[Task]) -> dict[str, f
 
 
 def write_json(path: Path, figures: Report, name: str, delta: Mapping[str, float] | None) -> None:
-    """By task name the figures; beside them ``delta_mtl`` and the paper's ``published`` rows, if any."""
-    content: dict[str, Any] = dict(figures)
+    """By task name the figures; beside them ``delta_mtl`` and the paper's ``published`` rows, if any.
+
+    And ``reliability``: for each task with a confidence its curve, a list of bins.
+    """
+    content: dict[str, Any] = {task: without_curve(values) for task, values in figures.items()}
+    curves = {task: [asdict(part) for part in curve(values)] for task, values in figures.items()}
+    if any(curves.values()):
+        content["reliability"] = {task: parts for task, parts in curves.items() if parts}
     if delta is not None:
         content["delta_mtl"] = dict(delta)
     if name in PUBLISHED:
@@ -73,8 +81,21 @@ def write_json(path: Path, figures: Report, name: str, delta: Mapping[str, float
 
 def rows(figures: Report, delta: Mapping[str, float] | None) -> list[tuple[str, str, float]]:
     """(task, metric, value) of every figure."""
-    listed = [(task, metric, value) for task, values in figures.items() for metric, value in values.items()]
+    listed = [
+        (task, metric, value)
+        for task, values in figures.items()
+        for metric, value in without_curve(values).items()
+    ]
     return listed + [("all", f"Delta-MTL/{protocol} %", value) for protocol, value in (delta or {}).items()]
+
+
+def reliability_table(figures: Report) -> Table:
+    """Every bin of the reliability curve of every task with a confidence, for a terminal."""
+    table = Table("task", "confidence", "right", "of the pixels", title="reliability")
+    for task, values in figures.items():
+        for part in curve(values):
+            table.add_row(task, f"{part.confidence:.3f}", f"{part.accuracy:.3f}", f"{part.share:.3f}")
+    return table
 
 
 def published_value(name: str, row: str, task: Task, metric: str) -> float | None:

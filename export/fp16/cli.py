@@ -82,9 +82,9 @@ def evaluate_fp16(
     stack = np.stack(list(images.values()))
     found, expected = (run_onnx(open_session(model), stack, 1) for model in (emulate_fp16(mixed), whole))
     return evaluate(
-        {task.name: found[task.output] for task in manifest.tasks},
-        {task.name: expected[task.output] for task in manifest.tasks},
-        {task.name: task.kind for task in manifest.tasks},
+        {task.name: found[task.output] for task in manifest.outputs},
+        {task.name: expected[task.output] for task in manifest.outputs},
+        {task.name: task.kind for task in manifest.outputs},
         FP16,
     )
 

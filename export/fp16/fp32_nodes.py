@@ -60,11 +60,14 @@ def _affinity(nodes: Nodes) -> set[int]:
 
 
 def _heads(nodes: Nodes) -> set[int]:
-    """The heads of all tasks, one computation, for the metres they emit: a half holds 8 m to 8 mm."""
+    """The heads of all tasks, one computation, for the metres they emit: a half holds 8 m to 8 mm.
+
+    And those of their confidence, which are fed with logits and logarithms of all tasks.
+    """
     return {
         index
         for index, module in enumerate(nodes.modules)
-        if re.search(r"\.head(\.|$)", module) and nodes.nodes[index].op_type not in SHAPE_READERS
+        if re.search(r"\.(head|confidence)(\.|$)", module) and nodes.nodes[index].op_type not in SHAPE_READERS
     }
 
 

@@ -35,7 +35,7 @@ class Converted:
 
 
 def convert(graph: DeploymentGraph) -> Converted:
-    """Convert with a dynamic batch, fixed height and width, and outputs named as the tasks.
+    """Convert with a dynamic batch, fixed height and width, and outputs named as those of the graph.
 
     Raises:
         ExportError: the weights are too large for one file, PyTorch cannot export the network, or
@@ -56,7 +56,7 @@ def convert(graph: DeploymentGraph) -> Converted:
             dynamo=True,
             opset_version=OPSET,
             input_names=[IMAGE_TENSOR],
-            output_names=[task.name for task in graph.tasks],
+            output_names=list(graph.outputs),
             dynamic_shapes={IMAGE_TENSOR: {0: Dim("batch")}},
             optimize=False,
             verbose=False,

@@ -194,12 +194,12 @@ def evaluate_plan(
     stack = np.stack(list(images.values()))
     session = ort.InferenceSession(bundle.graph(), providers=["CPUExecutionProvider"])
     reference = run_onnx(session, stack, 1)
-    expected = {task.name: reference[task.output] for task in manifest.tasks}
-    kinds = {task.name: task.kind for task in manifest.tasks}
+    expected = {task.name: reference[task.output] for task in manifest.outputs}
+    kinds = {task.name: task.kind for task in manifest.outputs}
     results = {}
     for batch in sorted({profile.min, profile.opt}):
         found = run_in_batches(engine.run, stack, batch)
-        maps = {task.name: found[task.output] for task in manifest.tasks}
+        maps = {task.name: found[task.output] for task in manifest.outputs}
         results[f"batch_{batch}"] = evaluate(maps, expected, kinds, FP16)
     raise_faults(results, f"the plan does not reproduce {MODEL_FILE}")
     return results

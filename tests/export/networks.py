@@ -80,6 +80,7 @@ def mtcp_graph() -> DeploymentGraph:
             },
             "decoder": {"channels": 16, "depths": (1, 1, 1)},
             "coherence": {"kv_stride": 2},
+            "confidence": True,
         }
     )
     with torch.random.fork_rng():

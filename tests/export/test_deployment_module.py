@@ -19,6 +19,19 @@ def test_it_is_the_network_between_the_shared_processing() -> None:
     torch.testing.assert_close(plain(image), deployment_maps(final, TASKS, (HEIGHT, WIDTH)))
 
 
+def test_confidences_come_after_the_maps(mtcp: DeploymentGraph) -> None:
+    image = torch.randint(0, 256, (2, HEIGHT, WIDTH, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        found = mtcp(image)
+    assert mtcp.outputs == {
+        "semseg": "labels", "depth": "depth",
+        "semseg_confidence": "probability", "depth_confidence": "probability",
+    }  # fmt: skip
+    assert list(found) == list(mtcp.outputs)
+    assert found["depth_confidence"].shape == (2, HEIGHT // 4, WIDTH // 4)
+    assert 0 <= found["depth_confidence"].min() < found["depth_confidence"].max() <= 1
+
+
 def test_the_network_is_put_into_evaluation_mode() -> None:
     network = TinyNetwork().train()
     DeploymentGraph(network, TASKS, HEIGHT, WIDTH)

@@ -3,12 +3,14 @@
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
 from onnx import numpy_helper
 
 from export.deployment_module import DeploymentGraph
 from export.onnx.convert import Converted
 from export.parity import check_parity
 from export.validation_images import RgbImage
+from tests.export.networks import HEIGHT, WIDTH
 
 
 def test_it_agrees_with_pytorch_at_every_batch_size(
@@ -17,11 +19,28 @@ def test_it_agrees_with_pytorch_at_every_batch_size(
     check_parity(ort.InferenceSession(deployed.model.SerializeToString()), mtcp, images)
 
 
+def test_confidences_are_outputs_beside_the_maps(
+    mtcp: DeploymentGraph, deployed: Converted, images: dict[str, RgbImage]
+) -> None:
+    session = ort.InferenceSession(deployed.model.SerializeToString())
+    stack = np.stack(list(images.values()))
+    names = [output.name for output in session.get_outputs()]
+    assert names == ["semseg", "depth", "semseg_confidence", "depth_confidence"] == list(mtcp.outputs)
+    found = dict(zip(names, session.run(names, {"image": stack}), strict=True))
+    with torch.inference_mode():
+        predictions = mtcp.network(torch.from_numpy(stack).movedim(-1, 1))
+    for name, logits in predictions.confidence.items():
+        values = found[f"{name}_confidence"]
+        assert values.shape == (len(stack), HEIGHT // 4, WIDTH // 4)
+        np.testing.assert_allclose(values, logits[:, 0].sigmoid().numpy(), rtol=1e-4)
+        assert values.std() > 1e-3
+
+
 def test_only_what_inference_needs_is_in_it(mtcp: DeploymentGraph, deployed: Converted) -> None:
     left_out = {name for name, _ in mtcp.named_parameters()} - set(deployed.parameters)
     assert any(".auxiliary." in name for name in left_out)
     assert any(".cfm.project." in name for name in left_out)
-    for module in ("decoder", "dfpn", "cfm", "srms.0", "srms.1", "srms.2", "head"):
+    for module in ("decoder", "dfpn", "cfm", "srms.0", "srms.1", "srms.2", "head", "confidence"):
         prefix = f"network.branches.{module}."
         assert any(name.startswith(prefix) for name in deployed.parameters), prefix
 

@@ -10,6 +10,8 @@ from torchmetrics import Metric
 
 from training.losses import DISPARITY
 from training.metrics.base import TaskMetric
+from training.metrics.confidence import ConfidenceMetric
+from training.metrics.correctness import judge
 from training.metrics.depth import DepthMetric, DisparityMetric
 from training.metrics.edges import EdgeMetric
 from training.metrics.geometry import GeometryMetric
@@ -35,10 +37,13 @@ class Evaluation:
     states of all, so every rank has the figures of the whole split. Give rank r of n the images
     ``Subset(source, range(r, len(source), n))``: a ``DistributedSampler`` repeats images to make shares
     equal, and a repeated image counts twice. A rank may have no image at all. Maps and labels must be on the
-    device of `to` (at first the CPU). ``per_class`` adds the IoU of each class to ``labels`` tasks.
+    device of `to` (at first the CPU). ``per_class`` adds the IoU of each class to ``labels`` tasks; the
+    tasks in ``confident`` have metrics of their confidence.
     """
 
-    def __init__(self, tasks: Sequence[Task], per_class: bool = False) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], per_class: bool = False, confident: Sequence[Task] = ()
+    ) -> None:
         self._metrics = {
             task.name: LabelMetric(task, per_class=True)
             if per_class and task.kind == "labels"
@@ -57,6 +62,7 @@ class Evaluation:
                 self._metrics[key] = LabelMetric(task, space, per_class)
                 self._outputs[key], self._labels[key] = key, task.name
                 self._spaces.add(key)
+        self._confident = {task.name: (task, ConfidenceMetric()) for task in confident}
         names = {task.name for task in tasks}
         self._geometry = GeometryMetric() if {"depth", "normals"} <= names else None
 
@@ -68,10 +74,16 @@ class Evaluation:
 
     def _all(self) -> Iterator[Metric]:
         yield from self._metrics.values()
+        yield from (metric for _, metric in self._confident.values())
         if self._geometry is not None:
             yield self._geometry
 
-    def update(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
+    def update(
+        self,
+        outputs: Mapping[str, Tensor],
+        batch: Mapping[str, Tensor],
+        confidences: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Add a batch of any size.
 
         Args:
@@ -80,6 +92,7 @@ class Evaluation:
                 those of `training.metrics.maps_in_other_spaces`, of the spaces that the batch is labelled in.
             batch: labels by task name as for `training.losses.task_losses`; an absent entry is a missing
                 label. Beside depth also ``disparity``, and with normals ``focal`` [B,2].
+            confidences: by name of each task in ``confident`` [B,H,W], 0 to 1.
 
         Raises:
             ValueError: a map and its label differ in size.
@@ -95,6 +108,9 @@ class Evaluation:
                     f"{name}: the map has [B,H,W] {list(output.shape[:3])}, its label {list(size)}"
                 )
             metric.update(output, target)
+        for name, (task, metric) in self._confident.items():
+            if name in batch and confidences is not None:
+                metric.update(confidences[name], *judge(task, outputs[name], batch[name]))
         if self._geometry is not None and {"normals", "focal"} <= batch.keys():
             self._geometry.update(outputs["depth"], outputs["normals"], batch["normals"], batch["focal"])
 
@@ -109,7 +125,12 @@ class Evaluation:
             figures = {name: metric.compute() for name, metric in self._metrics.items()}
             if self._geometry is not None:
                 figures["geometry"] = self._geometry.compute()
-        return merged(figures)
+            sure = {name: metric.compute() for name, (_, metric) in self._confident.items()}
+        joined = merged(figures)
+        for name, values in sure.items():
+            if values:
+                joined[name] = {**joined.get(name, {}), **values}
+        return joined
 
     def reset(self) -> None:
         """Forget everything seen so far."""

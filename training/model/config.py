@@ -111,6 +111,9 @@ class ModelConfig(NetworkConfig):
     """Take the absolute value of the normals' z: what is seen faces the camera. Paper: False."""
     parts_on_people: bool = False
     """In evaluation, parsing heeds where semantics see a person (`agreement`). Paper: False."""
+    confidence: bool = False
+    """Say in evaluation how sure each map is; ``python -m training confidence`` fits what that takes and sets
+    this. Paper: False."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from training.model.agreement import PartsOnPeople
 from training.model.backbone import Backbone
 from training.model.cfm import CFM
+from training.model.confidence import ConfidenceHeads
 from training.model.config import ModelConfig
 from training.model.decoder import TaskDecoders
 from training.model.dfpn import DFPN
@@ -16,6 +17,7 @@ from training.model.heads import Heads
 from training.model.layouts import stack_branches
 from training.model.network import Network, Predictions
 from training.model.srm import SRM
+from training.tasks import Task
 
 
 class Branches(nn.Module):
@@ -34,6 +36,7 @@ class Branches(nn.Module):
         )
         self.head = Heads(width, tasks, config)
         self.agreement = PartsOnPeople(tasks) if config.parts_on_people else None
+        self.confidence = ConfidenceHeads(width, tasks) if config.confidence else None
         self._from_fused = config.predict_from_fused and config.srm
         auxiliary = max(len(self.srms) - 1, 0) + self._from_fused
         self.auxiliary = nn.ModuleList(Heads(width, tasks, config) for _ in range(auxiliary))
@@ -59,14 +62,20 @@ class Branches(nn.Module):
         features, intermediate = self._trace_back(fused, stages)
         joint = self.head(features)
         final = self.head.by_name(joint)
+        if self.agreement is not None and not self.training:
+            final = self.agreement(final)
+        sure = {}
+        if self.confidence is not None and not self.training:
+            sure = self.confidence(features, final)
         levels = [head(x) for head, x in zip(self.auxiliary, intermediate, strict=False)]
         named = [self.head.by_name(level) for level in levels]
         return Predictions(
-            final=final if self.agreement is None or self.training else self.agreement(final),
+            final=final,
             intermediate={task.name: [level[task.name] for level in named] for task in self.head.tasks}
             if self.training
             else {},
             cosine=cosine,
+            confidence=sure,
             joint=joint,
             joint_intermediate=levels,
         )
@@ -100,6 +109,11 @@ class MTCP(Network):
         """R [B, C, H/4, W/4] -> predictions of all tasks."""
         predictions: Predictions = self.branches(shared)
         return predictions
+
+    @property
+    def confident(self) -> list[Task]:
+        """See :class:`Network`: all tasks, or none."""
+        return [] if self.branches.confidence is None else self.tasks
 
     @property
     def image_encoder(self) -> nn.Module:

@@ -24,6 +24,8 @@ class Predictions:
     final: dict[str, Tensor]
     intermediate: dict[str, list[Tensor]] = field(default_factory=dict)
     cosine: Tensor | None = None
+    confidence: dict[str, Tensor] = field(default_factory=dict)
+    """In evaluation, of each task in `Network.confident`, logits [B, 1, h, w] that its map is right there."""
     joint: Tensor | None = None
     joint_intermediate: list[Tensor] = field(default_factory=list)
 
@@ -72,6 +74,11 @@ class Network(nn.Module, ABC):
         for part in self._kept:
             part.eval()
         return self
+
+    @property
+    def confident(self) -> list[Task]:
+        """The tasks of whose maps the network says how sure it is."""
+        return []
 
     @property
     @abstractmethod

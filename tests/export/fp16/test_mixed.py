@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export.deployment_module import DeploymentGraph
 from export.fp16.emulate import emulate_fp16
 from export.fp16.fp32_nodes import FP16_MAX
 from export.fp16.mixed import Mixed, to_mixed_precision
@@ -66,12 +67,13 @@ def test_weights_of_fp16_nodes_are_stored_in_fp16(mixed: Mixed) -> None:
 
 
 def test_it_computes_what_the_float32_graph_computes(
-    mixed: Mixed, deployed: Converted, images: dict[str, RgbImage]
+    mixed: Mixed, mtcp: DeploymentGraph, deployed: Converted, images: dict[str, RgbImage]
 ) -> None:
     stack = np.stack(list(images.values()))
     expected = run_onnx(open_session(deployed.model), stack, 1)
     found = run_onnx(open_session(emulate_fp16(mixed.model)), stack, 1)
-    results = evaluate(found, expected, {"semseg": "labels", "depth": "depth"}, FP16)
+    results = evaluate(found, expected, mtcp.outputs, FP16)
+    assert "semseg_confidence" in results
     assert all(result.fault is None for result in results.values()), results
     assert np.abs(found["depth"] - expected["depth"]).max() > 1e-5  # it is another graph
 

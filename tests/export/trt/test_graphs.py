@@ -53,7 +53,9 @@ def test_the_shipped_bundle(fp16: bool, deformable: Deformable, tmp_path: Path) 
     size = (-1, manifest.input.height, manifest.input.width)
     types = {"uint8": "UINT8", "float32": "FLOAT", "float16": "HALF"}
     assert found.pop("image") == ("UINT8", (*size, 3))
-    assert found == {task.output: (types[task.dtype], (*size, *task.channels)) for task in manifest.tasks}
+    assert found == {
+        task.output: (types[task.dtype], (-1, *task.output_shape(*size[1:]))) for task in manifest.outputs
+    }
     share = fp16_share(precision_histogram(layers))
     assert share > 0.6 if fp16 else share == 0
     kinds = {layer["LayerType"] for layer in layers}
@@ -67,7 +69,8 @@ def test_the_shipped_bundle(fp16: bool, deformable: Deformable, tmp_path: Path) 
 def test_mtcp(deformable: Deformable, deployed: Converted, tmp_path: Path) -> None:
     mixed = to_mixed_precision(deployed.model, {}).model
     layers, tensors = read(for_tensorrt(mixed, deformable), tmp_path)
-    assert [tensor.name for tensor in tensors] == ["image", "semseg", "depth"]
+    names = ["image", "semseg", "depth", "semseg_confidence", "depth_confidence"]
+    assert [tensor.name for tensor in tensors] == names
     assert 0.5 < fp16_share(precision_histogram(layers)) < 1
 
 

@@ -1,0 +1,149 @@
+"""From a checkpoint to one with confidences, on procedural scenes: nothing else changes, and they tell."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Subset
+from typer.testing import CliRunner
+
+from tests.training.tiny import tiny_run
+from training.checkpoint import load, load_network, save
+from training.cli import app
+from training.confidence.command import add_confidence
+from training.confidence.halves import RUN, calibration_half, folds, held_out_half
+from training.config import ConfigError, RunConfig, load_config
+from training.evaluation import validation_sources
+from training.model import MTCP, ModelConfig, build_network
+from training.trainer import Trainer
+
+SCENES = ["data.train.0.count=30", "data.val.0.count=40", "data.batch_size=4"]
+
+
+@pytest.fixture(scope="module")
+def settings() -> RunConfig:
+    return tiny_run(*SCENES)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(settings: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network to which all is background and nothing salient: where that is wrong can be seen."""
+    path = tmp_path_factory.mktemp("run") / "last.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert isinstance(settings.model, ModelConfig)
+        network = MTCP(settings.model)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1  # the statistics of these images are the running ones
+        (source,) = validation_sources(settings.data, settings.tasks, check=False)
+        with torch.no_grad():
+            network.branches.head.weight.zero_()
+            network.output_bias("semseg")[0] = network.output_bias("parsing")[0] = 5
+            network.output_bias("saliency").fill_(-1)
+            network.train()(torch.stack([source[index]["image"] for index in range(8)]))
+    save(path, {"config": settings.model_dump(mode="json"), "model": network.state_dict()})
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.confidence.fit.STEPS", 300)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fitted(checkpoint: Path) -> tuple[Path, Path]:
+    """What the command wrote: weights and report."""
+    output, report = checkpoint.with_name("model.safetensors"), checkpoint.with_name("report.json")
+    arguments = ["confidence", str(checkpoint), "-o", str(output), "--images=40", f"--report={report}"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "confidence/ECE" in done.output
+    assert "of the pixels" in done.output
+    return output, report
+
+
+def test_maps_and_weights_stay_as_they_are(checkpoint: Path, fitted: tuple[Path, Path]) -> None:
+    before, after = load_network(checkpoint)[0], load_network(fitted[0])[0]
+    assert isinstance(after, MTCP)
+    assert (before.confident, after.confident) == ([], after.tasks)
+    weights = after.state_dict()
+    for name, value in before.state_dict().items():
+        assert torch.equal(weights[name], value.half().to(value.dtype)), name
+    assert {name for name in weights if name not in before.state_dict()} == {
+        f"branches.confidence.{layer}.{part}" for layer in ("hidden", "output") for part in ("weight", "bias")
+    }
+    image = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    with torch.inference_mode():
+        predictions = after(image)
+        after.branches.confidence = None
+        for name, value in after(image).final.items():
+            assert torch.equal(predictions.final[name], value)
+    assert list(predictions.confidence) == [task.name for task in before.tasks]
+    assert predictions.confidence["depth"].shape == (2, 1, 16, 24)
+
+
+def test_predictable_errors_are_told_on_images_that_nobody_saw(fitted: tuple[Path, Path]) -> None:
+    figures = json.loads(fitted[1].read_text())
+    for task in ("saliency", "semseg"):
+        found = {
+            name: figures[task][f"confidence/{name}"] for name in ("accuracy", "ECE", "AUROC", "risk@80%")
+        }
+        assert 0.02 < found["accuracy"] < 0.98, task
+        assert found["AUROC"] > 0.6, task
+        assert found["ECE"] < 0.15, task
+        assert found["risk@80%"] < 1 - found["accuracy"], task
+    parts = figures["reliability"]["depth"]
+    assert parts[0].keys() == {"confidence", "accuracy", "share"}
+    assert sum(part["share"] for part in parts) == pytest.approx(1)
+    assert not any("bin" in name for name in figures["depth"])
+
+
+def test_evaluate_reports_them_on_the_half_that_was_held_out(
+    fitted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    again, everything = tmp_path / "again.json", tmp_path / "all.json"
+    for arguments in (["--held-out", f"--report={again}"], [f"--report={everything}"]):
+        done = CliRunner().invoke(app, ["evaluate", str(fitted[0]), *arguments])
+        assert done.exit_code == 0, done.output
+    written, held_out = (json.loads(path.read_text()) for path in (fitted[1], again))
+    for name, value in written["depth"].items():
+        assert held_out["depth"][name] == pytest.approx(value, abs=5e-3), name  # weights were rounded
+    assert json.loads(everything.read_text())["depth"]["rmse/invpt"] != held_out["depth"]["rmse/invpt"]
+
+
+def test_halves_are_runs_of_neighbours(settings: RunConfig) -> None:
+    (source,) = validation_sources(settings.data, settings.tasks, check=False)
+    (first,), (second,) = calibration_half([source]), held_out_half([source])
+    assert first.indices == list(range(RUN))
+    assert second.indices == list(range(RUN, 2 * RUN))
+    long = Subset(source, [*range(3), *range(2 * RUN, 2 * RUN + 2), *range(4 * RUN, 4 * RUN + 1)])
+    other = Subset(source, [0, 1, 2 * RUN, 4 * RUN])
+    assert folds([long, other]) == [0, 0, 0, 1, 1, 2, 3, 3, 0, 1]
+
+
+def test_the_same_again_gives_the_same(checkpoint: Path, fitted: tuple[Path, Path]) -> None:
+    network, config = load_network(checkpoint)
+    again, _ = add_confidence(network, config, 40, "cpu", quiet=True)
+    known = load(fitted[0])["model"]
+    for name, value in again.state_dict().items():
+        if "confidence" in name:
+            torch.testing.assert_close(value.half(), known[name])
+
+
+def test_what_cannot_be_done_is_said(settings: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
+    network = load_network(checkpoint)[0]
+    bare = settings.model_copy(update={"data": settings.data.model_copy(update={"val": ()})})
+    with pytest.raises(ConfigError, match="calibrated on a validation source"):
+        add_confidence(network, bare, 4, "cpu", quiet=True)
+    other = load_config("ial_nyuv2", ["root=data"])
+    with torch.device("meta"):
+        deeplab = build_network(other.model)
+    with pytest.raises(ConfigError, match="network of kind mtcp"):
+        add_confidence(deeplab, other, 4, "cpu", quiet=True)
+    with pytest.raises(ConfigError, match="python -m training confidence"):
+        Trainer(tiny_run("model.confidence=true"), tmp_path)

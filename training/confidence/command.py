@@ -1,0 +1,90 @@
+"""From a trained network to one that says how sure it is: fit, calibrate, and score what was held out."""
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from training.confidence.fit import fit_calibrated
+from training.confidence.halves import calibration_half, folds, held_out_half
+from training.confidence.observations import observe
+from training.config import ConfigError, RunConfig
+from training.data import Batch, Mixture, MixtureSampler, build_source, collate
+from training.evaluation import Report, Validation, on_device, validation_sources
+from training.model import MTCP, ModelConfig, Network, build_network
+
+log = logging.getLogger(__name__)
+
+BATCH = 8
+"""Images at a time: one pass without gradients is no faster with more."""
+WHOLE = 0.5
+"""Least share of images that are looked at whole, as a server does; the others are views as in training."""
+
+
+def add_confidence(
+    network: Network, config: RunConfig, images: int, device: torch.device | str, quiet: bool = False
+) -> tuple[MTCP, Report]:
+    """Fit confidence heads to ``network``, whose own weights stay as they are.
+
+    Args:
+        network: a trained one; heads that it has already are fitted afresh.
+        config: of its run, with the sources where they are now.
+        images: views of training images to fit on.
+        device: where the network runs.
+        quiet: no progress bars.
+
+    Returns:
+        The network with its heads, and all metrics on the held-out half of the validation sources.
+
+    Raises:
+        ConfigError: no network of kind mtcp, or no validation source.
+        DataError: a source or label that cannot be used.
+    """
+    confident = _with_heads(network)
+    heads = confident.branches.confidence
+    assert heads is not None
+    if not config.data.val:
+        raise ConfigError("data.val: confidences are calibrated on a validation source; give one")
+    sources = validation_sources(config.data, config.tasks)
+    half, workers = calibration_half(sources), config.data.workers
+    confident.to(device)
+    training = observe(confident, heads, _training_views(config, images, device, quiet), config.seed)
+    held = observe(confident, heads, Validation(half, BATCH, device, workers, quiet).batches(), config.seed)
+    parts = torch.tensor(folds(half))[held.image]
+    for task, numbers in fit_calibrated(heads.cpu(), training, held, parts, config.seed).items():
+        log.info("%s: logits times %.3f, plus %.3f", task, *numbers)
+    judged = Validation(held_out_half(sources), BATCH, device, workers, quiet)
+    return confident, judged.score({"network": confident.to(device)})["network"]
+
+
+def _with_heads(network: Network) -> MTCP:
+    """``network`` with confidence heads that nobody has fitted yet."""
+    if not isinstance(network, MTCP):
+        raise ConfigError("model: confidences need a network of kind mtcp")
+    settings = network.config.model_dump() | {"confidence": True}
+    confident = build_network(ModelConfig.model_validate(settings))
+    assert isinstance(confident, MTCP)
+    confident.load_state_dict(network.state_dict(), strict=False)
+    return confident.eval()
+
+
+def _training_views(
+    config: RunConfig, images: int, device: torch.device | str, quiet: bool
+) -> Iterator[Batch]:
+    """Batches of ``images`` views of training images, drawn in the shares of the run."""
+    data = config.data
+    augment = data.augment.model_copy(update={"whole": max(WHOLE, data.augment.whole)})
+    size = (data.height, data.width)
+    mixture = Mixture([build_source(source, config.tasks, size, augment) for source in data.train])
+    loader = DataLoader(
+        mixture,
+        batch_size=BATCH,
+        sampler=MixtureSampler(mixture, config.seed, BATCH, images),
+        collate_fn=collate,
+        num_workers=data.workers,
+        generator=torch.Generator().manual_seed(0),  # keys carry the randomness
+    )
+    for batch in track(loader, "observe", transient=True, disable=quiet):
+        yield on_device(batch, device)
