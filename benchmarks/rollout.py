@@ -1,8 +1,9 @@
 """Restarts under load: ``python -m benchmarks.rollout --restarts 10``.
 
 Two servers stand behind a balancer that learns late, as Kubernetes' endpoints do: a server that is told to
-end (SIGTERM) is still sent requests for ``--lag`` seconds, a new one is sent some as soon as it is ready. One
-after the other is replaced while clients send images without pause. Prints JSON: responses by status,
+end (SIGTERM) is still sent connections for ``--lag`` seconds, a new one is sent some as soon as it is ready.
+One after the other is replaced while clients send images without pause: one half on a connection for each
+request, the other on one that they keep until the server ends it. Prints JSON: responses by status,
 transport errors, and how long a restart took. Exit status 1 if a response was not 200 or a request got none.
 """
 
@@ -80,19 +81,26 @@ class Rollout:
         await self._servers.pop(url).wait()
 
     async def _client(self, number: int) -> None:
-        """Send one image after the other, each on a connection of its own, round the endpoints."""
+        """Send one image after the other; each connection goes to the next of the endpoints."""
+        keeps = number % 2 == 1
         while not self._done:
             url = self._endpoints[number % len(self._endpoints)]
             number += 1
             async with httpx.AsyncClient(timeout=120) as http:
-                try:
-                    response = await http.post(
-                        url + _QUERY, content=self._image, headers={"Content-Type": "image/jpeg"}
-                    )
-                except httpx.TransportError as error:
-                    self.errors[type(error).__name__] += 1
-                else:
-                    self.statuses[response.status_code] += 1
+                while await self._send(http, url) and keeps and not self._done:
+                    pass
+
+    async def _send(self, http: httpx.AsyncClient, url: str) -> bool:
+        """Send an image; whether the connection is good for more."""
+        try:
+            response = await http.post(
+                url + _QUERY, content=self._image, headers={"Content-Type": "image/jpeg"}
+            )
+        except httpx.TransportError as error:
+            self.errors[type(error).__name__] += 1
+            return False
+        self.statuses[response.status_code] += 1
+        return bool(response.headers.get("connection") != "close")
 
 
 def main(

@@ -17,7 +17,7 @@ from mtcp_serve.errors import RequestError
 from mtcp_serve.server.error_handlers import on_http_exception, on_request_error, on_validation_error
 from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.metrics import Metrics
-from mtcp_serve.server.middleware import AnswerFailures, AnswerHead, RequestContext
+from mtcp_serve.server.middleware import AnswerFailures, AnswerHead, EndConnections, RequestContext
 from mtcp_serve.server.routes import router
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.security.auth import RequireKey
@@ -107,6 +107,9 @@ def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, metrics: Me
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origin, **CORS)
     app.add_middleware(RequestContext, metrics=metrics)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(
+        EndConnections, ending=lambda: app.state.service is not None and app.state.service.ending
+    )
 
 
 def _no_grpc(service: Service, keys: ApiKeys) -> AbstractAsyncContextManager[None]:

@@ -111,6 +111,11 @@ class BoundedHttp(H11Protocol):
         self._probe()
         return True
 
+    def close_if_idle(self) -> None:
+        """Close it between two requests; where one is under way, it goes on."""
+        if self._between_requests and not self._upgraded:
+            self.transport.close()
+
     def _probe(self) -> None:
         """Look again and again whether the client has reset the connection, which nobody reads any more."""
         if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPMethod
 from urllib.parse import quote
@@ -87,6 +88,28 @@ class RequestContext:
             facts["stages"] = stages
         level = logging.DEBUG if is_probe(path_of(scope)) else logging.INFO
         _log.log(level, "the client disconnected" if status == DISCONNECTED else "request", extra=facts)
+
+
+class EndConnections:
+    """ASGI middleware by which connections end with their next response while the server is ``ending``.
+
+    A balancer that knows of it sends it no new connection, but who holds one goes on sending requests on it.
+    """
+
+    def __init__(self, app: ASGIApp, ending: Callable[[], bool]) -> None:
+        self.app = app
+        self.ending = ending
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+
+        async def last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self.ending():
+                others = [(name, value) for name, value in message["headers"] if name != b"connection"]
+                message = {**message, "headers": [*others, (b"connection", b"close")]}
+            await send(message)
+
+        await self.app(scope, receive, last if scope["type"] == "http" else send)
 
 
 class AnswerHead:

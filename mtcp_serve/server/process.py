@@ -1,9 +1,9 @@
 """The server process: uvicorn, with an orderly end and a reload by signal.
 
 ``SIGTERM`` and ``SIGINT``: the server answers 503 ``draining`` to what is new, finishes what it accepted,
-and ends. With ``SIGTERM`` it stays at work for ``shutdown_delay_s`` before, and only says that it is not
-ready, so that balancers have time to learn of it. What is not finished ``drain_s`` later is cut off. A second
-signal ends the process at once.
+and ends. With ``SIGTERM`` it stays at work for ``shutdown_delay_s`` before, so that balancers have time to
+learn of it: it says that it is not ready, and ends each connection with its next response. What is not
+finished ``drain_s`` later is cut off. A second signal ends the process at once.
 
 ``SIGHUP``: API keys and certificate are read again, and the bundles are opened again from their folders and
 take over when they are warm; when that fails the log says why, and what was there stays.
@@ -121,6 +121,7 @@ class Server(uvicorn.Server):
                 _log.info("shutting down in %g s: not ready, and still at work", delay)
                 self._service.leaving = True
                 await asyncio.sleep(delay)
+                self._close_idle()
             _log.info("draining: new requests are refused, accepted ones are finished")
             try:
                 async with asyncio.timeout(settings.drain_s):
@@ -129,6 +130,12 @@ class Server(uvicorn.Server):
                 _log.error("draining took more than %g s: what is not done is cut off", settings.drain_s)
                 _end_now(sig)
         super().handle_exit(sig, frame)
+
+    def _close_idle(self) -> None:
+        """Close the connections that nothing is under way on: the next request there would be refused."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedHttp):
+                connection.close_if_idle()
 
     def _end_within(self, seconds: float, sig: int) -> None:
         """End the process even if its event loop, or a thread that nobody can stop, does not let it."""

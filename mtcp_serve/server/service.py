@@ -77,12 +77,17 @@ class Service:
         self.pool.shutdown()
 
     @property
+    def ending(self) -> bool:
+        """Whether the server is about to drain, or does: whoever has a connection is to leave it."""
+        return self.leaving or self.draining
+
+    @property
     def unready(self) -> NotReadyError | None:
         """Why a balancer should send requests elsewhere; ``None`` while they are welcome here.
 
         One slot past its deadline leaves the others to work; with every slot so, nothing is answered.
         """
-        if self.leaving or self.draining:
+        if self.ending:
             return DrainingError("the server is shutting down")
         if self.admission.overdue >= self.admission.concurrency:
             return NotReadyError(

@@ -1,12 +1,14 @@
 """How a server ends: at work until balancers know, then draining, and never later than it says."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
@@ -122,7 +124,10 @@ def test_requests_are_taken_until_balancers_know(bundle: Path) -> None:
     server.process.send_signal(signal.SIGTERM)
     until(lambda: server.client.get("/health/ready").status_code == 503)
     check_error(server.client.get("/health/ready"), 503, "draining")
-    assert server.predict().status_code == 200
+    refused = server.client.post("/predict?tasks=nothing", content=GOOD, headers=PNG)
+    for response, status in ((server.predict(), 200), (refused, 404), (server.client.get("/metrics"), 200)):
+        assert response.status_code == status
+        assert response.headers.get_list("connection") == ["close"], "who has a connection is to leave it"
     server.process.send_signal(signal.SIGTERM)
     assert server.stop() in KILLED
     assert "Traceback" not in "".join(server.log)
@@ -143,6 +148,28 @@ def test_after_that_it_drains(bundle: Path) -> None:
         assert waiting.result().status_code == 200
     assert server.stop() in CLEAN
     assert "Traceback" not in "".join(server.log)
+
+
+@needs_posix
+def test_whoever_keeps_a_connection_is_not_refused_on_it(bundle: Path) -> None:
+    """One that is idle is closed before new work is refused; one that is not ends with its response."""
+    server = Server(bundle, shutdown_delay_s=0.5, concurrency=1, deadline_s=PATIENCE_S)
+    port = server.client.base_url.port or 0
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as idle,
+        server.connect(f"Content-Length: {len(STUCK)}") as stuck,
+    ):
+        idle.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        alive = HTTPResponse(idle)
+        alive.begin()
+        assert (alive.read() != b"", alive.getheader("connection")) == (True, None)
+        stuck.sendall(STUCK)
+        until(lambda: server.figure("mtcp_running_requests") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.recv(1) == b"", "closed, while the server still drains"
+        assert server.process.poll() is None
+        check_error(httpx.post(f"{server.url}/predict", content=GOOD, headers=PNG), 503, "draining")
+    assert server.stop() in CLEAN
 
 
 @needs_posix
