@@ -58,6 +58,8 @@ class LabelsTask(TaskSpec):
 
     def check(self, values: Map) -> None:
         """Every class id must have a name, or be `ignore_index`."""
+        if values.max(initial=0) < len(self.labels):
+            return  # as nearly always, and hundreds of times as fast as counting
         ids = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
         if set(ids) - {*range(len(self.labels)), self.ignore_index}:
             raise InternalError(f"the model gave class ids that task {self.name} does not name")

@@ -23,6 +23,8 @@ from mtcp_serve.server.routes.examples import PREDICT
 from mtcp_serve.server.service import Turn
 
 router = APIRouter()
+Plan = tuple[tuple[Choice, ...], Writer]
+"""Who answers which task, and what writes the response."""
 
 _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for name, form in FORMATS.items())
 
@@ -49,28 +51,27 @@ async def predict_one(
     """Check everything that needs no pixel first, then read the image and queue for the work."""
     settings = service.settings
 
-    def plan(query: PredictQuery) -> tuple[tuple[Choice, ...], Writer]:
+    def plan(query: PredictQuery) -> Plan:
         choices = models.select(query.names(), query.model)
         accept = ", ".join(request.headers.getlist("accept"))
         form = choose_format(query.format, accept, [choice.task for choice in choices])
         shown, options = query.plan(form, choices)
         return shown, form(service.pool, options)
 
-    async def read() -> tuple[bytes, PredictQuery]:
+    async def read() -> tuple[bytes, PredictQuery, Plan]:
         body = await read_image(request, settings.max_bytes, settings.max_form_fields)
         whole = query.with_fields(body.fields)
-        plan(whole)
-        return body.image, whole
+        return body.image, whole, planned or plan(whole)
 
-    async def work(body: tuple[bytes, PredictQuery], turn: Turn) -> tuple[bytes, Writer]:
-        data, query = body
-        choices, writer = plan(query)
+    async def work(body: tuple[bytes, PredictQuery, Plan], turn: Turn) -> tuple[bytes, Writer]:
+        data, query, (choices, writer) = body
         (timings,) = turn.timings(1)
         return await write_prediction(service, data, choices, query, writer, timings), writer
 
+    planned = None
     if is_form(request):
         models.select(query.names(), query.model)  # its fields may say the rest
     else:
-        plan(query)
+        planned = plan(query)
     (content, writer), turn = await handle(request, service, read, work)
     return respond(service, content, turn, writer)
