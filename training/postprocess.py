@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from training.guided_filter import resized, upsample
@@ -89,7 +88,7 @@ def _candidates(logits: Tensor) -> tuple[Tensor, Tensor]:
 ACTIVATIONS: dict[Kind, Callable[[Tensor], Tensor]] = {
     "labels": lambda logits: logits.argmax(dim=1).byte(),
     "depth": lambda metres: metres.squeeze(1).clamp(*DEPTH_RANGE),
-    "normals": lambda vectors: F.normalize(vectors, dim=1, eps=1e-6).movedim(1, -1),
+    "normals": lambda vectors: (vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-6)).movedim(1, -1),
     "probability": lambda logits: logits.squeeze(1).sigmoid(),
 }
 """[B,channels,H,W] predictions -> maps, for each kind of task."""

@@ -11,6 +11,7 @@ from export.deployment_module import DeploymentGraph
 from export.errors import ExportError
 from export.onnx.fp16_weights import store_exact_fp16
 from export.onnx.gelu import spell_gelu
+from export.onnx.shapes import fold_shapes
 from export.onnx.simplify import simplify
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 from training.model.exporting import as_exported
@@ -69,6 +70,7 @@ def convert(graph: DeploymentGraph) -> Converted:
     store_exact_fp16(model)
     converted = Converted(simplify(model), _used_parameters(program.exported_program))
     spell_gelu(converted.model)
+    fold_shapes(converted.model)
     _name_nodes(converted.model)
     _strip_notes(converted.model)
     check_structure(converted)

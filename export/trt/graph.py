@@ -7,9 +7,9 @@ from onnx import NodeProto, TensorProto, helper
 
 from export.onnx.convert import check_operators
 from export.onnx.nodes import replace_nodes, typed_tensors
+from export.onnx.shapes import fold_shapes
 from export.trt.deformable import gather_samples
 from export.trt.materialize import materialize
-from export.trt.shapes import fold_shapes
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
 
 Deformable = Literal["gather", "gridsample"]
@@ -20,7 +20,7 @@ def for_tensorrt(model: onnx.ModelProto, deformable: Deformable) -> onnx.ModelPr
 
     TensorRT takes uint8 for inputs and outputs only and converts it from and to floating point only, so the
     image becomes float32 before anything else and integers become float32 before uint8.
-    Slices and reshapes get constant shapes (`export.trt.shapes`), and what TensorRT would compute again for
+    Slices and reshapes get constant shapes (`export.onnx.shapes`), and what TensorRT would compute again for
     each reader is stored (`export.trt.materialize`).
 
     Args:

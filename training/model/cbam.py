@@ -30,10 +30,11 @@ class CBAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, T*C, H, W] -> [B, T*C, H, W]."""
         flat = x.flatten(2)
-        highest = flat.max(-1).values  # max by index: its gradient is one scatter, unlike amax
-        pooled = torch.stack([flat.mean(-1), highest], -1)[..., None]
+        highest = flat.max(-1, keepdim=True).values  # max by index: its gradient is one scatter, unlike amax
+        pooled = torch.cat([flat.mean(-1, keepdim=True), highest], -1)[..., None]
         gate = self.channel(pooled).sum(2, keepdim=True).sigmoid()
         tasks = by_task(x * gate, self.tasks)
-        pooled = torch.stack([tasks.max(2).values, tasks.mean(2)], 2).flatten(1, 2)
+        highest, mean = tasks.max(2, keepdim=True).values, tasks.mean(2, keepdim=True)
+        pooled = torch.cat([highest, mean], 2).flatten(1, 2)
         gated: Tensor = tasks * self.spatial(pooled).sigmoid().unsqueeze(2)
         return gated.flatten(1, 2)

@@ -19,13 +19,15 @@ def attend(
 ) -> Tensor:
     """Attention with ``heads`` of [B, Q, C] to [B, L, C].
 
-    ``allowed`` [B, 1, Q, L] says which may be seen, at least one for each query. An exported graph has masked
-    attention in plain operators, without the care for queries that see nothing.
+    ``allowed`` [B, 1, Q, L] says which may be seen, at least one for each query. An exported graph has plain
+    operators, without the care for queries that see nothing and without arithmetic of shapes.
     """
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (queries, keys, values))
-    if allowed is not None and exporting():
-        logits = q.shape[-1] ** -0.5 * q @ k.transpose(-1, -2)
-        attended = torch.where(allowed, logits, -torch.inf).softmax(-1) @ v
+    if exporting():
+        logits: Tensor = q.shape[-1] ** -0.5 * q @ k.transpose(-1, -2)
+        if allowed is not None:
+            logits = torch.where(allowed, logits, -torch.inf)
+        attended = logits.softmax(-1) @ v
     else:
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
     return attended.transpose(1, 2).flatten(2)

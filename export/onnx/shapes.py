@@ -1,12 +1,12 @@
-"""Slices and reshapes spelled so that TensorRT needs no arithmetic to know their shapes.
+"""Slices, reshapes and resizes spelled so that no arithmetic is needed to know their shapes.
 
-Height and width are fixed and only the batch varies, but TensorRT's parser computes the bounds of every ONNX
-Slice of a tensor with a varying axis, in some twenty layers. A Split of a fixed axis and a Reshape with
-one -1 say the same without.
+Height and width are fixed and only the batch varies, but PyTorch's exporter computes some shapes from other
+shapes, and TensorRT's parser the bounds of every Slice of a tensor with a varying axis, in some twenty
+layers. A Split of a fixed axis, a Reshape with one -1 and a Resize by whole scales say the same without.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -91,16 +91,14 @@ class _Rewriter:
         pairs = list(pairwise(bounds))
         outputs = [names.get(pair, f"{first.into}.rest{index}") for index, pair in enumerate(pairs)]
         sizes = self._constant(f"{first.into}.sizes", [stop - start for start, stop in pairs])
-        yield helper.make_node("Split", [first.data, sizes], outputs, name=first.node.name, axis=first.axis)
+        yield _like(first.node, "Split", [first.data, sizes], outputs, axis=first.axis)
         for cut in cuts:  # the same piece twice
             if names[cut.start, cut.stop] != cut.into:
-                yield helper.make_node(
-                    "Identity", [names[cut.start, cut.stop]], [cut.into], name=cut.node.name
-                )
+                yield _like(cut.node, "Identity", [names[cut.start, cut.stop]], [cut.into])
 
     def gather(self, node: NodeProto, cut: _Cut) -> NodeProto:
         index = self._constant(f"{cut.into}.index", list(range(cut.start, cut.stop, cut.step)))
-        return helper.make_node("Gather", [cut.data, index], [cut.into], name=node.name, axis=cut.axis)
+        return _like(node, "Gather", [cut.data, index], [cut.into], axis=cut.axis)
 
     def reshape(self, node: NodeProto) -> NodeProto | None:
         """The Reshape with a constant shape, where one axis at most varies."""
@@ -110,7 +108,7 @@ class _Rewriter:
         if shape is None or shape.count(None) > 1:
             return None
         name = self._constant(f"{node.output[0]}.shape", [-1 if axis is None else axis for axis in shape])
-        return helper.make_node("Reshape", [node.input[0], name], node.output, name=node.name)
+        return _like(node, "Reshape", [node.input[0], name], node.output)
 
     def resize(self, node: NodeProto) -> NodeProto | None:
         """The Resize by constant scales, where they give exactly the size that is computed."""
@@ -144,6 +142,17 @@ class _Rewriter:
     def _constant(self, name: str, values: list[int]) -> str:
         self.added[name] = numpy_helper.from_array(np.array(values, np.int64), name)
         return name
+
+
+def _like(
+    node: NodeProto, operator: str, inputs: Sequence[str], outputs: Sequence[str], axis: int | None = None
+) -> NodeProto:
+    """A node in the place of ``node``, with its name and the exporter's notes."""
+    made = helper.make_node(operator, inputs, outputs, name=node.name)
+    if axis is not None:
+        made.attribute.append(helper.make_attribute("axis", axis))
+    made.metadata_props.extend(node.metadata_props)
+    return made
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
