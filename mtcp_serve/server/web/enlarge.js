@@ -41,7 +41,9 @@ export class Enlarged {
     const map = answer.map(this.#name);
     const source = map ? this.picture(map) : answer.input.canvas;
     this.dialog.querySelector("h2").textContent = map ? map.title : "Image";
-    this.dialog.querySelector(".about").textContent = map ? map.describe() : answer.input.name;
+    this.dialog.querySelector(".about").textContent = map
+      ? [map.describe(), map.describeSureness()].filter(Boolean).join(". ")
+      : answer.input.name;
     this.canvas.hidden = !source; // nor show what was here before
     if (source) paint(this.canvas, source);
   }

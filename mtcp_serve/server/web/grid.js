@@ -3,6 +3,7 @@
 import { colorBar } from "./colorbar.js";
 import { h, paint } from "./dom.js";
 
+const said = (map, { u, v }) => (map ? [map.read(u, v), map.sure(u, v)].filter(Boolean).join(", ") : "");
 const NO_PICTURE = "This browser cannot show the image's format; the maps are those of the whole image.";
 
 export class Grid {
@@ -44,6 +45,7 @@ export class Grid {
       const tile = this.#tiles.get(map.name);
       paint(tile.canvas, this.picture(map));
       tile.about.textContent = map.describe();
+      tile.sure.textContent = map.describeSureness();
       tile.figure.classList.toggle("empty", map.nothing !== null);
       tile.bar.replaceChildren(...(map.info.kind === "depth" ? [colorBar(map) ?? ""] : []));
       tile.about.title = map.info.trained_on ? `${map.info.model}, trained on ${map.info.trained_on}` : map.info.model;
@@ -73,6 +75,7 @@ export class Grid {
     this.probe.attach(frame);
     const value = h("span", { class: "value" });
     const about = h("p", { class: "about" });
+    const sure = h("p", { class: "quiet sure" });
     const files = h("span", { class: "files" });
     const bar = h("div");
     if (name) {
@@ -87,9 +90,10 @@ export class Grid {
       h("div", {}, h("span", { class: "name" }, title), value),
       bar,
       h("div", {}, about, files),
+      sure,
     );
     const figure = h("figure", { class: name ? "tile" : "tile tile-image" }, frame, caption);
-    return { figure, frame, canvas, missing, value, about, bar };
+    return { figure, frame, canvas, missing, value, about, sure, bar };
   }
 
   #file(name, colour, text, label) {
@@ -103,7 +107,7 @@ export class Grid {
     for (const [name, tile] of this.#tiles) {
       if (point === null) tile.value.textContent = "";
       else if (name === "") tile.value.textContent = `${pixel.x}, ${pixel.y}`;
-      else tile.value.textContent = this.answer.map(name)?.read(point.u, point.v) ?? "";
+      else tile.value.textContent = said(this.answer.map(name), point);
     }
   }
 }

@@ -3,6 +3,7 @@
 import { borders } from "./borders.js";
 import { colour } from "./colours.js";
 import { readNpz } from "./npz.js";
+import { fade } from "./sureness.js";
 
 const BACKGROUND = /^(background|other|nothing|void|unlabell?ed)$/i; // class names that mean no thing at all
 const SUBJECT = 0.5; // a probability that says there is something
@@ -40,6 +41,10 @@ const NOTHING = {
   probability: "No clear subject in this image",
 };
 
+function percent(share) {
+  return `${Math.round(100 * share)}\u00a0%`;
+}
+
 function signed(value) {
   const text = Math.abs(value).toFixed(2);
   return (value < 0 && Number(text) !== 0 ? "\u2212" : "+") + text;
@@ -51,11 +56,14 @@ export class DenseMap {
   #outline = null;
   #sent;
   #table = null;
+  #doubting = false;
 
-  constructor(name, info, values, picture) {
+  /** `confidence` has, where it was asked for and the model says so, how sure that is of each value. */
+  constructor(name, info, values, picture, confidence = null) {
     this.name = name;
     this.info = info;
     this.values = values;
+    this.confidence = confidence;
     this.picture = this.#sent = picture; // uint8, three a pixel
     this.width = info.width;
     this.height = info.height;
@@ -77,6 +85,13 @@ export class DenseMap {
     this.#table = table;
     this.#canvas = this.#overlay = null;
     this.picture = table === null ? this.#sent : colour(this.values, table);
+  }
+
+  /** Whether the pictures show how sure the model is. */
+  doubt(on) {
+    if (on === this.#doubting) return;
+    this.#doubting = on;
+    this.#canvas = this.#overlay = null;
   }
 
   /** Why there is nothing to see in this map, or null. */
@@ -105,10 +120,23 @@ export class DenseMap {
     return (READ[this.info.kind] ?? ((map, at) => String(map.values[at])))(this, this.index(u, v));
   }
 
+  /** How sure the model is of the value at (u, v), for people; "" where it does not say or nobody wants to know. */
+  sure(u, v) {
+    if (!this.#doubting || this.confidence === null) return "";
+    return `${percent(this.confidence[this.index(u, v)])} sure`;
+  }
+
   /** A line about the whole map. */
   describe() {
-    if (this.nothing) return this.nothing;
-    return DESCRIBE[this.info.kind]?.(this.info) ?? this.info.kind;
+    return this.nothing ?? DESCRIBE[this.info.kind]?.(this.info) ?? this.info.kind;
+  }
+
+  /** A line about how sure the model is of the whole map; "" where nobody wants to know. */
+  describeSureness() {
+    if (!this.#doubting) return "";
+    const { confidence } = this.info;
+    if (!confidence) return "The model does not say how sure it is.";
+    return `On average ${percent(confidence.mean)} sure that ${confidence.criterion}.`;
   }
 
   /** How many pixels each class id has. */
@@ -120,8 +148,8 @@ export class DenseMap {
 
   /** The picture as a canvas; with a class id `only`, every other class is all but transparent. */
   canvas(only = null) {
-    if (only !== null) return this.#draw((at, id) => (id === only ? 255 : 24));
-    this.#canvas ??= this.#draw(() => 255);
+    if (only !== null) return this.#draw(false, (at, id) => (id === only ? 255 : 24));
+    this.#canvas ??= this.#draw(false, () => 255);
     return this.#canvas;
   }
 
@@ -135,11 +163,11 @@ export class DenseMap {
 
   #drawOverlay(only) {
     if (this.info.kind === "probability") {
-      return this.#draw((at) => 255 * (1 - this.values[at]), () => [0, 0, 0]); // the rest steps back
+      return this.#draw(true, (at) => 255 * (1 - this.values[at]), () => [0, 0, 0]); // the rest steps back
     }
-    if (this.info.kind !== "labels") return this.#draw(() => 255);
+    if (this.info.kind !== "labels") return this.#draw(true, () => 255);
     const hidden = [...Array(256).keys()].map((id) => (only === null ? this.background(id) : id !== only));
-    return this.#draw((at, id) => (hidden[id] ? 0 : 215));
+    return this.#draw(only === null, (at, id) => (hidden[id] ? 0 : 215));
   }
 
   /** The borders of the classes, or of the class id `only`: a Path2D in pixels of the map; null if it has none. */
@@ -150,8 +178,8 @@ export class DenseMap {
     return this.#outline;
   }
 
-  /** `alpha(at, id)`, and `color(at)` where it is not that of the picture, of every pixel. */
-  #draw(alpha, color = () => null) {
+  /** `alpha(at, id)`, and `color(at)` where it is not that of the picture, of every pixel; `veil` is as in `fade`. */
+  #draw(veil, alpha, color = () => null) {
     const image = new ImageData(this.width, this.height);
     for (let at = 0; at < this.width * this.height; at++) {
       const [red, green, blue] = color(at) ?? this.picture.subarray(3 * at, 3 * at + 3);
@@ -160,6 +188,7 @@ export class DenseMap {
       image.data[4 * at + 2] = blue;
       image.data[4 * at + 3] = alpha(at, this.values[at]);
     }
+    if (this.#doubting && this.confidence !== null) fade(image.data, this.confidence, this.width, veil);
     const canvas = document.createElement("canvas");
     canvas.width = this.width;
     canvas.height = this.height;
@@ -186,6 +215,7 @@ export class Answer {
           info,
           members.get(name).data,
           members.get(`${name}.visualization`).data,
+          members.get(`${name}_confidence`)?.data,
         ),
     );
   }

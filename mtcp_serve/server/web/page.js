@@ -21,6 +21,7 @@ import { Roll } from "./roll.js";
 import { Scene } from "./scene.js";
 import { advice, sentence } from "./sentences.js";
 import { listenForCopies, showSnippets } from "./snippets.js";
+import { Sureness } from "./sureness.js";
 import { tabs } from "./tabs.js";
 import { milliseconds, showTimings } from "./timings.js";
 
@@ -42,6 +43,7 @@ const views = {
   cutout: new Cutout($("view-cutout"), cutOut),
 };
 const colours = new Colours($("colours"), fail);
+const sureness = new Sureness($("sureness"));
 const camera = new CameraPanel({
   predict: (blob, name, feed = null) => predict(blob, name, { feed }),
   query: () => queryFor(null),
@@ -61,6 +63,7 @@ legend.addEventListener("change", () => {
 });
 tabs($("tabs"), (name) => {
   view = name;
+  sureness.show(view);
   if (answer) views[view].show(answer);
 });
 colours.addEventListener("change", () => {
@@ -72,14 +75,13 @@ listenForImages((images) => {
   predict(images[0].blob, images[0].name, { item: roll.shown });
 }, refuse);
 for (const option of [$("size"), $("model")]) {
-  option.addEventListener("change", () => {
-    const input = running ?? answer?.input;
-    if (!input || camera.live) return;
-    roll.reset();
-    if (roll.shown) choose(roll.shown);
-    else predict(input.blob, input.name);
-  });
+  option.addEventListener("change", askAgain);
 }
+sureness.addEventListener("change", () => {
+  const known = running === null && answer?.maps.some((map) => map.confidence !== null);
+  if (sureness.on && !known) askAgain();
+  else if (answer) show(answer);
+});
 for (const button of document.querySelectorAll("[data-file]")) {
   button.addEventListener("click", () => download(FILES[button.dataset.file]));
 }
@@ -91,8 +93,22 @@ function describe() {
   const known = () => $("models").hasChildNodes(); // by a request that was sent later
   api
     .models()
-    .then((found) => known() || showModels(found), (error) => known() || fail(error))
+    .then((found) => known() || offer(found), (error) => known() || fail(error))
     .catch(fail);
+}
+
+function offer(found) {
+  showModels(found);
+  sureness.offer(found);
+}
+
+/** The image that is shown or under way, with the parameters of now. */
+function askAgain() {
+  const input = running ?? answer?.input;
+  if (!input || camera.live) return;
+  roll.reset();
+  if (roll.shown) choose(roll.shown);
+  else predict(input.blob, input.name);
 }
 
 /**
@@ -172,7 +188,10 @@ async function askLive(blob, name, feed) {
 
 function show(found) {
   answer = found;
-  for (const map of found.maps) map.colour(colours.table);
+  for (const map of found.maps) {
+    map.colour(colours.table);
+    map.doubt(sureness.on);
+  }
   document.body.classList.add("answered");
   document.body.style.setProperty("--aspect", String(found.aspect));
   const has = (kind) => found.maps.some((map) => map.info.kind === kind);
@@ -183,7 +202,7 @@ function show(found) {
   for (const [file, kind] of Object.entries(NEEDS)) {
     document.querySelector(`[data-file=${file}]`).hidden = !has(kind);
   }
-  showSnippets(found.input);
+  showSnippets(found.input, sureness.on);
   legend.show(found);
   views[view].show(found);
   if (enlarged.dialog.open) enlarged.show(found);
@@ -200,11 +219,13 @@ async function download(file, name) {
   const shown = answer;
   const depth = shown.maps.some((map) => map.info.kind === "depth" && [undefined, map.name].includes(name));
   const [parameters, fileName] = file(shown.input.stem, name, colours.query(depth));
-  const camera = ["ply", "glb"].includes(parameters.format) ? views.scene.cameraQuery : {};
+  const solid = ["ply", "glb"].includes(parameters.format);
+  const camera = solid ? views.scene.cameraQuery : {};
+  const sure = ["png", "cutout"].includes(parameters.format) ? {} : sureness.query(shown, solid ? "depth" : null);
   const size = $("size").value === "model" ? "model" : "input";
   say(`Making ${fileName}…`);
   try {
-    save(await api.predict(shown.input.blob, { ...parameters, ...camera, size, ...modelQuery() }, "blob"), fileName);
+    save(await api.predict(shown.input.blob, { ...parameters, ...camera, ...sure, size, ...modelQuery() }, "blob"), fileName);
     say(`${fileName} is ready.`);
   } catch (error) {
     fail(error);
@@ -216,7 +237,7 @@ function zipOf(item) {
   const depth = answer.maps.some((map) => map.info.kind === "depth");
   const [parameters] = FILES.zip("", null, colours.query(depth));
   const size = $("size").value === "model" ? "model" : "input";
-  return api.predict(item.blob, { ...parameters, size, ...modelQuery() }, "arrayBuffer");
+  return api.predict(item.blob, { ...parameters, ...sureness.query(answer), size, ...modelQuery() }, "arrayBuffer");
 }
 
 /** The cut-out of the image of `shown`, a Blob, or null where it failed, and why is said. */
@@ -234,7 +255,8 @@ async function cutOut(shown, background) {
 function queryFor(input) {
   const chosen = $("size").value;
   const small = input !== null && input.pixels !== null && input.pixels <= MOST_PIXELS;
-  return { format: "npz", visualize: true, size: chosen !== "auto" ? chosen : small ? "input" : "model", ...modelQuery() };
+  const size = chosen !== "auto" ? chosen : small ? "input" : "model";
+  return { format: "npz", visualize: true, size, ...sureness.query(), ...modelQuery() };
 }
 
 function modelQuery() {

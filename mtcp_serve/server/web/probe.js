@@ -68,7 +68,8 @@ export class Probe extends EventTarget {
 
   /** The point and its values in words, for screen readers. */
   sentence() {
-    const values = this.answer.maps.map((map) => `${map.title} ${map.read(this.point.u, this.point.v)}`);
+    const { u, v } = this.point;
+    const values = this.answer.maps.map((map) => [`${map.title} ${map.read(u, v)}`, map.sure(u, v)].filter(Boolean).join(", "));
     return `x ${this.pixel.x}, y ${this.pixel.y}: ${values.join("; ")}`;
   }
 
@@ -77,25 +78,29 @@ export class Probe extends EventTarget {
   }
 }
 
-/** A list of the values at the probe, in `element` (a dl). */
+/** A list of the values at the probe, in `element` (a dl), and of how sure the model is of them where it says so. */
 export function readout(element, probe) {
-  let names = "";
+  let shown = "";
+  const cell = (name, map) => {
+    const sure = map?.confidence ? [h("dd", { class: "quiet", "data-sure": name })] : [];
+    return h("div", {}, h("dt", {}, map?.title ?? name), h("dd", { "data-value": name }, "\u2013"), ...sure);
+  };
   const fill = () => {
     const { answer, point } = probe;
     if (answer === null) return;
-    const wanted = answer.maps.map((map) => map.name).join();
-    if (wanted !== names) {
-      names = wanted;
-      const rows = [["pixel", "pixel"], ...answer.maps.map((map) => [map.name, map.title])];
-      element.replaceChildren(
-        ...rows.map(([name, title]) => h("div", {}, h("dt", {}, title), h("dd", { "data-value": name }, "\u2013"))),
-      );
+    const wanted = answer.maps.map((map) => `${map.name} ${map.confidence !== null}`).join();
+    if (wanted !== shown) {
+      shown = wanted;
+      element.replaceChildren(cell("pixel"), ...answer.maps.map((map) => cell(map.name, map)));
     }
-    const [pixel, ...values] = element.querySelectorAll("dd");
+    const [pixel, ...values] = element.querySelectorAll("[data-value]");
     pixel.textContent = point === null ? "\u2013" : `${probe.pixel.x}, ${probe.pixel.y}`;
-    values.forEach((cell, index) => {
-      cell.textContent = point === null ? "\u2013" : answer.maps[index].read(point.u, point.v);
+    values.forEach((value, index) => {
+      value.textContent = point === null ? "\u2013" : answer.maps[index].read(point.u, point.v);
     });
+    for (const sure of element.querySelectorAll("[data-sure]")) {
+      sure.textContent = point === null ? "" : answer.map(sure.dataset.sure).sure(point.u, point.v);
+    }
   };
   probe.addEventListener("move", fill);
 }
