@@ -97,10 +97,10 @@ async def compare(
                 ("one_stream_ms", await turn(one, pixels, 1, calls)),
             ):
                 best[name][figure] = min(best[name].get(figure, np.inf), 1000 * seconds)
-    wanted = await _maps(next(iter(engines.values()))[0], pixels)
+    expected = await _maps(next(iter(engines.values()))[0], pixels)
     for name, pair in engines.items():
         found[name] |= {figure: round(value, 1) for figure, value in best[name].items()}
-        found[name]["agreement"] = agreement(await _maps(pair[0], pixels), wanted)
+        found[name]["agreement"] = agreement(await _maps(pair[0], pixels), expected)
         for engine_ in pair:
             await engine_.close()
     return {"engines": found, "left_out": left_out}
@@ -118,12 +118,12 @@ async def turn(engine: Engine, pixels: NDArray[np.uint8], callers: int, calls: i
     return (time.perf_counter() - start) / (callers * calls)
 
 
-def agreement(found: dict[str, Map], wanted: dict[str, Map]) -> dict[str, float]:
+def agreement(found: dict[str, Map], expected: dict[str, Map]) -> dict[str, float]:
     """By task, the share of equal labels, or the mean difference over the map's standard deviation."""
     return {
-        name: round(float(np.mean(values == wanted[name])), 4)
+        name: round(float(np.mean(values == expected[name])), 4)
         if values.dtype == np.uint8
-        else round(float(np.abs(values - wanted[name]).mean() / wanted[name].std()), 5)
+        else round(float(np.abs(values - expected[name]).mean() / expected[name].std()), 5)
         for name, values in found.items()
     }
 

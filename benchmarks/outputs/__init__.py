@@ -1,1 +1,1 @@
-"""What people take away: response formats, streams, smooth films."""
+"""What people take away: response formats, streams, smoothed videos."""

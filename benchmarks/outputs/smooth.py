@@ -49,7 +49,7 @@ async def _measure(bundle: Path, threads: int, image: Image.Image, count: int) -
         info = ImageInfo(width, height, "array", "RGB", exif_rotated=False, animated=False)
         return await infer_maps(info, {(height, width): frame}, choices, "model", Timings())
 
-    async def film(frames: Iterator[NDArray[np.uint8]]) -> tuple[list[Any], list[Any]]:
+    async def smoothed(frames: Iterator[NDArray[np.uint8]]) -> tuple[list[Any], list[Any]]:
         """The maps of frames with noise by task, as they are and smoothed."""
         smoother, plain, smooth = Smoother(STRENGTH), [], []
         for frame in map(noisy, frames):
@@ -60,11 +60,11 @@ async def _measure(bundle: Path, threads: int, image: Image.Image, count: int) -
         return plain, smooth
 
     still = np.asarray(image.resize((width, height)))
-    before, after = await film(iter([still] * count))
+    before, after = await smoothed(iter([still] * count))
     wide = np.asarray(image.resize((width + PAN * count, height)))
     pan = [np.ascontiguousarray(wide[:, PAN * at : PAN * at + width]) for at in range(count)]
     clean = [{dense.task.name: dense.raw for dense in (await predict(frame)).maps} for frame in pan]
-    plain, smooth = await film(iter(pan))
+    plain, smooth = await smoothed(iter(pan))
     names = [choice.task.name for choice in choices]
     return {
         name: {
@@ -85,7 +85,7 @@ def _flicker(maps: list[Any], name: str) -> float:
 def _error(maps: list[Any], truth: list[Any], name: str) -> float:
     """The mean distance from the maps of the frames without noise."""
     pairs = zip(maps[_SETTLED:], truth[_SETTLED:], strict=True)
-    return float(np.mean([np.abs(found[name] - wanted[name]).mean() for found, wanted in pairs]))
+    return float(np.mean([np.abs(found[name] - expected[name]).mean() for found, expected in pairs]))
 
 
 def _mean(maps: list[Any], name: str) -> list[Any]:

@@ -30,7 +30,7 @@ from mtcp_serve.utils.exit_status import ExitStatus
 if TYPE_CHECKING:
     from mtcp_serve.inference.registry import Choice, Models
     from mtcp_serve.offline.inputs import Inputs, Item
-    from mtcp_serve.offline.video import Film
+    from mtcp_serve.offline.video import VideoOptions
     from mtcp_serve.outputs.formats import Options, Writer
     from mtcp_serve.outputs.picture import Style
 
@@ -87,7 +87,7 @@ def predict(
         typer.Option(
             "--colormap",
             metavar="NAME",
-            help="Colors of depth in overview, films and visualizations, such as turbo, viridis or spectral.",
+            help="Colors of depth in overviews, videos and visualizations: turbo, viridis, spectral, ...",
             autocompletion=complete_colormap,
         ),
     ] = None,
@@ -183,7 +183,7 @@ def predict(
     from mtcp_serve.inference.registry import Models, with_confidence
     from mtcp_serve.offline.inputs import InputError, collect
     from mtcp_serve.offline.live import Live
-    from mtcp_serve.offline.writer import Wanted
+    from mtcp_serve.offline.writer import OutputRequest
 
     try:
         found = collect(inputs, out, recursive)
@@ -207,32 +207,36 @@ def predict(
     engines = load(settings)
     try:
         models = Models(Batcher(engine) for engine in engines)
-        film = _film(models, video or [], overlay or [], every, smooth)
+        rendered = _video_options(models, video or [], overlay or [], every, smooth)
         choices = models.select(names)
         formats, options = _formats(format or [], format_option or [], choices, colormap, legend, confidence)
-        if confidence and film.layers:
-            raise InvalidParameterError("--confidence is of maps, a film shows none", "leave it out")
+        if confidence and rendered.layers:
+            raise InvalidParameterError(
+                "--confidence is of maps, a rendered video shows none", "leave it out"
+            )
         if confidence or options.needs_confidence:
             choices = with_confidence(choices)
-        drawing = bool(film.layers or options.style or (overview and not formats))
-        style = _style(colormap, legend, choices, film, drawing)
-        wanted = Wanted(choices, size, arrays, overview, film, overwrite, camera, formats, options, style)
+        drawing = bool(rendered.layers or options.style or (overview and not formats))
+        style = _style(colormap, legend, choices, rendered, drawing)
+        requested = OutputRequest(
+            choices, size, arrays, overview, rendered, overwrite, camera, formats, options, style
+        )
     except (BundleError, UnknownTaskError, InvalidParameterError) as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     _say_what_is_left_out(found)
     live = Live(allow_private, frames, seconds)
-    raise typer.Exit(Work(found.items, wanted, settings.image_limits, live).run())
+    raise typer.Exit(Work(found.items, requested, settings.image_limits, live).run())
 
 
 def _style(
-    colormap: str | None, legend: bool, choices: Sequence["Choice"], film: "Film", drawing: bool
+    colormap: str | None, legend: bool, choices: Sequence["Choice"], rendered: "VideoOptions", drawing: bool
 ) -> "Style":
     """How depth is drawn, of which there must be one."""
     from mtcp_serve.kinds.colormaps import DEFAULT
     from mtcp_serve.kinds.colormaps import colormap as table
     from mtcp_serve.outputs.picture import Style, check_style
 
-    shown = [layer.choice for layer in film.layers] or choices
+    shown = [layer.choice for layer in rendered.layers] or choices
     check_style(colormap, legend, [choice.task for choice in shown])
     if not drawing and (colormap is not None or legend):
         raise InvalidParameterError(
@@ -287,7 +291,7 @@ def _formats(
         ("legend", legend or None),
         ("confidence", confidence or None),
     ):
-        if drawn is None or key not in known:  # then an overview or a film heeds it
+        if drawn is None or key not in known:  # then an overview or a rendered video heeds it
             continue
         if key in options:
             raise InvalidParameterError(f"--format-option {key} and --{key} are given", "give one of them")
@@ -331,8 +335,10 @@ def _check_live(found: "Inputs", frames: int | None, seconds: float | None, allo
         )
 
 
-def _film(models: "Models", video: list[str], overlay: list[str], every: int, smooth: float) -> "Film":
-    from mtcp_serve.offline.video import Film, Layer
+def _video_options(
+    models: "Models", video: list[str], overlay: list[str], every: int, smooth: float
+) -> "VideoOptions":
+    from mtcp_serve.offline.video import Layer, VideoOptions
 
     layers = [Layer(choice) for choice in models.select(video)] if video else []
     for text in overlay:
@@ -344,8 +350,8 @@ def _film(models: "Models", video: list[str], overlay: list[str], every: int, sm
             )
         layers += [Layer(choice, float(match[2] or _OPACITY)) for choice in models.select([match[1]])]
     if len({layer.name for layer in layers}) != len(layers):
-        fail("--overlay names a task twice; their films would overwrite each other", ExitStatus.NOTHING_DONE)
-    return Film(tuple(layers), every, smooth)
+        fail("--overlay names a task twice; their videos would overwrite each other", ExitStatus.NOTHING_DONE)
+    return VideoOptions(tuple(layers), every, smooth)
 
 
 def _say_what_is_left_out(found: "Inputs") -> None:

@@ -11,7 +11,7 @@ from mtcp_serve.inference.images import ImageLimits
 from mtcp_serve.offline.inputs import Item
 from mtcp_serve.offline.live import Live
 from mtcp_serve.offline.runner import Outcome, predict_files
-from mtcp_serve.offline.writer import Wanted
+from mtcp_serve.offline.writer import OutputRequest
 from mtcp_serve.utils.atomic import NoRoomError
 from mtcp_serve.utils.concurrency import run
 from mtcp_serve.utils.exit_status import ExitStatus
@@ -20,9 +20,9 @@ from mtcp_serve.utils.exit_status import ExitStatus
 class Work:
     """The work on ``items``; `run` does it once."""
 
-    def __init__(self, items: list[Item], wanted: Wanted, limits: ImageLimits, live: Live) -> None:
+    def __init__(self, items: list[Item], requested: OutputRequest, limits: ImageLimits, live: Live) -> None:
         self._items = items
-        self._wanted = wanted
+        self._requested = requested
         self._limits = limits
         self._live = live
         self._made = self._skipped = self._failed = 0
@@ -55,7 +55,7 @@ class Work:
     async def _run(self) -> None:
         bar = self._bars.add_task("files", total=len(self._items))
         async for outcome in predict_files(
-            self._items, self._wanted, self._limits, self._on_frame, self._live
+            self._items, self._requested, self._limits, self._on_frame, self._live
         ):
             self._report(outcome)
             self._bars.advance(bar)

@@ -98,9 +98,9 @@ def _files(bundle: Bundle) -> str:
 
 
 def _opset(bundle: Bundle, name: str) -> str:
-    found, wanted = read_graph(bundle.graph(name)).opset, bundle.manifest.files[name].opset
-    if wanted is not None and wanted != found:
-        raise BundleMismatchError(f"the manifest says {name} has opset {wanted}, the graph has {found}")
+    found, expected = read_graph(bundle.graph(name)).opset, bundle.manifest.files[name].opset
+    if expected is not None and expected != found:
+        raise BundleMismatchError(f"the manifest says {name} has opset {expected}, the graph has {found}")
     return f"opset {found}"
 
 
@@ -123,9 +123,9 @@ def _fault(node: Node, opset: int) -> str | None:
 
 
 def _map(manifest: Manifest, task: TaskSpec, values: Map) -> str:
-    wanted = (1, *task.output_shape(manifest.input.height, manifest.input.width))
-    if values.shape != wanted:
-        raise InternalError(f"the map has shape {list(values.shape)}, the manifest says {list(wanted)}")
+    expected = (1, *task.output_shape(manifest.input.height, manifest.input.width))
+    if values.shape != expected:
+        raise InternalError(f"the map has shape {list(values.shape)}, the manifest says {list(expected)}")
     task.check(values[0])
     return task.inspect(values[0])
 

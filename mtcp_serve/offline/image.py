@@ -10,13 +10,13 @@ from mtcp_serve.inference.images import ImageLimits, decode
 from mtcp_serve.inference.pipeline import predict
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.offline.results import finished
-from mtcp_serve.offline.writer import Done, Wanted, write_result
+from mtcp_serve.offline.writer import Done, OutputRequest, write_result
 from mtcp_serve.outputs.visualize import CELL
 from mtcp_serve.utils.concurrency import in_thread
 
 
 async def predict_image(
-    data: bytes, name: str, folder: Path, wanted: Wanted, limits: ImageLimits, pool: Executor
+    data: bytes, name: str, folder: Path, requested: OutputRequest, limits: ImageLimits, pool: Executor
 ) -> Done:
     """Write the results of the image in ``data``, which is called ``name``, into ``folder``.
 
@@ -24,21 +24,21 @@ async def predict_image(
         RequestError: it cannot be read.
         OSError: the results cannot be written.
     """
-    made_from = wanted.made_from({"file": name, "sha256": sha256(data).hexdigest()})
-    if not wanted.overwrite and finished(folder, made_from):
+    made_from = requested.made_from({"file": name, "sha256": sha256(data).hexdigest()})
+    if not requested.overwrite and finished(folder, made_from):
         return Done(skipped=True)
     prediction = await predict(
         data,
-        wanted.choices,
-        wanted.size,
+        requested.choices,
+        requested.size,
         limits,
         Timings(),
-        camera=wanted.camera,
-        keep_image=wanted.keep_image,
+        camera=requested.camera,
+        keep_image=requested.keep_image,
     )
-    sheet = wanted.overview and not wanted.formats
+    sheet = requested.overview and not requested.formats
     image = await in_thread(partial(decode, data, limits, enough=CELL)) if sheet else None
-    await in_thread(partial(write_result, folder, prediction, image, wanted, made_from, pool))
+    await in_thread(partial(write_result, folder, prediction, image, requested, made_from, pool))
     return Done()
 
 

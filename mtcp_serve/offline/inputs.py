@@ -58,7 +58,7 @@ def collect(paths: Iterable[Path | Address], out: Path, recursive: bool) -> Inpu
     Those of a camera or address go to a folder that is called like the file there.
 
     The results of a file go to ``out/STEM``, those of a file in a folder to the same place in ``out`` that it
-    has in the folder. Hidden files and folders are passed over, and so are the folders of earlier results;
+    has in the folder. Hidden files and folders are skipped, and so are the folders of earlier results;
     links to folders are not followed.
 
     Raises:

@@ -13,7 +13,7 @@ from mtcp_serve.offline.image import predict_image, read_image_file
 from mtcp_serve.offline.inputs import Item
 from mtcp_serve.offline.live import Live
 from mtcp_serve.offline.video import Progress
-from mtcp_serve.offline.writer import Done, Wanted
+from mtcp_serve.offline.writer import Done, OutputRequest
 from mtcp_serve.utils.atomic import NoRoomError
 from mtcp_serve.utils.concurrency import in_thread
 
@@ -35,7 +35,7 @@ class Outcome:
 
 async def predict_files(
     items: Iterable[Item],
-    wanted: Wanted,
+    requested: OutputRequest,
     limits: ImageLimits,
     progress: Progress = lambda done, total: None,
     live: Live | None = None,
@@ -44,7 +44,7 @@ async def predict_files(
 
     ``live`` says how cameras, streams and addresses are read (`mtcp_serve.offline.live`).
 
-    Files of an image: ``TASK.png`` for each task and ``TASK_confidence.png`` where that is wanted,
+    Files of an image: ``TASK.png`` for each task and ``TASK_confidence.png`` where that is requested,
     ``maps.npz``, ``overview.png`` to look at, and ``metadata.json`` (`mtcp_serve.offline.results`), all of
     them or none; those of a video: `mtcp_serve.offline.video`.
 
@@ -62,17 +62,17 @@ async def predict_files(
                     from mtcp_serve.offline.live.predict import predict_address
 
                     done = await predict_address(
-                        item.address, item, wanted, limits, pool, progress, live or Live()
+                        item.address, item, requested, limits, pool, progress, live or Live()
                     )
                     error = done.fault
                 elif item.video:
                     from mtcp_serve.offline.video.predict import predict_video
 
-                    done = await predict_video(item, wanted, limits, pool, progress)
+                    done = await predict_video(item, requested, limits, pool, progress)
                     error = done.fault
                 else:
                     data = await in_thread(partial(read_image_file, item.path, limits))
-                    done = await predict_image(data, item.path.name, item.folder, wanted, limits, pool)
+                    done = await predict_image(data, item.path.name, item.folder, requested, limits, pool)
             except NoRoomError:
                 raise
             except (MtcpServeError, OSError) as failure:

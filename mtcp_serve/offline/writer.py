@@ -13,7 +13,7 @@ from mtcp_serve.inference.pipeline import DenseMaps, Size
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.kinds import MapOut
 from mtcp_serve.offline.results import METADATA_FILE, fingerprints, metadata, publish
-from mtcp_serve.offline.video import Film
+from mtcp_serve.offline.video import VideoOptions
 from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 from mtcp_serve.outputs.formats.npz import NpzWriter
 from mtcp_serve.outputs.metadata import describe, describe_map
@@ -23,17 +23,17 @@ from mtcp_serve.utils.atomic import Staging, staged
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which maps are written, how large, and what beside their PNGs; ``film`` says what of a video."""
+class OutputRequest:
+    """Which maps are written, how large, and what beside their PNGs; ``video`` says what of a video."""
 
     choices: Sequence[Choice]
-    """With their confidences where those are wanted too."""
+    """With their confidences where those are requested too."""
     size: Size = "input"
     arrays: bool = True
     """Write ``maps.npz``."""
     overview: bool = True
     """Write ``overview.png``."""
-    film: Film = field(default_factory=Film)
+    video: VideoOptions = field(default_factory=VideoOptions)
     overwrite: bool = False
     """Make again what is there already."""
     camera: CameraRequest = field(default_factory=CameraRequest)
@@ -43,7 +43,7 @@ class Wanted:
     options: Options = field(default_factory=Options)
     """What is said of the formats."""
     style: Style = field(default_factory=Style)
-    """How depth is drawn in the overview and in films."""
+    """How depth is drawn in the overview and in rendered videos."""
 
     @property
     def keep_image(self) -> bool:
@@ -82,7 +82,7 @@ def write_result(
     folder: Path,
     prediction: DenseMaps,
     image: DecodedImage | None,
-    wanted: Wanted,
+    requested: OutputRequest,
     made_from: dict[str, Any],
     pool: Executor,
 ) -> None:
@@ -95,10 +95,10 @@ def write_result(
         OSError: a file cannot be written.
     """
     with staged(folder) as staging:
-        if wanted.formats:
-            maps = _write_formats(staging, prediction, wanted, pool)
+        if requested.formats:
+            maps = _write_formats(staging, prediction, requested, pool)
         else:
-            maps = _write_files(staging, prediction, image, wanted, pool)
+            maps = _write_files(staging, prediction, image, requested, pool)
         names = sorted(path.name for path in staging.folder.iterdir())
         response = describe(prediction, maps).model_dump(mode="json", exclude_none=True)
         staging.write(METADATA_FILE, metadata(made_from, names, response))
@@ -106,33 +106,37 @@ def write_result(
 
 
 def _write_files(
-    staging: Staging, prediction: DenseMaps, image: DecodedImage | None, wanted: Wanted, pool: Executor
+    staging: Staging,
+    prediction: DenseMaps,
+    image: DecodedImage | None,
+    requested: OutputRequest,
+    pool: Executor,
 ) -> dict[str, MapOut]:
     maps = {}
     for name, encoded in encode_maps(prediction, pool).items():
         for file, data in encoded.files(name):
             staging.write(file, data)
         maps[name] = encoded.metadata
-    if wanted.arrays:
+    if requested.arrays:
         npz = NpzWriter(pool)
         staging.write(NpzWriter.file_name, npz.finish(npz.add(prediction)))
-    if wanted.overview and image is not None:
+    if requested.overview and image is not None:
         sheet = BytesIO()
-        overview(image, prediction, wanted.style).save(sheet, "PNG")
+        overview(image, prediction, requested.style).save(sheet, "PNG")
         staging.write("overview.png", sheet.getvalue())
     return maps
 
 
 def _write_formats(
-    staging: Staging, prediction: DenseMaps, wanted: Wanted, pool: Executor
+    staging: Staging, prediction: DenseMaps, requested: OutputRequest, pool: Executor
 ) -> dict[str, MapOut]:
     """A file of each format; what is known of the maps, which a format may not say."""
-    for form in wanted.formats:
+    for form in requested.formats:
         used = form.used([dense.task for dense in prediction.maps])
         shown = tuple(dense for dense in prediction.maps if dense.task in used)
-        if not wanted.options.confidence and "min_confidence" not in form.options:
+        if not requested.options.confidence and "min_confidence" not in form.options:
             shown = tuple(replace(dense, confidence=None) for dense in shown)
-        writer = form(pool, wanted.options)
+        writer = form(pool, requested.options)
         content = writer.finish(writer.add(replace(prediction, maps=shown)))
         staging.write(form.file_name.format(task=used[0].name), content)
     return {dense.task.name: describe_map(dense, dense.values()) for dense in prediction.maps}

@@ -17,14 +17,14 @@ from mtcp_serve.offline.live.reader import LiveReader, open_body, open_camera, o
 from mtcp_serve.offline.results import read_metadata
 from mtcp_serve.offline.video import Progress, VideoError
 from mtcp_serve.offline.video.predict import predict_video, target, write_video
-from mtcp_serve.offline.writer import Done, Wanted
+from mtcp_serve.offline.writer import Done, OutputRequest
 from mtcp_serve.utils.concurrency import in_thread
 
 
 async def predict_address(
     address: Address,
     item: Item,
-    wanted: Wanted,
+    requested: OutputRequest,
     limits: ImageLimits,
     pool: Executor,
     progress: Progress,
@@ -41,7 +41,7 @@ async def predict_address(
     if address.is_camera or address.scheme in ("rtsp", "rtsps"):
         open = open_camera if address.is_camera else open_rtsp
         return await _record(
-            partial(open, address, limits, live), address, item, wanted, pool, progress, live
+            partial(open, address, limits, live), address, item, requested, pool, progress, live
         )
     with ExitStack() as stack:
         found = await in_thread(
@@ -49,34 +49,34 @@ async def predict_address(
             on_cancel=live.stop.set,
         )
         if found.picture is not None:
-            return await predict_image(found.picture, address.file, item.folder, wanted, limits, pool)
+            return await predict_image(found.picture, address.file, item.folder, requested, limits, pool)
         if found.video is not None:
             _refuse_bounds(live, address)
-            return await predict_video(replace(item, path=found.video), wanted, limits, pool, progress)
+            return await predict_video(replace(item, path=found.video), requested, limits, pool, progress)
         if found.stream is None:
             raise LiveError("it has nothing")
         start = partial(open_body, address, found.stream, limits, live)
-        return await _record(start, address, item, wanted, pool, progress, live)
+        return await _record(start, address, item, requested, pool, progress, live)
 
 
 async def _record(
     start: Callable[[], LiveReader],
     address: Address,
     item: Item,
-    wanted: Wanted,
+    requested: OutputRequest,
     pool: Executor,
     progress: Progress,
     live: Live,
 ) -> Done:
     began = datetime.now(UTC).isoformat(timespec="milliseconds")
-    folder, made_from = target(item, wanted, {"stream": address.shown, "began": began})
-    if read_metadata(folder) is not None and not wanted.overwrite:
+    folder, made_from = target(item, requested, {"stream": address.shown, "began": began})
+    if read_metadata(folder) is not None and not requested.overwrite:
         raise LiveError(
             f"{folder} has results already: keep them by another --out, or replace them by --overwrite"
         )
     with await in_thread(start) as reader:
         try:
-            done = await write_video(reader, folder, wanted, made_from, pool, progress)
+            done = await write_video(reader, folder, requested, made_from, pool, progress)
         except VideoError as error:
             if not live.stop.is_set():
                 raise

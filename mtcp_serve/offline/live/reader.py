@@ -212,7 +212,7 @@ def say_end(reader: LiveReader) -> tuple[str, ...]:
     """What is to be said of a stream that was read."""
     notes = []
     if reader.dropped:
-        notes.append(f"{reader.dropped} of {reader.decoded} frames were passed over for newer ones")
+        notes.append(f"{reader.dropped} of {reader.decoded} frames were skipped for newer ones")
     if reader.damaged:
         notes.append(f"{reader.damaged} damaged packets or frames")
     return tuple(notes)

@@ -1,13 +1,14 @@
-"""Videos on disk: the maps of their frames, or films of them.
+"""Videos on disk: the maps of their frames, or rendered videos of them.
 
-Without a film every frame is treated as an image is; its files are in ``OUT/STEM/frames/NUMBER``, where
-``NUMBER`` counts all frames of the video from 0. A film is an MP4 (H.264, yuv420p, BT.709, no sound) in
-``OUT/STEM``, one a `Layer`, as large as the video and with its time stamps; an odd side is made even by
-repeating the last row or column. ``metadata.json``, there and in ``frames``, is written last, as with images.
+Without one every frame is treated as an image is; its files are in ``OUT/STEM/frames/NUMBER``, where
+``NUMBER`` counts all frames of the video from 0. A rendered video is an MP4 (H.264, yuv420p, BT.709, no
+sound) in ``OUT/STEM``, one per `Layer`, as large as the video and with its time stamps; an odd side is made
+even by repeating the last row or column. ``metadata.json``, there and in ``frames``, is written last, as with
+images.
 
-Frames are decoded, predicted and written one by one. A film is encoded in segments of `SEGMENT` frames, which
-are joined at the end; whoever is killed in between goes on after the last segment, and the film comes out as
-if nothing had happened.
+Frames are decoded, predicted and written one by one. A rendered video is encoded in segments of `SEGMENT`
+frames, which are joined at the end; a run that was killed goes on after the last segment, and the video
+comes out as if nothing had happened.
 
 PyAV does the decoding and encoding (the extra ``video``); this level does without it.
 """
@@ -31,7 +32,7 @@ class VideoError(MtcpServeError):
 
 @dataclass(frozen=True)
 class Layer:
-    """A film of the colours of a task: alone, or laid over the video with ``opacity`` (0 to 1)."""
+    """A rendered video of the colours of a task: alone, or laid over the video with ``opacity`` (0 to 1)."""
 
     choice: Choice
     opacity: float | None = None
@@ -44,8 +45,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Film:
-    """What is made of each ``every``-th frame of a video: films of ``layers``, or maps if there is none."""
+class VideoOptions:
+    """What is made of each ``every``-th frame of a video: videos of ``layers``, or maps if there is none."""
 
     layers: tuple[Layer, ...] = ()
     every: int = 1

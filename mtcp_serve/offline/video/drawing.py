@@ -1,4 +1,4 @@
-"""A frame of a film: the colours of a map, alone or laid over the frame of the video."""
+"""A frame of a rendered video: the colours of a map, alone or laid over the frame of the video."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from mtcp_serve.outputs.picture import Style, draw
 def draw_frame(layer: Layer, dense: DenseMap, frame: NDArray[np.uint8], style: Style) -> NDArray[np.uint8]:
     """The colours of ``dense`` at the size of ``frame`` (``[height, width, 3]`` uint8 RGB), blended as asked.
 
-    With a legend the frame of the film is higher.
+    With a legend the rendered frame is higher.
 
     Depth is coloured over the range of the manifest, the same in every frame, so that colours do not flicker.
     """

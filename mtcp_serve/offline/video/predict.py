@@ -1,4 +1,4 @@
-"""A video on disk to films of its maps, or to the maps of its frames."""
+"""A video on disk to rendered videos of its maps, or to the maps of its frames."""
 
 import os
 import shutil
@@ -28,22 +28,22 @@ from mtcp_serve.offline.results import (
     publish,
     sha256,
 )
-from mtcp_serve.offline.video import SEGMENT, Film, Progress, VideoError
+from mtcp_serve.offline.video import SEGMENT, Progress, VideoError, VideoOptions
 from mtcp_serve.offline.video.drawing import draw_frame
 from mtcp_serve.offline.video.reader import Frame, VideoReader
 from mtcp_serve.offline.video.segments import Segments
 from mtcp_serve.offline.video.smoothing import Smoother
 from mtcp_serve.offline.video.writer import SegmentEncoder, join
-from mtcp_serve.offline.writer import Done, Wanted, write_result
+from mtcp_serve.offline.writer import Done, OutputRequest, write_result
 from mtcp_serve.outputs.picture import Style
 from mtcp_serve.utils.atomic import Staging, partial_folder, room, write_atomic
 from mtcp_serve.utils.concurrency import in_thread
 
 
 async def predict_video(
-    item: Item, wanted: Wanted, limits: ImageLimits, pool: Executor, progress: Progress
+    item: Item, requested: OutputRequest, limits: ImageLimits, pool: Executor, progress: Progress
 ) -> Done:
-    """Write the films that ``wanted`` asks for, or the maps of the frames; see `mtcp_serve.offline.video`.
+    """Write the videos that ``requested`` names, or the maps of the frames; see `mtcp_serve.offline.video`.
 
     Raises:
         VideoError: the file is not a video, or no frame can be decoded.
@@ -52,68 +52,68 @@ async def predict_video(
         OSError: the video cannot be read, or the results not be written.
     """
     source = {"file": item.path.name, "sha256": await in_thread(partial(sha256, item.path))}
-    folder, made_from = target(item, wanted, source)
-    found = None if wanted.overwrite else finished(folder, made_from)
+    folder, made_from = target(item, requested, source)
+    found = None if requested.overwrite else finished(folder, made_from)
     if found:
         return Done(skipped=True, fault=found["fault"])
     reader = await in_thread(partial(VideoReader.of_file, item.path, limits))
     with reader:
-        return await write_video(reader, folder, wanted, made_from, pool, progress)
+        return await write_video(reader, folder, requested, made_from, pool, progress)
 
 
-def target(item: Item, wanted: Wanted, source: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+def target(item: Item, requested: OutputRequest, source: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The folder for the results of the video ``source``, and what they will have been made from."""
-    film = wanted.film
-    if film.layers:
-        folder, made_from = item.folder, _film_made_from(film, source, wanted.style)
+    video = requested.video
+    if video.layers:
+        folder, made_from = item.folder, _video_made_from(video, source, requested.style)
     else:
-        folder, made_from = item.folder / "frames", {**wanted.made_from(source), "every": film.every}
-    if film.smooth:
-        made_from["smooth"] = film.smooth
+        folder, made_from = item.folder / "frames", {**requested.made_from(source), "every": video.every}
+    if video.smooth:
+        made_from["smooth"] = video.smooth
     return folder, made_from
 
 
 async def write_video(
     reader: VideoReader,
     folder: Path,
-    wanted: Wanted,
+    requested: OutputRequest,
     made_from: dict[str, Any],
     pool: Executor,
     progress: Progress,
 ) -> Done:
-    """Write what ``wanted`` asks for of the frames that ``reader`` gives into ``folder``.
+    """Write what ``requested`` asks for of the frames that ``reader`` gives into ``folder``.
 
     Raises:
         VideoError: no frame can be decoded.
         NoRoomError: the disk is full.
         OSError: the results cannot be written.
     """
-    if wanted.film.layers:
-        return await _write_films(reader, folder, wanted, made_from, progress)
-    return await _write_frames(reader, folder, wanted, made_from, pool, progress)
+    if requested.video.layers:
+        return await _write_videos(reader, folder, requested, made_from, progress)
+    return await _write_frames(reader, folder, requested, made_from, pool, progress)
 
 
-def _film_made_from(film: Film, source: dict[str, Any], style: Style) -> dict[str, Any]:
+def _video_made_from(video: VideoOptions, source: dict[str, Any], style: Style) -> dict[str, Any]:
     made_from: dict[str, Any] = {
         "source": source,
-        "models": fingerprints(layer.choice.manifest for layer in film.layers),
-        "films": {layer.name: layer.opacity for layer in film.layers},
-        "every": film.every,
+        "models": fingerprints(layer.choice.manifest for layer in video.layers),
+        "films": {layer.name: layer.opacity for layer in video.layers},
+        "every": video.every,
     }
     if style != Style():
         made_from["style"] = asdict(style)
     return made_from
 
 
-async def _write_films(
-    reader: VideoReader, folder: Path, wanted: Wanted, made_from: dict[str, Any], progress: Progress
+async def _write_videos(
+    reader: VideoReader, folder: Path, requested: OutputRequest, made_from: dict[str, Any], progress: Progress
 ) -> Done:
-    names = [layer.name for layer in wanted.film.layers]
+    names = [layer.name for layer in requested.video.layers]
     work = partial_folder(folder)
     staging = Staging(work / "films")
     with room(folder, staging):
         segments = await in_thread(partial(Segments, work, names, made_from))
-        notes = await _encode(reader, segments, wanted, staging, progress)
+        notes = await _encode(reader, segments, requested, staging, progress)
         if not segments.times:
             shutil.rmtree(work)
             raise VideoError(f"no frame of it can be decoded; {reader.fault or 'there is none'}")
@@ -127,19 +127,19 @@ async def _write_films(
 
 
 async def _encode(
-    reader: VideoReader, segments: Segments, wanted: Wanted, staging: Staging, progress: Progress
+    reader: VideoReader, segments: Segments, requested: OutputRequest, staging: Staging, progress: Progress
 ) -> tuple[str, ...]:
-    """Add the segments that are not there yet; what is to be said of the films."""
-    film = wanted.film
-    choices = tuple({layer.choice.task.name: layer.choice for layer in film.layers}.values())
+    """Add the segments that are not there yet; what is to be said of them."""
+    video = requested.video
+    choices = tuple({layer.choice.task.name: layer.choice for layer in video.layers}.values())
     times: list[int] = []
     encoders: dict[str, SegmentEncoder] = {}
     notes = ["its sound is left out"] if reader.sound else []
 
     def encode(frame: Frame, pixels: NDArray[np.uint8], prediction: DenseMaps) -> None:
         maps = {dense.task.name: dense for dense in prediction.maps}
-        for layer in film.layers:
-            picture = draw_frame(layer, maps[layer.choice.task.name], pixels, wanted.style)
+        for layer in video.layers:
+            picture = draw_frame(layer, maps[layer.choice.task.name], pixels, requested.style)
             if layer.name not in encoders:
                 height, width = picture.shape[:2]
                 encoders[layer.name] = SegmentEncoder(
@@ -155,10 +155,10 @@ async def _encode(
         times.clear()
         encoders.clear()
 
-    smoother = Smoother(film.smooth) if film.smooth else None
+    smoother = Smoother(video.smooth) if video.smooth else None
     done = len(segments.times)
     skipped = 0 if smoother else done  # a smoother has to see the frames before
-    async for frame in _frames(reader, film.every, skipped * film.every):
+    async for frame in _frames(reader, video.every, skipped * video.every):
         pixels, prediction = await _predict(reader, frame, choices, "input", smoother=smoother)
         if skipped < done:
             skipped += 1
@@ -166,7 +166,7 @@ async def _encode(
         await in_thread(partial(encode, frame, pixels, prediction))
         if len(times) == SEGMENT:
             await in_thread(keep)
-        progress(len(segments.times) + len(times), _total(reader, film.every))
+        progress(len(segments.times) + len(times), _total(reader, video.every))
     if times:
         await in_thread(keep)
     height, width = reader.shape
@@ -176,13 +176,13 @@ async def _encode(
 
 
 def _join(reader: VideoReader, segments: Segments, names: Sequence[str], staging: Staging) -> None:
-    """Make the films of their segments."""
+    """Make the rendered videos of their segments."""
     shutil.rmtree(staging.folder, ignore_errors=True)
     staging.folder.mkdir()
-    staging.bytes = sum(path.stat().st_size for name in names for path in segments.films(name))
+    staging.bytes = sum(path.stat().st_size for name in names for path in segments.files(name))
     for name in names:
         with (staging.folder / f"{name}.mp4").open("xb") as file:
-            join(segments.films(name), segments.times, reader.end, reader.time_base, file)
+            join(segments.files(name), segments.times, reader.end, reader.time_base, file)
             file.flush()
             os.fsync(file.fileno())
 
@@ -190,31 +190,31 @@ def _join(reader: VideoReader, segments: Segments, names: Sequence[str], staging
 async def _write_frames(
     reader: VideoReader,
     folder: Path,
-    wanted: Wanted,
+    requested: OutputRequest,
     made_from: dict[str, Any],
     pool: Executor,
     progress: Progress,
 ) -> Done:
     names: list[str] = []
-    every = wanted.film.every
-    smoother = Smoother(wanted.film.smooth) if wanted.film.smooth else None
+    every = requested.video.every
+    smoother = Smoother(requested.video.smooth) if requested.video.smooth else None
     async for frame in _frames(reader, every, 0):
         name = f"{frame.index:06d}"
         time = round(float(frame.time * reader.time_base), 6)
         source = {**made_from["source"], "frame": frame.index, "seconds": time}
-        frame_made_from = wanted.made_from(source)
+        frame_made_from = requested.made_from(source)
         if smoother:
-            frame_made_from["smooth"] = wanted.film.smooth
-        wanting = wanted.overwrite or not finished(folder / name, frame_made_from)
+            frame_made_from["smooth"] = requested.video.smooth
+        wanting = requested.overwrite or not finished(folder / name, frame_made_from)
         if wanting or smoother:
             pixels, prediction = await _predict(
-                reader, frame, wanted.choices, wanted.size, wanted.camera, smoother
+                reader, frame, requested.choices, requested.size, requested.camera, smoother
             )
         if wanting:
             image = DecodedImage(Image.fromarray(pixels), prediction.image)
             prediction = replace(prediction, decoded=image)
             await in_thread(
-                partial(write_result, folder / name, prediction, image, wanted, frame_made_from, pool)
+                partial(write_result, folder / name, prediction, image, requested, frame_made_from, pool)
             )
         names.append(name)
         progress(len(names), _total(reader, every))

@@ -1,4 +1,4 @@
-"""The segments of unfinished films, in a folder that outlives the process."""
+"""The segments of unfinished rendered videos, in a folder that outlives the process."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ _MADE_FROM = "made_from.json"
 
 
 class Segments:
-    """Complete segments of the films ``names`` in ``folder``; those made from anything else are deleted.
+    """Complete segments of the videos ``names`` in ``folder``; those made from anything else are deleted.
 
     Raises:
         OSError: the folder cannot be written.
@@ -24,7 +24,7 @@ class Segments:
         self.times: list[int] = []
         """When each of the frames in the segments is shown."""
         self.count = 0
-        """How many segments there are, of every film."""
+        """How many segments there are, of every video."""
         if _read(folder / _MADE_FROM) != made_from:
             if folder.exists():
                 shutil.rmtree(folder)
@@ -34,23 +34,23 @@ class Segments:
             self.times += times
             self.count += 1
 
-    def add(self, times: list[int], films: Mapping[str, bytes]) -> None:
-        """Keep the next segment: when its frames are shown, and its MP4 file by name of the film.
+    def add(self, times: list[int], videos: Mapping[str, bytes]) -> None:
+        """Keep the next segment: when its frames are shown, and its MP4 file by name of the video.
 
         Raises:
             OSError: it cannot be written.
         """
         for name in self._names:
-            write_atomic(self._film_file(name, self.count), films[name])
+            write_atomic(self._file(name, self.count), videos[name])
         write_atomic(self._times_file(self.count), json.dumps(times).encode())  # last: the segment is whole
         self.times += times
         self.count += 1
 
-    def films(self, name: str) -> list[Path]:
-        """The files of the film ``name``, in order."""
-        return [self._film_file(name, number) for number in range(self.count)]
+    def files(self, name: str) -> list[Path]:
+        """The files of the video ``name``, in order."""
+        return [self._file(name, number) for number in range(self.count)]
 
-    def _film_file(self, name: str, number: int) -> Path:
+    def _file(self, name: str, number: int) -> Path:
         return self._folder / f"{name}-{number:06d}.mp4"
 
     def _times_file(self, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""RGB frames to an H.264 film, segment by segment."""
+"""RGB frames to an H.264 video, segment by segment."""
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -64,7 +64,7 @@ class SegmentEncoder:
 def join(
     segments: Iterable[Path], times: Sequence[int], end: int, time_base: Fraction, file: BinaryIO
 ) -> None:
-    """Write the frames of ``segments``, in order, as one MP4 film, without encoding them again.
+    """Write the frames of ``segments``, in order, as one MP4 video, without encoding them again.
 
     Frame ``i`` is shown from ``times[i]`` on and the last until ``end``, in units of ``time_base``.
 
@@ -73,13 +73,13 @@ def join(
     """
     ends = [*times[1:], max(end, times[-1] + 1)]
     shown = zip(times, ends, strict=True)
-    with av.open(file, "w", format="mp4") as film:
+    with av.open(file, "w", format="mp4") as output:
         target = None
         for segment in segments:
             with av.open(str(segment.absolute())) as container:
                 source = container.streams.video[0]
                 if target is None:
-                    target = film.add_stream_from_template(source)
+                    target = output.add_stream_from_template(source)
                     target.time_base = time_base
                 for packet in container.demux(source):
                     if not packet.size:
@@ -88,4 +88,4 @@ def join(
                     packet.stream, packet.time_base = target, time_base
                     packet.pts = packet.dts = begin
                     packet.duration = until - begin
-                    film.mux(packet)
+                    output.mux(packet)

@@ -73,7 +73,7 @@ class Writer(ABC):
     file_name: ClassVar[str]
     """What to call a file of it; ``{task}`` is the name of its first task."""
     description: ClassVar[str]
-    """For the reference: what is in the body."""
+    """For the API docs: what is in the body."""
     single: ClassVar[bool] = False
     """Whether an answer holds no more than one map of one image."""
     one_image: ClassVar[bool] = False

@@ -17,7 +17,7 @@ OPEN = frozenset(
 )
 """Paths that need no key, as `mtcp_serve.server.paths.path_of` gives them."""
 OPEN_BELOW = ("/web/", "/static-offline-docs/")
-"""Folders of static files that need none: those of the page and of the reference."""
+"""Folders of static files that need none: those of the page and of the API docs."""
 
 
 def is_open(path: str) -> bool:

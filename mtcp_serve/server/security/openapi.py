@@ -1,4 +1,4 @@
-"""What the reference says of API keys, where the server asks for them."""
+"""What the API docs say of API keys, where the server asks for them."""
 
 from collections.abc import Callable
 from typing import Any

@@ -86,7 +86,7 @@ def test_frames_of_a_video_have_it(confident: Path, tmp_path: Path) -> None:
     [
         (["--confidence", "--tasks", "saliency"], "tiny does not say how sure it is of that"),
         (["--confidence", "--format", "cutout"], "--confidence: format cutout has none"),
-        (["--confidence", "--video", "depth"], "--confidence is of maps, a film shows none"),
+        (["--confidence", "--video", "depth"], "--confidence is of maps, a rendered video shows none"),
         (["--format", "ply", "--format-option", "min_confidence=2"], "less than or equal to 1"),
         (
             ["--confidence", "--format", "ply", "--format-option", "confidence=true"],

@@ -201,14 +201,14 @@ def test_nodes_are_those_that_the_onnx_package_reads(bundle: Path, folder: Path 
     assert [(node.name, node.op_type) for node in graph.nodes] == walk(model.graph)
     assert graph.opset == model.opset_import[0].version
     modes = [node.strings["mode"] for node in graph.nodes if node.op_type == "GridSample"]
-    wanted = [
+    requested = [
         attribute.s.decode()
         for node in model.graph.node
         if node.op_type == "GridSample"
         for attribute in node.attribute
         if attribute.name == "mode"
     ]
-    assert modes == wanted
+    assert modes == requested
 
 
 def test_neither_onnx_nor_torch_is_needed(bundle: Path) -> None:

@@ -73,7 +73,7 @@ def test_images_onto_a_full_disk(
     assert maps(out) == maps(tmp_path / "whole")
 
 
-def test_a_film_onto_a_full_disk(bundle: Path, disk: tuple[Path, Resize], tmp_path: Path) -> None:
+def test_a_video_onto_a_full_disk(bundle: Path, disk: tuple[Path, Resize], tmp_path: Path) -> None:
     folder, resize = disk
     clip = write_clip(tmp_path / "clip.mp4", list(range(70)))
     options = ("-b", bundle, "--overlay", "depth:0.01")

@@ -22,8 +22,8 @@ from mtcp_serve.offline.live.address import Address
 from mtcp_serve.offline.live.connect import is_public
 from mtcp_serve.offline.live.reader import open_camera
 from mtcp_serve.offline.runner import predict_files
-from mtcp_serve.offline.video import Film, Layer
-from mtcp_serve.offline.writer import Wanted
+from mtcp_serve.offline.video import Layer, VideoOptions
+from mtcp_serve.offline.writer import OutputRequest
 from tests.mtcp_serve import command
 from tests.mtcp_serve.cli.test_cli import run
 from tests.mtcp_serve.clips import picture, read_clip, write_clip
@@ -93,7 +93,7 @@ def test_a_stream_of_the_web(web: WebServer, bundle: Path, tmp_path: Path, path:
     last = json.loads((folder / "frames" / names[-1] / "metadata.json").read_text())
     assert last["response"]["image"]["width"] == 64
     if len(names) < int(names[-1]) + 1:
-        assert "were passed over for newer ones" in done.stderr
+        assert "were skipped for newer ones" in done.stderr
     again = run("predict", web.url + path, "-o", tmp_path, "-b", bundle, "--allow-private")
     assert again.exit_code == 1
     assert "has results already: keep them by another --out" in again.stderr
@@ -186,7 +186,7 @@ def test_a_certificate_that_nobody_trusts_is_refused(bundle: Path, tmp_path: Pat
     assert server.asked == []
 
 
-def test_a_film_of_so_many_seconds(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
+def test_a_video_of_so_many_seconds(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
     with rtsp_server(transport_stream) as server:
         options = ["--seconds", "0.1", "--video", "depth", "--allow-private"]
         done = run("predict", server.url, "-o", tmp_path, "-b", bundle, *options)
@@ -200,7 +200,7 @@ def test_a_film_of_so_many_seconds(transport_stream: bytes, bundle: Path, tmp_pa
 
 
 def test_interrupted_it_keeps_what_was_written(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
-    """Frame by frame by a signal to the command; a film by what the signal sets."""
+    """Frame by frame by a signal to the command; a rendered video by what the signal sets."""
     frames = tmp_path / "clip" / "frames"
     with rtsp_server(transport_stream, endless=True) as server:
         process = command.start(
@@ -216,7 +216,7 @@ def test_interrupted_it_keeps_what_was_written(transport_stream: bytes, bundle: 
     assert all((frames / name).is_file() for name in whole["files"])
 
 
-def test_an_interrupted_film_is_whole(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
+def test_an_interrupted_video_is_whole(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
     live = Live(allow_private=True)
     seen: list[int] = []
 
@@ -228,9 +228,9 @@ def test_an_interrupted_film_is_whole(transport_stream: bytes, bundle: Path, tmp
     async def record(url: str) -> list[str | None]:
         models = Models([Batcher(load_engine(Bundle.open(bundle)))])
         choices = models.select(["depth"])
-        wanted = Wanted(choices, film=Film((Layer(choices[0]),)))
+        requested = OutputRequest(choices, video=VideoOptions((Layer(choices[0]),)))
         item = Item(Path("clip"), tmp_path / "clip", Address(url))
-        outcomes = predict_files([item], wanted, DEFAULT_LIMITS, progress, live)
+        outcomes = predict_files([item], requested, DEFAULT_LIMITS, progress, live)
         return [outcome.error async for outcome in outcomes]
 
     with rtsp_server(transport_stream, endless=True) as server:

@@ -132,7 +132,7 @@ def test_a_strength_that_cannot_be(strength: float) -> None:
         Smoother(strength)
 
 
-def test_a_smoothed_film_lags_behind_a_slow_fade_and_survives_an_interruption(
+def test_a_smoothed_video_lags_behind_a_slow_fade_and_survives_an_interruption(
     bundle: Path, tmp_path: Path
 ) -> None:
     """The depth of the tiny bundle is the grey level, which grows by 2 a frame: too little for motion."""
@@ -150,8 +150,8 @@ def test_a_smoothed_film_lags_behind_a_slow_fade_and_survives_an_interruption(
         time.sleep(0.005)
     cut.kill()
     assert finish(cut)[0] == -signal.SIGKILL
-    for folder, wanted in (("cut", smooth), ("whole", smooth), ("plain", options)):
-        code, said = finish(start(clip, "-o", tmp_path / folder, *wanted))
+    for folder, requested in (("cut", smooth), ("whole", smooth), ("plain", options)):
+        code, said = finish(start(clip, "-o", tmp_path / folder, *requested))
         assert code == 0, said
     assert listing(tmp_path / "cut") == listing(tmp_path / "whole")
     films = [read_clip(tmp_path / folder / "clip" / "depth.mp4")[1] for folder in ("whole", "plain")]

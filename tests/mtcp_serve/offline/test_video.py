@@ -26,7 +26,7 @@ CORNER, MIDDLE = np.s_[2:12, 2:16], np.s_[20:28, 26:40]
 LIMITS = ImageLimits(10**9, 10**7, 5000)
 
 
-def test_a_film_keeps_size_frames_and_time_stamps(bundle: Path, tmp_path: Path) -> None:
+def test_a_video_keeps_size_frames_and_time_stamps(bundle: Path, tmp_path: Path) -> None:
     times = [0, 1, 2, 7, 8, 20]  # a variable frame rate
     clip = write_clip(tmp_path / "clip.mp4", times, sound=True)
     result = run("predict", clip, "-o", tmp_path / "out", "-b", bundle, "--video", "saliency")
@@ -118,7 +118,7 @@ def test_frames_become_maps_like_images(bundle: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["000000", "000006"]
 
 
-def test_killed_in_the_middle_it_goes_on_and_the_film_is_the_same(bundle: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_and_the_video_is_the_same(bundle: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [time + time // 50 for time in range(3 * SEGMENT + 7)])
     options = ("-b", bundle, "--video", "depth", "--overlay", "semseg:0.3")
     whole = command.start(clip, "-o", tmp_path / "whole", *options)

@@ -1,4 +1,4 @@
-"""A small web server on loopback: pages by path, through TLS where it is wanted."""
+"""A small web server on loopback: pages by path, through TLS where it is requested."""
 
 import threading
 from contextlib import suppress
