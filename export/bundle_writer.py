@@ -47,7 +47,7 @@ class BundleOptions:
     card: Path | None = None
     """Text that becomes the bundle's ``MODEL_CARD.md``."""
     trained_on: str | None = None
-    """Data sets, for the tasks whose manifest entry names them."""
+    """What it learnt from, in plain words, for the tasks whose manifest entry says so."""
     license: str | None = None
     """Terms of the weights."""
 

@@ -33,6 +33,10 @@ def main(
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's unless given.")] = None,
     version: Annotated[str, typer.Option(help="Model version.")] = "1",
     license: Annotated[str | None, typer.Option(help="Terms of the weights, such as Apache-2.0.")] = None,
+    trained_on: Annotated[
+        str | None,
+        typer.Option(help="What it learnt from, in plain words; by default the titles of its sources."),
+    ] = None,
     fp16_weights: Annotated[
         bool, typer.Option("--fp16-weights", help="Round weights to FP16: half the size.")
     ] = False,
@@ -57,6 +61,7 @@ def main(
             name=name,
             version=version,
             license=license,
+            trained_on=trained_on,
             fp16_weights=fp16_weights,
             plain=plain,
         )
@@ -72,6 +77,7 @@ def export_checkpoint(
     name: str | None = None,
     version: str = "1",
     license: str | None = None,
+    trained_on: str | None = None,
     fp16_weights: bool = False,
     plain: bool = False,
 ) -> Bundle:
@@ -88,8 +94,8 @@ def export_checkpoint(
         round_to_fp16(network)
     height, width = config.data.height, config.data.width
     graph = DeploymentGraph(network, config.tasks, height, width, refine=not plain)
-    trained_on = ", ".join(dict.fromkeys(source.label for source in config.data.train))
-    options = BundleOptions(name or config.name, version, card, trained_on, license)
+    sources = ", ".join(dict.fromkeys(source.title or source.label for source in config.data.train))
+    options = BundleOptions(name or config.name, version, card, trained_on or sources, license)
     return write_bundle(graph, load(height, width), out, options)
 
 

@@ -36,6 +36,8 @@ class SourceConfig(_Config):
     split of the data set: ``train`` or ``val``."""
     name: str = ""
     """Label used in reports; empty: the last part of ``root``, or the kind."""
+    title: str = ""
+    """What people call it, for bundles to say what they learnt from: "rooms of NYUv2"; empty: `label`."""
     tasks: dict[str, str] = Field(default_factory=dict)
     """Label space of each ``labels`` task of a ``folder``, e.g. ``{"semseg": "voc"}``; data sets know theirs.
 

@@ -15,7 +15,7 @@ import export.bundle_writer
 import export.onnx.cli
 from export.onnx.convert import Converted
 from export.validation_images import RgbImage
-from mtcp_serve.bundle.manifest import DepthTask, Manifest
+from mtcp_serve.bundle.manifest import DepthTask, Manifest, NormalsTask
 from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
 from training.checkpoint import save
 from training.config import load_config
@@ -37,7 +37,10 @@ def arguments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
     """Arguments for a checkpoint of the tiny network, whose conversion without refinement is at hand."""
-    sources = (SourceConfig(kind="scenes"), SourceConfig(kind="folder", root="data/nyuv2"))
+    sources = (
+        SourceConfig(kind="scenes", title="drawn rooms"),
+        SourceConfig(kind="folder", root="data/nyuv2"),
+    )
     config = SimpleNamespace(
         name="tiny", tasks=TASKS, data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=sources)
     )
@@ -64,8 +67,18 @@ def test_it_writes_a_bundle(arguments: list[str], tmp_path: Path) -> None:
     assert (manifest.name, manifest.version) == ("tiny", "7")
     depth = manifest.tasks[1]
     assert isinstance(depth, DepthTask)
-    assert depth.trained_on == "scenes, nyuv2"
+    assert depth.trained_on == "drawn rooms, nyuv2"
     assert "tiny 7, 64x96, semseg, depth, normals, saliency, parsing" in result.output
+
+
+def test_it_may_be_told_what_the_network_learnt_from(arguments: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(export.onnx.cli.app, [*arguments, "--trained-on", "images of rooms"])
+    assert result.exit_code == 0, result.output
+    tasks = {task.name: task for task in Manifest.load(tmp_path / "bundle").tasks}
+    depth, normals = tasks["depth"], tasks["normals"]
+    assert isinstance(depth, DepthTask)
+    assert isinstance(normals, NormalsTask)
+    assert depth.trained_on == normals.trained_on == "images of rooms"
 
 
 def test_maps_are_refined_unless_told_otherwise(arguments: list[str], tmp_path: Path) -> None:
