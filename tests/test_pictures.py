@@ -31,9 +31,9 @@ def test_the_checkerboard_alternates() -> None:
     assert (board[0, 0] == board[10, 10]).all()
 
 
-def test_the_film_goes_on_for_ever_and_is_small() -> None:
+def test_the_screencast_goes_on_for_ever_and_is_small() -> None:
     path = DOCS / "page.webp"
-    with Image.open(path) as film:
-        assert sum(1 for _ in ImageSequence.Iterator(film)) > 50
-        assert film.info["loop"] == 0
+    with Image.open(path) as cast:
+        assert sum(1 for _ in ImageSequence.Iterator(cast)) > 50
+        assert cast.info["loop"] == 0
     assert path.stat().st_size < 3_000_000

@@ -1,4 +1,4 @@
-"""The film of the demo page: ``python -m docs.film`` records it in a real browser, with the shipped model.
+"""A screencast of the demo page: ``python -m docs.screencast``, in a real browser, with the shipped model.
 
 It needs Chromium on the PATH and the extra ``test``. The images are the page's own examples.
 """
@@ -24,7 +24,7 @@ DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimatio
 EXAMPLES = ("example.jpg", "chelsea.jpg", "coffee.jpg")
 
 
-class Film:
+class Screencast:
     """Frames of a page, with an arrow where the mouse is."""
 
     def __init__(self, page: Page) -> None:
@@ -64,7 +64,7 @@ class Film:
         self.page.mouse.up()
 
     def save(self, path: Path) -> None:
-        """Write the film, which begins again when it has ended."""
+        """Write the screencast, which begins again when it has ended."""
         first, *others = self.frames
         first.save(
             path,
@@ -88,53 +88,53 @@ def server() -> Iterator[str]:
         running.stop()
 
 
-def play(film: Film, images: list[Path]) -> None:
-    """What the film shows."""
-    page = film.page
+def play(cast: Screencast, images: list[Path]) -> None:
+    """What the screencast shows."""
+    page = cast.page
     tab = page.get_by_role("tab")
-    film.take(STILL_MS)
-    film.click(page.get_by_role("button", name="An astronaut"))
+    cast.take(STILL_MS)
+    cast.click(page.get_by_role("button", name="An astronaut"))
     expect(page.get_by_role("status")).to_contain_text("5 maps of example.jpg in ")
-    film.take(STILL_MS)
+    cast.take(STILL_MS)
     image = page.locator("[data-map=image]")
-    film.move_to(image, 0.4, 0.25)
-    film.take(STILL_MS)
-    film.move_to(image, 0.75, 0.3, steps=8)
-    film.take(STILL_MS)
-    film.click(tab.filter(has_text="Overlay"))
+    cast.move_to(image, 0.4, 0.25)
+    cast.take(STILL_MS)
+    cast.move_to(image, 0.75, 0.3, steps=8)
+    cast.take(STILL_MS)
+    cast.click(tab.filter(has_text="Overlay"))
     page.locator("#view-overlay").wait_for()
-    film.take(STILL_MS // 2)
-    film.click(page.locator("#view-overlay label", has_text="Distance"))
-    film.click(page.locator("#view-overlay label", has_text="Wipe"))
+    cast.take(STILL_MS // 2)
+    cast.click(page.locator("#view-overlay label", has_text="Distance"))
+    cast.click(page.locator("#view-overlay label", has_text="Wipe"))
     frame = page.locator("#view-overlay .frame")
-    film.move_to(frame, 0.5, 0.4)
+    cast.move_to(frame, 0.5, 0.4)
     page.mouse.down()
-    film.move_to(frame, 0.15, 0.4, steps=8)
-    film.move_to(frame, 0.8, 0.4, steps=14)
+    cast.move_to(frame, 0.15, 0.4, steps=8)
+    cast.move_to(frame, 0.8, 0.4, steps=14)
     page.mouse.up()
-    film.take(STILL_MS // 2)
-    film.click(tab.filter(has_text="Cut-out"))
+    cast.take(STILL_MS // 2)
+    cast.click(tab.filter(has_text="Cut-out"))
     expect(page.get_by_role("button", name="Download PNG")).to_be_enabled()
-    film.take(STILL_MS)
-    film.click(tab.filter(has_text="3-D"))
+    cast.take(STILL_MS)
+    cast.click(tab.filter(has_text="3-D"))
     scene = page.locator("canvas.scene")
     scene.wait_for()
-    film.move_to(scene, 0.5, 0.45)
+    cast.move_to(scene, 0.5, 0.45)
     page.mouse.down()
-    film.move_to(scene, 0.42, 0.5, steps=10)
-    film.move_to(scene, 0.58, 0.42, steps=18)
-    film.move_to(scene, 0.5, 0.45, steps=9)
+    cast.move_to(scene, 0.42, 0.5, steps=10)
+    cast.move_to(scene, 0.58, 0.42, steps=18)
+    cast.move_to(scene, 0.5, 0.45, steps=9)
     page.mouse.up()
-    film.take(STILL_MS // 2)
-    film.click(tab.filter(has_text="Maps"))
+    cast.take(STILL_MS // 2)
+    cast.click(tab.filter(has_text="Maps"))
     page.set_input_files("#file", images)
     expect(page.get_by_role("status")).to_have_text(f"{len(images)} images are done.")
-    film.take(STILL_MS)
-    film.click(page.locator("#roll-items button").last)
+    cast.take(STILL_MS)
+    cast.click(page.locator("#roll-items button").last)
     expect(page.locator("#roll-items button").last).to_have_attribute("aria-current", "true")
     with page.expect_response("**/web/colormaps.json"):
         page.get_by_label("Colours of depth").select_option("turbo")
-    film.take(2 * STILL_MS)
+    cast.take(2 * STILL_MS)
 
 
 def main() -> None:
@@ -148,12 +148,12 @@ def main() -> None:
         page = browser.new_page(viewport=viewport, reduced_motion="reduce")  # type: ignore[arg-type]
         page.goto(url)
         page.wait_for_selector("#tasks li")
-        film = Film(page)
-        play(film, [Path(images) / name for name in EXAMPLES])
-    film.save(arguments.out)
-    seconds = sum(film.durations) / 1000
+        cast = Screencast(page)
+        play(cast, [Path(images) / name for name in EXAMPLES])
+    cast.save(arguments.out)
+    seconds = sum(cast.durations) / 1000
     size = arguments.out.stat().st_size / 1e6
-    print(f"{arguments.out}: {len(film.frames)} frames, {seconds:.0f} s, {size:.1f} MB")
+    print(f"{arguments.out}: {len(cast.frames)} frames, {seconds:.0f} s, {size:.1f} MB")
 
 
 if __name__ == "__main__":
