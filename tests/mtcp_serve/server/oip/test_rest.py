@@ -1,12 +1,15 @@
 """``/v2`` as JSON over HTTP, request by request: what is wrong is told in the protocol's words."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from mtcp_serve.inference.camera import Camera
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.oip import rest
 from mtcp_serve.server.settings import Settings
@@ -110,6 +113,27 @@ def test_json_of_more_numbers_than_the_model_takes_is_not_parsed(
     response = post(local, head + b"0," * (most + 5000) + b"0]}]}")
     assert response.status_code == 400
     assert f"the largest input of the model has {most} elements" in response.json()["error"]
+
+
+def test_a_response_of_numbers_takes_little_more_memory_than_its_text(local: TestClient) -> None:
+    """As Python's numbers all of them would take several times as much."""
+    app: Any = local.app
+    manifest = app.state.service.models["tiny"].engine.manifest
+    (depth,) = (task for task in manifest.tasks if task.name == "depth")
+    values = np.random.default_rng(0).random((2, 400, 500), np.float32)
+    request = rest.InferRequest.model_validate({"id": "a", "inputs": []})
+    tracemalloc.start()
+    try:
+        body, binary = rest.write(
+            request, manifest, [depth], [values], Camera.of_focal(500, 400, 300, 300, "assumed")
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.6 * len(body), "the text, a copy of it, and some numbers"
+    answer = json.loads(body)
+    assert (binary, answer["id"]) == (None, "a")
+    assert np.array_equal(np.array(answer["outputs"][0]["data"], np.float32).reshape(values.shape), values)
 
 
 def test_errors_of_the_protocol_are_strings(local: TestClient) -> None:
