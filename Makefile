@@ -49,7 +49,9 @@ image: .venv/installed  ## build the CPU image and try it; needs Docker with Com
 
 weights: .venv/installed  ## train the shipped bundle again: make weights DATA=path/to/data
 	.venv/bin/python -m training train mtcp_lite root=$(DATA) $(ARGS) --run runs/mtcp-lite
-	.venv/bin/python -m training strip runs/mtcp-lite/last.pt -o runs/mtcp-lite/model.safetensors --undo-class-weights 0.25
+	.venv/bin/python -m training strip runs/mtcp-lite/last.pt -o runs/mtcp-lite/stripped.pt --undo-class-weights 0.25
+	.venv/bin/python -m training confidence runs/mtcp-lite/stripped.pt -o runs/mtcp-lite/model.safetensors \
+		--report runs/mtcp-lite/confidence.json
 	.venv/bin/python -m export.onnx runs/mtcp-lite/model.safetensors -o $(BUNDLE) --version 2 --fp16-weights --license Apache-2.0 \
 		--card $(BUNDLE)/MODEL_CARD.md --images $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt
 	cp runs/mtcp-lite/model.safetensors $(BUNDLE)/

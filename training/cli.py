@@ -215,17 +215,25 @@ def confidence(
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or a report with reliability curves.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="PNG or SVG; by default history.svg in the run folder."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="PNG or SVG; by default history.svg in the run folder, or REPORT.svg.",
+        ),
     ] = None,
 ) -> None:
-    """Draw losses, task weights and metrics of a run over its epochs."""
+    """Draw losses, task weights and metrics of a run over its epochs, or the curves of a report."""
     with _told():
         from training.plot import plot_run
+        from training.reliability_plot import plot_reliability
 
-        plot_run(run, output or run / "history.svg")
+        if run.is_file():
+            plot_reliability(run, output or run.with_suffix(".svg"))
+        else:
+            plot_run(run, output or run / "history.svg")
 
 
 @app.command()

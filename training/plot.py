@@ -73,7 +73,7 @@ def plot_run(run: Path, output: Path) -> None:
         _finish(axis, title)
     for axis in axes[len(chosen) :]:
         axis.remove()
-    _save(figure, output)
+    save_figure(figure, output)
 
 
 def plot_weights(runs: Mapping[str, Path], output: Path) -> None:
@@ -93,7 +93,7 @@ def plot_weights(runs: Mapping[str, Path], output: Path) -> None:
         _finish(axis, label)
     for axis in axes[len(histories) :]:
         axis.remove()
-    _save(figure, output)
+    save_figure(figure, output)
 
 
 def _finish(axis: Axes, title: str) -> None:
@@ -103,7 +103,12 @@ def _finish(axis: Axes, title: str) -> None:
     axis.legend(fontsize=7)
 
 
-def _save(figure: Figure, output: Path) -> None:
+def save_figure(figure: Figure, output: Path) -> None:
+    """Write ``figure``, the same bytes each time.
+
+    Raises:
+        PlotError: the suffix is neither .png nor .svg.
+    """
     if output.suffix not in (".png", ".svg"):
         raise PlotError(f"{output}: choose a name that ends in .png or .svg")
     output.parent.mkdir(parents=True, exist_ok=True)

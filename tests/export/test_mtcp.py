@@ -1,15 +1,21 @@
 """The real network's modules in the exported graph."""
 
+import copy
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
 
+from export.bundle_writer import BundleOptions, write_bundle
 from export.deployment_module import DeploymentGraph
+from export.errors import ParityError
 from export.onnx.convert import Converted
 from export.parity import check_parity
 from export.validation_images import RgbImage
+from mtcp_serve.offline.check import check_bundle
 from tests.export.networks import HEIGHT, WIDTH
 
 
@@ -34,6 +40,33 @@ def test_confidences_are_outputs_beside_the_maps(
         assert values.shape == (len(stack), HEIGHT // 4, WIDTH // 4)
         np.testing.assert_allclose(values, logits[:, 0].sigmoid().numpy(), rtol=1e-4)
         assert values.std() > 1e-3
+
+
+def test_the_manifest_names_them(
+    mtcp: DeploymentGraph,
+    deployed: Converted,
+    images: dict[str, RgbImage],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("export.bundle_writer.convert", lambda graph: deployed)
+    bundle = write_bundle(mtcp, images, tmp_path / "bundle", BundleOptions("mtcp", "1"))
+    assert [(sure.name, sure.output, sure.height, sure.width) for sure in bundle.manifest.confidences] == [
+        ("semseg_confidence", "semseg_confidence", HEIGHT // 4, WIDTH // 4),
+        ("depth_confidence", "depth_confidence", HEIGHT // 4, WIDTH // 4),
+    ]
+    parity = bundle.parity()["tasks"]["depth_confidence"]
+    assert parity["batch_3"]["relative_error_p99"] <= 1e-3
+    assert {row.check: row.status for row in check_bundle(bundle.folder)}["map depth_confidence"] == "ok"
+    spoiled = copy.deepcopy(deployed)
+    for tensor in spoiled.model.graph.initializer:
+        if tensor.name.startswith("network.branches.confidence.output"):
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array((values * 1.1).astype(values.dtype), tensor.name))
+    monkeypatch.setattr("export.bundle_writer.convert", lambda graph: spoiled)
+    with pytest.raises(ParityError) as caught:
+        write_bundle(mtcp, images, tmp_path / "bundle", BundleOptions("mtcp", "1"))
+    assert caught.value.faults.keys() == {"semseg_confidence", "depth_confidence"}
 
 
 def test_only_what_inference_needs_is_in_it(mtcp: DeploymentGraph, deployed: Converted) -> None:

@@ -109,7 +109,7 @@ def test_help_does_without_torch() -> None:
     """A process of its own: this one has torch already."""
     code = (
         "import sys; from typer.testing import CliRunner; from training.cli import app\n"
-        "for name in ([], ['train'], ['strip'], ['sweep'], ['pseudo-label']):\n"
+        "for name in ([], ['train'], ['confidence'], ['strip'], ['sweep'], ['pseudo-label']):\n"
         "    done = CliRunner().invoke(app, [*name, '--help']); assert done.exit_code == 0, done.output\n"
         "assert not {'torch', 'timm', 'matplotlib', 'transformers'} & sys.modules.keys()"
     )

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -7,6 +8,7 @@ from typer.testing import CliRunner
 
 from training.cli import app
 from training.plot import PlotError, panels, plot_run, plot_weights, series
+from training.reliability_plot import plot_reliability
 from training.run_log import History, read_history
 
 
@@ -71,3 +73,24 @@ def test_nothing_to_draw_and_wrong_suffixes_are_said(tmp_path: Path) -> None:
     assert "has no history.csv" in done.output.replace("\n", "")
     with pytest.raises(PlotError, match=r"\.png or \.svg"):
         plot_run(write_run(tmp_path / "run"), tmp_path / "run.bmp")
+
+
+def test_reliability_of_a_report(tmp_path: Path) -> None:
+    pairs = ((0.25, 0.3, 0.4), (1.0, 0.9, 0.6))
+    bins = [dict(zip(("confidence", "accuracy", "share"), values, strict=True)) for values in pairs]
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"depth": {}, "reliability": {"depth": bins, "semseg": bins[:1]}}))
+    assert CliRunner().invoke(app, ["plot", str(report)]).exit_code == 0
+    picture = (tmp_path / "report.svg").read_text()
+    ElementTree.fromstring(picture)
+    assert ">depth</text>" in picture
+    assert ">semseg</text>" in picture
+    plot_reliability(report, tmp_path / "report.png")
+    with Image.open(tmp_path / "report.png") as image:
+        assert image.width > image.height
+    report.write_text(json.dumps({"depth": {"absrel": 1}}))
+    with pytest.raises(PlotError, match="has no reliability curves"):
+        plot_reliability(report, tmp_path / "no.svg")
+    report.write_text("[]")
+    with pytest.raises(PlotError, match="is no report of evaluate"):
+        plot_reliability(report, tmp_path / "no.svg")
