@@ -27,6 +27,8 @@ _PROVIDERS = {
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 ERRORS_ONLY = 3
 """Severity of ONNX Runtime's log."""
+RECORD_ASSIGNMENT = ("session.record_ep_graph_assignment_info", "1")
+"""The setting of a session that :func:`nodes_by_provider` reads the result of."""
 HANDFUL = 8
 """Nodes that may run on the CPU beside a GPU without a warning."""
 _log = logging.getLogger(__name__)
@@ -203,7 +205,7 @@ def open_session(model: Path, device: str, threads: int, pooled: bool = True) ->
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = ERRORS_ONLY
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.add_session_config_entry(*RECORD_ASSIGNMENT)
     if device == "cpu" and pooled:
         _share_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")

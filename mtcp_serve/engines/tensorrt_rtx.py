@@ -13,7 +13,13 @@ import onnxruntime_ep_nv_tensorrt_rtx as plugin
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, InputSpec
 from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, EngineOptions
-from mtcp_serve.engines.onnxruntime import ERRORS_ONLY, OnnxEngine, tensors
+from mtcp_serve.engines.onnxruntime import (
+    ERRORS_ONLY,
+    RECORD_ASSIGNMENT,
+    OnnxEngine,
+    tensors,
+    warn_of_fallbacks,
+)
 from mtcp_serve.errors import BundleError
 from mtcp_serve.utils.cache import cache_folder
 
@@ -57,12 +63,14 @@ class TensorRtRtxEngine(OnnxEngine):
         session_options = ort.SessionOptions()
         session_options.intra_op_num_threads = options.threads
         session_options.log_severity_level = ERRORS_ONLY
+        session_options.add_session_config_entry(*RECORD_ASSIGNMENT)
         session_options.add_provider_for_devices([device], provider_options(bundle.manifest.input))
         try:
             session = ort.InferenceSession(model, session_options)
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise BundleError(f"TensorRT for RTX cannot open {model}: {error}") from error
         bundle.check_graph(*tensors(session))
+        warn_of_fallbacks(session, "tensorrt-rtx")
         return cls(bundle.manifest, session, "tensorrt-rtx")
 
     @classmethod

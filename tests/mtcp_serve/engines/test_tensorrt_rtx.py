@@ -81,6 +81,7 @@ def test_batches_and_the_cache_are_asked_of_the_plugin(
     }
     assert folder.is_dir()
     assert "python -m export.trt adds it" in caplog.text
+    assert "nodes run on the CPU, not on tensorrt-rtx: " in caplog.text  # here all do
     images = noise(HEIGHT, WIDTH)[None]
     expected = asyncio.run(OnnxEngine.load(Bundle.open(bundle)).infer(images, TASKS))
     for found, wanted in zip(asyncio.run(engine.infer(images, TASKS)), expected, strict=True):
