@@ -5,6 +5,10 @@ PYTHON ?= python3
 
 MINUTES = 10
 BUNDLE = mtcp_serve/bundles/mtcp-lite
+CARD = mtcp_serve/bundles/mtcp-lite/MODEL_CARD.md
+RUN = runs/mtcp-lite
+VIEWS = 400
+MODEL_REPOSITORY = model_repository
 
 serve: .venv-serve/installed  ## the server with the shipped weights, no torch
 	.venv-serve/bin/mtcp-serve serve
@@ -47,17 +51,21 @@ image: .venv/installed  ## build the CPU image and try it; needs Docker with Com
 	-.venv/bin/pip --python .venv/triton install --quiet --no-deps -r export/triton/local-requirements.txt
 	touch $@
 
+# ARGS are settings of the training. To try the recipe: few ids in DATA's splits, ARGS="minutes=3 data.batch_size=2",
+# VIEWS=24, and RUN, BUNDLE and MODEL_REPOSITORY somewhere else, for what lies there is replaced.
+UNDO = --undo-class-weights 0.25 --undo-class-weights semseg/voc=1 --undo-class-weights parsing=1
+
 weights: .venv/installed  ## train the shipped bundle again: make weights DATA=path/to/data
-	.venv/bin/python -m training train mtcp_lite root=$(DATA) $(ARGS) --run runs/mtcp-lite
-	.venv/bin/python -m training strip runs/mtcp-lite/last.pt -o runs/mtcp-lite/stripped.pt --undo-class-weights 0.25
-	.venv/bin/python -m training confidence runs/mtcp-lite/stripped.pt -o runs/mtcp-lite/model.safetensors \
-		--report runs/mtcp-lite/confidence.json
-	.venv/bin/python -m export.onnx runs/mtcp-lite/model.safetensors -o $(BUNDLE) --version 2 --fp16-weights --license Apache-2.0 \
-		--card $(BUNDLE)/MODEL_CARD.md --images $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt
-	cp runs/mtcp-lite/model.safetensors $(BUNDLE)/
+	.venv/bin/python -m training train mtcp_lite root=$(DATA) $(ARGS) --run $(RUN)
+	.venv/bin/python -m training strip $(RUN)/last.pt -o $(RUN)/stripped.pt $(UNDO)
+	.venv/bin/python -m training confidence $(RUN)/stripped.pt -o $(RUN)/model.safetensors --images $(VIEWS) \
+		--report $(RUN)/confidence.json
+	.venv/bin/python -m export.onnx $(RUN)/model.safetensors -o $(BUNDLE) --version 2 --fp16-weights --license Apache-2.0 \
+		--card $(CARD) --images $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt
+	cp $(RUN)/model.safetensors $(BUNDLE)/
 	$(MAKE) model_repository
 
 model_repository: .venv/installed  ## the committed config.pbtxt files, from the shipped bundle
 	for backend in onnxruntime tensorrt python; do \
-		.venv/bin/python -m export.triton $(BUNDLE) -o model_repository/$$backend --backend $$backend --config-only || exit; \
+		.venv/bin/python -m export.triton $(BUNDLE) -o $(MODEL_REPOSITORY)/$$backend --backend $$backend --config-only || exit; \
 	done
