@@ -299,7 +299,7 @@ def test_parameters_that_change_nothing_are_let_pass(client: Any, mode: str) -> 
     check_maps(result, {task.name for task in TASKS})
 
 
-KSERVE = """
+KSERVES_CLIENT = """
 import asyncio, sys
 import numpy as np
 from kserve import InferInput, InferRequest, InferenceRESTClient, InferenceGRPCClient
@@ -341,8 +341,8 @@ asyncio.run(main())
 @needs_kserve
 def test_kserves_own_client(server: tuple[Server, int], tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
-    python, (served, grpc_port) = KSERVE, server
-    command = [python, "-c", KSERVE, served.url, f"127.0.0.1:{grpc_port}"]
+    served, grpc_port = server
+    command = [KSERVE, "-c", KSERVES_CLIENT, served.url, f"127.0.0.1:{grpc_port}"]
     with (tmp_path / "images.npy").open("rb") as images:
         done = subprocess.run(command, stdin=images, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
