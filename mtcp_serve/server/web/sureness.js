@@ -3,7 +3,7 @@
 import { $ } from "./dom.js";
 
 const GREY = 128;
-const STRIPE = [96, 160]; // greys that take turns where a map is more likely wrong than right
+const STRIPE = [64, 192]; // greys that take turns where a map is more likely wrong than right
 const PERIOD = 1 / 48; // from stripe to stripe, of the picture's longer side
 const VEIL = 200; // opacity of what is wholly unsure, over the image
 
@@ -60,12 +60,12 @@ export class Sureness extends EventTarget {
 
 /**
  * Change the RGBA `data` of a picture, `width` pixels wide: colours fade to grey as `confidence` (0 to 1, one a pixel)
- * falls to one half, below which grey is striped. With a `veil` what is unsure is seen where the picture is clear, too.
+ * falls; below one half grey is striped. With a `veil` what is unsure is seen where the picture is clear, too.
  */
 export function fade(data, confidence, width, veil) {
   const period = Math.max(4, Math.round(PERIOD * Math.max(width, confidence.length / width)));
   for (let at = 0; at < confidence.length; at++) {
-    const share = Math.min(Math.max(2 * confidence[at] - 1, 0), 1); // how much better than tossing a coin
+    const share = Math.min(Math.max(confidence[at], 0), 1);
     if (share === 1) continue;
     const place = ((at % width) + Math.floor(at / width)) % period;
     const grey = confidence[at] < 0.5 ? STRIPE[Number(2 * place < period)] : GREY;
