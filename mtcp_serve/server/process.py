@@ -122,6 +122,7 @@ class Server(uvicorn.Server):
                 self._service.leaving = True
                 await asyncio.sleep(delay)
                 self._close_idle()
+                await self._service.leave()
             _log.info("draining: new requests are refused, accepted ones are finished")
             try:
                 async with asyncio.timeout(settings.drain_s):

@@ -52,6 +52,8 @@ class Service:
         """The certificate and key that a reload has found; ``None`` before one."""
         self.responses = 0
         """Responses being sent."""
+        self.leavers: list[Callable[[], Awaitable[None]]] = []
+        """Called by `leave`."""
         self.streams = 0
         """Streams that are open."""
         self.observers: list[Callable[[Timings], None]] = [metrics.image]
@@ -157,6 +159,11 @@ class Service:
             yield
         finally:
             self.responses -= 1
+
+    async def leave(self) -> None:
+        """Send those who keep a connection elsewhere, before new requests are refused."""
+        for leaver in self.leavers:
+            await leaver()
 
     async def drain(self) -> None:
         """Refuse new requests, and wait for those that were accepted."""

@@ -1,5 +1,6 @@
 """The protocol over gRPC. Imported only when a port is set; needs ``mtcp-serve[triton]``."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -65,10 +66,19 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
     except RuntimeError as error:
         raise SettingsError(f"gRPC cannot listen on {address}: {error}") from error
     await server.start()
+    stopping: list[asyncio.Task[None]] = []
+
+    async def leave() -> None:
+        """Tell every client that its connection ends: it opens another, which a balancer sends elsewhere."""
+        stopping.append(asyncio.create_task(server.stop(grace=settings.drain_s + CLOSING_S)))
+        await asyncio.sleep(0)
+
+    service.leavers.append(leave)
     try:
         yield
     finally:
         await server.stop(grace=CLOSING_S)
+        await asyncio.gather(*stopping)
 
 
 def _credentials(tls: Tls, service: Service) -> grpc.ServerCredentials:
