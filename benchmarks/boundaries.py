@@ -48,7 +48,7 @@ class LabelScore:
         self._edges += edge_counts(*edges, valid)
         self._pixels += [((found == labels) & valid).sum().item(), valid.sum().item()]
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """``edgeF`` and ``pixel_accuracy``."""
         return {
             "edgeF": edge_f(self._edges) or 0.0,
@@ -57,7 +57,7 @@ class LabelScore:
 
 
 class ValueScore:
-    """The figures of training's metric for depth (labels in millimetres) or saliency (255 p)."""
+    """What training's metric says of depth (labels in millimetres) or saliency (255 p)."""
 
     def __init__(self, name: str) -> None:
         depth = name == "depth"
@@ -70,8 +70,8 @@ class ValueScore:
         labels = torch.from_numpy(truth.astype(np.float32) * np.float32(self._scale))
         self._metric.update(torch.from_numpy(np.array(values))[None], labels[None, None])
 
-    def figures(self) -> dict[str, float]:
-        """What is about edges, and one figure of the whole."""
+    def metrics(self) -> dict[str, float]:
+        """The metrics about edges, and one of the whole."""
         found = self._metric.compute()
         return {name: found[name] for name in self._wanted if name in found}
 
@@ -89,7 +89,7 @@ def main(
     for place in bundle:
         for (way, name), score in score_bundle(place, folder, spaces, split, every).items():
             lines += [
-                [place.name, name, way, metric, f"{value:.4f}"] for metric, value in score.figures().items()
+                [place.name, name, way, metric, f"{value:.4f}"] for metric, value in score.metrics().items()
             ]
     print(markdown(["bundle", "task", "enlarged", "metric", "value"], lines))
 

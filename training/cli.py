@@ -92,7 +92,7 @@ def train(
 def evaluate_command(
     path: Annotated[Path, typer.Argument(help="A checkpoint.")],
     overrides: Overrides = None,
-    report: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write the metrics as JSON.")] = None,
     table: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
     single_task: Annotated[
         list[str] | None,
@@ -110,7 +110,7 @@ def evaluate_command(
         typer.Option("--held-out", help="Only the half that confidence does not calibrate on."),
     ] = False,
 ) -> None:
-    """Score a checkpoint on its validation sources, beside the paper's figures where they compare."""
+    """Score a checkpoint on its validation sources, beside the paper's where they compare."""
     with _told():
         from training.checkpoint import load_network
         from training.confidence.halves import held_out_half
@@ -137,7 +137,7 @@ def evaluate_command(
             written.parent.mkdir(parents=True, exist_ok=True)
         sources = validation_sources(config.data, config.tasks)
         single = read_single_tasks(single_task, config.tasks) if single_task else None
-        figures = evaluate(
+        metrics = evaluate(
             network.to(device),
             held_out_half(sources) if held_out else sources,
             config.data.batch_size,
@@ -146,16 +146,16 @@ def evaluate_command(
             per_class=per_class,
             plain=plain,
         )
-        if not figures:
+        if not metrics:
             raise DataError(
                 "data.val: no validation source has a label of any task, there is nothing to score"
             )
-        delta = None if single is None else gains(figures, single, config.tasks)
-        _show(path.name, figures, config, delta)
+        delta = None if single is None else gains(metrics, single, config.tasks)
+        _show(path.name, metrics, config, delta)
         if report is not None:
-            write_json(report, figures, config.name, delta)
+            write_json(report, metrics, config.name, delta)
         if table is not None:
-            table.write_text(markdown_table(figures, config.name, config.tasks, delta))
+            table.write_text(markdown_table(metrics, config.name, config.tasks, delta))
 
 
 def _moved(config: "RunConfig", overrides: list[str] | None) -> "RunConfig":
@@ -173,14 +173,14 @@ def _moved(config: "RunConfig", overrides: list[str] | None) -> "RunConfig":
 
 
 def _show(
-    title: str, figures: "Report", config: "RunConfig", delta: "Mapping[str, float] | None" = None
+    title: str, metrics: "Report", config: "RunConfig", delta: "Mapping[str, float] | None" = None
 ) -> None:
     """Print the metrics and, if there are any, the reliability curves."""
     from training.report import reliability_table, terminal_table
 
     console = Console()
-    console.print(terminal_table(title, figures, config.name, config.tasks, delta))
-    curves = reliability_table(figures)
+    console.print(terminal_table(title, metrics, config.name, config.tasks, delta))
+    curves = reliability_table(metrics)
     if curves.row_count:
         console.print(curves)
 
@@ -191,7 +191,7 @@ def confidence(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")],
     overrides: Overrides = None,
     images: Annotated[int, typer.Option(min=1, help="Views of training images to fit on.")] = 400,
-    report: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write the metrics as JSON.")] = None,
 ) -> None:
     """Add heads that say how sure each map is, and write the weights to ship, in fp16.
 
@@ -205,12 +205,12 @@ def confidence(
 
         network, trained = load_network(path)
         config = _moved(trained, overrides)
-        confident, figures = add_confidence(network, config, images, usable_device(config.device))
+        confident, metrics = add_confidence(network, config, images, usable_device(config.device))
         if report is not None:
             report.parent.mkdir(parents=True, exist_ok=True)
-            write_json(report, figures, config.name, None)
+            write_json(report, metrics, config.name, None)
         write_shipped(confident, trained.model_copy(update={"model": confident.config}), output)
-        _show(f"{output.name}, held-out half", figures, config)
+        _show(f"{output.name}, held-out half", metrics, config)
 
 
 @app.command()

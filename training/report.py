@@ -1,4 +1,4 @@
-"""The figures of an evaluation as JSON and as a table, beside the paper's where they may be compared."""
+"""The metrics of an evaluation as JSON and as a table, beside the paper's where they may be compared."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
         "single-task (paper, Table 2)": {"semseg": 0.7510, "parsing": 0.6829, "saliency": 0.8222},
     },
 }
-"""Headline figures of arXiv 2412.03179 by name of the run; depth and saliency in the protocol ``mtcp``."""
+"""Headline metrics of arXiv 2412.03179 by name of the run; depth and saliency in the protocol ``mtcp``."""
 
 
 class ReportError(ValueError):
@@ -34,10 +34,10 @@ class ReportError(ValueError):
 
 
 def read_single_tasks(given: Sequence[str], tasks: Sequence[Task]) -> Report:
-    """The figures of single-task runs out of ``task=report.json`` pairs.
+    """The metrics of single-task runs out of ``task=report.json`` pairs.
 
     Raises:
-        ReportError: a pair whose file has no figures of its task, or a task of ``tasks`` without a pair.
+        ReportError: a pair whose file has no metrics of its task, or a task of ``tasks`` without a pair.
     """
     single: Report = {}
     for pair in given:
@@ -45,31 +45,31 @@ def read_single_tasks(given: Sequence[str], tasks: Sequence[Task]) -> Report:
         try:
             single[name] = json.loads(Path(path).read_text())[name]
         except (OSError, ValueError, KeyError) as error:
-            raise ReportError(f"--single-task {pair}: no report with figures of {name!r} there") from error
+            raise ReportError(f"--single-task {pair}: no report with metrics of {name!r} there") from error
     if missing := [task.name for task in tasks if task.name not in single]:
         raise ReportError(f"Delta-MTL needs a --single-task report of {', '.join(missing)} too")
     return single
 
 
-def gains(figures: Report, single: Report, tasks: Sequence[Task]) -> dict[str, float]:
-    """Delta-MTL in per cent by protocol, over the tasks that have figures.
+def gains(metrics: Report, single: Report, tasks: Sequence[Task]) -> dict[str, float]:
+    """Delta-MTL in per cent by protocol, over the tasks that have metrics.
 
     Raises:
         ReportError: no task has any.
     """
-    scored = [task for task in tasks if task.name in figures]
+    scored = [task for task in tasks if task.name in metrics]
     if not scored:
         raise ReportError("no validation source has a label of any task: there is no Delta-MTL")
-    return {protocol: delta_mtl(figures, single, scored, protocol) for protocol in PROTOCOLS}
+    return {protocol: delta_mtl(metrics, single, scored, protocol) for protocol in PROTOCOLS}
 
 
-def write_json(path: Path, figures: Report, name: str, delta: Mapping[str, float] | None) -> None:
-    """By task name the figures; beside them ``delta_mtl`` and the paper's ``published`` rows, if any.
+def write_json(path: Path, metrics: Report, name: str, delta: Mapping[str, float] | None) -> None:
+    """By task name the metrics; beside them ``delta_mtl`` and the paper's ``published`` rows, if any.
 
     And ``reliability``: for each task with a confidence its curve, a list of bins.
     """
-    content: dict[str, Any] = {task: without_curve(values) for task, values in figures.items()}
-    curves = {task: [asdict(part) for part in curve(values)] for task, values in figures.items()}
+    content: dict[str, Any] = {task: without_curve(values) for task, values in metrics.items()}
+    curves = {task: [asdict(part) for part in curve(values)] for task, values in metrics.items()}
     if any(curves.values()):
         content["reliability"] = {task: parts for task, parts in curves.items() if parts}
     if delta is not None:
@@ -79,37 +79,37 @@ def write_json(path: Path, figures: Report, name: str, delta: Mapping[str, float
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def rows(figures: Report, delta: Mapping[str, float] | None) -> list[tuple[str, str, float]]:
-    """(task, metric, value) of every figure."""
+def rows(metrics: Report, delta: Mapping[str, float] | None) -> list[tuple[str, str, float]]:
+    """(task, metric, value) of every metric."""
     listed = [
         (task, metric, value)
-        for task, values in figures.items()
+        for task, values in metrics.items()
         for metric, value in without_curve(values).items()
     ]
     return listed + [("all", f"Delta-MTL/{protocol} %", value) for protocol, value in (delta or {}).items()]
 
 
-def reliability_table(figures: Report) -> Table:
+def reliability_table(metrics: Report) -> Table:
     """Every bin of the reliability curve of every task with a confidence, for a terminal."""
     table = Table("task", "confidence", "right", "of the pixels", title="reliability")
-    for task, values in figures.items():
+    for task, values in metrics.items():
         for part in curve(values):
             table.add_row(task, f"{part.confidence:.3f}", f"{part.accuracy:.3f}", f"{part.share:.3f}")
     return table
 
 
 def published_value(name: str, row: str, task: Task, metric: str) -> float | None:
-    """The paper's figure for ``metric`` of ``task``, if the run ``name`` has one in ``row``."""
+    """The paper's value of ``metric`` of ``task``, if the run ``name`` has one in ``row``."""
     headlined = entry(HEADLINE, task)[0]
     if metric not in (headlined, f"{headlined}/mtcp"):
         return None
     return PUBLISHED[name][row].get(task.name)
 
 
-def _cells(figures: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None) -> Any:
+def _cells(metrics: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None) -> Any:
     by_name = {task.name: task for task in tasks}
     papers = list(PUBLISHED.get(name, ()))
-    for task, metric, value in rows(figures, delta):
+    for task, metric, value in rows(metrics, delta):
         beside = [
             published_value(name, row, by_name[task], metric) if task in by_name else None for row in papers
         ]
@@ -117,21 +117,21 @@ def _cells(figures: Report, name: str, tasks: Sequence[Task], delta: Mapping[str
 
 
 def terminal_table(
-    title: str, figures: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None = None
+    title: str, metrics: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None = None
 ) -> Table:
-    """All figures for a terminal, with a column a published row."""
+    """All metrics for a terminal, with a column a published row."""
     table = Table("task", "metric", "value", *PUBLISHED.get(name, ()), title=title)
-    for cells in _cells(figures, name, tasks, delta):
+    for cells in _cells(metrics, name, tasks, delta):
         table.add_row(*cells)
     return table
 
 
 def markdown_table(
-    figures: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None = None
+    metrics: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None = None
 ) -> str:
     """The same as Markdown."""
     header = ["task", "metric", "value", *PUBLISHED.get(name, ())]
-    return markdown(header, list(_cells(figures, name, tasks, delta)))
+    return markdown(header, list(_cells(metrics, name, tasks, delta)))
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -140,6 +140,6 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in every)
 
 
-def headlines(figures: Report, tasks: Sequence[Task], protocol: Protocol) -> dict[str, float]:
-    """The one figure of each task that tables print."""
-    return {task.name: headline(figures[task.name], task, protocol) for task in tasks if task.name in figures}
+def headlines(metrics: Report, tasks: Sequence[Task], protocol: Protocol) -> dict[str, float]:
+    """The one metric of each task that tables print."""
+    return {task.name: headline(metrics[task.name], task, protocol) for task in tasks if task.name in metrics}

@@ -67,13 +67,13 @@ def test_every_task_is_scored_where_it_is_labelled(folder: Path, monkeypatch: py
     assert set(found) == {
         ("majority", "semseg"), ("nearest", "semseg"), ("bilinear", "depth"), ("bilinear", "saliency"),
     }  # fmt: skip
-    smooth, stepped = (found[way, "semseg"].figures() for way in ("majority", "nearest"))
+    smooth, stepped = (found[way, "semseg"].metrics() for way in ("majority", "nearest"))
     assert smooth["edgeF"] == stepped["edgeF"] == 1  # half a large pixel is within the tolerance
     assert smooth["pixel_accuracy"] > stepped["pixel_accuracy"]
-    depth = found["bilinear", "depth"].figures()
+    depth = found["bilinear", "depth"].metrics()
     assert depth["edgeF"] == 1
     assert 0 < depth["rmse/invpt"] < 0.5
-    saliency = found["bilinear", "saliency"].figures()
+    saliency = found["bilinear", "saliency"].metrics()
     assert 0 < saliency["MAE"] < saliency["MAE/edges"] < 0.3
 
 

@@ -65,8 +65,8 @@ class Server:
         self._reader.start()
         self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S)
 
-    def figure(self, name: str) -> float:
-        """A figure of ``/metrics``."""
+    def metric(self, name: str) -> float:
+        """A metric of ``/metrics``."""
         lines = self.client.get("/metrics").text.splitlines()
         return float(next(line.split()[1] for line in lines if line.split()[0] == name))
 
@@ -87,7 +87,7 @@ class Server:
         """While the block lasts, ``requests`` are running or waiting that never end by themselves."""
 
         def accepted() -> float:
-            return self.figure("mtcp_running_requests") + self.figure("mtcp_queue_requests")
+            return self.metric("mtcp_running_requests") + self.metric("mtcp_queue_requests")
 
         with ExitStack() as connections:
             for _ in range(requests):

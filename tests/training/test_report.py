@@ -40,7 +40,7 @@ def test_single_task_reports_are_what_evaluate_wrote(tmp_path: Path) -> None:
     assert read_single_tasks(pairs, TASKS) == SINGLE
     with pytest.raises(ReportError, match="report of normals too"):
         read_single_tasks(pairs[:2], TASKS)
-    with pytest.raises(ReportError, match="no report with figures of 'depth' there"):
+    with pytest.raises(ReportError, match="no report with metrics of 'depth' there"):
         read_single_tasks([f"depth={tmp_path}/semseg.json"], TASKS)
 
 

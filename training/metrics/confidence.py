@@ -65,7 +65,7 @@ class ConfidenceMetric(Metric):  # type: ignore[misc]
             return {}
         binned = (wrong + right).view(BINS, FINE).sum(1)
         accuracies, confidences = right.view(BINS, FINE).sum(1), self.sums
-        figures = {
+        metrics = {
             "accuracy": right.sum() / pixels,
             "mean": self.sums.sum() / pixels,
             "ECE": (confidences - accuracies).abs().sum() / pixels,
@@ -73,7 +73,7 @@ class ConfidenceMetric(Metric):  # type: ignore[misc]
         }
         if wrong.any() and right.any():
             below = wrong.cumsum(0) - wrong / 2
-            figures["AUROC"] = (right * below).sum() / (wrong.sum() * right.sum())
+            metrics["AUROC"] = (right * below).sum() / (wrong.sum() * right.sum())
         for number in range(BINS):
             if binned[number]:
                 part = ReliabilityBin(
@@ -81,8 +81,8 @@ class ConfidenceMetric(Metric):  # type: ignore[misc]
                     float(accuracies[number] / binned[number]),
                     float(binned[number] / pixels),
                 )
-                figures |= {f"bin{number}/{key}": value for key, value in asdict(part).items()}
-        return {PREFIX + name: float(value) for name, value in figures.items()}
+                metrics |= {f"bin{number}/{key}": value for key, value in asdict(part).items()}
+        return {PREFIX + name: float(value) for name, value in metrics.items()}
 
 
 def _risk(wrong: Tensor, right: Tensor, coverage: float) -> Tensor:
@@ -94,16 +94,16 @@ def _risk(wrong: Tensor, right: Tensor, coverage: float) -> Tensor:
     return (wrong * taken / every.clamp_min(1)).sum() / wanted
 
 
-def curve(figures: Mapping[str, float]) -> list[ReliabilityBin]:
+def curve(metrics: Mapping[str, float]) -> list[ReliabilityBin]:
     """The reliability curve among the metrics of a task, from the least sure on; empty without one."""
     found = []
     for number in range(BINS):
         names = {key: f"{_CURVE}{number}/{key}" for key in ReliabilityBin.__dataclass_fields__}
-        if names["share"] in figures:
-            found.append(ReliabilityBin(**{key: figures[name] for key, name in names.items()}))
+        if names["share"] in metrics:
+            found.append(ReliabilityBin(**{key: metrics[name] for key, name in names.items()}))
     return found
 
 
-def without_curve(figures: Mapping[str, float]) -> dict[str, float]:
+def without_curve(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics of a task but for those of `curve`."""
-    return {name: value for name, value in figures.items() if not name.startswith(_CURVE)}
+    return {name: value for name, value in metrics.items() if not name.startswith(_CURVE)}

@@ -15,13 +15,13 @@ HEADLINE: dict[str, tuple[str, bool]] = {
     "probability": ("maxF", True),
     "edges": ("odsF/pascal", True),
 }
-"""The figure that stands for a kind of task, or a task by name, and whether more of it is better."""
+"""The metric that stands for a kind of task, or a task by name, and whether more of it is better."""
 
 
-def headline(figures: Mapping[str, float], task: Task, protocol: Protocol) -> float:
-    """The figure of ``task`` that tables print, out of its entry of `Evaluation.compute`."""
+def headline(metrics: Mapping[str, float], task: Task, protocol: Protocol) -> float:
+    """The metric of ``task`` that tables print, out of its entry of `Evaluation.compute`."""
     name, _ = entry(HEADLINE, task)
-    return figures[name] if name in figures else figures[f"{name}/{protocol}"]
+    return metrics[name] if name in metrics else metrics[f"{name}/{protocol}"]
 
 
 def gain_over(
@@ -42,16 +42,16 @@ def delta_mtl(
     """Mean relative gain over single-task networks, in per cent; positive is better.
 
     Maninis et al., "Attentive Single-Tasking of Multiple Tasks" (arXiv 1904.08918). Infinite where a
-    single-task figure is 0 and the other is not.
+    single-task metric is 0 and the other is not.
 
     Args:
         multi: `Evaluation.compute` of the multi-task network.
         single: the same of the single-task networks, merged by task name.
         tasks: the tasks to average over.
-        protocol: whose depth, normals and saliency figures to compare.
+        protocol: whose depth, normals and saliency metrics to compare.
 
     Raises:
-        KeyError: one of the two has no figures for a task.
+        KeyError: one of the two has no metrics for a task.
     """
     gains = []
     for task in tasks:

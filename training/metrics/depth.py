@@ -49,11 +49,11 @@ class DepthMetric(TaskMetric):
         self.aligned += _errors(aligned, truth, valid)
 
     def compute(self) -> dict[str, float]:
-        """The figures of the pixels seen so far."""
+        """The metrics of the pixels seen so far."""
         near, plain, aligned = map(_means, (self.near, self.plain, self.aligned))
-        figures = {"rmse/mtcp": near["square"] ** 0.5} if near else {}
+        metrics = {"rmse/mtcp": near["square"] ** 0.5} if near else {}
         if plain:
-            figures |= {
+            metrics |= {
                 "rmse/invpt": plain["square"] ** 0.5,
                 "absrel": plain["relative"],
                 "delta<1.25": plain["within"],
@@ -62,8 +62,8 @@ class DepthMetric(TaskMetric):
                 "delta<1.25/aligned": aligned["within"],
             }
             edges = edge_f(self.edges)
-            figures |= {} if edges is None else {"edgeF": edges}
-        return figures
+            metrics |= {} if edges is None else {"edgeF": edges}
+        return metrics
 
 
 class DisparityMetric(TaskMetric):
@@ -94,7 +94,7 @@ class DisparityMetric(TaskMetric):
         self.sums += torch.stack([valid.sum(), error.sum(), (error / truth).sum(), within.sum()])
 
     def compute(self) -> dict[str, float]:
-        """The figures of the pixels seen so far."""
+        """The metrics of the pixels seen so far."""
         pixels, *sums = self.sums.tolist()
         names = ("abs/aligned", "absrel/aligned", "delta<1.25/aligned")
         return {name: value / pixels for name, value in zip(names, sums, strict=True)} if pixels else {}

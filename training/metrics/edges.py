@@ -37,7 +37,7 @@ class EdgeMetric(TaskMetric):
     in Dollar and Zitnick, "Fast Edge Detection Using Structured Forests" (arXiv 1406.5549); at each threshold
     the rest is thinned to one pixel and matched one to one with the label, which is thinned too.
 
-    The published figures come from the MATLAB and C++ code of the Berkeley benchmark (``correspondPixels``).
+    The published values come from the MATLAB and C++ code of the Berkeley benchmark (``correspondPixels``).
     It solves a minimum-cost assignment in which a pixel without a partner costs far more than any distance;
     here the number of pairs within the tolerance is maximised outright (a maximum flow): the same count, but
     for the random sparse outlier edges of theirs, and no say in which pairs are made. Its F is the best
@@ -80,7 +80,7 @@ class EdgeMetric(TaskMetric):
         self.matched += torch.from_numpy(matched).to(self.matched.device)
 
     def compute(self) -> dict[str, float]:
-        """The figures of the images seen so far."""
+        """The metrics of the images seen so far."""
         images, labelled = self.labelled.tolist()
         if not images:
             return {}

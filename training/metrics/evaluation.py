@@ -34,7 +34,7 @@ class Evaluation:
     """Collects the metrics of ``tasks`` over a split; relative depth labels are scored as ``disparity``.
 
     Under `torch.distributed` every rank updates its own and `compute`, which every rank must call, adds the
-    states of all, so every rank has the figures of the whole split. Give rank r of n the images
+    states of all, so every rank has the metrics of the whole split. Give rank r of n the images
     ``Subset(source, range(r, len(source), n))``: a ``DistributedSampler`` repeats images to make shares
     equal, and a repeated image counts twice. A rank may have no image at all. Maps and labels must be on the
     device of `to` (at first the CPU). ``per_class`` adds the IoU of each class to ``labels`` tasks; the
@@ -122,11 +122,11 @@ class Evaluation:
         """
         with warnings.catch_warnings():  # a task without labels was never updated, and that is its answer
             warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
-            figures = {name: metric.compute() for name, metric in self._metrics.items()}
+            metrics = {name: metric.compute() for name, metric in self._metrics.items()}
             if self._geometry is not None:
-                figures["geometry"] = self._geometry.compute()
+                metrics["geometry"] = self._geometry.compute()
             sure = {name: metric.compute() for name, (_, metric) in self._confident.items()}
-        joined = merged(figures)
+        joined = merged(metrics)
         for name, values in sure.items():
             if values:
                 joined[name] = {**joined.get(name, {}), **values}

@@ -41,17 +41,17 @@ class NormalsMetric(TaskMetric):
         self.histogram += torch.bincount(bins, minlength=len(self.histogram))
 
     def compute(self) -> dict[str, float]:
-        """The figures of the pixels seen so far."""
+        """The metrics of the pixels seen so far."""
         pixels = int(self.histogram.sum())
         if not pixels:
             return {}
         below = self.histogram.cumsum(dim=0)
         middle = int(torch.searchsorted(below, (pixels + 1) // 2))
-        figures = {
+        metrics = {
             "mErr/mtcp": self.angle[0].item() / pixels,
             "mErr/invpt": self.angle[1].item() / pixels,
             "median": (middle + 0.5) / BINS_PER_DEGREE,
         }
         for degrees in THRESHOLDS:
-            figures[f"within_{degrees:g}"] = int(below[round(degrees * BINS_PER_DEGREE) - 1]) / pixels
-        return figures
+            metrics[f"within_{degrees:g}"] = int(below[round(degrees * BINS_PER_DEGREE) - 1]) / pixels
+        return metrics

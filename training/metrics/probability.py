@@ -18,7 +18,7 @@ AVERAGED_THRESHOLDS = torch.arange(256) / 255
 
 
 class ProbabilityMetric(TaskMetric):
-    """Foreground is what is at least as probable as a threshold; each figure takes its best threshold.
+    """Foreground is what is at least as probable as a threshold; each metric takes its best threshold.
 
     - ``maxF/mtcp``: precision and recall averaged over images, beta^2 = 1, `MTCP_THRESHOLDS`.
     - ``maxF/invpt``: precision and recall of all pixels pooled, beta^2 = 0.3, `INVPT_THRESHOLDS`: as InvPT
@@ -75,7 +75,7 @@ class ProbabilityMetric(TaskMetric):
         self.released += _counts(probability, salient, INVPT_RELEASED_THRESHOLDS)
 
     def compute(self) -> dict[str, float]:
-        """The figures of the pixels seen so far."""
+        """The metrics of the pixels seen so far."""
         if not self.images:
             return {}
         error, pixels = self.absolute.tolist()

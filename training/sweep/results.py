@@ -35,7 +35,7 @@ def spread(values: Sequence[float]) -> Spread:
 def collect(
     sweep: SweepConfig, tasks: Sequence[Task], output: Path
 ) -> dict[str, dict[str, dict[str, Spread]]]:
-    """Split (``val``, ``test``) -> row -> task, `DELTA` or `GAIN` -> figure, of all finished runs.
+    """Split (``val``, ``test``) -> row -> task, `DELTA` or `GAIN` -> metric, of all finished runs.
 
     Delta-MTL compares a run with the single-task runs of its own seed.
     """
@@ -45,7 +45,7 @@ def collect(
         reports = {(run.row, run.seed): report[split] for run, report in done if split in report}
         rows = {row: _row(sweep, tasks, reports, row) for row in sweep.rows}
         if reports:
-            results[split] = {row: figures for row, figures in rows.items() if figures}
+            results[split] = {row: metrics for row, metrics in rows.items() if metrics}
     return results
 
 
@@ -85,12 +85,12 @@ def _single(sweep: SweepConfig, reports: Mapping[tuple[str, int], Report], seed:
     return {task: report[task] for task, report in alone.items() if task in report}
 
 
-def table(sweep: SweepConfig, tasks: Sequence[Task], figures: Mapping[str, Mapping[str, Spread]]) -> str:
-    """A Markdown table of one split: mean and deviation over the seeds, the paper's figure in brackets."""
+def table(sweep: SweepConfig, tasks: Sequence[Task], metrics: Mapping[str, Mapping[str, Spread]]) -> str:
+    """A Markdown table of one split: mean and deviation over the seeds, the paper's metric in brackets."""
     gain = [] if sweep.reference is None else [f"{GAIN} over {sweep.reference}"]
     header = ["", *(_heading(task) for task in tasks), DELTA, *gain, "seeds"]
     lines = []
-    for row, values in figures.items():
+    for row, values in metrics.items():
         published = sweep.published.get(row, {})
         cells = [_cell(values.get(task.name), published.get(task.name)) for task in tasks]
         seeds = max(count for _, _, count in values.values())
@@ -104,19 +104,19 @@ def _heading(task: Task) -> str:
     return f"{task.name} {metric} {'↑' if higher else '↓'}"
 
 
-def _cell(figure: Spread | None, published: float | None, digits: int | None = None) -> str:
-    if figure is None:
+def _cell(metric: Spread | None, published: float | None, digits: int | None = None) -> str:
+    if metric is None:
         return ""
-    mean, deviation, _ = figure
+    mean, deviation, _ = metric
     if digits is None:
         digits = 2 if abs(mean) >= 2 else 4
     text = f"{mean:.{digits}f}" if deviation is None else f"{mean:.{digits}f} ± {deviation:.{digits}f}"
     return text if published is None else f"{text} ({published:g})"
 
 
-def best_row(figures: Mapping[str, Mapping[str, Spread]]) -> str | None:
+def best_row(metrics: Mapping[str, Mapping[str, Spread]]) -> str | None:
     """The row with the largest mean Delta-MTL; None without any."""
-    scored = {row: values[DELTA][0] for row, values in figures.items() if DELTA in values}
+    scored = {row: values[DELTA][0] for row, values in metrics.items() if DELTA in values}
     scored = {row: value for row, value in scored.items() if math.isfinite(value)}
     return max(scored, key=lambda row: scored[row]) if scored else None
 
@@ -132,8 +132,8 @@ def write_results(sweep: SweepConfig, tasks: Sequence[Task], output: Path) -> Pa
     finished = [run for run in runs(sweep, output) if run.report() is not None]
     planned = len(sweep.seeds) * len(sweep.rows)
     text = f"# {sweep.name}\n\n{len(finished)} of {planned} runs finished.\n"
-    for split, figures in results.items():
-        text += f"\n## {split}\n\n{table(sweep, tasks, figures)}"
+    for split, metrics in results.items():
+        text += f"\n## {split}\n\n{table(sweep, tasks, metrics)}"
     chosen = best_row(results["val"])
     if chosen is not None:
         text += f"\nLargest mean Delta-MTL on val: {chosen}.\n"

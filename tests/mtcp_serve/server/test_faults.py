@@ -57,9 +57,9 @@ def test_sigterm_under_load_finishes_what_was_accepted(bundle: Path) -> None:
     with load(server, 4) as outcomes, ThreadPoolExecutor(4) as pool:
         until(lambda: len(outcomes) > 8)
         with ask(server, STUCK):  # has the one slot: the others wait
-            until(lambda: server.figure("mtcp_queue_requests") == 4)
+            until(lambda: server.metric("mtcp_queue_requests") == 4)
             accepted = [pool.submit(server.predict) for _ in range(4)]
-            until(lambda: server.figure("mtcp_queue_requests") == 8)
+            until(lambda: server.metric("mtcp_queue_requests") == 8)
             server.process.send_signal(signal.SIGTERM)
             with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as late:
                 until(lambda: late.get("/health/ready").status_code == 503)
@@ -143,14 +143,14 @@ def test_a_client_that_hangs_up_frees_its_slot(patient: Server) -> None:
     with patient.held():
         pass
     assert patient.predict().status_code == 200
-    until(lambda: patient.figure("mtcp_client_disconnects_total") == 1)
+    until(lambda: patient.metric("mtcp_client_disconnects_total") == 1)
 
 
 def test_slow_clients_hold_up_nobody(patient: Server) -> None:
     with patient.connect("Content-Length: 5000") as slow, patient.connect("Content-Length: 5000") as slower:
         for connection in (slow, slower):
             connection.sendall(b"\x89")
-        until(lambda: patient.figure("mtcp_uploads") == 2)
+        until(lambda: patient.metric("mtcp_uploads") == 2)
         check_error(patient.predict(), 429, "overloaded")
         assert patient.client.get("/health/ready").status_code == 200
     until(lambda: patient.predict().status_code == 200)
@@ -170,7 +170,7 @@ def test_slow_clients_are_cut_off(bundle: Path) -> None:
             assert answer.startswith(b"HTTP/1.1 408 ")
             assert b"upload_timeout" in answer
             assert b"connection: close" in answer.lower()
-        until(lambda: server.figure("mtcp_uploads") == 0)
+        until(lambda: server.metric("mtcp_uploads") == 0)
     finally:
         assert server.stop() in CLEAN
 
@@ -239,12 +239,12 @@ def test_under_load_clients_drip_hang_up_and_do_not_read(bundle: Path) -> None:
             dripping = [pool.submit(drip, server) for _ in range(2)]
             for _ in range(3):
                 unread.enter_context(ask(server, PHOTO))
-            until(lambda: server.figure("mtcp_responses") == 3)
+            until(lambda: server.metric("mtcp_responses") == 3)
             for _ in range(3):
                 with closing(server.connect("Content-Length: 5000")) as hangs_up:
                     hangs_up.sendall(GOOD[:50])
                 with closing(ask(server, STUCK)):
-                    until(lambda: server.figure("mtcp_running_requests") > 0)
+                    until(lambda: server.metric("mtcp_running_requests") > 0)
                 with closing(ask(server, PHOTO)) as starts_to_read:
                     assert starts_to_read.recv(1000).startswith(b"HTTP/1.1 200 ")
             for client in dripping:
@@ -254,7 +254,7 @@ def test_under_load_clients_drip_hang_up_and_do_not_read(bundle: Path) -> None:
         assert not any(isinstance(outcome, httpx.TransportError) for outcome in outcomes)
         assert statuses(outcomes) == {200}
         for name in ("queue_requests", "running_requests", "uploads", "answers"):
-            until(lambda name=name: server.figure(f"mtcp_{name}") == 0)  # type: ignore[misc]
+            until(lambda name=name: server.metric(f"mtcp_{name}") == 0)  # type: ignore[misc]
         assert server.predict().status_code == 200
     finally:
         assert server.stop() in CLEAN
@@ -263,7 +263,7 @@ def test_under_load_clients_drip_hang_up_and_do_not_read(bundle: Path) -> None:
 
 def test_answers_that_nobody_reads_are_bounded(patient: Server) -> None:
     with ask(patient, PHOTO) as first, ask(patient, PHOTO):
-        until(lambda: patient.figure("mtcp_responses") == 2)
+        until(lambda: patient.metric("mtcp_responses") == 2)
         response = patient.predict()
         check_error(response, 429, "overloaded")
         assert "responses" in response.json()["error"]["message"]

@@ -226,12 +226,12 @@ def test_grpc_bodies_take_the_places_of_bodies(door: tuple[Server, str]) -> None
     server, address = door
     with tritonclient.grpc.InferenceServerClient(address) as client:
         with server.connect("Content-Length: 5000"):
-            until(lambda: server.figure("mtcp_uploads") == 1)
+            until(lambda: server.metric("mtcp_uploads") == 1)
             with pytest.raises(InferenceServerException, match="request bodies are being read") as caught:
                 client.infer("tiny", [tensor(1)])
             assert caught.value.status() == "StatusCode.UNAVAILABLE"
             assert client.is_server_live()
-        until(lambda: server.figure("mtcp_uploads") == 0)
+        until(lambda: server.metric("mtcp_uploads") == 0)
         client.infer("tiny", [tensor(1)])
 
 

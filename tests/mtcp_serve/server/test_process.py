@@ -57,7 +57,7 @@ def test_a_late_answer_is_504_and_the_next_one_is_good(bundle: Path) -> None:
     until(lambda: server.predict().status_code == 200)
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(server.predict, STUCK)
-        until(lambda: late.done() or server.figure("mtcp_running_requests") == 1)
+        until(lambda: late.done() or server.metric("mtcp_running_requests") == 1)
         server.process.send_signal(signal.SIGTERM)
         assert late.result().status_code == 504
     assert server.stop() in CLEAN
@@ -140,7 +140,7 @@ def test_a_client_that_has_sent_all_gets_its_response(server: Server) -> None:
         with server.held(1):
             connection.sendall(GOOD)
             connection.shutdown(socket.SHUT_WR)
-            until(lambda: server.figure("mtcp_queue_requests") == 1)
+            until(lambda: server.metric("mtcp_queue_requests") == 1)
         answer = HTTPResponse(connection)
         answer.begin()  # it passes over the 100 Continue that asked whether the client is still there
         assert answer.status == 200
@@ -160,9 +160,9 @@ def test_sigterm_finishes_what_was_accepted(bundle: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         with server.connect(f"Content-Length: {len(STUCK)}") as stuck:
             stuck.sendall(STUCK)
-            until(lambda: server.figure("mtcp_running_requests") == 1)
+            until(lambda: server.metric("mtcp_running_requests") == 1)
             waiting = pool.submit(server.predict, GOOD)
-            until(lambda: server.figure("mtcp_queue_requests") == 1)
+            until(lambda: server.metric("mtcp_queue_requests") == 1)
             server.process.send_signal(signal.SIGTERM)
             until(lambda: server.client.get("/health/ready").status_code == 503)
             assert not waiting.done()

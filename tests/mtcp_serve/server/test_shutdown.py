@@ -139,9 +139,9 @@ def test_after_that_it_drains(bundle: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         with server.connect(f"Content-Length: {len(STUCK)}") as stuck:
             stuck.sendall(STUCK)
-            until(lambda: server.figure("mtcp_running_requests") == 1)
+            until(lambda: server.metric("mtcp_running_requests") == 1)
             waiting = pool.submit(server.predict, GOOD)
-            until(lambda: server.figure("mtcp_queue_requests") == 1)
+            until(lambda: server.metric("mtcp_queue_requests") == 1)
             server.process.send_signal(signal.SIGTERM)
             until(lambda: server.predict(b"").status_code == 503)
             assert not waiting.done()
@@ -164,7 +164,7 @@ def test_whoever_keeps_a_connection_is_not_refused_on_it(bundle: Path) -> None:
         alive.begin()
         assert (alive.read() != b"", alive.getheader("connection")) == (True, None)
         stuck.sendall(STUCK)
-        until(lambda: server.figure("mtcp_running_requests") == 1)
+        until(lambda: server.metric("mtcp_running_requests") == 1)
         server.process.send_signal(signal.SIGTERM)
         assert idle.recv(1) == b"", "closed, while the server still drains"
         assert server.process.poll() is None

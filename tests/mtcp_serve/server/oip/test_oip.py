@@ -401,7 +401,7 @@ def test_a_channel_that_is_kept_goes_elsewhere_before_calls_are_refused(bundle: 
             assert stub.ModelReady(ready).ready
             channel.subscribe(watch)
             stuck.sendall(support.STUCK)
-            until(lambda: ends.figure("mtcp_running_requests") == 1)
+            until(lambda: ends.metric("mtcp_running_requests") == 1)
             assert not left.is_set()
             ends.process.send_signal(signal.SIGTERM)
             assert left.wait(PATIENCE_S)
