@@ -63,7 +63,7 @@ weights: .venv/installed  ## train the shipped bundle again: make weights DATA=p
 	.venv/bin/python -m export.onnx $(RUN)/model.safetensors -o $(BUNDLE) --version 2 --fp16-weights --license Apache-2.0 \
 		--card $(CARD) --images $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt
 	cp $(RUN)/model.safetensors $(BUNDLE)/
-	$(MAKE) model_repository
+	$(MAKE) -o .venv/installed model_repository
 
 model_repository: .venv/installed  ## the committed config.pbtxt files, from the shipped bundle
 	for backend in onnxruntime tensorrt python; do \
