@@ -53,7 +53,7 @@ image: .venv/installed  ## build the CPU image and try it; needs Docker with Com
 
 # ARGS are settings of the training. To try the recipe: few ids in DATA's splits, ARGS="minutes=3 data.batch_size=2",
 # VIEWS=24, and RUN, BUNDLE and MODEL_REPOSITORY somewhere else, for what lies there is replaced.
-UNDO = --undo-class-weights 0.25 --undo-class-weights semseg/voc=1 --undo-class-weights parsing=1
+UNDO = --undo-class-weights 0.25 --undo-class-weights semseg/voc=1
 
 weights: .venv/installed  ## train the shipped bundle again: make weights DATA=path/to/data
 	.venv/bin/python -m training train mtcp_lite root=$(DATA) $(ARGS) --run $(RUN)

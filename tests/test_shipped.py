@@ -59,7 +59,8 @@ def test_the_bundle_is_small_and_its_parity_was_judged_on_images() -> None:
     assert (DEFAULT_BUNDLE / MODEL_FILE).stat().st_size < 20e6
     parity = json.loads((DEFAULT_BUNDLE / "parity.json").read_text())
     assert len(parity["images"]) >= 20
-    assert parity["tasks"].keys() == {"semseg", "depth", "normals", "saliency", "parsing"}
+    tasks = {"semseg", "depth", "normals", "saliency", "parsing"}
+    assert parity["tasks"].keys() == tasks | {f"{task}_confidence" for task in tasks}
     assert (DEFAULT_BUNDLE / "MODEL_CARD.md").is_file()
 
 
