@@ -8,7 +8,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from training.confidence.fit import fit_calibrated
-from training.confidence.halves import calibration_half, folds, held_out_half
+from training.confidence.halves import RUN, calibration_half, folds, held_out_half
 from training.confidence.observations import observe
 from training.config import ConfigError, RunConfig
 from training.data import Batch, Mixture, MixtureSampler, build_source, collate
@@ -55,7 +55,10 @@ def add_confidence(
     parts = torch.tensor(folds(half))[held.image]
     for task, numbers in fit_calibrated(heads.cpu(), training, held, parts, config.seed).items():
         log.info("%s: logits times %.3f, plus %.3f", task, *numbers)
-    judged = Validation(held_out_half(sources), BATCH, device, workers, quiet)
+    rest = held_out_half(sources)
+    if not any(len(part) for part in rest):
+        log.warning("no validation source has more than %d images: nothing is left to judge by", RUN)
+    judged = Validation(rest, BATCH, device, workers, quiet)
     return confident, judged.score({"network": confident.to(device)})["network"]
 
 

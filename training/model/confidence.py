@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.tasks import Kind, Task
 
 HIDDEN = 32
-"""Channels between the two layers. Without them (one layer) cross-entropy was 3 to 41 % higher, by task."""
+"""Channels between the two layers. Without them (one layer) cross-entropy was 0.4 to 41 % higher, by task."""
 LEAST = 1e-6
 """Floor of what a logarithm is taken of."""
 

@@ -14,7 +14,7 @@ from training.checkpoint import load, load_network, save
 from training.cli import app
 from training.confidence.command import add_confidence
 from training.confidence.halves import RUN, calibration_half, folds, held_out_half
-from training.config import ConfigError, RunConfig, load_config
+from training.config import ConfigError, RunConfig, load_config, override
 from training.evaluation import validation_sources
 from training.model import MTCP, ModelConfig, build_network
 from training.trainer import Trainer
@@ -147,3 +147,13 @@ def test_what_cannot_be_done_is_said(settings: RunConfig, checkpoint: Path, tmp_
         add_confidence(deeplab, other, 4, "cpu", quiet=True)
     with pytest.raises(ConfigError, match="python -m training confidence"):
         Trainer(tiny_run("model.confidence=true"), tmp_path)
+
+
+def test_a_split_too_small_to_judge_by_says_so(
+    checkpoint: Path, settings: RunConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.confidence.fit.STEPS", 2)
+    small = override(settings, ["data.train.0.count=2", f"data.val.0.count={RUN}"])
+    _, metrics = add_confidence(load_network(checkpoint)[0], small, 2, "cpu", quiet=True)
+    assert "no validation source has more than 20 images: nothing is left to judge by" in caplog.text
+    assert not any("confidence/ECE" in values for values in metrics.values())
