@@ -163,9 +163,9 @@ def test_a_folder_of_something_else_is_not_touched(
     graph: DeploymentGraph, images: dict[str, RgbImage], tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(BundleWriteError, match="no bundle"):
+    with pytest.raises(BundleWriteError, match="not a bundle"):
         write_bundle(graph, images, tmp_path, OPTIONS)
-    with pytest.raises(BundleWriteError, match="no bundle"):
+    with pytest.raises(BundleWriteError, match="not a bundle"):
         write_bundle(graph, images, tmp_path / "thesis.tex", OPTIONS)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 

@@ -26,7 +26,7 @@ def test_the_shipped_bundle_is_whole() -> None:
     bundle = Bundle.open(DEFAULT_BUNDLE).verify()
     assert bundle.graph() == DEFAULT_BUNDLE / "model.onnx"
     assert repr(bundle) == f"<Bundle mtcp-lite 2 in {DEFAULT_BUNDLE}>"
-    assert set(bundle.parity()["tasks"]) == {task.name for task in bundle.manifest.tasks}
+    assert set(bundle.parity()["tasks"]) == {task.name for task in bundle.manifest.outputs}
 
 
 def test_what_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
