@@ -4,8 +4,8 @@ ONNX Runtime, and OpenVINO in float32 and (where the processor has it) bfloat16,
 of each in every round. For each are stated, as the best of the rounds, since other work only adds time:
 
 - ``alone_ms``: an inference that is alone, with all threads;
-- ``one_stream_ms``: milliseconds an image where two wait for one stream (``--streams 1``);
-- ``together_ms``: milliseconds an image with two at a time, each on its share of the threads, which is what
+- ``one_stream_ms``: milliseconds per image where two wait for one stream (``--streams 1``);
+- ``together_ms``: milliseconds per image with two at a time, each on its share of the threads, which is what
   the server does by default when requests meet;
 - ``load_s``, and how much memory the process held more when the engine was loaded and had run two, MB;
 - agreement with ONNX Runtime on the image: share of equal labels, and mean absolute difference of the others
@@ -50,7 +50,7 @@ def main(
         Path, typer.Argument(metavar="IMAGE", help="The image to infer.", exists=True, dir_okay=False)
     ],
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
-    threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads per inference.")] = 2,
     rounds: Annotated[int, typer.Option(help="Turns.")] = 10,
     calls: Annotated[int, typer.Option(help="Inferences in a turn, a caller.")] = 2,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the report here as JSON.")] = None,

@@ -119,7 +119,7 @@ def main(
     image: Annotated[Path, typer.Option(help="The image to send.", exists=True)] = IMAGE,
     query: Annotated[str, typer.Option(help="Query of POST /predict.")] = "format=npz&size=model",
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
-    threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads per inference.")] = 2,
     concurrency: Annotated[int, typer.Option(help="The server's.")] = 2,
     queue_size: Annotated[int, typer.Option(help="The server's.")] = 32,
     deadline_s: Annotated[float, typer.Option(help="The server's, seconds.")] = 30.0,

@@ -77,7 +77,7 @@ def wire_bytes(triton: LocalTriton, image: NDArray[np.uint8], shared: bool) -> d
 
 def main(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
-    threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads per inference.")] = 2,
     callers: Annotated[int, typer.Option(help="Requests in flight.")] = 2,
     images: Annotated[int, typer.Option(help="Images of each kind in a round.")] = 20,
     rounds: Annotated[int, typer.Option(help="Rounds; the median counts.")] = 3,

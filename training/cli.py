@@ -96,7 +96,7 @@ def evaluate_command(
     table: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
     single_task: Annotated[
         list[str] | None,
-        typer.Option(help="TASK=REPORT.json of a single-task run; with one a task, Delta-MTL is given."),
+        typer.Option(help="TASK=REPORT.json of a single-task run; with one per task, Delta-MTL is given."),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the IoU of each class.")] = False,
     plain: Annotated[

@@ -163,7 +163,7 @@ class RunConfig(_Strict):
     """Starting weights: a name in `training.model.pretrained`, a checkpoint, or null for random ones."""
     device: str = "cpu"
     devices: int = Field(1, gt=0)
-    """Processes, one a device, that share each batch (DDP); under torchrun its numbers count instead."""
+    """Processes, one per device, that share each batch (DDP); under torchrun its numbers count instead."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the network; losses, balancing and weights stay fp32. fp16 scales its gradients."""
     activation_checkpointing: bool = False

@@ -30,7 +30,7 @@ class StepRecord:
 
 
 class StepRecords:
-    """Rows of numbers on the device, one a step; :meth:`read` is the one place that waits for them."""
+    """Rows of numbers on the device, one per step; :meth:`read` is the one place that waits for them."""
 
     def __init__(self) -> None:
         self._known: list[tuple[int, Sequence[str], float]] = []

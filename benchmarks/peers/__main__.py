@@ -38,7 +38,7 @@ def main(
     image: Annotated[Path, typer.Argument(help="The image to send.", exists=True, dir_okay=False)],
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
     engine: Annotated[str, typer.Option(help="onnxruntime, or openvino.")] = "onnxruntime",
-    threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads per inference.")] = 2,
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,4,16",
     seconds: Annotated[float, typer.Option(help="Seconds of each loop.")] = 3.0,
     rounds: Annotated[int, typer.Option(help="Turns of each loop.")] = 3,
@@ -78,7 +78,7 @@ def main(
 async def compare(
     servers: dict[str, Server], image: bytes, counts: list[int], seconds: float, rounds: int
 ) -> dict[str, Any]:
-    """Answers a second, ratios and memory."""
+    """Responses per second, ratios and memory."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     rates: dict[str, Any] = {form: {} for form in FORMATS}
     memory: dict[int, Any] = {}
@@ -124,7 +124,9 @@ def show(report: dict[str, Any]) -> None:
     for name, problem in report["left_out"].items():
         console.print(f"left out: {name}: {problem}", markup=False)
     for form, rows in report["answers"].items():
-        table = Table("clients", title=f"{form}: answers a second (gateway over it), processor ms an answer")
+        table = Table(
+            "clients", title=f"{form}: responses per second (gateway over it), processor ms per response"
+        )
         for name in next(iter(rows.values())):
             table.add_column(name, justify="right")
         for count, row in rows.items():

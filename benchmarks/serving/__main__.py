@@ -13,8 +13,8 @@ Prints tables; ``--json FILE`` writes the same figures for machines:
 - ``open_loop``: images for the last layer that arrive at random (Poisson) at shares of its capacity, whether
   or not the earlier ones are answered. Milliseconds count from when one was due; above capacity they grow
   with ``--open-seconds`` until the queue is full.
-- ``headline``: most answers a second of each layer over the engine's, and the median and 99th percentile that
-  it adds.
+- ``headline``: most responses per second of each layer over the engine's, and the median and 99th percentile
+  that it adds.
 - ``bytes`` by size and format, ``encode_ms`` by size, task and form, ``start_to_ready_s``, ``resident_mb``.
 """
 
@@ -68,7 +68,7 @@ def main(
         Path, typer.Argument(metavar="IMAGE", help="The image to send.", exists=True, dir_okay=False)
     ],
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = DEFAULT_BUNDLE,
-    threads: Annotated[int, typer.Option(help="CPU threads an inference.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads per inference.")] = 2,
     runs: Annotated[int, typer.Option(help="Calls of each layer, one at a time.")] = 100,
     clients: Annotated[str, typer.Option(help="Numbers of clients of the closed loop.")] = "1,2,4,8,16,32",
     seconds: Annotated[float, typer.Option(help="Seconds of each closed loop.")] = 2.0,

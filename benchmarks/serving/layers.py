@@ -85,5 +85,5 @@ async def _in_turns(
 
 
 def capacity(outcomes: dict[int, Outcome]) -> float:
-    """The most answers a second that any count of clients got."""
+    """The most responses per second that any count of clients got."""
     return max(outcome.rate for outcome in outcomes.values())

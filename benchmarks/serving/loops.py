@@ -53,7 +53,7 @@ class Outcome:
         return merged
 
     def summary(self) -> dict[str, object]:
-        """The figures to state: milliseconds, answers a second, bytes an answer, statuses and errors."""
+        """Milliseconds, responses per second, bytes per response, statuses and errors."""
         return percentiles(self.ms) | {
             "answers": len(self.ms),
             "per_s": round(self.rate, 2),

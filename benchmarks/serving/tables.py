@@ -38,7 +38,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def _loads(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
-    table = Table(title="Milliseconds, answers a second, bytes an answer")
+    table = Table(title="Milliseconds, responses per second, bytes per response")
     for name in ("layer", "load"):
         table.add_column(name)
     for name in (*_FIGURES, "statuses"):

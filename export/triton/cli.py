@@ -44,7 +44,7 @@ def main(
     ] = _DEFAULT.threads,
     max_batch: Annotated[int, typer.Option(help="Images that run together at most.")] = _DEFAULT.max_batch,
     queue_delay_us: Annotated[
-        int, typer.Option(help="Microseconds an image may wait for others to run with.")
+        int, typer.Option(help="Microseconds that an image may wait for others to run with.")
     ] = _DEFAULT.queue_delay_us,
     queue_size: Annotated[
         int, typer.Option(help="Requests that may wait; one more is refused.")

@@ -49,7 +49,7 @@ class Serving:
     max_batch: int = 8
     """Images that run together at most."""
     queue_delay_us: int = 1000
-    """Microseconds an image may wait for others to run with."""
+    """Microseconds that an image may wait for others to run with."""
     queue_size: int = 64
     """Requests that may wait; one more is refused (gRPC status UNAVAILABLE)."""
     queue_timeout_ms: int = 10_000

@@ -215,7 +215,7 @@ def point_cloud(
 
 
 def surface(relief: Relief, min_confidence: float | None = None) -> Mesh:
-    """The surface of the depth map as the model gave it: a vertex a pixel, torn where depth jumps.
+    """The surface of the depth map as the model gave it: one vertex per pixel, torn where depth jumps.
 
     It has holes where the model is less sure of the depth than ``min_confidence``.
 

@@ -9,7 +9,7 @@ from training.balancing.base import Balancer, Observation, TaskWeights
 
 
 class Manual(Balancer):
-    """Fixed weights, one a task in task order; all 1 by default.
+    """Fixed weights, one per task in task order; all 1 by default.
 
     Raises:
         ValueError: a wrong number of weights, or a negative one.
@@ -21,7 +21,7 @@ class Manual(Balancer):
         super().__init__(tasks)
         chosen = [1.0] * self.tasks if weights is None else list(weights)
         if len(chosen) != self.tasks:
-            raise ValueError(f"manual weighting needs {self.tasks} weights, one a task; got {len(chosen)}")
+            raise ValueError(f"manual weighting needs {self.tasks} weights, one per task; got {len(chosen)}")
         if min(chosen) < 0:
             raise ValueError(f"manual weights must not be negative, got {chosen}")
         self.register_buffer("weights", torch.tensor(chosen))

@@ -56,7 +56,7 @@ class NyudReader(FileReader):
     def __init__(self, config: SourceConfig, tasks: Sequence[Task], size: tuple[int, int]) -> None:
         super().__init__(config, size)
         config = native(config, _SPACES)
-        self._root = existing_root(config, "images/, gt_sets/ and one folder a task (NYUD_MT)")
+        self._root = existing_root(config, "images/, gt_sets/ and one folder per task (NYUD_MT)")
         self.ids = split_ids(self._root / "gt_sets", config)
         self.images = self._files("images")
         self.labels = [{} for _ in self.ids]

@@ -12,7 +12,7 @@ MOMENTUM = 0.01
 class CBAM(nn.Module):
     """Channel gate (shared MLP on average and maximum, reduction 16), then spatial gate (7x7 conv + BN).
 
-    One of each a task; shape and channel count are kept.
+    One of each per task; shape and channel count are kept.
     """
 
     def __init__(self, tasks: int, channels: int, reduction: int = 16) -> None:

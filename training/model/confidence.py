@@ -1,4 +1,4 @@
-"""How sure the network is of each map: one logit a task and position, that the map is right there.
+"""How sure the network is of each map: one logit per task and position, that the map is right there.
 
 Direct logistic heads on the field's criteria (`training.metrics.correctness`). They read what the prediction
 heads read and what these say, and change neither: they are fitted to a network that is trained already

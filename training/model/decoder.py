@@ -38,7 +38,7 @@ class Stage(nn.Module):
 
 
 class TaskDecoders(nn.Module):
-    """R -> three maps a task with ``channels`` x (1, 2, 4) channels at strides 4, 8, 16.
+    """R -> three maps per task with ``channels`` x (1, 2, 4) channels at strides 4, 8, 16.
 
     Blocks pad to window multiples with the usual mask; odd sizes are padded at merging.
     """

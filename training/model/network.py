@@ -18,7 +18,7 @@ class Predictions:
     ``final[task]`` is [B, task.channels, h, w], at 1/4 of the image's size from MT-CP and 1/8 from DeepLab.
     In training, ``intermediate[task]`` lists MT-CP's K auxiliary predictions (H_i, SRM 1, SRM 2; coarser
     where the stage is) and ``cosine`` is the mean coherence term. From MT-CP the maps are views of ``joint``
-    [B, sum of channels, h, w], all tasks in head order, and of ``joint_intermediate``, one a level.
+    [B, sum of channels, h, w], all tasks in head order, and of ``joint_intermediate``, one per level.
     """
 
     final: dict[str, Tensor]

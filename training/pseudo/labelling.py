@@ -82,7 +82,7 @@ class PseudoLabeller:
 
     Args:
         bundle: folder of a bundle, or the ``model.onnx`` in it.
-        out: folder for ``images/``, one folder a task and ``splits/``; picked up where a run left it.
+        out: folder for ``images/``, one folder per task and ``splits/``; picked up where a run left it.
         tasks: names of tasks to label; None: all that the bundle has.
         confidence: see :mod:`training.pseudo.agreement`; above 0.5, at most 1.
 

@@ -62,7 +62,7 @@ class Options:
 class Writer(ABC):
     """Writes one response: `add` for each image, then `finish`.
 
-    Encoders resize and encode map by map, one a thread of ``pool`` at most, and let go of each array when it
+    Encoders resize and encode map by map, one per thread of ``pool`` at most, and release each array when it
     is encoded: at the size of a large image all of them together are hundreds of megabytes.
     """
 

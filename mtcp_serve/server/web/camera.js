@@ -100,6 +100,6 @@ export class CameraPanel {
     done.splice(0, done.length - RECENT - 1);
     const pace = done.length > 1 ? (done.length - 1) / (now - done[0]) : 1 / (now - start);
     const behind = ((now - start) / 1000).toFixed(1);
-    $("camera-rate").textContent = `${(1000 * pace).toFixed(1)} images a second, ${behind} s behind`;
+    $("camera-rate").textContent = `${(1000 * pace).toFixed(1)} images per second, ${behind} s behind`;
   }
 }

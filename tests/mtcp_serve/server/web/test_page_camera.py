@@ -83,7 +83,7 @@ def test_the_camera_takes_images_and_goes_live_over_one_stream(server: Server, b
         requests.clear()
         stream = live(page)
         answers(stream, 6)
-        expect(page.locator("#camera-rate")).to_contain_text("images a second")
+        expect(page.locator("#camera-rate")).to_contain_text("images per second")
         page.click("#camera-stop")
         expect(page.locator("#camera")).to_be_hidden()
         assert page.evaluate("document.getElementById('video').srcObject") is None
@@ -119,7 +119,7 @@ def test_a_server_without_streams_is_asked_one_request_at_a_time(server: Server,
         while done < 4:
             with page.expect_request_finished(lambda request: "/predict?" in request.url):
                 pass
-        expect(page.locator("#camera-rate")).to_contain_text("images a second")
+        expect(page.locator("#camera-rate")).to_contain_text("images per second")
         page.click("#camera-stop")
         assert most == 1
 
@@ -128,7 +128,7 @@ def test_live_goes_on_at_the_size_that_is_chosen(server: Server, browser: Browse
     with visit(browser, server.url) as page:
         page.click("#camera-start")
         first = live(page)
-        expect(page.locator("#camera-rate")).to_contain_text("images a second")
+        expect(page.locator("#camera-rate")).to_contain_text("images per second")
         with page.expect_websocket() as opened:
             page.select_option("#size", "input")
         assert "size=input" in opened.value.url
@@ -155,7 +155,7 @@ def test_the_stream_gets_the_key_and_the_address_does_not(
                 page.get_by_role("button", name="Continue").click()
             answers(opened.value, 2)
             assert KEY not in opened.value.url
-            expect(page.locator("#camera-rate")).to_contain_text("images a second")
+            expect(page.locator("#camera-rate")).to_contain_text("images per second")
     finally:
         server.stop()
 
@@ -204,7 +204,7 @@ def test_no_camera_is_left_running(server: Server, browser: Browser) -> None:
         # Two clicks at once: the button goes when the camera runs, and a slow second click meets another one.
         page.evaluate("for (let time = 0; time < 2; time++) document.getElementById('camera-start').click()")
         stream = live(page)
-        expect(page.locator("#camera-rate")).to_contain_text("images a second")
+        expect(page.locator("#camera-rate")).to_contain_text("images per second")
         page.evaluate("window.tracks[0].dispatchEvent(new Event('ended'))")  # as when it is unplugged
         if not stream.is_closed():
             stream.wait_for_event("close")
