@@ -154,6 +154,8 @@ def _checkpoint(network: Network, init: str, path: Path) -> int:
             )
     copied = {name: value for name, value in given.items() if name in wanted and name not in fresh}
     network.load_state_dict(copied, strict=False)
+    if source.confident:
+        log.info("init=%s: its confidences are left out; `python -m training confidence` fits new ones", init)
     for name, module in network.named_modules():
         if isinstance(module, Heads):
             _copy_rows(module, heads[name])

@@ -17,6 +17,7 @@ from training.confidence.halves import RUN, calibration_half, folds, held_out_ha
 from training.config import ConfigError, RunConfig, load_config, override
 from training.evaluation import validation_sources
 from training.model import MTCP, ModelConfig, build_network
+from training.model.pretrained import initialise
 from training.trainer import Trainer
 
 SCENES = ["data.train.0.count=30", "data.val.0.count=40", "data.batch_size=4"]
@@ -157,3 +158,16 @@ def test_a_split_too_small_to_judge_by_says_so(
     _, metrics = add_confidence(load_network(checkpoint)[0], small, 2, "cpu", quiet=True)
     assert "no validation source has more than 20 images: nothing is left to judge by" in caplog.text
     assert not any("confidence/ECE" in values for values in metrics.values())
+
+
+def test_training_starts_from_the_weights_without_their_confidences(
+    checkpoint: Path, fitted: tuple[Path, Path], settings: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    fresh = build_network(settings.model)
+    count = initialise(fresh, str(fitted[0]))
+    assert "its confidences are left out; `python -m training confidence` fits new ones" in caplog.text
+    before = load_network(checkpoint)[0].state_dict()
+    assert count == len(before)
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(value, before[name].half().to(value.dtype)), name
