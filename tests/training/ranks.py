@@ -84,8 +84,8 @@ def main(folder: Path) -> None:
     broken = trainer(folder / "broken", 2)
     objective = broken.objective._losses
 
-    def poisoned(*given: object) -> list[torch.Tensor]:
-        losses = objective(*given)  # type: ignore[arg-type]
+    def poisoned(*given: object, final: bool = False) -> list[torch.Tensor]:
+        losses = objective(*given, final=final)  # type: ignore[arg-type, misc]
         bad = broken.fabric.global_rank == 1 and broken.step in (0, 1)
         return [loss * torch.nan for loss in losses] if bad else losses
 

@@ -94,7 +94,7 @@ def test_only_parameters_that_a_pattern_fits_are_trained_and_kept_norms_stand_st
 
 
 @pytest.mark.parametrize(
-    ("pattern", "what"), [("nothing", "fits no parameter that trains"), ("(", "no regular expression")]
+    ("pattern", "what"), [("nothing", "fits no parameter that trains"), ("(", "not a regular expression")]
 )
 def test_a_pattern_that_fits_nothing_is_a_clear_error(pattern: str, what: str) -> None:
     config = load_config("scenes", [f"optim.train_only=['{pattern}']"])
