@@ -5,8 +5,8 @@ import { h } from "./dom.js";
 /** Parameters and file name of each download; `name` is the map's, `colours` the parameters of its picture. */
 export const FILES = {
   values: (stem, name) => [{ format: "png", tasks: name }, `${stem}-${name}.png`],
-  colour: (stem, name, colours) => [{ format: "png", tasks: name, visualize: true, ...colours }, `${stem}-${name}-colour.png`],
-  zip: (stem, name, colours) => [{ format: "zip", visualize: true, ...colours }, `${stem}-maps.zip`],
+  color: (stem, name, colors) => [{ format: "png", tasks: name, visualize: true, ...colors }, `${stem}-${name}-colour.png`],
+  zip: (stem, name, colors) => [{ format: "zip", visualize: true, ...colors }, `${stem}-maps.zip`],
   npz: (stem) => [{ format: "npz" }, `${stem}-maps.npz`],
   json: (stem) => [{ format: "json" }, `${stem}-maps.json`],
   ply: (stem) => [{ format: "ply" }, `${stem}.ply`],

@@ -96,9 +96,9 @@ export class Grid {
     return { figure, frame, canvas, missing, value, about, sure, bar };
   }
 
-  #file(name, colour, text, label) {
+  #file(name, color, text, label) {
     const attributes = { type: "button", class: "small", "aria-label": label, title: label };
-    return h("button", { ...attributes, onclick: () => this.download(name, colour) }, text);
+    return h("button", { ...attributes, onclick: () => this.download(name, color) }, text);
   }
 
   #read() {

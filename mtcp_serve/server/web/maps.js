@@ -1,7 +1,7 @@
 // What an answer holds: maps with their exact values and the gateway's own colour pictures of them.
 
 import { borders } from "./borders.js";
-import { colour } from "./colours.js";
+import { color } from "./colors.js";
 import { readNpz } from "./npz.js";
 import { fade } from "./sureness.js";
 
@@ -80,11 +80,11 @@ export class DenseMap {
   }
 
   /** Let depth have the colours of `table`, or those that were sent (null). */
-  colour(table) {
+  color(table) {
     if (this.info.kind !== "depth" || table === this.#table) return;
     this.#table = table;
     this.#canvas = this.#overlay = null;
-    this.picture = table === null ? this.#sent : colour(this.values, table);
+    this.picture = table === null ? this.#sent : color(this.values, table);
   }
 
   /** Whether the pictures show how sure the model is. */

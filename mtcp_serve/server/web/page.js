@@ -4,7 +4,7 @@ import { showModels } from "./about.js";
 import { Answer } from "./maps.js";
 import { Api, ApiError } from "./api.js";
 import { CameraPanel } from "./camera.js";
-import { Colours } from "./colours.js";
+import { Colors } from "./colors.js";
 import { Cutout } from "./cutout.js";
 import { $ } from "./dom.js";
 import { FILES, NEEDS, save } from "./downloads.js";
@@ -36,13 +36,13 @@ const views = {
   maps: new Grid($("view-maps"), probe, {
     picture,
     enlarge: (name) => enlarged.open(answer, name),
-    download: (name, colour) => download(colour ? FILES.colour : FILES.values, name),
+    download: (name, color) => download(color ? FILES.color : FILES.values, name),
   }),
   overlay: new Overlay($("view-overlay"), probe, { picture, overlay, outline }),
   scene: new Scene($("view-scene"), picture),
   cutout: new Cutout($("view-cutout"), cutOut),
 };
-const colours = new Colours($("colours"), fail);
+const colors = new Colors($("colors"), fail);
 const sureness = new Sureness($("sureness"));
 const camera = new CameraPanel({
   predict: (blob, name, feed = null) => predict(blob, name, { feed }),
@@ -66,7 +66,7 @@ tabs($("tabs"), (name) => {
   sureness.show(view);
   if (answer) views[view].show(answer);
 });
-colours.addEventListener("change", () => {
+colors.addEventListener("change", () => {
   if (answer) show(answer);
 });
 listenForImages((images) => {
@@ -189,7 +189,7 @@ async function askLive(blob, name, feed) {
 function show(found) {
   answer = found;
   for (const map of found.maps) {
-    map.colour(colours.table);
+    map.color(colors.table);
     map.doubt(sureness.on);
   }
   document.body.classList.add("answered");
@@ -197,7 +197,7 @@ function show(found) {
   const has = (kind) => found.maps.some((map) => map.info.kind === kind);
   $("tab-scene").hidden = !has("depth");
   $("tab-cutout").hidden = !has("probability");
-  $("colours").closest("label").hidden = !has("depth");
+  $("colors").closest("label").hidden = !has("depth");
   if ($(`tab-${view}`).hidden) $("tab-maps").click();
   for (const [file, kind] of Object.entries(NEEDS)) {
     document.querySelector(`[data-file=${file}]`).hidden = !has(kind);
@@ -218,7 +218,7 @@ function show(found) {
 async function download(file, name) {
   const shown = answer;
   const depth = shown.maps.some((map) => map.info.kind === "depth" && [undefined, map.name].includes(name));
-  const [parameters, fileName] = file(shown.input.stem, name, colours.query(depth));
+  const [parameters, fileName] = file(shown.input.stem, name, colors.query(depth));
   const solid = ["ply", "glb"].includes(parameters.format);
   const camera = solid ? views.scene.cameraQuery : {};
   const sure = ["png", "cutout"].includes(parameters.format) ? {} : sureness.query(shown, solid ? "depth" : null);
@@ -235,7 +235,7 @@ async function download(file, name) {
 /** The zip of what `item` of the roll has, an ArrayBuffer. */
 function zipOf(item) {
   const depth = answer.maps.some((map) => map.info.kind === "depth");
-  const [parameters] = FILES.zip("", null, colours.query(depth));
+  const [parameters] = FILES.zip("", null, colors.query(depth));
   const size = $("size").value === "model" ? "model" : "input";
   return api.predict(item.blob, { ...parameters, ...sureness.query(answer), size, ...modelQuery() }, "arrayBuffer");
 }

@@ -15,8 +15,8 @@ const FRAGMENT = `#version 300 es
 precision mediump float;
 in vec2 place;
 uniform sampler2D picture;
-out vec4 colour;
-void main() { colour = vec4(texture(picture, place).rgb, 1.0); }`;
+out vec4 color;
+void main() { color = vec4(texture(picture, place).rgb, 1.0); }`;
 
 export class Renderer {
   #counts = { triangles: 0, points: 0 };

@@ -7,7 +7,7 @@ const SPREAD = [0.02, 0.98]; // quantiles of the depths between which the colour
 const INVALID = 128; // grey
 
 /** Fires "change" when another table has been chosen and is here. */
-export class Colours extends EventTarget {
+export class Colors extends EventTarget {
   table = null; // 256 colours of three bytes, the farthest first, or null for those that were sent
   #tables = null; // a promise of all, by name
   #asked = 0;
@@ -41,7 +41,7 @@ export class Colours extends EventTarget {
 }
 
 /** The picture of `depths` (Float32Array) in the colours of `table`: near at its upper end, invalid grey. */
-export function colour(depths, table) {
+export function color(depths, table) {
   const valid = depths.filter((value) => value > 0).sort();
   const [near, far] = SPREAD.map((share) => quantile(valid, share));
   const picture = new Uint8Array(3 * depths.length).fill(INVALID);
