@@ -41,19 +41,19 @@ class RtspServer:
 
     def close(self) -> None:
         for each in self._open:
-            with suppress(OSError):
+            with suppress(OSError):  # the client has closed it
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # the listener is closed: that is the end
             while True:
                 client, _ = self._listener.accept()
                 self._open.append(client)
                 threading.Thread(target=self._talk, args=(client,), daemon=True).start()
 
     def _talk(self, client: socket.socket) -> None:
-        with suppress(OSError, StopIteration):
+        with suppress(OSError, StopIteration):  # the client has had enough
             if self._tls is not None:
                 client = self._tls.wrap_socket(client, server_side=True)
             with client:

@@ -12,7 +12,7 @@ class Pages(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status, headers, body = self.server.pages[self.path.partition("?")[0]]  # type: ignore[attr-defined]
         self.server.asked.append(dict(self.headers) | {"path": self.path})  # type: ignore[attr-defined]
-        with suppress(OSError):
+        with suppress(OSError):  # the client has had enough
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)

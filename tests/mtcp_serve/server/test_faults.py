@@ -224,7 +224,7 @@ def drip(server: Server) -> bytes:
         connection.settimeout(0.1)
         while True:
             connection.sendall(b"x")
-            with suppress(TimeoutError):
+            with suppress(TimeoutError):  # no answer yet
                 return connection.recv(1000)
 
 

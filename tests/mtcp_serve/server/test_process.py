@@ -21,7 +21,7 @@ from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
 from tests.mtcp_serve.server.test_bad_input import PNG, check_error
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, noise
-from tests.needs import needs_posix
+from tests.needs import needs_linux, needs_posix
 
 
 def start(bundle: Path, deadline_s: float = PATIENCE_S) -> Server:
@@ -201,10 +201,9 @@ def test_sighup_may_come_as_soon_as_it_says_that_it_runs(bundle: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@needs_linux
 def test_memory_stays_bounded(server: Server) -> None:
     status = Path(f"/proc/{server.process.pid}/status")
-    if not status.exists():
-        pytest.skip("needs /proc")
     for _ in range(20):
         assert server.predict().status_code == 200
     kilobytes = int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1])  # type: ignore[index]

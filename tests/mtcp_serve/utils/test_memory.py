@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+from tests.needs import needs_linux
+
+pytestmark = needs_linux
 CHOICES = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 PRELUDE = """
 import ctypes, re, threading

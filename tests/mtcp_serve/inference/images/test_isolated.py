@@ -30,9 +30,9 @@ from mtcp_serve.inference.images import (
 from tests.mtcp_serve.inference.images.boxes import parse
 from tests.mtcp_serve.inference.images.boxes import written as joined
 from tests.mtcp_serve.support import encode, noise
+from tests.needs import needs_linux, needs_posix
 
 SMOOTH = Image.fromarray(noise(10, 14)).resize((280, 200), Image.Resampling.BICUBIC)
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_a_header_that_announces_another_size_is_damage(width: int) -> None:
         decode(joined(boxes))
 
 
-@POSIX
+@needs_posix
 def test_a_decoder_that_does_not_come_back_is_ended() -> None:
     data = written("AVIF")
     decode(data)
@@ -112,7 +112,7 @@ def test_a_decoder_that_does_not_come_back_is_ended() -> None:
     assert decode(data).image.size == (280, 200)
 
 
-@POSIX
+@needs_posix
 def test_a_decoder_that_breaks_down_takes_nothing_with_it() -> None:
     data = written("AVIF")
     decode(data)
@@ -127,14 +127,14 @@ def test_a_decoder_that_breaks_down_takes_nothing_with_it() -> None:
     assert decode(data).image.size == (280, 200)
 
 
-@POSIX
+@needs_posix
 def test_a_process_that_does_not_start_is_the_servers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(InternalError, match="does not start"):
         decode(written("AVIF"))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@needs_linux
 def test_memory_of_a_decoder_has_an_end() -> None:
     decode(written("AVIF"))
     most = worker.BASE_BYTES + worker.BYTES_PER_PIXEL * DEFAULT_LIMITS.max_pixels
@@ -143,7 +143,7 @@ def test_memory_of_a_decoder_has_an_end() -> None:
     assert line.split()[3] == str(most)
 
 
-@POSIX
+@needs_posix
 def test_the_processes_end_with_the_program(tmp_path: Path) -> None:
     (tmp_path / "image.avif").write_bytes(written("AVIF"))
     code = (

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from mtcp_serve.inference.images import BYTES_PER_PIXEL
 from tests.mtcp_serve.inference.images.build import bmp, png_chunk
 from tests.mtcp_serve.support import encode
+from tests.needs import needs_linux
 
 WIDTH, HEIGHT = 4096, 2048
 OVERHEAD = 24_000_000
@@ -53,7 +53,7 @@ def kinds() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@needs_linux
 def test_bytes_for_each_pixel_are_as_stated(tmp_path: Path) -> None:
     files = kinds()
     for name, data in files.items():
