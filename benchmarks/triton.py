@@ -1,6 +1,6 @@
 """Triton against the embedded engine, same model and cores, in one run: ``python -m benchmarks.triton``.
 
-Prints JSON: images a second of ONNX Runtime in this process, and of a Triton on this machine (its Python
+Prints JSON: images per second of ONNX Runtime in this process, and of a Triton on this machine (its Python
 backend, `export.triton.local`) through gRPC, with and without shared memory; their ratios to the engine; the
 bytes of a request and its answer on the wire. The client works on the same cores as the server. Rounds of all
 three alternate, and the median counts, so that a change of the machine's load meets all of them.
@@ -33,7 +33,7 @@ from mtcp_serve.clients import TritonClient
 
 
 def throughput(predict: Callable[[], object], images: int, callers: int) -> float:
-    """Images a second of ``callers`` threads, each of which sends the next when the last is answered."""
+    """Images per second of ``callers`` threads, each of which sends the next when the last is answered."""
     with ThreadPoolExecutor(callers) as pool:
         start = time.perf_counter()
         for future in [pool.submit(predict) for _ in range(images)]:

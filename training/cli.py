@@ -110,7 +110,7 @@ def evaluate_command(
         typer.Option("--held-out", help="Only the half that confidence does not calibrate on."),
     ] = False,
 ) -> None:
-    """Score a checkpoint on its validation sources, beside the paper's where they compare."""
+    """Score a checkpoint on its validation sources, its metrics beside the paper's where they compare."""
     with _told():
         from training.checkpoint import load_network
         from training.confidence.halves import held_out_half
@@ -126,7 +126,7 @@ def evaluate_command(
         if not config.data.val:
             raise ConfigError(
                 "data.val: the checkpoint names no validation source to score it on; give one, e.g. "
-                "'data.val=[{kind: folder, root: images, split: val}]'"
+                "'data.val=[{kind: folder, root: photos, split: val}]'"
             )
         if without_cfm:
             if not isinstance(network, MTCP) or network.branches.cfm is None:
@@ -205,11 +205,12 @@ def confidence(
 
         network, trained = load_network(path)
         config = _moved(trained, overrides)
-        confident, metrics = add_confidence(network, config, images, usable_device(config.device))
         if report is not None:
             report.parent.mkdir(parents=True, exist_ok=True)
-            write_json(report, metrics, config.name, None)
+        confident, metrics = add_confidence(network, config, images, usable_device(config.device))
         write_shipped(confident, trained.model_copy(update={"model": confident.config}), output)
+        if report is not None:
+            write_json(report, metrics, config.name, None)
         _show(f"{output.name}, held-out half", metrics, config)
 
 

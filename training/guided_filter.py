@@ -1,8 +1,8 @@
 """Edge-aware upsampling: predictions follow the edges of the image that they were made from.
 
-The guided filter of He, Sun and Tang, "Guided Image Filtering" (TPAMI 2013, Eq. 14 to 16: a color guide), as
+The guided filter of He, Sun and Tang, "Guided Image Filtering" (TPAMI 2013, Eq. 14 to 16: a colour guide), as
 in their "Fast Guided Filter" (arXiv 1505.00996): in a window of the coarse grid a prediction is a linear
-function of the color, and the functions are evaluated on a finer image. Two deviations, both measured in
+function of the colour, and the functions are evaluated on a finer image. Two deviations, both measured in
 docs/outputs.md. Their coefficients are averaged over windows once more; here they are only upsampled, which
 costs less and is crisper. And the fine image is half as large as the maps, which costs a quarter and loses
 nothing that can be seen.
@@ -17,7 +17,7 @@ from torch import Tensor
 RADIUS = 2
 """Of the windows, pixels of the coarse grid."""
 EPSILON = 1e-3
-"""What a variance of color (0 to 1) must exceed to count as an edge, where nothing else is said."""
+"""What a variance of colour (0 to 1) must exceed to count as an edge, where nothing else is said."""
 _COFACTORS = (
     [4, 5, 3, 7, 8, 6, 1, 2, 0],
     [8, 6, 7, 2, 0, 1, 5, 3, 4],

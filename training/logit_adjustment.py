@@ -15,7 +15,7 @@ from training.tasks import Task
 
 
 class StrengthError(ValueError):
-    """A strength that names nothing that there is, or is no number from 0 to 1."""
+    """A strength that names nothing that there is, or is not a number from 0 to 1."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from training.metrics.confidence import BINS
 from training.plot import PlotError, save_figure
 
 
@@ -20,7 +21,7 @@ def read_curves(report: Path) -> dict[str, list[dict[str, float]]]:
         content: Any = json.loads(report.read_text())
         curves: dict[str, list[dict[str, float]]] = content.get("reliability", {})
     except (OSError, ValueError, AttributeError) as error:
-        raise PlotError(f"{report} is no report of evaluate: {error}") from error
+        raise PlotError(f"{report} is not a report of evaluate: {error}") from error
     if not curves:
         raise PlotError(f"{report} has no reliability curves: the network says nothing of how sure it is")
     return curves
@@ -42,8 +43,8 @@ def plot_reliability(report: Path, output: Path) -> None:
 
 def _panel(axis: Axes, task: str, bins: list[dict[str, float]]) -> None:
     """The curve over bars of how many pixels are in each bin; the diagonal is what was promised."""
-    middles = [min(9, int(10 * part["confidence"])) / 10 + 0.05 for part in bins]
-    axis.bar(middles, [part["share"] for part in bins], 0.09, color="0.85", label="share of pixels")
+    middles = [(min(BINS - 1, int(BINS * part["confidence"])) + 0.5) / BINS for part in bins]
+    axis.bar(middles, [part["share"] for part in bins], 0.9 / BINS, color="0.85", label="share of pixels")
     axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
     axis.plot(
         [part["confidence"] for part in bins], [part["accuracy"] for part in bins], marker=".", label="right"

@@ -69,9 +69,11 @@ def write_json(path: Path, metrics: Report, name: str, delta: Mapping[str, float
     And ``reliability``: for each task with a confidence its curve, a list of bins.
     """
     content: dict[str, Any] = {task: without_curve(values) for task, values in metrics.items()}
-    curves = {task: [asdict(part) for part in curve(values)] for task, values in metrics.items()}
-    if any(curves.values()):
-        content["reliability"] = {task: parts for task, parts in curves.items() if parts}
+    curves = {
+        task: [asdict(part) for part in parts] for task, values in metrics.items() if (parts := curve(values))
+    }
+    if curves:
+        content["reliability"] = curves
     if delta is not None:
         content["delta_mtl"] = dict(delta)
     if name in PUBLISHED:
@@ -119,7 +121,7 @@ def _cells(metrics: Report, name: str, tasks: Sequence[Task], delta: Mapping[str
 def terminal_table(
     title: str, metrics: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None = None
 ) -> Table:
-    """All metrics for a terminal, with a column a published row."""
+    """All metrics for a terminal, with a column per published row."""
     table = Table("task", "metric", "value", *PUBLISHED.get(name, ()), title=title)
     for cells in _cells(metrics, name, tasks, delta):
         table.add_row(*cells)

@@ -148,9 +148,7 @@ def _like(
     node: NodeProto, operator: str, inputs: Sequence[str], outputs: Sequence[str], axis: int | None = None
 ) -> NodeProto:
     """A node in the place of ``node``, with its name and the exporter's notes."""
-    made = helper.make_node(operator, inputs, outputs, name=node.name)
-    if axis is not None:
-        made.attribute.append(helper.make_attribute("axis", axis))
+    made = helper.make_node(operator, inputs, outputs, name=node.name, axis=axis)
     made.metadata_props.extend(node.metadata_props)
     return made
 

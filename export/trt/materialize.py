@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from export.onnx.nodes import CONTRACTIONS, Nodes, replace_nodes, typed_tensors
+from export.onnx.nodes import CONTRACTIONS, Nodes, replace_nodes
 
 LONG = 10
 """Nodes above which a result is stored: computing a short expression again costs less than memory does."""
@@ -27,17 +27,17 @@ def materialize(model: onnx.ModelProto) -> None:
     Readers that count are bilinear upsampling and selections of channels.
     """
     nodes = Nodes(model)
-    floats = typed_tensors(model, TensorProto.FLOAT)
     shapes = {
         entry.name: [axis.dim_value for axis in entry.type.tensor_type.shape.dim]
         for entry in onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info
+        if entry.type.tensor_type.elem_type == TensorProto.FLOAT
     }
     stored: set[str] = set()
     rewritten: list[NodeProto] = []
     for node in nodes.nodes:
         name = node.input[0] if node.input else ""
         shape = shapes.get(name, [])
-        if name in floats and len(shape) == 4 and shape[1] and _reads_again(node, nodes):
+        if len(shape) == 4 and shape[1] and _reads_again(node, nodes):
             if name not in stored and _arithmetic(nodes, name, stored) > LONG:
                 stored.add(name)
                 weight = np.ones((shape[1], 1, 1, 1), np.float32)
@@ -67,9 +67,7 @@ def _arithmetic(nodes: Nodes, tensor: str, stored: set[str]) -> int:
     while waiting:
         name = waiting.pop()
         index = nodes.producer.get(name)
-        if index is None or index in found or nodes.nodes[index].op_type in _STORED:
-            continue
-        if name in stored and name != tensor:
+        if index is None or index in found or name in stored or nodes.nodes[index].op_type in _STORED:
             continue
         found.add(index)
         waiting += nodes.nodes[index].input

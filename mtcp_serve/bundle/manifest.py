@@ -3,7 +3,7 @@
 The folder around it is a `mtcp_serve.bundle.bundle.Bundle`.
 
 The graph behind a manifest takes one input, ``image``: uint8 ``[batch, height, width, 3]``, RGB. It gives
-one output a task; normalisation and activations are inside it:
+one output per task; normalisation and activations are inside it:
 
 ============== ============================ ==========================================
 kind           shape                        values
@@ -200,7 +200,7 @@ class Manifest(Strict):
     def check_graph(self, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> None:
         """Compare the manifest with the inputs and outputs of the opened graph.
 
-        The graph must have the one input ``image``, one output a task and one for each confidence, with the
+        The graph must have the one input ``image``, one output per task and one per confidence, with the
         types and shapes of this module's docstring. A symbolic (string or ``None``) height or width fits any;
         batch is symbolic or 1.
 

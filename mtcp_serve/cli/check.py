@@ -19,9 +19,7 @@ def check(
         typer.Option(help="Image to run; a drawn one unless given.", exists=True, dir_okay=False),
     ] = None,
     intra_op_threads: ThreadsOption = None,
-    image_path: Annotated[
-        Path | None, typer.Option("--photo", exists=True, dir_okay=False, hidden=True)
-    ] = None,
+    photo: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, hidden=True)] = None,
     threads: OldThreadsOption = None,
 ) -> None:
     """Check a bundle: manifest, hashes, opset, nodes, graph, and the maps of an image. On the CPU.
@@ -32,7 +30,7 @@ def check(
 
     given: dict[str, Any] = {
         "image": image,
-        "photo": image_path,
+        "photo": photo,
         "intra_op_threads": intra_op_threads,
         "threads": threads,
     }

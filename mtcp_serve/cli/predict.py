@@ -303,8 +303,7 @@ def _formats(
         raise InvalidParameterError(f"--format-option: {faults}") from error
     for form in formats:
         if parsed.needs_confidence and "confidence" in form.options:
-            sure = form.sure(form.used(tasks))
-            with_confidence([choice for choice in choices if choice.task in sure])
+            with_confidence(choices, form.sure(form.used(tasks)))
     return formats, parsed
 
 

@@ -184,7 +184,8 @@ def _read(image: Source) -> bytes:
 
 
 def _said(camera: CameraRequest | None, confidence: bool) -> dict[str, str]:
-    return {**({} if camera is None else camera.query()), **({"confidence": "true"} if confidence else {})}
+    query = {} if camera is None else camera.query()
+    return query | {"confidence": "true"} if confidence else query
 
 
 def _predict(

@@ -28,7 +28,7 @@ _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)
 ERRORS_ONLY = 3
 """Severity of ONNX Runtime's log."""
 RECORD_ASSIGNMENT = ("session.record_ep_graph_assignment_info", "1")
-"""The setting of a session that :func:`nodes_by_provider` reads the result of."""
+"""The setting of a session that `nodes_by_provider` reads the result of."""
 HANDFUL = 8
 """Nodes that may run on the CPU beside a GPU without a warning."""
 _log = logging.getLogger(__name__)

@@ -44,8 +44,8 @@ LARGEST_ERROR = {"fp32": 0.001, "bf16": 0.75}
 """Mean absolute difference from the reference, over the reference's standard deviation (at least .05)."""
 _CONTRACTIONS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
 AT_ONCE = 4
-"""Images in one inference. Only between two of them may it be cancelled: where OpenVINO 2026.4 cancels one
-within, the next of the same model may find the tensors of the last and fail."""
+"""Images in one inference. A call is cancelled between two of them only: where OpenVINO 2026.4 cancels an
+inference within, the next of the same model may find the tensors of the last and fail."""
 _KEPT = "kept in float32"
 """What outputs that nobody asks for are called, and a number; see `_keep_ends_in_fp32`."""
 _log = logging.getLogger(__name__)

@@ -31,20 +31,26 @@ class Choice:
         return self.batcher.engine.manifest
 
 
-def with_confidence(choices: Sequence[Choice]) -> tuple[Choice, ...]:
+def with_confidence(choices: Sequence[Choice], tasks: Sequence[TaskSpec] | None = None) -> tuple[Choice, ...]:
     """``choices``, each with its confidence where its model has one.
+
+    ``tasks`` are those whose confidence counts; the others are given back as they are. None: all.
 
     Raises:
         InvalidParameterError: none of them has one, or a task has the name of one.
     """
-    found = tuple(replace(choice, confidence=ConfidenceTask.of(choice.task)) for choice in choices)
-    names = {choice.task.name for choice in choices}
+    asked = [choice for choice in choices if tasks is None or choice.task in tasks]
+    found = tuple(
+        replace(choice, confidence=ConfidenceTask.of(choice.task)) if choice in asked else choice
+        for choice in choices
+    )
+    names = {choice.task.name for choice in asked}
     sure = [choice.confidence.name for choice in found if choice.confidence is not None]
     if not sure:
-        manifests = {choice.manifest.name: choice.manifest for choice in choices}.values()
+        manifests = {choice.manifest.name: choice.manifest for choice in asked}.values()
         others = [task.name for manifest in manifests for task in manifest.tasks if task.confidence]
         raise InvalidParameterError(
-            f"there is no confidence for {', '.join(choice.task.name for choice in choices)}: "
+            f"there is no confidence for {', '.join(choice.task.name for choice in asked)}: "
             f"{' and '.join(manifest.name for manifest in manifests)} does not say how sure it is of that",
             f"there is one for {', '.join(others)}" if others else "leave confidence out",
         )

@@ -156,14 +156,18 @@ class TaskSpec(Strict, ABC):
     def describe(self, values: Map, **common: Any) -> MapOut:
         """The metadata of a map; ``common`` has the fields of `MapOut`.
 
-        Of the task's own fields it takes those that the metadata has too.
+        Of the task's own fields it takes those that the metadata has too, but not ``confidence``: there it
+        says what came out.
         """
         fields = self.metadata.model_fields.keys() & type(self).model_fields.keys() - {"confidence"}
         return self.metadata(**common, **{name: getattr(self, name) for name in fields})
 
     @classmethod
     def of_metadata(cls, name: str, about: Mapping[str, Any]) -> Self:
-        """The task ``name`` as far as the metadata of a map tells; enough for `color` and `caption`."""
+        """The task ``name`` as far as the metadata of a map tells, without its confidence.
+
+        That is enough for `color` and `caption`.
+        """
         fields = cls.model_fields.keys() & about.keys() - {"confidence"}
         return cls(name=name, **{field: about[field] for field in fields})
 

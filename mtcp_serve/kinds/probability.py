@@ -12,14 +12,14 @@ from mtcp_serve.kinds.resample import quantize
 
 
 class ProbabilityOut(MapOut):
-    """A probability a pixel. PNG: 8-bit grey, ``round(255 * p)``."""
+    """A probability per pixel. PNG: 8-bit grey, ``round(255 * p)``."""
 
     kind: Literal["probability"] = "probability"
     range: tuple[float, float] = (0.0, 1.0)
 
 
 class ProbabilityTask(TaskSpec):
-    """A probability a pixel, 0 to 1; with dtype ``uint8`` the graph gives ``round(255 * p)``."""
+    """A probability per pixel, 0 to 1; with dtype ``uint8`` the graph gives ``round(255 * p)``."""
 
     metadata: ClassVar[type[MapOut]] = ProbabilityOut
     criterion: ClassVar[str] = "the value is on the true side of one half"

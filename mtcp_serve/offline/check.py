@@ -35,7 +35,9 @@ class Row:
 
 
 def check_bundle(folder: Path, data: bytes | None = None, threads: int = 0) -> Iterator[Row]:
-    """Check the bundle in ``folder``, one row a check; nothing runs of a bundle whose files are not its own.
+    """Check the bundle in ``folder``, one row per check.
+
+    Nothing runs of a bundle whose files are not its own.
 
     The checks: the manifest's schema; the SHA-256 of every file; of every ``.onnx`` file the opset and the
     nodes that are known to go wrong in TensorRT; that the graph takes and gives what the manifest says; and,

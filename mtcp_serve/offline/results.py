@@ -41,8 +41,8 @@ def metadata(
     made_from: Mapping[str, Any], files: Iterable[str], response: Any = None, fault: str | None = None
 ) -> bytes:
     """The content of `METADATA_FILE`."""
-    document = {"made_from": made_from, "files": list(files), "fault": fault, "response": response}
-    document["answer"] = response
+    named = {"response": response, "answer": response}
+    document = {"made_from": made_from, "files": list(files), "fault": fault} | named
     return (json.dumps(document, indent=1) + "\n").encode()
 
 

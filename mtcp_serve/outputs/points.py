@@ -199,11 +199,11 @@ def point_cloud(
         raise InvalidParameterError(
             f"step={step} gives {height * width} points, the limit is {MOST_POINTS}", f"step={fits} fits"
         )
+    sure = relief.confidences(height, width, min_confidence)
     values = relief.depths(height, width, ramps)
     positions = relief.camera.resized(width, height).unproject(values)
     normals = estimate_normals(positions) if relief.directions is None else relief.directions(height, width)
     kept = values > 0
-    sure = relief.confidences(height, width, min_confidence)
     if sure is not None and min_confidence is not None:
         kept &= sure >= min_confidence
     return PointCloud(

@@ -10,6 +10,7 @@ from http import HTTPMethod
 from urllib.parse import quote
 
 import structlog
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -105,8 +106,7 @@ class EndConnections:
 
         async def last(message: Message) -> None:
             if message["type"] == "http.response.start" and self.ending():
-                others = [(name, value) for name, value in message["headers"] if name != b"connection"]
-                message = {**message, "headers": [*others, (b"connection", b"close")]}
+                MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
         await self.app(scope, receive, last if scope["type"] == "http" else send)

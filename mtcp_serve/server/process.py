@@ -65,7 +65,7 @@ class Server(uvicorn.Server):
                 ws_max_size=settings.max_bytes,
                 ws_per_message_deflate=False,  # images are compressed already
                 h11_max_incomplete_event_size=settings.max_header_bytes,
-                timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
+                timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # goes to call_later
                 timeout_graceful_shutdown=CLOSING_S,
                 **({} if tls is None else tls.for_uvicorn()),
             )

@@ -41,7 +41,8 @@ def give_back() -> None:
 
     A failed request is such a circle: its error holds the frames it came through, and they the error; one of
     them may be the last to hold a model that is no longer served. And the memory of a model stays in the
-    arenas of the threads that loaded it: after ten reloads an idle server had 534 MB, and with this 231 MB.
+    heaps of the threads that loaded it: by glibc's defaults an idle server had 534 MB after ten reloads, and
+    231 MB with this.
     """
     gc.collect()
     trim = _glibc("malloc_trim")

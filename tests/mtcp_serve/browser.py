@@ -110,7 +110,7 @@ def until(page: Page, holds: Callable[[], Any]) -> None:
 
 
 def give(page: Page, photo: str | Path | dict[str, Any] = PHOTO) -> None:
-    """Choose ``image`` (a path, or name, mimeType and buffer) and wait for the answer."""
+    """Choose ``photo`` (a path, or name, mimeType and buffer) and wait for the answer."""
     with page.expect_response(lambda response: "/predict?" in response.url):
         page.set_input_files("#file", photo)  # type: ignore[arg-type]
     answered(page)

@@ -200,7 +200,7 @@ def test_edges_have_fixed_weights() -> None:
     assert logits.grad.flatten().tolist() == pytest.approx([-0.95 / 8, *[0.05 / 8] * 3, 0])
 
 
-def test_a_image_without_edges_still_teaches() -> None:
+def test_an_image_without_edges_still_teaches() -> None:
     """The batch-balanced loss would weigh its background with the share of edges: nothing."""
     target, logits = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     assert edge_bce(logits, {"edges": target}, EDGES).item() == pytest.approx(0.05 * math.log(2))

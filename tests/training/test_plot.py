@@ -92,5 +92,5 @@ def test_reliability_of_a_report(tmp_path: Path) -> None:
     with pytest.raises(PlotError, match="has no reliability curves"):
         plot_reliability(report, tmp_path / "no.svg")
     report.write_text("[]")
-    with pytest.raises(PlotError, match="is no report of evaluate"):
+    with pytest.raises(PlotError, match="is not a report of evaluate"):
         plot_reliability(report, tmp_path / "no.svg")

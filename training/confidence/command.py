@@ -50,8 +50,8 @@ def add_confidence(
     sources = validation_sources(config.data, config.tasks)
     half, workers = calibration_half(sources), config.data.workers
     confident.to(device)
-    training = observe(confident, heads, _training_views(config, images, device, quiet), config.seed)
-    held = observe(confident, heads, Validation(half, BATCH, device, workers, quiet).batches(), config.seed)
+    training = observe(confident, _training_views(config, images, device, quiet), config.seed)
+    held = observe(confident, Validation(half, BATCH, device, workers, quiet).batches(), config.seed)
     parts = torch.tensor(folds(half))[held.image]
     for task, numbers in fit_calibrated(heads.cpu(), training, held, parts, config.seed).items():
         log.info("%s: logits times %.3f, plus %.3f", task, *numbers)
@@ -63,13 +63,13 @@ def add_confidence(
 
 
 def _with_heads(network: Network) -> MTCP:
-    """``network`` with confidence heads that nobody has fitted yet."""
+    """``network`` with confidence heads, which are still to be fitted."""
     if not isinstance(network, MTCP):
         raise ConfigError("model: confidences need a network of kind mtcp")
     settings = network.config.model_dump() | {"confidence": True}
     confident = build_network(ModelConfig.model_validate(settings))
     assert isinstance(confident, MTCP)
-    confident.load_state_dict(network.state_dict(), strict=False)
+    confident.load_state_dict(network.state_dict(), strict=False)  # it may have no heads yet
     return confident.eval()
 
 

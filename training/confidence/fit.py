@@ -20,7 +20,7 @@ from training.model.confidence import ConfidenceHeads
 
 STEPS = 1500
 BATCH = 2048
-"""Places a step, chosen at random among all."""
+"""Places per step, chosen at random among all."""
 RATE = 3e-3
 DECAY = 1e-2
 ITERATIONS = 100

@@ -10,7 +10,6 @@ from torch import Tensor
 from training.data import Batch
 from training.metrics.correctness import judge
 from training.model import MTCP
-from training.model.confidence import ConfidenceHeads
 from training.postprocess import deployment_maps
 
 PLACES = 400
@@ -49,19 +48,20 @@ class Observations:
 
 
 @torch.inference_mode()
-def observe(network: MTCP, heads: ConfidenceHeads, batches: Iterable[Batch], seed: int) -> Observations:
+def observe(network: MTCP, batches: Iterable[Batch], seed: int) -> Observations:
     """`PLACES` places, chosen by ``seed``, of each image in ``batches``, which are on the network's device.
 
     The network stays in evaluation mode; maps are judged as a bundle gives them.
     """
     network.eval()
-    seen: list[Tensor] = []
-    hook = network.branches.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    heads, seen = network.branches.confidence, list[Tensor]()
+    assert heads is not None
+    hook = heads.hidden.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     choice = torch.Generator().manual_seed(seed)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     try:
         for batch in batches:
-            parts += _of_batch(network, heads, seen, batch, choice)
+            parts += _of_batch(network, seen, batch, choice)
     finally:
         hook.remove()
     inputs, right, weight = (torch.cat(columns) for columns in zip(*parts, strict=True))
@@ -70,12 +70,12 @@ def observe(network: MTCP, heads: ConfidenceHeads, batches: Iterable[Batch], see
 
 
 def _of_batch(
-    network: MTCP, heads: ConfidenceHeads, seen: list[Tensor], batch: Batch, choice: torch.Generator
+    network: MTCP, seen: list[Tensor], batch: Batch, choice: torch.Generator
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Inputs, outcome and weight of the chosen places of each image."""
     images: Tensor = batch["image"]
     final = network(images).final
-    inputs = heads.inputs(seen.pop(), final)
+    inputs = seen.pop()
     grid = (inputs.shape[-2], inputs.shape[-1])
     maps = deployment_maps(final, network.tasks, (images.shape[-2], images.shape[-1]), images)
     rights, weights = [], []

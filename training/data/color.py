@@ -1,4 +1,4 @@
-"""Photometric augmentation as one matrix product an image.
+"""Photometric augmentation as one matrix product per image.
 
 Brightness, contrast, saturation and hue are all affine in RGB, so their product is one 3x4 matrix: about
 twenty times cheaper than four passes with a conversion to HSV.

@@ -13,7 +13,7 @@ _NAMES = """
     ipod 213, ironing board 215, jar 216, key 219, keyboard 220, knife 223, ladder 225, laptop 228, lid
     230, light 232, light bulb 233, lock 238, machine 239, map 242, mask 243, mattress 246, microphone
     250, microwave 251, mirror 252, money 255, mouse 260, mouse pad 261, napkin 263, oven 269, pan 272,
-    paper 273, paper cutter 275, pen 281, pencil 283, person 284, image 285, piano 286, picture 287, pig
+    paper 273, paper cutter 275, pen 281, pencil 283, person 284, photo 285, piano 286, picture 287, pig
     288, pillow 290, pipe 291, pitcher 292, plant 293, plate 295, pool table 304, pot 307, printer 309,
     projector 310, radiator 314, radio 315, range hood 319, remote control 323, rope 329, rug 330, ruler
     331, scale 336, sculpture 342, sewing machine 345, shelves 349, shoe 350, shopping cart 351, shovel

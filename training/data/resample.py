@@ -88,7 +88,7 @@ class Turn:
     Args:
         degrees: angle in the image, where pixels are square.
         size: (H, W) of the maps.
-        pixel_aspect: width of a map's pixel over its height, both measured in the image: the rotation of a
+        pixel_aspect: width of a map's pixel over its height, both measured in the image: the rotation of an
             image that has been stretched is not a rotation of the stretched grid.
     """
 

@@ -1,4 +1,4 @@
-"""A label space: names and colours of classes, and what labels of it or of other spaces say."""
+"""A label space: names and colors of classes, and what labels of it or of other spaces say."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +10,7 @@ __all__ = ["IGNORE_LABEL", "LabelSpace", "bit_palette"]
 
 @dataclass(frozen=True, eq=False)
 class LabelSpace:
-    """Names and colours of the classes of a ``labels`` task, index = class id."""
+    """Names and colors of the classes of a ``labels`` task, index = class id."""
 
     name: str
     labels: tuple[str, ...]
@@ -29,11 +29,11 @@ class LabelSpace:
 
 def bit_palette(count: int) -> tuple[str, ...]:
     """Colours ``#rrggbb`` of the PASCAL VOC scheme: bits of the class id spread over the channels."""
-    colours = []
+    colors = []
     for index in range(count):
         rgb = [0, 0, 0]
         for bit in range(8):
             for channel in range(3):
                 rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-        colours.append("#{:02x}{:02x}{:02x}".format(*rgb))
-    return tuple(colours)
+        colors.append("#{:02x}{:02x}{:02x}".format(*rgb))
+    return tuple(colors)

@@ -219,7 +219,7 @@ def _usable(manifest: Manifest, names: Sequence[str] | None) -> tuple[TaskSpec, 
             if space is None or space.labels != task.labels:
                 raise PseudoLabelError(
                     f"the classes of {task.name} ({task.dataset}) are not a label space of "
-                    "training/tasks.py; add them there, or leave the task out with --tasks"
+                    "training/label_spaces; add them there, or leave the task out with --tasks"
                 )
         if isinstance(task, NormalsTask) and task.frame != NORMALS_FRAME:
             raise PseudoLabelError(f"normals have the frame {task.frame!r}, labels need {NORMALS_FRAME!r}")

@@ -29,7 +29,7 @@ class SweepConfig(BaseModel):
     test: tuple[str, ...] = ()
     """Overrides that turn the validation sources into those to report on; empty: validation only."""
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
-    """The paper's headline metrics by row and task, in the units of ours."""
+    """The paper's values of the headline metrics by row and task, in the units of ours."""
 
     @model_validator(mode="after")
     def _rows_exist(self) -> "SweepConfig":

@@ -86,7 +86,7 @@ def _single(sweep: SweepConfig, reports: Mapping[tuple[str, int], Report], seed:
 
 
 def table(sweep: SweepConfig, tasks: Sequence[Task], metrics: Mapping[str, Mapping[str, Spread]]) -> str:
-    """A Markdown table of one split: mean and deviation over the seeds, the paper's metric in brackets."""
+    """A Markdown table of one split: mean and deviation over the seeds, the paper's value in brackets."""
     gain = [] if sweep.reference is None else [f"{GAIN} over {sweep.reference}"]
     header = ["", *(_heading(task) for task in tasks), DELTA, *gain, "seeds"]
     lines = []

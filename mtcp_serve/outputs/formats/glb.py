@@ -28,7 +28,7 @@ _CLAMP, _LINEAR = 33071, 9729
 class GlbWriter(Writer):
     """glTF 2.0 binary: one mesh, torn at depth edges, the image as its unlit texture.
 
-    With a confidence asked for, each vertex has the attribute ``_CONFIDENCE`` (float32) too.
+    With ``confidence`` or ``min_confidence`` each vertex has the attribute ``_CONFIDENCE`` (float32) too.
     """
 
     name = "glb"

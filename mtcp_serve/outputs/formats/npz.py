@@ -17,7 +17,7 @@ from mtcp_serve.outputs.picture import draw
 
 
 class NpzWriter(Writer):
-    """Uncompressed: a member a map, named after its task, and ``metadata``, the JSON as a string.
+    """Uncompressed: a member per map, named after its task, and ``metadata``, the JSON as a string.
 
     Confidences are float32 ``[height, width]`` members ``TASK_confidence``.
     Pictures are uint8 ``[height, width, 3]`` members ``TASK.visualization``, higher than the map where
@@ -28,7 +28,7 @@ class NpzWriter(Writer):
     media_type = "application/x-npz"
     file_name = "maps.npz"
     description = (
-        "a member a map named after its task (uint8 labels, float32 otherwise), stored, not deflated, and "
+        "a member per map named after its task (uint8 labels, float32 otherwise), stored, not deflated, and "
         "member `metadata`, the JSON without PNGs as a string"
     )
 

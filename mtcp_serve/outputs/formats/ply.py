@@ -22,7 +22,7 @@ _POINT = np.dtype(
 class PlyWriter(Writer):
     """Binary PLY: position, normal and colour of every point; comments say the frame and the unit.
 
-    With a confidence asked for, each point has the property ``confidence`` too.
+    With ``confidence`` or ``min_confidence`` each point has the property ``confidence`` too.
     """
 
     name = "ply"

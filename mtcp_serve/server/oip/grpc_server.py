@@ -71,7 +71,7 @@ async def serve_grpc(service: Service, keys: ApiKeys) -> AsyncIterator[None]:
     async def leave() -> None:
         """Tell every client that its connection ends: it opens another, which a balancer sends elsewhere."""
         stopping.append(asyncio.create_task(server.stop(grace=settings.drain_s + CLOSING_S)))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # so that it has begun before new requests are refused
 
     service.leavers.append(leave)
     try:

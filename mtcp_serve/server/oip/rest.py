@@ -153,10 +153,7 @@ def write(
             _add_numbers(body, values)
             body += b"]}"
     body += b"]}"
-    head = len(body)
-    for blob in blobs:
-        body += blob
-    return bytes(body), head if blobs else None
+    return b"".join([body, *blobs]), len(body) if blobs else None
 
 
 def _add_numbers(body: bytearray, values: Map) -> None:

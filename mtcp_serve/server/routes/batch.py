@@ -16,7 +16,7 @@ from mtcp_serve.outputs.schemas import BatchOut, ErrorDetail, ImageResult
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.negotiation import choose_format
 from mtcp_serve.server.request_body import FIELD, Upload, read_images
-from mtcp_serve.server.routes.dependencies import BatchQuery, Leased, Running, handle, respond
+from mtcp_serve.server.routes.dependencies import BatchQuery, Leased, Plan, Running, handle, respond
 from mtcp_serve.server.routes.documentation import prediction_route
 from mtcp_serve.server.routes.examples import BATCH
 from mtcp_serve.server.service import Service, Turn
@@ -58,14 +58,14 @@ async def predict_batch(
     """Check everything that needs no pixel first, then read the images and queue for the work."""
     settings = service.settings
 
-    def plan(query: BatchQuery) -> tuple[tuple[Choice, ...], Writer]:
+    def plan(query: BatchQuery) -> Plan:
         choices = models.select(query.names(), query.model)
         accept = ", ".join(request.headers.getlist("accept"))
         form = choose_format(query.format, accept, [choice.task for choice in choices], BATCH_FORMATS)
         shown, options = query.plan(form, choices)
         return shown, form(service.pool, options)
 
-    async def read() -> tuple[list[Upload], BatchQuery]:
+    async def read() -> tuple[list[Upload], BatchQuery, Plan]:
         body = await read_images(
             request,
             settings.max_batch_images,
@@ -74,12 +74,10 @@ async def predict_batch(
             settings.max_form_fields,
         )
         whole = query.with_fields(body.fields)
-        plan(whole)
-        return body.images, whole
+        return body.images, whole, plan(whole)
 
-    async def work(body: tuple[list[Upload], BatchQuery], turn: Turn) -> tuple[bytes, Writer]:
-        uploads, query = body
-        choices, writer = plan(query)
+    async def work(body: tuple[list[Upload], BatchQuery, Plan], turn: Turn) -> tuple[bytes, Writer]:
+        uploads, query, (choices, writer) = body
         found = await _predict_all(service, uploads, choices, query, turn.timings(len(uploads)))
         return await in_thread(partial(_write, writer, uploads, found, settings.batch_answer)), writer
 

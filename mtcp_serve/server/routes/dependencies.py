@@ -27,6 +27,8 @@ from mtcp_serve.utils.concurrency import in_thread
 GIVE_ONCE = "give each parameter once; tasks=semseg,depth names two tasks"
 B = TypeVar("B")
 T = TypeVar("T")
+Plan = tuple[tuple[Choice, ...], Writer]
+"""Who answers which task, and what writes the response."""
 
 
 async def get_service(request: Request) -> Service:
@@ -190,10 +192,7 @@ class _Query(BaseModel):
         shown = [choice for choice in choices if choice.task in tasks]
         if not options.needs_confidence:
             return tuple(shown), options
-        sure = form.sure(tasks)
-        found = with_confidence([choice for choice in shown if choice.task in sure])
-        by_name = {choice.task.name: choice for choice in found}
-        return tuple(by_name.get(choice.task.name, choice) for choice in shown), options
+        return with_confidence(shown, form.sure(tasks)), options
 
     def options(self, form: type[Writer], tasks: Sequence[TaskSpec]) -> Options:
         """What the request for ``tasks`` says of its format.

@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from mtcp_serve.inference.images import FORMATS as IMAGE_FORMATS
-from mtcp_serve.inference.registry import Choice
 from mtcp_serve.outputs.formats import FORMATS, Writer
 from mtcp_serve.outputs.schemas import PredictOut
 from mtcp_serve.server.negotiation import choose_format
 from mtcp_serve.server.request_body import FIELD, is_form, read_image
 from mtcp_serve.server.routes.dependencies import (
     Leased,
+    Plan,
     PredictQuery,
     Running,
     handle,
@@ -23,8 +23,6 @@ from mtcp_serve.server.routes.examples import PREDICT
 from mtcp_serve.server.service import Turn
 
 router = APIRouter()
-Plan = tuple[tuple[Choice, ...], Writer]
-"""Who answers which task, and what writes the response."""
 
 _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for name, form in FORMATS.items())
 

@@ -25,10 +25,10 @@ from mtcp_serve.errors import (
     OverloadedError,
     RequestError,
 )
-from mtcp_serve.inference.registry import Choice, Models
-from mtcp_serve.outputs.formats import FORMATS, Writer
+from mtcp_serve.inference.registry import Models
+from mtcp_serve.outputs.formats import FORMATS
 from mtcp_serve.server.error_handlers import faults_of, note
-from mtcp_serve.server.routes.dependencies import PredictQuery, write_prediction
+from mtcp_serve.server.routes.dependencies import Plan, PredictQuery, write_prediction
 from mtcp_serve.server.security.subprotocols import chosen
 from mtcp_serve.server.service import Service, Turn
 
@@ -132,7 +132,7 @@ async def _answer(service: Service, query: PredictQuery, frame: bytes) -> bytes:
         return content
 
 
-def _choose(models: Models, query: PredictQuery, pool: Executor) -> tuple[tuple[Choice, ...], Writer]:
+def _choose(models: Models, query: PredictQuery, pool: Executor) -> Plan:
     """The tasks that the format (npz unless named) shows, and what writes it.
 
     Raises:

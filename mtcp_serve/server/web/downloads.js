@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-/** Parameters and file name of each download; `name` is the map's, `colours` the parameters of its picture. */
+/** Parameters and file name of each download; `name` is the map's, `colors` the parameters of its picture. */
 export const FILES = {
   values: (stem, name) => [{ format: "png", tasks: name }, `${stem}-${name}.png`],
   color: (stem, name, colors) => [{ format: "png", tasks: name, visualize: true, ...colors }, `${stem}-${name}-colour.png`],

@@ -3,14 +3,13 @@
 import { colorBar } from "./colorbar.js";
 import { h, paint } from "./dom.js";
 
-const said = (map, { u, v }) => (map ? [map.read(u, v), map.sure(u, v)].filter(Boolean).join(", ") : "");
 const NO_PICTURE = "This browser cannot show the image's format; the maps are those of the whole image.";
 
 export class Grid {
   #names = null;
   #tiles = new Map(); // by name; the image's is ""
 
-  /** `picture(map)` is a canvas; `enlarge(name)` and `download(name, colour)` are the tile's buttons. */
+  /** `picture(map)` is a canvas; `enlarge(name)` and `download(name, color)` are the tile's buttons. */
   constructor(element, probe, { picture, enlarge, download }) {
     this.element = element;
     this.probe = probe;
@@ -107,7 +106,7 @@ export class Grid {
     for (const [name, tile] of this.#tiles) {
       if (point === null) tile.value.textContent = "";
       else if (name === "") tile.value.textContent = `${pixel.x}, ${pixel.y}`;
-      else tile.value.textContent = said(this.answer.map(name), point);
+      else tile.value.textContent = this.answer.map(name)?.say(point.u, point.v) ?? "";
     }
   }
 }

@@ -126,6 +126,11 @@ export class DenseMap {
     return `${percent(this.confidence[this.index(u, v)])} sure`;
   }
 
+  /** Both, for people. */
+  say(u, v) {
+    return [this.read(u, v), this.sure(u, v)].filter(Boolean).join(", ");
+  }
+
   /** A line about the whole map. */
   describe() {
     return this.nothing ?? DESCRIBE[this.info.kind]?.(this.info) ?? this.info.kind;

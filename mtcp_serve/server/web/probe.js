@@ -69,7 +69,7 @@ export class Probe extends EventTarget {
   /** The point and its values in words, for screen readers. */
   sentence() {
     const { u, v } = this.point;
-    const values = this.answer.maps.map((map) => [`${map.title} ${map.read(u, v)}`, map.sure(u, v)].filter(Boolean).join(", "));
+    const values = this.answer.maps.map((map) => `${map.title} ${map.say(u, v)}`);
     return `x ${this.pixel.x}, y ${this.pixel.y}: ${values.join("; ")}`;
   }
 

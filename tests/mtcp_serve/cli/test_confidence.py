@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from mtcp_serve.cli import cli
 from tests.mtcp_serve.clips import write_clip
 from tests.mtcp_serve.confident import expected_confidences, make_confident_bundle
-from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, noise
+from tests.mtcp_serve.support import HEIGHT, WIDTH, noise
 
 DEPTH = expected_confidences(noise(HEIGHT, WIDTH)[None])["depth"][0]
 
@@ -21,13 +21,6 @@ DEPTH = expected_confidences(noise(HEIGHT, WIDTH)[None])["depth"][0]
 @pytest.fixture(scope="module")
 def confident(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_confident_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "image.png"
-    path.write_bytes(GOOD)
-    return path
 
 
 def run(image: Path, bundle: Path, *arguments: str) -> Result:

@@ -41,13 +41,6 @@ def run(image: Path, bundle: Path, *arguments: str) -> Result:
     return CliRunner().invoke(cli, ["predict", str(image), "-b", str(bundle), *arguments])
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "image.png"
-    path.write_bytes(GOOD)
-    return path
-
-
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "png"])
 def test_every_format_writes_its_file_and_metadata(
     name: str, bundle: Path, image: Path, tmp_path: Path

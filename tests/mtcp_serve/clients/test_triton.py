@@ -117,7 +117,7 @@ def test_maps_equal_the_embedded_engines_exactly(client: TritonClient, embedded:
             np.testing.assert_array_equal(maps[name], values)
 
 
-def test_a_image_is_read_as_the_gateway_reads_it(client: TritonClient, embedded: OnnxEngine) -> None:
+def test_an_image_is_read_as_the_gateway_reads_it(client: TritonClient, embedded: OnnxEngine) -> None:
     from mtcp_serve.inference.images import ImageLimits, decode
 
     size = embedded.manifest.input

@@ -78,7 +78,7 @@ def test_image_and_maps_move_together(seed: int, height: int, width: int) -> Non
     assert ((zoom / zoom.median() - 1).abs() < 0.02 + 2 / width).float().mean() > 0.9
 
 
-def test_without_augmentation_a_image_is_stretched_whole(tmp_path: Path) -> None:
+def test_without_augmentation_an_image_is_stretched_whole(tmp_path: Path) -> None:
     write_record(tmp_path, "a", {}, photo(60, 20))
     write_split(tmp_path, ["a"])
     image = build_source(folder(tmp_path), TASKS, (24, 32), None)[0]["image"].float()

@@ -73,7 +73,7 @@ def _cast(scene: Scene, solids: list[Solid], rays: Array) -> tuple[Array, NDArra
 
 
 def _surfaces(solids: list[Solid], hit: NDArray[np.int16], points: Array) -> tuple[Array, Array]:
-    """World normals and linear colors, both [3, N], of the solids that were hit at ``points`` [3, N]."""
+    """World normals and linear colours, both [3, N], of the solids that were hit at ``points`` [3, N]."""
     order = np.argsort(hit, kind="stable")
     ends = np.cumsum(np.bincount(hit, minlength=len(solids)))
     grouped = points.take(order, axis=1)

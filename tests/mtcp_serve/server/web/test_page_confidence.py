@@ -19,7 +19,7 @@ from tests.mtcp_serve.support import GOOD, make_bundle
 
 pytestmark = needs_chromium
 IMAGE: dict[str, Any] = {"name": "noise.png", "mimeType": "image/png", "buffer": GOOD}
-BRIGHT = "[data-map=depth]"
+DEPTH = "[data-map=depth]"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_it_is_asked_for_only_when_it_is_wanted(page: Page, server: Server) -> N
 
 
 def test_colours_fade_to_grey_and_are_striped_below_one_half(page: Page, arrays: Any) -> None:
-    canvas = page.locator(f"{BRIGHT} canvas")
+    canvas = page.locator(f"{DEPTH} canvas")
     plain = pixels(canvas)
     switch_on(page)
     expect(page.locator("#view-maps .sure").nth(2)).not_to_be_empty()
@@ -88,12 +88,12 @@ def test_colours_fade_to_grey_and_are_striped_below_one_half(page: Page, arrays:
 def test_the_probe_and_the_captions_say_it(page: Page, arrays: Any) -> None:
     switch_on(page)
     about = json.loads(arrays["metadata"].item())["maps"]
-    caption = page.locator("#view-maps figure", has=page.locator(BRIGHT)).locator(".sure")
+    caption = page.locator("#view-maps figure", has=page.locator(DEPTH)).locator(".sure")
     mean = round(100 * about["depth"]["confidence"]["mean"])
     assert caption.inner_text() == f"On average {mean}\N{NO-BREAK SPACE}% sure that {OWN_WORDS}."
     other = page.locator("#view-maps figure", has=page.locator("[data-map=normals]")).locator(".sure")
     assert other.inner_text() == "The model does not say how sure it is."
-    point(page.locator(BRIGHT), 0.3, 0.6)
+    point(page.locator(DEPTH), 0.3, 0.6)
     found = values(page)
     x, y = map(int, found["image"].split(", "))
     for name in ("depth", "semseg"):

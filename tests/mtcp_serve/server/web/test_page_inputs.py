@@ -173,7 +173,7 @@ def test_a_large_turned_image_is_shown_as_the_model_gives_it(server: Server, bro
         expect(page.locator("#made-size")).to_have_text("900 \N{MULTIPLICATION SIGN} 1400")
 
 
-def test_a_image_that_the_browser_cannot_show_still_gets_its_maps(server: Server, browser: Browser) -> None:
+def test_an_image_that_the_browser_cannot_show_still_gets_its_maps(server: Server, browser: Browser) -> None:
     tiff = encode(Image.open(PHOTO).resize((160, 120)), "TIFF")
     with visit(browser, server.url) as page:
         give(page, SMALL)

@@ -88,7 +88,7 @@ def test_the_second_click_of_a_double_click_asks_for_no_example(server: Server, 
         assert asked.count("example.jpg") == 1
 
 
-def test_a_image_that_is_read_late_says_nothing_any_more(server: Server, browser: Browser) -> None:
+def test_an_image_that_is_read_late_says_nothing_any_more(server: Server, browser: Browser) -> None:
     with visit(browser, server.url) as page:
         page.evaluate(
             """() => {
@@ -122,7 +122,7 @@ def test_a_size_that_is_chosen_is_of_the_image_under_way(
         expect(page.locator("#made-size")).to_have_text("32 \N{MULTIPLICATION SIGN} 24")
 
 
-def test_a_image_during_the_question_for_the_key_leaves_it_as_it_is(locked: Server, browser: Browser) -> None:
+def test_an_image_during_the_question_for_the_key_leaves_it_so(locked: Server, browser: Browser) -> None:
     with visit(browser, locked.url, allow=("401 ",), ready="#key[open]") as page:
         field = page.get_by_label("API key", exact=True)
         field.fill(KEY)
