@@ -1,4 +1,4 @@
-"""Depth as geometry: points in space with colours and normals, and a surface torn where depth jumps.
+"""Depth as geometry: points in space with colours and normals.
 
 Everything is in the frame of `mtcp_serve.inference.camera` (x right, y up, z towards the camera,
 right-handed, the camera at the origin) and in the unit of the depth.
@@ -7,7 +7,7 @@ right-handed, the camera at the origin) and in the unit of the depth.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, radians, sqrt, tan
+from math import ceil, sqrt
 from typing import Final, Self, TypeVar
 
 import numpy as np
@@ -17,14 +17,13 @@ from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.camera import Camera
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import DepthTask, Map, NormalsTask, TaskSpec
+from mtcp_serve.outputs.depth_edges import sharpen
 
 MOST_POINTS: Final = 4_000_000
 """More are refused: a point takes 27 bytes in a PLY file."""
 USUAL_POINTS: Final = 1_000_000
 """About as many as there are where no ``step`` is named."""
 T = TypeVar("T", bound=np.generic)
-_REACH, _ROUNDS = 6, 2  # of sharpening: a ramp of a dozen pixels
-_STEEPEST: Final = tan(radians(82))  # depth change over width, of what is still taken for a surface
 
 
 @dataclass(frozen=True)
@@ -41,27 +40,12 @@ class PointCloud:
 
 
 @dataclass(frozen=True)
-class Mesh:
-    """A surface: ``positions`` float32 ``[vertices, 3]`` and what belongs to them.
-
-    ``places`` float32 ``[vertices, 2]`` are their places in the image, from 0 to 1, right and down.
-    ``triangles`` uint32 ``[triangles, 3]`` run counter-clockwise as the camera sees them.
-    ``confidence`` is as in `PointCloud`.
-    """
-
-    positions: NDArray[np.float32]
-    places: NDArray[np.float32]
-    triangles: NDArray[np.uint32]
-    confidence: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True)
 class Relief:
     """A depth map and what geometry needs beside it; both callables take a height and a width (pixels)."""
 
     task: TaskSpec
     raw: NDArray[np.float32]
-    """The depths as the model gave them: jumps are sharpest there."""
+    """The depths as the model gave them: edges are sharpest there."""
     height: int
     """Of the map asked for, pixels, as is the width."""
     width: int
@@ -108,62 +92,13 @@ class Relief:
             )
         return None
 
-    def sharpened(self) -> NDArray[np.float32]:
-        """`raw`, by `sharpen`."""
-        return sharpen(self.raw, self.camera.resized(self.raw.shape[1], self.raw.shape[0]))
-
     def depths(self, height: int, width: int, ramps: bool) -> NDArray[np.float32]:
-        """The depths at ``height`` x ``width`` pixels; at jumps those of `sharpened`, unless ``ramps``."""
-        values = sized(self.task, self.raw, height, width)
+        """The depths at ``height`` x ``width`` pixels, sharpened at edges, unless ``ramps``."""
         if ramps:
-            return values
-        sharp = self.sharpened()
-        jumps = (sharp != self.raw) | find_jumps(sharp, self.camera.resized(sharp.shape[1], sharp.shape[0]))
-        return np.where(nearest(jumps, height, width), nearest(sharp, height, width), values)
-
-
-def find_jumps(depth: NDArray[np.float32], camera: Camera) -> NDArray[np.bool_]:
-    """True where the depth jumps to one of the eight neighbours.
-
-    A jump is a change of depth that a surface would have only if seen at less than 8 degrees. Next to an
-    invalid depth there is none.
-    """
-    least, most = _extremes(depth, 1)
-    jumps: NDArray[np.bool_] = (least > 0) & (most - least > 2 * _jump(least, camera))
-    return jumps
-
-
-def sharpen(depth: NDArray[np.float32], camera: Camera) -> NDArray[np.float32]:
-    """The depth without the ramps that a network draws between two surfaces.
-
-    A pixel at a jump goes to that of the two depths, the least and the most around it, which it is nearer to
-    (the toggle mapping of Kramer and Bruckner, 1975); the others stay as they are. Points of the ramp would
-    hang in the air, and to leave them out would cost the rim of the nearer surface.
-    """
-    for _ in range(_ROUNDS):
-        least, most = _extremes(depth, _REACH)
-        nearer = np.where(depth - least < most - depth, least, most)
-        depth = np.where(find_jumps(depth, camera) & (least > 0), nearer, depth)
-    return depth
-
-
-def _jump(depth: NDArray[np.float32], camera: Camera) -> NDArray[np.float32]:
-    """The most that the depth of a surface changes from a pixel to the next."""
-    return np.multiply(depth, _STEEPEST / min(camera.fx, camera.fy), dtype=np.float32)
-
-
-def _extremes(depth: NDArray[np.float32], reach: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The least and the most within ``reach`` pixels, across and down."""
-    found = []
-    for best in (np.minimum, np.maximum):
-        values = depth
-        for axis in (0, 1):
-            length = values.shape[axis]
-            padded = np.pad(values, [(reach, reach) if each == axis else (0, 0) for each in (0, 1)], "edge")
-            shifted = [padded.take(range(at, at + length), axis) for at in range(2 * reach + 1)]
-            values = best.reduce(shifted)
-        found.append(values)
-    return found[0], found[1]
+            return sized(self.task, self.raw, height, width)
+        sharp = sharpen(self.raw)
+        values = sized(self.task, sharp.depths, height, width)
+        return np.where(nearest(sharp.rims(), height, width), nearest(sharp.depths, height, width), values)
 
 
 def estimate_normals(positions: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -183,8 +118,8 @@ def point_cloud(
 ) -> PointCloud:
     """A point for every ``step``-th pixel of the map, across and down, that has a valid depth.
 
-    Without ``step`` it is the least that gives no more than `USUAL_POINTS`. At jumps of the depth points are
-    on either surface (`sharpen`), or with ``ramps`` wherever the network has them. Normals are those of the
+    Without ``step`` it is the least that gives no more than `USUAL_POINTS`. At depth edges points are on
+    either surface (`sharpen`), or with ``ramps`` wherever the network has them. Normals are those of the
     normals map, or else of the surface itself. Points that the model is less sure of than ``min_confidence``
     are left out.
 
@@ -211,46 +146,6 @@ def point_cloud(
         normals[kept],
         relief.colors(height, width)[kept],
         None if sure is None else sure[kept],
-    )
-
-
-def surface(relief: Relief, min_confidence: float | None = None) -> Mesh:
-    """The surface of the depth map as the model gave it: one vertex per pixel, torn where depth jumps.
-
-    It has holes where the model is less sure of the depth than ``min_confidence``.
-
-    Raises:
-        InvalidParameterError: there is a ``min_confidence``, and the confidence is not known.
-    """
-    height, width = relief.raw.shape
-    sure = relief.confidences(height, width, min_confidence)
-    depth = relief.sharpened()
-    if sure is not None and min_confidence is not None:
-        depth = np.where(sure >= min_confidence, depth, np.float32(0))
-    return build_mesh(depth, relief.camera.resized(width, height), sure)
-
-
-def build_mesh(
-    depth: NDArray[np.float32], camera: Camera, confidence: NDArray[np.float32] | None = None
-) -> Mesh:
-    """The surface of ``depth`` (``[height, width]``) without triangles at invalid depths or across jumps."""
-    height, width = depth.shape
-    index = np.arange(height * width, dtype=np.uint32).reshape(height, width)
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    triangles = np.stack([np.stack([a, c, b], -1), np.stack([b, c, d], -1)], axis=2).reshape(-1, 3)
-    corners = depth.ravel()[triangles]
-    least, most = corners.min(axis=1), corners.max(axis=1)
-    triangles = triangles[(least > 0) & (most - least <= 2 * _jump(least, camera))]
-    used = np.zeros(height * width, bool)
-    used[triangles.ravel()] = True
-    renamed = np.cumsum(used, dtype=np.uint32) - np.uint32(1)
-    across, down = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-    places = np.stack([across, down], axis=-1).astype(np.float32).reshape(-1, 2)
-    return Mesh(
-        camera.unproject(depth).reshape(-1, 3)[used],
-        places[used],
-        renamed[triangles],
-        None if confidence is None else confidence.ravel()[used],
     )
 
 

@@ -15,7 +15,8 @@ from mtcp_serve.inference.camera import FRAME
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.formats.base import Writer, needs_depth
-from mtcp_serve.outputs.points import Mesh, Relief, depth_of, pixels_of, surface, unit_of
+from mtcp_serve.outputs.mesh import Mesh, surface
+from mtcp_serve.outputs.points import Relief, depth_of, pixels_of, unit_of
 
 TEXTURE_SIDE: Final = 2048
 """Longest side of the image on the surface, pixels."""

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from mtcp_serve.inference.camera import Camera
+from mtcp_serve.outputs.depth_edges import sharpen
+from mtcp_serve.outputs.mesh import build_mesh
 from tests.mtcp_serve.browser import (
     PATIENCE_MS,
     PHONE,
@@ -288,7 +291,42 @@ def test_the_surface_is_torn_where_depth_jumps(page: Page) -> None:
     x, y = ((np.array(rims)[:, axis] + 1) / 2 * size for axis, size in ((0, 40), (1, 30)))
     off = x - np.polyval(np.polyfit(y, x, 1), y)
     assert np.abs(off).max() < 0.1  # of a cell; the stairs have 0.25
-    assert found["hole"]["triangles"] == full - 6  # those that touch it
+    assert found["hole"]["triangles"] == full - 4  # each of the four squares at it keeps half
+
+
+def test_the_surface_is_that_of_the_gateway(page: Page) -> None:
+    """One rule in two languages: the same triangles, and vertices at the same places."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:120, :160]
+    depth = 240 / (y + 30.0)  # a floor that goes away, on it a ball, a box and a bar
+    ball = 40**2 - (x - 110.0) ** 2 - (y - 50) ** 2
+    depth = np.where(ball > 0, 2.2 - np.sqrt(np.maximum(ball, 0)) / 60, depth)
+    depth[20:90, 20:50] = 1.9
+    depth[5:115, 70:74] = 1.5
+    logs = np.log(depth)
+    for axis in (0, 1):  # as soft as a network's
+        logs = np.mean([np.roll(logs, by, axis) for by in (-2, -1, 0, 1, 2)], axis=0)
+    values = (np.exp(logs) * rng.uniform(0.999, 1.001, depth.shape)).astype(np.float32)
+    values[60:64, 8:14] = 0
+    seen = page.evaluate(
+        """async ([width, height, values]) => {
+        const { buildMesh } = await import("/web/mesh.js");
+        const mesh = buildMesh({ width, height, values: Float32Array.from(values) });
+        return { vertices: [...mesh.vertices], triangles: [...mesh.triangles], points: [...mesh.points] };
+    }""",
+        [160, 120, values.ravel().tolist()],
+    )
+    mesh = build_mesh(sharpen(values), values, Camera.of_fov_x(160, 120, 60, "request"))
+    points = np.array(seen["points"])
+    assert np.array_equal(np.searchsorted(points, seen["triangles"]), mesh.triangles.ravel())
+    u, v, depths = np.array(seen["vertices"]).reshape(-1, 3)[points].T
+    assert np.column_stack([(u + 1) / 2, (1 - v) / 2]) == pytest.approx(mesh.places, abs=1e-5)
+    assert depths == pytest.approx(-mesh.positions[:, 2], rel=1e-5)
+    assert len(mesh.triangles) < 2 * 119 * 159 - 600  # it is torn
+    moved = np.abs(mesh.places * (160, 120) - 0.5 - np.column_stack([points % 160, points // 160])).max(
+        axis=1
+    )
+    assert (moved > 0.1).sum() > 300  # and its rims are smooth
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
