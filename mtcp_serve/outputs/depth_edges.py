@@ -110,10 +110,11 @@ def _measure_steps(depths: NDArray[np.float32], reach: int) -> NDArray[np.float3
     for half, least in ((reach, _STEP), (2 * reach, 2 * _STEP)):
         for values, steps in ((near, found), (near.T, found.T)):
             length = values.shape[1]
-            place = np.arange(half + 1, length - half - 1)
+            inner = slice(half + 1, length - half - 1)
+            place = np.arange(length)[inner]
             if len(place) == 0:
                 continue
-            first, last = values[:, place - half], values[:, place + half]
+            first, last = values[:, 1 : length - 2 * half - 1], values[:, 2 * half + 1 : length - 1]
             before, after = (values[:, np.clip(place + by, 0, length - 1)] for by in (-2 * half, 2 * half))
             rise = last - first
             up = np.where(rise < 0, np.float32(-1), np.float32(1))
@@ -123,12 +124,11 @@ def _measure_steps(depths: NDArray[np.float32], reach: int) -> NDArray[np.float3
             np.maximum(slope, (after - last) * up * lengthen[::-1], out=slope)
             np.clip(slope, 0, rise, out=slope)
             lowest = np.minimum(first, last)
-            known = np.minimum(np.minimum(lowest, values[:, place]), np.minimum(before, after)) > 0
+            known = np.minimum(np.minimum(lowest, values[:, inner]), np.minimum(before, after)) > 0
             step = np.divide(
                 rise - 2 * slope, lowest * np.float32(least), out=np.zeros_like(rise), where=known
             )
-            np.maximum(steps[:, place], step, out=step)
-            steps[:, place] = step
+            np.maximum(steps[:, inner], step, out=steps[:, inner])
     return found
 
 
@@ -185,6 +185,8 @@ def _filled(
         done = carry(left)
         if not done.any():  # nothing is beside what is thin: it has the depth of its middle
             done = innermost(left)
+            if not done.any():  # of noise, that has no sides
+                break
         closed[at[left[done]]] = True
         left = left[~done]
     for _ in range(_SMOOTHINGS):

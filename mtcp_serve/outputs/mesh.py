@@ -156,7 +156,9 @@ def _to_contour(rims: NDArray[np.intp], ramps: NDArray[np.float32], sharp: Sharp
         normals[np.flatnonzero(within)[torn], 0 if across else 1] += way
     length = np.hypot(normals[:, 0], normals[:, 1])
     farther = (middles[rims] > 0) & (sharp.depths.ravel()[rims] >= middles[rims])
-    ways = np.divide(1, length, out=np.zeros_like(length), where=length > 0) - _SETBACK * farther
+    furthest = 1 - _NEAREST  # which the sum of opposite edges does not know
+    ways = np.minimum(np.divide(1, length, out=np.zeros_like(length), where=length > 0), furthest)
+    ways -= _SETBACK * farther
     normals *= np.divide(ways, length, out=np.zeros_like(length), where=length > 0)[:, None]
     return normals
 

@@ -124,6 +124,7 @@ function fill({ depths, middles }, ramps, columns, rows) {
   for (let left = ramps; left.length > 0; left = left.filter((at) => open[at])) {
     let done = carry(left);
     if (done.length === 0) done = left.filter(innermost); // nothing is beside what is thin: it has its middle's depth
+    if (done.length === 0) break; // of noise, that has no sides
     for (const at of done) open[at] = 0;
   }
   for (let round = 0; round < SMOOTHINGS; round++) carry(ramps);

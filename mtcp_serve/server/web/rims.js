@@ -58,6 +58,6 @@ function toContour(at, ramps, sharp, columns, rows) {
   const length = Math.hypot(...normal);
   if (length === 0) return normal;
   const farther = sharp.depths[at] >= sharp.middles[at] && sharp.middles[at] > 0;
-  const way = 1 / length - (farther ? SETBACK : 0);
+  const way = Math.min(1 / length, 1 - NEAREST) - (farther ? SETBACK : 0); // of opposite edges the sum may be small
   return normal.map((part) => (way * part) / length);
 }

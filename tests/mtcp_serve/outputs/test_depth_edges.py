@@ -161,3 +161,17 @@ def test_a_box_on_a_floor_stands_on_it() -> None:
     assert parts(mesh).max() == 0
     above = np.ptp(mesh.positions[mesh.triangles][:, :, 2], axis=1)[spans[:, :, 1].max(axis=1) < 100]
     assert above.max() < 0.5 * (12 - front)
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.3, 1.0])
+def test_of_noise_every_vertex_stays_about_its_pixel(spread: float) -> None:
+    rng = np.random.default_rng(1)
+    depth = np.exp(rng.normal(0, spread, (HEIGHT, WIDTH))).astype(np.float32)
+    depth[rng.random(depth.shape) < 0.05] = 0
+    sharp = sharpen(depth)
+    assert np.array_equal(sharp.depths > 0, depth > 0)
+    assert sharp.depths.max() <= depth.max()
+    mesh = build_mesh(sharp, depth, CAMERA)
+    assert np.isfinite(mesh.positions).all()
+    lengths = np.ptp(mesh.places[mesh.triangles] * (WIDTH, HEIGHT), axis=1)
+    assert lengths.max() < 3  # pixels: no vertex is moved far from where it was
