@@ -58,12 +58,14 @@ def upsample(
             torch.cat([values[name] for name in names], 1), dict(sorted(channels.items())), size, images
         )
         parts = torch.split(together, [values[name].shape[1] for name in names], 1)
-        found.update(zip(names, parts, strict=True))
+        found.update((name, resized(part, size)) for name, part in zip(names, parts, strict=True))
     return {name: found[name] for name in values}
 
 
 def _filtered(value: Tensor, channels: Mapping[float, int], size: tuple[int, int], images: Tensor) -> Tensor:
-    """``value``, whose channels stand in groups of one epsilon each, at ``size``.
+    """``value``, whose channels stand in groups of one epsilon each, on the fine image.
+
+    What is large is neither put together nor taken apart: on a CPU that costs as much as arithmetic.
 
     Args:
         value: [B,C,h,w].
@@ -76,19 +78,20 @@ def _filtered(value: Tensor, channels: Mapping[float, int], size: tuple[int, int
     fine = _shrunk(color, (max(height, size[0] // 2), max(width, size[1] // 2)))
     slopes, offset = _linear_functions(value, channels, _shrunk(color, (height, width)))
     within = (fine.shape[-2], fine.shape[-1])
-    functions = resized(torch.cat([slopes.flatten(1, 2), offset], 1), within)
-    slopes, offset = torch.split(functions, [3 * value.shape[1], value.shape[1]], 1)
-    result = offset + (torch.unflatten(slopes, 1, (3, -1)) * fine.unsqueeze(2)).sum(1)
-    return resized(result, size)
+    result = resized(offset, within)
+    for slope, channel in zip(
+        torch.split(slopes.flatten(1, 2), value.shape[1], 1), torch.split(fine, 1, 1), strict=True
+    ):
+        result = result + resized(slope, within) * channel
+    return result
 
 
 def _linear_functions(value: Tensor, channels: Mapping[float, int], guide: Tensor) -> tuple[Tensor, Tensor]:
     """Slopes [B,3,C,h,w] for the channels of ``guide`` [B,3,h,w], and offsets [B,C,h,w]."""
     both = torch.cat([guide, value], 1)
-    count = both.shape[1]
-    products = (guide.unsqueeze(2) * both.unsqueeze(1)).flatten(1, 2)
-    both, products = torch.split(_mean(torch.cat([both, products], 1)), [count, 3 * count], 1)
-    color, mean = torch.split(both, [3, count - 3], 1)
+    products = _mean((guide.unsqueeze(2) * both.unsqueeze(1)).flatten(1, 2))
+    both = _mean(both)
+    color, mean = torch.split(both, [3, value.shape[1]], 1)
     color = color.unsqueeze(2)
     covariance = torch.unflatten(products, 1, (3, -1)) - color * both.unsqueeze(1)
     matrix, *common = torch.split(covariance, [3, *channels.values()], 2)

@@ -85,6 +85,12 @@ def _candidates(logits: Tensor) -> tuple[Tensor, Tensor]:
     return classes, logits.gather(1, chosen)
 
 
+def _shares(logits: Tensor) -> Tensor:
+    """Softmax over the classes of logits [B,C,h,w]; as one operator ONNX Runtime moves them about."""
+    likely = (logits - logits.amax(1, keepdim=True)).exp()
+    return likely / likely.sum(1, keepdim=True)
+
+
 ACTIVATIONS: dict[Kind, Callable[[Tensor], Tensor]] = {
     "labels": lambda logits: logits.argmax(dim=1).byte(),
     "depth": lambda metres: metres.squeeze(1).clamp(*DEPTH_RANGE),
@@ -94,7 +100,7 @@ ACTIVATIONS: dict[Kind, Callable[[Tensor], Tensor]] = {
 """[B,channels,H,W] predictions -> maps, for each kind of task."""
 
 REFINED: dict[Kind, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "labels": (lambda logits: logits.softmax(dim=1), ACTIVATIONS["labels"]),
+    "labels": (_shares, ACTIVATIONS["labels"]),
     "depth": (
         lambda metres: metres.clamp(*DEPTH_RANGE).log(),
         lambda logs: ACTIVATIONS["depth"](logs.exp()),

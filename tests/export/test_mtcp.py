@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -67,6 +68,32 @@ def test_the_manifest_names_them(
     with pytest.raises(ParityError) as caught:
         write_bundle(mtcp, images, tmp_path / "bundle", BundleOptions("mtcp", "1"))
     assert caught.value.faults.keys() == {"semseg_confidence", "depth_confidence"}
+
+
+def test_nothing_large_is_put_together_or_taken_apart(deployed: Converted) -> None:
+    """Copies of maps finer than the predictions cost a CPU as much as arithmetic, OpenVINO far more."""
+    inferred = onnx.shape_inference.infer_shapes(deployed.model).graph
+    shapes = {
+        entry.name: [axis.dim_value for axis in entry.type.tensor_type.shape.dim]
+        for entry in inferred.value_info
+    }
+    copied = {
+        name: shapes[name]
+        for node in inferred.node
+        if node.op_type in {"Concat", "Slice", "Split"}
+        for name in (*node.input, *node.output)
+        if len(shapes.get(name, [])) == 4
+    }
+    large = [
+        shape
+        for shape in copied.values()
+        if shape[2] >= HEIGHT // 2 and shape[3] >= WIDTH // 2 and shape[1] > 3
+    ]
+    assert [HEIGHT // 4, WIDTH // 4] in [shape[2:] for shape in copied.values()]
+    assert sorted(shape[1:] for shape in large) == [  # refined maps, apart before they are enlarged
+        [16, HEIGHT // 2, WIDTH // 2],
+        [17, HEIGHT // 2, WIDTH // 2],
+    ]
 
 
 def test_only_what_inference_needs_is_in_it(mtcp: DeploymentGraph, deployed: Converted) -> None:

@@ -2,11 +2,26 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from training.model.exporting import exporting
+from training.model.sized import Sized
 from training.model.stacked import by_task, pointwise
 
 MOMENTUM = 0.01
 """Of the batch norm in the spatial gate, as its authors have it."""
+LANES = 16
+"""Of the widest vectors of CPUs: ONNX Runtime has fast depthwise convolutions of multiples of it."""
+
+
+class Pairs(Sized):
+    """By T and channels: which of the channels belong to each task, two and two; [T, channels, 1, 1]."""
+
+    def make(self, *size: int, device: torch.device) -> Tensor:
+        """See the class."""
+        tasks, channels = size
+        owners = torch.arange(channels, device=device) // 2
+        return (owners == torch.arange(tasks, device=device)[:, None]).double()[..., None, None]
 
 
 class CBAM(nn.Module):
@@ -26,6 +41,27 @@ class CBAM(nn.Module):
             nn.Conv2d(2 * tasks, tasks, 7, padding=3, groups=tasks, bias=False),
             nn.BatchNorm2d(tasks, momentum=MOMENTUM),
         )
+        self.pairs = Pairs()
+
+    def _spatial(self, pooled: Tensor) -> Tensor:
+        """Maximum and mean of each task, [B, 2T, H, W] -> logits of its spatial gate, [B, T, H, W].
+
+        In an exported graph every channel has a convolution of its own and a second one adds up pairs: a
+        third of the time of convolutions of two channels, which ONNX Runtime unrolls into matrices.
+        """
+        if not exporting():
+            logits: Tensor = self.spatial(pooled)
+            return logits
+        convolution, norm = self.spatial[0], self.spatial[1]
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        channels = -(-pooled.shape[1] // LANES) * LANES
+        more = (0, 0, 0, 0, 0, channels - pooled.shape[1])
+        weight = functional.pad(convolution.weight.flatten(0, 1).unsqueeze(1), (0, 0, *more))
+        alone = functional.conv2d(functional.pad(pooled, more), weight, padding=3, groups=channels)
+        sums = functional.conv2d(alone, self.pairs(self.tasks, channels, like=alone))
+        normed: Tensor = norm(sums)
+        return normed
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T*C, H, W] -> [B, T*C, H, W]."""
@@ -36,5 +72,5 @@ class CBAM(nn.Module):
         tasks = by_task(x * gate, self.tasks)
         highest, mean = tasks.max(2, keepdim=True).values, tasks.mean(2, keepdim=True)
         pooled = torch.cat([highest, mean], 2).flatten(1, 2)
-        gated: Tensor = tasks * self.spatial(pooled).sigmoid().unsqueeze(2)
+        gated: Tensor = tasks * self._spatial(pooled).sigmoid().unsqueeze(2)
         return gated.flatten(1, 2)

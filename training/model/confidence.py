@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from training.model.exporting import exporting
 from training.tasks import Kind, Task
 
 HIDDEN = 32
@@ -60,17 +62,32 @@ class ConfidenceHeads(nn.Module):
         self.hidden = nn.Conv2d(inputs, HIDDEN, 1)
         self.output = nn.Conv2d(HIDDEN, len(self.tasks), 1)
 
+    def _evidence(self, final: Mapping[str, Tensor]) -> list[Tensor]:
+        return [part for task in self.tasks for part in EVIDENCE[task.kind][1](final[task.name].float())]
+
     def inputs(self, features: Tensor, final: Mapping[str, Tensor]) -> Tensor:
         """What the layers read, [B, inputs, h, w]: the features and the `EVIDENCE` of all tasks."""
-        evidence = [part for task in self.tasks for part in EVIDENCE[task.kind][1](final[task.name].float())]
-        return torch.cat([features.float(), *evidence], 1)
+        return torch.cat([features.float(), *self._evidence(final)], 1)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """[B, inputs, h, w] -> [B, T, h, w]."""
         result: Tensor = self.output(self.hidden(inputs).relu())
         return result
 
+    def _exported(self, features: Tensor, final: Mapping[str, Tensor]) -> Tensor:
+        """As :meth:`logits`, for a graph: the features are not copied to stand beside the evidence."""
+        weight, bias = self.hidden.weight, self.hidden.bias
+        count = features.shape[1]
+        hidden = functional.conv2d(features, weight[:, :count], bias)
+        hidden = hidden + functional.conv2d(torch.cat(self._evidence(final), 1), weight[:, count:])
+        result: Tensor = self.output(hidden.relu())
+        return result
+
     def forward(self, features: Tensor, final: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logits [B, 1, h, w] by task name."""
-        parts = torch.split(self.logits(self.inputs(features, final)), 1, 1)
+        if exporting():
+            logits = self._exported(features.float(), final)
+        else:
+            logits = self.logits(self.inputs(features, final))
+        parts = torch.split(logits, 1, 1)
         return {task.name: part for task, part in zip(self.tasks, parts, strict=True)}

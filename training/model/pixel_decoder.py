@@ -4,6 +4,7 @@ The same mathematics and the same names of parameters as in transformers, for im
 follows from the sizes alone is constant, and nothing is made on the host in the forward pass.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,18 @@ class Pyramid(NamedTuple):
     pixels: Tensor
 
 
+def weighted_sum(sampled: list[Tensor], weights: Tensor) -> Tensor:
+    """Samples of each level, [N, C, `POINTS`, L], times weights [N, 1, all points, L] -> [N, C, L].
+
+    In an exported graph level by level: to put them together takes a CPU as long as to multiply them.
+    """
+    if not exporting():
+        return (torch.cat(sampled, 2) * weights).sum(2)
+    parts = torch.split(weights, POINTS, 2)
+    summed = [(values * part).sum(2) for values, part in zip(sampled, parts, strict=True)]
+    return reduce(torch.add, summed)
+
+
 class DeformableAttention(nn.Module):
     """Each position samples a few learned places of all levels (Zhu et al. 2021)."""
 
@@ -58,16 +71,13 @@ class DeformableAttention(nn.Module):
         values = self.value_proj(tokens).view(batch, length, self.heads, -1).permute(0, 2, 3, 1)
         values = values.reshape(batch * self.heads, -1, length)
         levels = zip(torch.split(values, areas(sizes), 2), sizes, grids.unbind(0), strict=True)
-        sampled = torch.cat(
-            [
-                functional.grid_sample(value.view(*value.shape[:2], *size), grid, align_corners=False)
-                for value, size, grid in levels
-            ],
-            2,
-        )
+        sampled = [
+            functional.grid_sample(value.view(*value.shape[:2], *size), grid, align_corners=False)
+            for value, size, grid in levels
+        ]
         weights = self.attention_weights(queries).view(batch, length, self.heads, -1).softmax(-1)
         weights = weights.permute(0, 2, 3, 1).reshape(batch * self.heads, 1, LEVELS * POINTS, length)
-        summed = (sampled * weights).sum(2).view(batch, channels, length)
+        summed = weighted_sum(sampled, weights).view(batch, channels, length)
         attended: Tensor = self.output_proj(summed.transpose(1, 2))
         return attended
 

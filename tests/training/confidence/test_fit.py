@@ -9,6 +9,7 @@ from torch import Tensor
 from training.confidence.fit import calibrate, fit, fit_calibrated
 from training.confidence.observations import Observations
 from training.model.confidence import ConfidenceHeads
+from training.model.exporting import as_exported
 from training.tasks import make_task
 
 TASKS = [make_task("depth"), make_task("saliency")]
@@ -37,6 +38,18 @@ def fitted() -> ConfidenceHeads:
     heads = ConfidenceHeads(CHANNELS, TASKS)
     fit(heads, observations(20_000, 0), seed=0)
     return heads
+
+
+def test_an_exported_graph_has_the_same_heads_without_a_copy_of_the_features() -> None:
+    draw = torch.Generator().manual_seed(0)
+    heads = ConfidenceHeads(CHANNELS, TASKS)
+    features = torch.randn(2, len(TASKS) * CHANNELS, 5, 6, generator=draw)
+    final = {task.name: torch.rand(2, 1, 5, 6, generator=draw) for task in TASKS}
+    with torch.no_grad():
+        expected = heads(features, final)
+        with as_exported():
+            found = heads(features, final)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_predictable_errors_are_predicted(fitted: ConfidenceHeads) -> None:

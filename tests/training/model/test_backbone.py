@@ -5,6 +5,7 @@ import torch
 
 from training.model.backbone import Backbone, published
 from training.model.config import BackboneConfig
+from training.model.exporting import as_exported
 
 CONFIG = BackboneConfig(
     encoder="tf_efficientnet_lite0",
@@ -41,6 +42,10 @@ def test_the_decoders_are_those_of_transformers(size: tuple[int, int]) -> None:
     found = backbone.transformer(pyramid)
     torch.testing.assert_close(pyramid.pixels, decoded.mask_features, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+    with torch.no_grad(), as_exported():
+        torch.testing.assert_close(
+            backbone.pixel_decoder(features).pixels, decoded.mask_features, rtol=1e-9, atol=1e-9
+        )
     wanted = torch.autograd.grad(expected.square().mean(), features)
     for ours_, theirs_ in zip(torch.autograd.grad(found.square().mean(), features), wanted, strict=True):
         torch.testing.assert_close(ours_, theirs_, rtol=1e-6, atol=1e-9)

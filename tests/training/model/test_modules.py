@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.operators import OperatorCount
 from training.model.backbone import aggregate_masks
 from training.model.cbam import CBAM
 from training.model.cfm import CFM, cosine_distance
 from training.model.config import CoherenceConfig, DecoderConfig, ModelConfig
 from training.model.decoder import TaskDecoders
 from training.model.dfpn import DFPN
+from training.model.exporting import as_exported
 from training.model.heads import Heads
 from training.model.srm import SRM
 
@@ -67,6 +69,25 @@ def test_cbam_gates_by_its_definition() -> None:
     y = x * gate.sigmoid()
     pooled = torch.stack([y.amax(1), y.mean(1)], 1)
     torch.testing.assert_close(cbam(x), y * cbam.spatial(pooled).sigmoid())
+
+
+@pytest.mark.parametrize("tasks", [1, 5, 9])
+def test_cbam_is_the_same_as_an_exported_graph_has_it(tasks: int) -> None:
+    """Of 9 tasks the 18 channels take two vectors; one gate's norm of each task is that of no other."""
+    cbam = CBAM(tasks, 16).double().eval()
+    norm = cbam.spatial[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    for values in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        nn.init.uniform_(values, 0.5, 2)
+    x = torch.randn(2, tasks * 16, 11, 9, dtype=torch.float64)
+    with torch.no_grad():
+        expected = cbam(x)
+        with as_exported(), OperatorCount() as counted:
+            found = cbam(x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert counted.names["aten::convolution"] == 4
 
 
 def test_the_spatial_gates_batch_norm_is_slow() -> None:
