@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from mtcp_serve.utils.exit_status import ExitStatus
+from mtcp_serve.utils.memory import keep_freed
 from training.pseudo.cli import pseudo_label
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ def _told() -> Iterator[None]:
         raise typer.Exit(ExitStatus.CANNOT_HERE if isinstance(error, DeviceError) else status) from error
 
 
+def _settle(config: "RunConfig") -> None:
+    """On a CPU, keep the memory of a training step for the next."""
+    if config.device == "cpu":
+        keep_freed()
+
+
 @app.callback()
 def _setup() -> None:
     handler = RichHandler(console=Console(stderr=True), show_path=False)
@@ -83,6 +90,7 @@ def train(
         from training.trainer import Trainer
 
         settings = load_config(config, overrides or [])
+        _settle(settings)
         trainer = Trainer(settings, run or Path("runs") / settings.name)
         trainer.resume()
         trainer.train()
@@ -259,9 +267,10 @@ def sweep(
         settings = load_sweep(name)
         folder = output or Path("runs") / "sweeps" / settings.name
         given = tuple(overrides or ())
-        tasks = settings.run_config(next(iter(settings.rows)), settings.seeds[0], given).tasks
+        first = settings.run_config(next(iter(settings.rows)), settings.seeds[0], given)
+        _settle(first)
         done = run_sweep(settings, given, folder, until)
-        written = write_results(settings, tasks, folder)
+        written = write_results(settings, first.tasks, folder)
     console = Console()
     if written is not None:
         console.print(written.read_text(), highlight=False, soft_wrap=True)

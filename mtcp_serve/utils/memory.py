@@ -13,10 +13,16 @@ LARGE_BYTES: Final = 4 * 2**20
 """A block of so many bytes is taken from the system, and returned to it when it is freed."""
 KEPT_BYTES: Final = 32 * 2**20
 """So much free memory at the end of a heap stays there, for the next request: it need not be cleared anew."""
-_MALLOPT: Final = {  # of malloc.h: what mallopt calls it, what the environment does, and glibc's tunables
+_Choices = dict[int, tuple[str, str, int]]
+"""By what mallopt calls it (malloc.h): what the environment does, what glibc's tunables do, and the value."""
+_BOUNDED: Final[_Choices] = {
     -8: ("MALLOC_ARENA_MAX", "glibc.malloc.arena_max", ARENAS),
     -3: ("MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold", LARGE_BYTES),
     -1: ("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold", KEPT_BYTES),
+}
+_KEPT: Final[_Choices] = {
+    -4: ("MALLOC_MMAP_MAX_", "glibc.malloc.mmap_max", 0),
+    -1: ("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold", -1),
 }
 
 
@@ -28,10 +34,25 @@ def bound_heaps() -> None:
     fill up one after the other, and weights of a model that is no longer served lie between them. What the
     operator has chosen in the environment (``MALLOC_ARENA_MAX`` and so on, ``GLIBC_TUNABLES``) is left.
     """
+    _choose(_BOUNDED)
+
+
+@cache
+def keep_freed() -> None:
+    """Have this process keep all that it frees for what it asks for next: for work in rounds of equal size.
+
+    By default glibc takes every block above 32 MiB from the system, which clears it page by page, and returns
+    it when it is freed. A training step on a CPU frees and asks for gigabytes of such blocks. What the
+    operator has chosen in the environment is left.
+    """
+    _choose(_KEPT)
+
+
+def _choose(choices: _Choices) -> None:
     choose = _glibc("mallopt")
     if choose is None:
         return
-    for parameter, (variable, tunable, value) in _MALLOPT.items():
+    for parameter, (variable, tunable, value) in choices.items():
         if variable not in os.environ and tunable not in os.environ.get("GLIBC_TUNABLES", ""):
             choose(parameter, value)
 

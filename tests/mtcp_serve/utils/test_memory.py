@@ -10,10 +10,16 @@ import pytest
 from tests.needs import needs_linux
 
 pytestmark = needs_linux
-CHOICES = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+CHOICES = (
+    "MALLOC_ARENA_MAX",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "GLIBC_TUNABLES",
+)
 PRELUDE = """
 import ctypes, re, threading
-from mtcp_serve.utils.memory import bound_heaps
+from mtcp_serve.utils.memory import CHOICE
 
 libc = ctypes.CDLL(None)
 
@@ -24,7 +30,7 @@ class Mallinfo2(ctypes.Structure):
 libc.mallinfo2.restype = Mallinfo2
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
-bound_heaps()
+CHOICE()
 """
 LARGE = """
 libc.free(libc.malloc(16 << 20))  # by default glibc learns from it to keep what is smaller
@@ -64,11 +70,29 @@ libc.fflush(out)
 """What glibc says of its heaps when twelve threads have had memory at the same time."""
 
 
-def run(program: str, environment: Mapping[str, str]) -> str:
-    """What ``program`` prints where nothing but ``environment`` chooses for glibc."""
+ROUNDS = """
+def work():
+    blocks = [libc.malloc(size << 20) for size in (40, 48, 64)]
+    mapped = libc.mallinfo2().hblks
+    for block in blocks:
+        libc.free(block)
+    return mapped
+
+before = libc.mallinfo2().hblks
+mapped = work() - before
+heap = libc.mallinfo2().arena
+work()
+print(mapped, heap >> 20, libc.mallinfo2().arena - heap)
+"""
+"""How many of three blocks come from the system by themselves, the MiB that the heap has when they are freed,
+and by how many bytes it grows when they are asked for again."""
+
+
+def run(program: str, environment: Mapping[str, str], choice: str = "bound_heaps") -> str:
+    """What ``program`` prints where nothing but ``environment`` and ``choice`` chooses for glibc."""
     inherited = {name: value for name, value in os.environ.items() if name not in CHOICES}
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + program],
+        [sys.executable, "-c", PRELUDE.replace("CHOICE", choice) + program],
         capture_output=True,
         text=True,
         env=inherited | dict(environment),
@@ -104,3 +128,15 @@ def test_what_a_request_frees_stays_for_the_next(environment: dict[str, str], ke
 @pytest.mark.parametrize(("environment", "heaps"), [({}, 2), ({"MALLOC_ARENA_MAX": "4"}, 4)])
 def test_threads_share_few_heaps(environment: dict[str, str], heaps: int) -> None:
     assert run(HEAPS, environment).count("<heap nr=") == heaps
+
+
+@pytest.mark.parametrize(
+    ("environment", "mapped", "kept"),
+    [({}, 0, True), ({"MALLOC_MMAP_MAX_": "65536", "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}, 3, False)],
+)
+def test_large_blocks_stay_for_the_next_round(environment: dict[str, str], mapped: int, kept: bool) -> None:
+    """Unless the operator chose otherwise."""
+    apart, heap, grown = map(int, run(ROUNDS, environment, "keep_freed").split())
+    assert apart == mapped
+    assert (heap >= 152) == kept
+    assert grown == 0
