@@ -104,8 +104,8 @@ class Objective:
         final: bool = False,
     ) -> list[Tensor]:
         """The losses of maps that stand for ``times`` as many, each times its share of the labels."""
-        maps = torch.split(resized, [task.channels for task in self.tasks], 1)
-        predictions = {task.name: x for task, x in zip(self.tasks, maps, strict=True)}
+        rows = torch.split(resized.movedim(1, -1), [task.channels for task in self.tasks], -1)
+        predictions = {task.name: x.movedim(-1, 1) for task, x in zip(self.tasks, rows, strict=True)}
         losses = task_losses(
             predictions,
             labels,

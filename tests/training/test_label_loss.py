@@ -24,8 +24,10 @@ def test_a_set_costs_minus_the_log_of_its_summed_probability() -> None:
     probability = logits.softmax(1).flatten()
     sets = torch.tensor([[True, False, True], [True, True, True], [False, True, False]])
     log_members = torch.zeros(3, 3).masked_fill(~sets, -torch.inf)
+    valid = torch.ones(1, 1, 1, dtype=torch.bool)
     found = [
-        marginal_cross_entropy(logits, torch.full((1, 1, 1), row), log_members).item() for row in range(3)
+        marginal_cross_entropy(logits, torch.full((1, 1, 1), row), log_members, valid).item()
+        for row in range(3)
     ]
     expected = [-math.log(probability[0] + probability[2]), 0.0, -math.log(probability[1])]
     assert found == pytest.approx(expected, abs=1e-6)
@@ -95,3 +97,29 @@ def test_gradients_are_those_of_finite_differences() -> None:
     target = torch.tensor(ids, dtype=torch.uint8).view(1, 2, 2)
     logits = torch.randn(1, 55, 2, 2, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda maps: loss(maps, target), logits)
+
+
+@pytest.mark.parametrize("spread", [1.0, 40.0, 400.0])
+def test_two_passes_are_the_difference_of_two_logarithms(spread: float) -> None:
+    """And so is their gradient, also where a probability is too small for a number."""
+    generator = torch.Generator().manual_seed(4)
+    logits = spread * torch.randn(2, 6, 7, 55, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, len(TARGETS.members), (2, 6, 7), generator=generator)
+    members = torch.from_numpy(TARGETS.members)
+    slopes = torch.rand(2, 6, 7, generator=generator, dtype=torch.float64)
+
+    def taught(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        maps = logits.to(dtype, copy=True).movedim(-1, 1).requires_grad_()
+        log_members = torch.zeros(members.shape, dtype=dtype).masked_fill(~members, -torch.inf)
+        found = marginal_cross_entropy(maps, targets, log_members, torch.ones(2, 6, 7, dtype=torch.bool))
+        return found, torch.autograd.grad((found * slopes).sum(), maps)[0]
+
+    rows = logits.clone().requires_grad_()
+    expected = rows.logsumexp(-1) - rows.masked_fill(~members[targets], -torch.inf).logsumexp(-1)
+    (slope,) = torch.autograd.grad((expected * slopes).sum(), rows)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        found, gradient = taught(dtype)
+        torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=spread * tolerance)
+        torch.testing.assert_close(
+            gradient.double(), slope.movedim(-1, 1), rtol=tolerance, atol=spread * tolerance
+        )
