@@ -1,7 +1,10 @@
 """Convolutional block attention (Woo et al. 2018), used by CFM and SRM."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from training.model.exporting import exporting
@@ -24,6 +27,30 @@ class Pairs(Sized):
         return (owners == torch.arange(tasks, device=device)[:, None]).double()[..., None, None]
 
 
+class _MeanAndMax(torch.autograd.Function):
+    """Of ``x`` along an axis, which is kept: ``x`` itself, its mean and its maximum.
+
+    Who reads ``x`` on reads it from here, so that one tensor, in the order of ``x`` in memory, takes the
+    gradients of all three; each by itself would fill a map with zeros to add it to the others.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+        highest, place = x.max(axis, keepdim=True)
+        ctx.save_for_backward(place)
+        ctx.axis = axis
+        return x.view_as(x), x.mean(axis, keepdim=True), highest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        (place,) = ctx.saved_tensors
+        of_x, of_mean, of_highest = upstream
+        gradient = torch.add(of_x, of_mean, alpha=1 / of_x.shape[ctx.axis])
+        there = gradient.gather(ctx.axis, place) + of_highest
+        return gradient.scatter_(ctx.axis, place, there), None
+
+
 class CBAM(nn.Module):
     """Channel gate (shared MLP on average and maximum, reduction 16), then spatial gate (7x7 conv + BN).
 
@@ -44,14 +71,11 @@ class CBAM(nn.Module):
         self.pairs = Pairs()
 
     def _spatial(self, pooled: Tensor) -> Tensor:
-        """Maximum and mean of each task, [B, 2T, H, W] -> logits of its spatial gate, [B, T, H, W].
+        """``self.spatial`` for an exported graph: [B, 2T, H, W], maximum and mean -> [B, T, H, W].
 
-        In an exported graph every channel has a convolution of its own and a second one adds up pairs: a
-        third of the time of convolutions of two channels, which ONNX Runtime unrolls into matrices.
+        Every channel has a convolution of its own and a second one adds up pairs: a third of the time of
+        convolutions of two channels, which ONNX Runtime unrolls into matrices.
         """
-        if not exporting():
-            logits: Tensor = self.spatial(pooled)
-            return logits
         convolution, norm = self.spatial[0], self.spatial[1]
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -63,14 +87,28 @@ class CBAM(nn.Module):
         normed: Tensor = norm(sums)
         return normed
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T*C, H, W] -> [B, T*C, H, W]."""
+    def _exported(self, x: Tensor) -> Tensor:
+        """As :meth:`forward`, in plain operators on maps."""
         flat = x.flatten(2)
-        highest = flat.max(-1, keepdim=True).values  # max by index: its gradient is one scatter, unlike amax
-        pooled = torch.cat([flat.mean(-1, keepdim=True), highest], -1)[..., None]
+        pooled = torch.cat([flat.mean(-1, keepdim=True), flat.max(-1, keepdim=True).values], -1)[..., None]
         gate = self.channel(pooled).sum(2, keepdim=True).sigmoid()
         tasks = by_task(x * gate, self.tasks)
         highest, mean = tasks.max(2, keepdim=True).values, tasks.mean(2, keepdim=True)
         pooled = torch.cat([highest, mean], 2).flatten(1, 2)
         gated: Tensor = tasks * self._spatial(pooled).sigmoid().unsqueeze(2)
         return gated.flatten(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T*C, H, W] -> [B, T*C, H, W]; computed channels last."""
+        if exporting():
+            return self._exported(x)
+        batch, _, height, width = x.shape
+        pixels = x.flatten(2).transpose(1, 2)
+        pixels, mean, highest = _MeanAndMax.apply(pixels, 1)
+        pooled = torch.cat([mean, highest], 1).transpose(1, 2).unsqueeze(-1)
+        gate = self.channel(pooled).sum(2).sigmoid()
+        tasks = (pixels * gate.transpose(1, 2)).view(batch, height, width, self.tasks, -1)
+        tasks, mean, highest = _MeanAndMax.apply(tasks, -1)
+        pooled = torch.cat([highest, mean], -1).flatten(-2).movedim(-1, 1)
+        gated: Tensor = tasks * self.spatial(pooled).sigmoid().movedim(1, -1).unsqueeze(-1)
+        return gated.flatten(-2).movedim(-1, 1)

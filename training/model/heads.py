@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.model.config import ModelConfig
+from training.model.exporting import exporting
 from training.model.stacked import pointwise
 from training.tasks import Task
 
@@ -68,24 +69,27 @@ class Heads(nn.Module):
         """Weights [task.channels, C] and biases [task.channels] of the last layers by task: views."""
         return torch.split(self.weight, self.outputs), torch.split(self.bias, self.outputs)
 
-    def _activated(self, maps: Tensor) -> list[Tensor]:
-        """Parts of [B, sum of channels, h, w] along the channels, with what depth and normals ask for."""
+    def _activated(self, maps: Tensor, axis: int) -> Tensor:
+        """Maps with channels on ``axis``, with what depth and normals ask for."""
         parts: list[Tensor] = []
-        for task, part in zip(self.tasks, torch.split(maps, self.outputs, 1), strict=True):
+        for task, part in zip(self.tasks, torch.split(maps, self.outputs, axis), strict=True):
             if task.kind == "depth" and self._softplus:
                 parts.append(functional.softplus(part))
             elif task.kind == "normals" and self._facing:
-                parts += [part[:, :2], part[:, 2:].abs()]
+                parts += [part.narrow(axis, 0, 2), part.narrow(axis, 2, 1).abs()]
             else:
                 parts.append(part)
-        return parts
+        return torch.cat(parts, axis)
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw logits, metres and un-normalised normals."""
         weight = (self.weight.unsqueeze(1) * self.rows).view(len(self.bias), -1, 1, 1)
         maps = functional.conv2d(self.hidden(x), weight, self.bias)
-        parts = self._activated(maps)
-        return torch.cat(parts, 1) if self._softplus or self._facing else maps
+        if not (self._softplus or self._facing):
+            return maps
+        if exporting():
+            return self._activated(maps, 1)
+        return self._activated(maps.movedim(1, -1), -1).movedim(-1, 1)  # channels last, also in backward
 
     def by_name(self, maps: Tensor) -> dict[str, Tensor]:
         """Predictions [B, sum of channels, h, w] -> [B, task.channels, h, w] by task name: views."""

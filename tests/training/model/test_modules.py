@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.operators import OperatorCount
+from tests.training.tiny import tiny_model
 from training.model.backbone import aggregate_masks
 from training.model.cbam import CBAM
 from training.model.cfm import CFM, cosine_distance
@@ -14,6 +15,7 @@ from training.model.dfpn import DFPN
 from training.model.exporting import as_exported
 from training.model.heads import Heads
 from training.model.srm import SRM
+from training.tasks import make_task
 
 
 @pytest.fixture(autouse=True)
@@ -208,3 +210,37 @@ def test_normals_face_the_camera_where_asked() -> None:
     assert free[:, 3].min() < 0
     torch.testing.assert_close(bound[:, 3], free[:, 3].abs())
     assert torch.equal(bound[:, :3], free[:, :3])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_attention_of_blocks_is_that_of_exported_graphs(memory_format: torch.memory_format) -> None:
+    """In values, and in the gradients of maps and weights, which it computes by itself."""
+    block = CBAM(3, 16).double()
+    maps = torch.randn(2, 48, 6, 5, dtype=torch.float64).contiguous(memory_format=memory_format)
+    slopes = torch.randn_like(maps)
+
+    def taught() -> list[Tensor]:
+        x = maps.clone().requires_grad_()
+        found = block(x)
+        return [found, *torch.autograd.grad((found * slopes).sum(), [x, *block.parameters()])]
+
+    found = taught()
+    with as_exported():
+        expected = taught()
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_heads_of_channels_last_are_those_of_exported_graphs() -> None:
+    tasks = [make_task("semseg", "voc"), make_task("depth"), make_task("normals")]
+    config = tiny_model(depth_activation="softplus", normals_facing=True)
+    heads = Heads(8, tasks, config).double()
+    x = torch.randn(2, 24, 4, 5, dtype=torch.float64, requires_grad=True)
+
+    def taught() -> list[Tensor]:
+        found = heads(x)
+        return [found, *torch.autograd.grad(found.square().sum(), [x, *heads.parameters()])]
+
+    found = taught()
+    with as_exported():
+        expected = taught()
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
