@@ -29,6 +29,11 @@ ERRORS_ONLY = 3
 """Severity of ONNX Runtime's log."""
 RECORD_ASSIGNMENT = ("session.record_ep_graph_assignment_info", "1")
 """The setting of a session that `nodes_by_provider` reads the result of."""
+REST_BETWEEN_RUNS = ("session.force_spinning_stop", "1")
+"""The setting by which a session's threads, which wait for each other in loops, sleep between its runs.
+
+By default they go on for some 25 ms after one, and keep decoding, encoding and sending from their cores.
+"""
 HANDFUL = 8
 """Nodes that may run on the CPU beside a GPU without a warning."""
 _log = logging.getLogger(__name__)
@@ -206,6 +211,8 @@ def open_session(model: Path, device: str, threads: int, pooled: bool = True) ->
     options.intra_op_num_threads = threads
     options.log_severity_level = ERRORS_ONLY
     options.add_session_config_entry(*RECORD_ASSIGNMENT)
+    if device == "cpu":
+        options.add_session_config_entry(*REST_BETWEEN_RUNS)
     if device == "cpu" and pooled:
         _share_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")

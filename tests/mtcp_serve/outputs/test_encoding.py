@@ -8,7 +8,7 @@ from dataclasses import replace
 from email import message_from_bytes
 from email.message import Message
 from io import BytesIO
-from threading import Barrier
+from threading import Barrier, get_ident
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
@@ -247,10 +247,29 @@ def test_maps_are_encoded_in_parallel(format: str) -> None:
 
     one = prediction(SALIENCY, np.ones((2, 2), np.float32))
     maps = tuple(
-        Meeting("tiny", ProbabilityTask(name=name), np.ones((2, 2), np.float32), 2, 2) for name in ("a", "b")
+        Meeting("tiny", ProbabilityTask(name=name), np.ones((2, 2), np.float32), 4, 4) for name in ("a", "b")
     )
     writer = FORMATS[format](POOL)
     assert set(writer.add(replace(one, maps=maps)).maps) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "here"), [(2, {}, True), (4, {}, False), (2, {"visualize": True}, False)]
+)
+def test_arrays_that_need_no_work_are_not_handed_to_other_threads(
+    size: int, options: dict[str, bool], here: bool
+) -> None:
+    threads = set()
+
+    class Seen(DenseMap):
+        def values(self) -> Any:
+            threads.add(get_ident())
+            return super().values()
+
+    values = np.ones((2, 2), np.float32)
+    found = replace(prediction(SALIENCY, values), maps=(Seen("tiny", SALIENCY, values, size, size),))
+    FORMATS["npz"](POOL, Options(**options)).add(found)
+    assert (threads == {get_ident()}) == here
 
 
 @pytest.mark.parametrize("name", ["npz", "zip"])
