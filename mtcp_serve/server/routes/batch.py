@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from mtcp_serve.errors import ImageTooLargeError, RequestError
 from mtcp_serve.inference.images import measure
@@ -16,7 +16,15 @@ from mtcp_serve.outputs.schemas import BatchOut, ErrorDetail, ImageResult
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.negotiation import choose_format
 from mtcp_serve.server.request_body import FIELD, Upload, read_images
-from mtcp_serve.server.routes.dependencies import BatchQuery, Leased, Plan, Running, handle, respond
+from mtcp_serve.server.routes.dependencies import (
+    BatchQuery,
+    Leased,
+    Plan,
+    Running,
+    handle,
+    read_query,
+    respond,
+)
 from mtcp_serve.server.routes.documentation import prediction_route
 from mtcp_serve.server.routes.examples import BATCH
 from mtcp_serve.server.service import Service, Turn
@@ -53,7 +61,10 @@ together, to those that one image may have: the image that goes beyond is answer
     ),
 )
 async def predict_batch(
-    request: Request, query: Annotated[BatchQuery, Query()], service: Running, models: Leased
+    request: Request,
+    service: Running,
+    models: Leased,
+    query: Annotated[BatchQuery, Depends(read_query(BatchQuery))],
 ) -> Response:
     """Check everything that needs no pixel first, then read the images and queue for the work."""
     settings = service.settings

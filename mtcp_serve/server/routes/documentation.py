@@ -1,9 +1,9 @@
 """What several paths share of the API docs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Depends, Response
+from fastapi import Depends, FastAPI, Query, Response
 from pydantic import BaseModel
 
 from mtcp_serve.errors import (
@@ -79,6 +79,19 @@ def _form_schema(images: dict[str, Any], parameters: type[BaseModel]) -> dict[st
     }
 
 
+def _query_parameters(parameters: Any) -> list[dict[str, Any]]:
+    """Query parameters as FastAPI documents those that it reads itself."""
+
+    def read(query: Any) -> None:
+        """Never called."""
+
+    read.__annotations__["query"] = Annotated[parameters, Query()]
+    app = FastAPI()
+    app.get("/")(read)
+    found: list[dict[str, Any]] = app.openapi()["paths"]["/"]["get"]["parameters"]
+    return found
+
+
 def prediction_route(
     out: type[BaseModel],
     description: str,
@@ -107,9 +120,10 @@ def prediction_route(
             **PREDICT_ERRORS,
         },
         "openapi_extra": {
+            "parameters": _query_parameters(parameters),
             "requestBody": {
                 "required": True,
                 "content": {"multipart/form-data": _form_schema(images, parameters), **(bodies or {})},
-            }
+            },
         },
     }

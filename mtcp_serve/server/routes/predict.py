@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from mtcp_serve.inference.images import FORMATS as IMAGE_FORMATS
 from mtcp_serve.outputs.formats import FORMATS, Writer
@@ -15,6 +15,7 @@ from mtcp_serve.server.routes.dependencies import (
     PredictQuery,
     Running,
     handle,
+    read_query,
     respond,
     write_prediction,
 )
@@ -44,7 +45,10 @@ _FORMATS = "\n".join(f"- `{name}`, `{form.media_type}`: {form.description}" for 
     ),
 )
 async def predict_one(
-    request: Request, query: Annotated[PredictQuery, Query()], service: Running, models: Leased
+    request: Request,
+    service: Running,
+    models: Leased,
+    query: Annotated[PredictQuery, Depends(read_query(PredictQuery))],
 ) -> Response:
     """Check everything that needs no pixel first, then read the image and queue for the work."""
     settings = service.settings
