@@ -40,6 +40,8 @@ def main(name: str, *overrides: str) -> None:
     )
     optimizer = build_optimizer(network, engine.balancer, config.optim)
     step = training_step.Step(network, Objective(network.tasks, config.loss), engine)
+    if config.compile:
+        step.compile_with(config.compile)
     model, stepper = fabric.setup(step, optimizer)
     batch: Any = random_batch(
         network.tasks, config.data.batch_size, config.data.height, config.data.width, "cpu"

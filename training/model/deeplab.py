@@ -13,6 +13,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from training.model.config import DeepLabConfig
 from training.model.encoders import PixelNorm
+from training.model.mixed_precision import keep_in_float
 from training.model.network import Network, Predictions
 from training.tasks import Task
 
@@ -51,6 +52,7 @@ class DeepLab(Network):
         self.tasks = config.task_list()
         self.normalise = PixelNorm(config.pixel_mean, config.pixel_std)
         self.encoder = dilated_encoder(config.encoder)
+        keep_in_float(self.encoder)
         self.branches = nn.ModuleDict(
             {task.name: _Branch(int(self.encoder.num_features), task) for task in self.tasks}  # type: ignore[arg-type]
         )

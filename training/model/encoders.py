@@ -1,7 +1,6 @@
 """Image encoders behind the pixel decoder: Swin from transformers, anything else from timm."""
 
 from collections.abc import Iterator
-from types import MethodType
 
 import timm
 import torch
@@ -37,23 +36,6 @@ class SwinEncoder(nn.Module):
         return list(self.encoder(images).feature_maps)
 
 
-def compute_depthwise_in_float(model: nn.Module) -> None:
-    """Let depthwise convolutions on a CPU compute in float32 where autocast would have them in bfloat16.
-
-    oneDNN's backward pass of them takes eight times as long in bfloat16.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = MethodType(_in_float, module)  # type: ignore[method-assign]  # copies take theirs
-
-
-def _in_float(self: nn.Conv2d, x: Tensor) -> Tensor:
-    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return type(self).forward(self, x)
-    with torch.autocast("cpu", enabled=False):
-        return type(self).forward(self, x.float()).to(x.dtype)
-
-
 class TimmEncoder(nn.Module):
     """The last four feature levels (strides 4 to 32) of a timm model.
 
@@ -77,7 +59,6 @@ class TimmEncoder(nn.Module):
             self.channels[-1] = self.encoder.num_features
         else:
             self.encoder.prune_intermediate_layers(self._indices, prune_norm=True)
-        compute_depthwise_in_float(self.encoder)
         self._freeze_norm = config.freeze_norm
         for parameter in self._frozen_parameters(config.freeze_stages):
             parameter.requires_grad_(False)

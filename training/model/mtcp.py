@@ -15,6 +15,7 @@ from training.model.decoder import TaskDecoders
 from training.model.dfpn import DFPN
 from training.model.heads import Heads
 from training.model.layouts import stack_branches
+from training.model.mixed_precision import keep_in_float
 from training.model.network import Network, Predictions
 from training.model.srm import SRM
 from training.tasks import Task
@@ -94,6 +95,7 @@ class MTCP(Network):
         self.config = config
         self.tasks = config.task_list()
         self.backbone = Backbone(config.backbone)
+        keep_in_float(self.backbone)
         self.branches = Branches(config, self.backbone.channels)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
