@@ -11,6 +11,7 @@ from export.deployment_module import DeploymentGraph
 from export.errors import ExportError
 from export.onnx.fp16_weights import store_exact_fp16
 from export.onnx.gelu import spell_gelu
+from export.onnx.layer_norm import spell_layer_norms
 from export.onnx.shapes import fold_shapes
 from export.onnx.simplify import simplify
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
@@ -70,6 +71,7 @@ def convert(graph: DeploymentGraph) -> Converted:
     store_exact_fp16(model)
     converted = Converted(simplify(model), _used_parameters(program.exported_program))
     spell_gelu(converted.model)
+    spell_layer_norms(converted.model)
     fold_shapes(converted.model)
     _name_nodes(converted.model)
     _strip_notes(converted.model)

@@ -21,7 +21,7 @@ Shape = list[int | None]
 
 def fold_shapes(model: onnx.ModelProto) -> None:
     """Rewrite, in place, what has constant bounds on a fixed axis, and drop nodes that are not read then."""
-    shapes = _shapes(model)
+    shapes = known_shapes(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     rewriter = _Rewriter(constants, shapes)
     groups: dict[tuple[str, int], list[_Cut]] = defaultdict(list)
@@ -153,7 +153,8 @@ def _like(
     return made
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+def known_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    """The shapes of inputs, outputs and computed tensors, by name, as far as inference finds them."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {
         entry.name: [

@@ -6,6 +6,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from export.onnx.convert import check_operators
+from export.onnx.layer_norm import restore_layer_norms
 from export.onnx.nodes import replace_nodes, typed_tensors
 from export.onnx.shapes import fold_shapes
 from export.trt.deformable import gather_samples
@@ -20,7 +21,8 @@ def for_tensorrt(model: onnx.ModelProto, deformable: Deformable) -> onnx.ModelPr
 
     TensorRT takes uint8 for inputs and outputs only and converts it from and to floating point only, so the
     image becomes float32 before anything else and integers become float32 before uint8.
-    Slices and reshapes get constant shapes (`export.onnx.shapes`), and what TensorRT would compute again for
+    Slices and reshapes get constant shapes (`export.onnx.shapes`), layer norms are LayerNormalization again
+    (`export.onnx.layer_norm`), and what TensorRT would compute again for
     each reader is stored (`export.trt.materialize`).
 
     Args:
@@ -37,6 +39,7 @@ def for_tensorrt(model: onnx.ModelProto, deformable: Deformable) -> onnx.ModelPr
         prepared = gather_samples(prepared)
     _convert_ends(prepared)
     fold_shapes(prepared)
+    restore_layer_norms(prepared)
     materialize(prepared)
     check_operators(prepared)
     typed_tensors(prepared, TensorProto.FLOAT)

@@ -106,10 +106,10 @@ class WindowAttention(nn.Module):
         return learned
 
     def _exported(self, tokens: Tensor, norm: TaskLayerNorm) -> Tensor:
-        """As :meth:`forward`, for a graph: no axis of windows is moved, and that of heads once.
+        """As :meth:`forward`, for a graph: no axis of heads or windows is moved.
 
-        A Gather puts whole tokens in the order of windows and back, and the heads come out of products with
-        their own columns of the weights.
+        A Gather puts whole tokens in the order of windows and back, the heads come out of products with their
+        own columns of the weights, and go into products with their own rows.
         """
         _, batch, height, width, channels = tokens.shape
         padded = (height + -height % self.window, width + -width % self.window)
@@ -133,7 +133,7 @@ class WindowAttention(nn.Module):
         bias = self._bias(*padded).view(-1, self.tasks, self.heads, area, area).permute(1, 2, 0, 3, 4)
         logits = torch.add(bias.unsqueeze(2), q @ k.transpose(-1, -2), alpha=self.scale)
         attended = (logits.softmax(-1) @ v).view(self.tasks, self.heads, -1, q.shape[-1])
-        projected = attended.transpose(1, 2).reshape(self.tasks, -1, channels) @ self.proj.weight
+        projected = (attended @ self.proj.weight.view(self.tasks, self.heads, -1, channels)).sum(1)
         back = self.in_maps(*place, height, width, like=tokens)
         projected = projected.view(self.tasks, batch, -1, channels).index_select(2, back)
         assert self.proj.bias is not None

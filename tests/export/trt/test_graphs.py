@@ -72,6 +72,10 @@ def test_mtcp(deformable: Deformable, deployed: Converted, tmp_path: Path) -> No
     names = ["image", "semseg", "depth", "semseg_confidence", "depth_confidence"]
     assert [tensor.name for tensor in tensors] == names
     assert 0.5 < fp16_share(precision_histogram(layers)) < 1
+    norms = [node for node in for_tensorrt(mixed, deformable).graph.node if "Normalization" in node.op_type]
+    rows = {node.name for node in deployed.model.graph.node if node.op_type == "InstanceNormalization"}
+    restored = [node for node in norms if node.op_type == "LayerNormalization" and node.name in rows]
+    assert len(restored) > 10  # as the network has them, in one layer each
 
 
 def _narrow(**settings: object) -> SwinConfig:

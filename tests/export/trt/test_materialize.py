@@ -36,7 +36,8 @@ def test_the_solution_of_the_filter_is_stored_and_nothing_changes(
     readers = [
         node.op_type for store in stores for node in prepared.graph.node if store.output[0] in node.input
     ]
-    assert sorted(readers) == ["Gather", "Resize"]
+    refined_tasks = 4  # all but edges and normals
+    assert sorted(readers) == ["Gather"] + ["Resize"] * (1 + 3 + refined_tasks)  # offset, slopes, maps
     for found, expected in zip(run(prepared, images), run(refined, images), strict=True):
         np.testing.assert_array_equal(found, expected)
 
