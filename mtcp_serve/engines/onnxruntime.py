@@ -36,6 +36,8 @@ By default they go on for some 25 ms after one, and keep decoding, encoding and 
 """
 HANDFUL = 8
 """Nodes that may run on the CPU beside a GPU without a warning."""
+POOL_BYTES = 256 * 2**20
+"""Address space that inferences on a CPU begin with; what they do not touch takes no memory."""
 _log = logging.getLogger(__name__)
 
 
@@ -192,10 +194,11 @@ def beside(threads: int, calls: int) -> int:
 def _share_memory() -> None:
     """Have the sessions of this process take their memory from one pool: what one leaves, another takes.
 
-    Each session would keep a pool of its own at the size of its busiest moment.
+    Each session would keep a pool of its own at the size of its busiest moment. The pool begins as one piece
+    of `POOL_BYTES`; grown piece by piece it would leave a rest in each, more with every reload.
     """
     where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(where, ort.OrtArenaCfg(0, 0, -1, -1))
+    ort.create_and_register_allocator(where, ort.OrtArenaCfg(0, 0, POOL_BYTES, -1))
 
 
 def open_session(model: Path, device: str, threads: int, pooled: bool = True) -> ort.InferenceSession:

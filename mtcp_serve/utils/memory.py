@@ -7,7 +7,7 @@ import sys
 from functools import cache
 from typing import Final
 
-ARENAS: Final = 2
+ARENAS: Final = 1
 """Heaps that threads share. By default there are eight for each core, each as large as its busiest moment."""
 LARGE_BYTES: Final = 4 * 2**20
 """A block of so many bytes is taken from the system, and returned to it when it is freed."""
