@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -98,23 +99,35 @@ def test_cancelling_stops_the_inference(bundle: Path) -> None:
     asyncio.run(scenario())  # by itself it would never end
 
 
-def test_threads_of_a_session_rest_between_its_runs(tmp_path: Path) -> None:
-    """Within a run they wait for work in loops; going on with it they would take cores from encoders."""
+def computed_elsewhere(session: ort.InferenceSession, values: Any) -> tuple[float, float]:
+    """Seconds that other threads of this process compute in an inference, and for a while after it."""
+    start = time.process_time() - time.thread_time()
+    session.run(None, values)
+    end = time.process_time() - time.thread_time()
+    time.sleep(0.05)
+    return end - start, time.process_time() - time.thread_time() - end
+
+
+def test_threads_that_have_nothing_to_do_sleep(tmp_path: Path) -> None:
+    """Those that look for work take the cores of the thread that they wait for, and of encoders.
+
+    All share the sigmoid; then one thread has some 40 ms for itself.
+    """
     model = onnx.parser.parse_model("""
         <ir_version: 10, opset_import: ["": 18]>
-        wide (float[n] x) => (float[n] y) { z = Sigmoid (x) y = Tanh (z) }
+        narrow (float[n] x) => (float[n] shared, float[1] last)
+        <int64 rounds = {20000}, bool yes = {1}, float[1] first = {1}>
+        {
+            shared = Sigmoid (x)
+            last = Loop (rounds, yes, first) <body = step (int64 i, bool go, float[1] now) => (
+                bool go_on, float[1] next) { go_on = Identity (go) next = Sin (now) }>
+        }
     """)
-    onnx.save(model, tmp_path / "wide.onnx")
-    session = open_session(tmp_path / "wide.onnx", "cpu", threads=3)
-    values = np.zeros(2**20, np.float32)
-
-    def computed_afterwards() -> float:
-        session.run(None, {"x": values})
-        start = time.process_time()
-        time.sleep(0.05)
-        return time.process_time() - start
-
-    assert min(computed_afterwards() for _ in range(5)) < 0.001  # by ONNX Runtime's default 0.05
+    onnx.save(model, tmp_path / "narrow.onnx")
+    session = open_session(tmp_path / "narrow.onnx", "cpu", threads=3)
+    found = [computed_elsewhere(session, {"x": np.zeros(2**16, np.float32)}) for _ in range(6)]
+    assert sum(within for within, _ in found) < 0.01  # by ONNX Runtime's defaults 0.06 to 0.3
+    assert min(after for _, after in found) < 0.001  # likewise 0.02 and more
 
 
 def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:
