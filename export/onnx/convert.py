@@ -49,20 +49,21 @@ def convert(graph: DeploymentGraph) -> Converted:
             f"the weights take {size / 2**30:.1f} GiB; an ONNX file holds 2 GiB, and weights in a file apart "
             "are not written"
         )
-    with torch.no_grad(), as_exported():
-        graph(graph.example(2))  # its constants of this size are made now, and not by nodes of the graph
     try:
-        program = torch.onnx.export(
-            graph,
-            (graph.example(2),),  # a batch of 1 would be taken for a constant
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[IMAGE_TENSOR],
-            output_names=list(graph.outputs),
-            dynamic_shapes={IMAGE_TENSOR: {0: Dim("batch")}},
-            optimize=False,
-            verbose=False,
-        )
+        with as_exported():
+            with torch.no_grad():
+                graph(graph.example(2))  # its constants of this size are made now, not by nodes of the graph
+            program = torch.onnx.export(
+                graph,
+                (graph.example(2),),  # a batch of 1 would be taken for a constant
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[IMAGE_TENSOR],
+                output_names=list(graph.outputs),
+                dynamic_shapes={IMAGE_TENSOR: {0: Dim("batch")}},
+                optimize=False,
+                verbose=False,
+            )
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(f"PyTorch cannot export this network to ONNX: {error}") from error
     assert isinstance(program, torch.onnx.ONNXProgram)
