@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from PIL import Image
+
 
 def start(
     *arguments: object,
@@ -45,9 +47,18 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 
 def listing(folder: Path) -> dict[str, bytes]:
-    """Every file below ``folder``, by its path in it."""
+    """What every file below ``folder`` holds, by its path in it.
+
+    Of a PNG these are its pixels and texts: ISA-L may compress the same ones to other bytes.
+    """
     return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix != ".png":
+        return path.read_bytes()
+    with Image.open(path) as image:
+        pixels = image.tobytes()
+        return repr((image.mode, image.size, image.getpalette(), image.info)).encode() + pixels

@@ -172,6 +172,7 @@ def test_encoder_and_decoders_are_compiled_with_the_chosen_backend(
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # in PyTorch 2.11
 def test_encoder_and_decoders_are_one_graph_each(tmp_path: Path) -> None:
     """No graph breaks: ``fullgraph`` raises at the first one. Gradients are those of the plain way."""
     few = (
