@@ -13,9 +13,7 @@ from mtcp_serve.inference.camera import Camera
 from mtcp_serve.outputs.depth_edges import SharpDepth, sharpen
 from mtcp_serve.outputs.points import Relief
 
-_SETBACK: Final = (
-    0.5  # of a pixel: from the contour to the rim of the farther surface, as pixels on it show both
-)
+_SETBACK: Final = 0.5  # pixels from a contour to the rim of the farther surface: those on it show both
 _NEAREST: Final = 0.05  # of the way to the next pixel, that a contour comes to one
 _SMOOTHINGS: Final = 4
 _AROUND: Final = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, -1), (-1, 1), (1, 1), (-1, -1))
