@@ -65,6 +65,23 @@ class Admission:
             raise DeadlineError(f"the response was not ready within {self._deadline_s:g} s")
         return task.result()
 
+    async def run_between(self, job: Callable[[], Awaitable[T]]) -> T:
+        """Run a job of the server's own in a slot, so that it never computes beside ``concurrency`` others.
+
+        It waits its turn like a request, is none (it counts neither as running nor as waiting, and no bound
+        refuses it), and begins without a slot when none was free for ``deadline_s``: what replaces an engine
+        whose threads are stuck must not wait for them.
+        """
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            return await job()
+        try:
+            return await job()
+        finally:
+            self._slots.release()
+
     async def drain(self) -> None:
         """Wait until no job is running or waiting."""
         await asyncio.gather(*self._jobs, return_exceptions=True)

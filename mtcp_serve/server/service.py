@@ -174,12 +174,15 @@ class Service:
     async def reload(self, load: Callable[[], Sequence[Engine]]) -> None:
         """Serve what ``load`` opens from now on; requests that are being answered keep their model.
 
+        The new models are warmed up in a slot of a request, so that memory is that of ``concurrency``
+        inferences during a reload as well.
+
         Raises:
             BundleError: ``load`` raised it, or names clash; the models stay as they were.
         """
         models = self._models(await in_thread(load))
         try:
-            await models.warm_up()
+            await self.admission.run_between(models.warm_up)
         except BaseException:
             await models.close()
             raise

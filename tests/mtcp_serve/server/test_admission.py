@@ -9,6 +9,7 @@ import pytest
 from mtcp_serve.errors import DeadlineError, OverloadedError
 from mtcp_serve.server.admission import Admission
 from mtcp_serve.utils.concurrency import in_thread
+from tests.mtcp_serve.clock import pass_over, run
 
 
 def test_bounds() -> None:
@@ -96,6 +97,65 @@ def test_a_late_thread_keeps_its_slot_until_it_ends() -> None:
         assert await admission.run(lambda: asyncio.sleep(0, "free again")) == "free again"
 
     asyncio.run(scenario())
+
+
+def test_a_job_of_the_server_waits_for_a_slot_and_is_no_request() -> None:
+    async def scenario() -> None:
+        admission = Admission(concurrency=1, queue=1, deadline_s=60)
+        first, own = asyncio.Event(), asyncio.Event()
+        running: list[str] = []
+
+        async def job(name: str, go: asyncio.Event) -> str:
+            running.append(name)
+            await go.wait()
+            running.remove(name)
+            return name
+
+        request = asyncio.create_task(admission.run(lambda: job("request", first)))
+        await pass_over(0)
+        between = asyncio.create_task(admission.run_between(lambda: job("own", own)))
+        await pass_over(0)
+        await pass_over(59)
+        assert running == ["request"]
+        assert (admission.running, admission.waiting) == (1, 0)
+        first.set()
+        assert await request == "request"
+        later = asyncio.create_task(admission.run(lambda: job("later", first)))
+        await pass_over(0)
+        assert running == ["own"]
+        assert (admission.running, admission.waiting) == (0, 1)
+        own.set()
+        assert [await between, await later] == ["own", "later"]
+
+    run(scenario())
+
+
+def test_a_job_of_the_server_begins_beside_slots_that_stay_taken() -> None:
+    async def scenario() -> None:
+        admission = Admission(concurrency=1, queue=0, deadline_s=60)
+        release = threading.Event()
+        stuck = asyncio.create_task(admission.run(lambda: in_thread(lambda: release.wait(60))))
+        await pass_over(0)
+        between = asyncio.create_task(admission.run_between(lambda: asyncio.sleep(0, "done")))
+        await pass_over(0)
+        await pass_over(59)
+        assert not between.done()
+        await pass_over(2)
+        assert await between == "done"
+        release.set()
+        with pytest.raises(DeadlineError):
+            await stuck
+        await admission.drain()
+        assert await admission.run(lambda: asyncio.sleep(0, "free again")) == "free again"
+        with pytest.raises(ZeroDivisionError):
+            await admission.run_between(_fail)
+        assert await admission.run(lambda: asyncio.sleep(0, "still free")) == "still free"
+
+    run(scenario())
+
+
+async def _fail() -> None:
+    raise ZeroDivisionError
 
 
 def test_a_cancelled_caller_cancels_its_job() -> None:

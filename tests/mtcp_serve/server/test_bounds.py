@@ -177,6 +177,28 @@ def test_a_model_that_cannot_be_warmed_up_is_closed_and_the_old_one_stays(bundle
     asyncio.run(scenario())
 
 
+def test_a_reload_infers_nothing_beside_as_many_requests_as_may_run(bundle: Path) -> None:
+    from mtcp_serve.engines.onnxruntime import OnnxEngine
+
+    async def scenario() -> None:
+        good = OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1))
+        async with Service(Settings(bundle=(bundle,), concurrency=1), [good], Metrics()) as service:
+            go, following = asyncio.Event(), GatedEngine()
+            following.manifest = good.manifest
+            following.go.set()
+            request = asyncio.create_task(service.admission.run(go.wait))
+            reload = asyncio.create_task(service.reload(lambda: [following]))
+            while not service.admission._slots._waiters:
+                await asyncio.sleep(0.001)
+            assert following.batches == []
+            go.set()
+            await asyncio.gather(request, reload)
+            assert following.batches == [[0]]
+            assert next(iter(service.models)).engine is following
+
+    asyncio.run(scenario())
+
+
 def test_a_reload_frees_the_model_before_even_if_its_engine_is_kept(bundle: Path) -> None:
     """The command that starts a server keeps the engines that it began with."""
     from mtcp_serve.engines.onnxruntime import OnnxEngine
