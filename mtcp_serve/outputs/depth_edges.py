@@ -180,15 +180,20 @@ def _filled(
         within: NDArray[np.bool_] = np.logical_not(beyond.any(axis=1))
         return within
 
-    left = every = np.arange(len(at))
-    while len(left) > 0:
-        done = carry(left)
-        if not done.any():  # nothing is beside what is thin: it has the depth of its middle
-            done = innermost(left)
-            if not done.any():  # of noise, that has no sides
+    every = np.arange(len(at))
+    number = np.full(values.size, -1)
+    number[at] = every
+    left = beside = every
+    while True:
+        done = beside[carry(beside)]
+        if len(done) == 0:  # nothing is beside what is thin: it has the depth of its middle
+            left = left[~closed[at[left]]]
+            done = left[innermost(left)]
+            if len(done) == 0:  # all is done, or of noise, that has no sides
                 break
-        closed[at[left[done]]] = True
-        left = left[~done]
+        closed[at[done]] = True
+        beside = np.unique(around[done])
+        beside = number[beside[~closed[beside]]]  # only there is something new to carry
     for _ in range(_SMOOTHINGS):
         carry(every)
     return values.reshape(found.shape)[1:-1, 1:-1]

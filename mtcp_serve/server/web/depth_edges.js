@@ -88,13 +88,15 @@ function fill({ depths, middles }, ramps, columns, rows) {
     open[at] = 1;
     nearer[at] = depths[at] < middles[at] ? 1 : 0;
   }
-  const around = (at, use) => {
+  const neighbours = (at) => {
     const column = at % columns;
     const row = (at - column) / columns;
+    const within = ([x, y]) => column + x >= 0 && column + x < columns && row + y >= 0 && row + y < rows;
+    return AROUND.filter(within).map(([x, y]) => at + y * columns + x);
+  };
+  const around = (at, use) => {
     const side = nearer[at] === 1;
-    for (const [x, y] of AROUND) {
-      if (column + x < 0 || column + x >= columns || row + y < 0 || row + y >= rows) continue;
-      const other = at + y * columns + x;
+    for (const other of neighbours(at)) {
       if (depths[other] > 0 && depths[other] < middles[at] === side) use(other);
     }
   };
@@ -121,11 +123,13 @@ function fill({ depths, middles }, ramps, columns, rows) {
     });
     return within;
   };
-  for (let left = ramps; left.length > 0; left = left.filter((at) => open[at])) {
-    let done = carry(left);
-    if (done.length === 0) done = left.filter(innermost); // nothing is beside what is thin: it has its middle's depth
-    if (done.length === 0) break; // of noise, that has no sides
+  for (let beside = ramps; ;) {
+    let done = carry(beside);
+    if (done.length === 0) done = ramps.filter((at) => open[at] && innermost(at)); // what is thin has its middle's depth
+    if (done.length === 0) break; // all is done, or of noise, that has no sides
     for (const at of done) open[at] = 0;
+    const near = done.flatMap((at) => neighbours(at));
+    beside = [...new Set(near.filter((at) => open[at]))]; // only there is something new to carry
   }
   for (let round = 0; round < SMOOTHINGS; round++) carry(ramps);
 }
