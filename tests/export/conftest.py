@@ -1,26 +1,18 @@
 import copy
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from export.bundle_writer import BundleOptions, write_bundle
 from export.deployment_module import DeploymentGraph
 from export.onnx.convert import Converted, convert
 from export.validation_images import RgbImage
-from tests.export.networks import HEIGHT, WIDTH, mtcp_graph, tiny_graph
+from tests.export.networks import mtcp_graph, tiny_graph, waves
 
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, RgbImage]:
-    """Four smooth colored pictures: not a multiple of three."""
-    rows, columns = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j]
-    return {
-        f"wave{index}": np.stack(
-            [127 + 127 * np.sin(index + 9 * rows * phase + 7 * columns) for phase in (1, 2, 3)], axis=-1
-        ).astype(np.uint8)
-        for index in range(4)
-    }
+    return waves()
 
 
 @pytest.fixture(scope="session")
