@@ -85,6 +85,7 @@ class Admission:
     async def drain(self) -> None:
         """Wait until no job is running or waiting."""
         await asyncio.gather(*self._jobs, return_exceptions=True)
+        await asyncio.sleep(0)  # from Python 3.12 on, done jobs are gathered before their callbacks have run
 
     async def _in_slot(self, job: Callable[[], Awaitable[T]]) -> T:
         async with self._slots:
