@@ -58,7 +58,8 @@ UNDO = --undo-class-weights 0.25 --undo-class-weights semseg/voc=1
 weights: .venv/installed  ## train the shipped bundle again: make weights DATA=path/to/data
 	.venv/bin/python -m training train mtcp_lite root=$(DATA) $(ARGS) --run $(RUN)
 	.venv/bin/python -m training strip $(RUN)/last.pt -o $(RUN)/stripped.pt $(UNDO)
-	.venv/bin/python -m training confidence $(RUN)/stripped.pt -o $(RUN)/model.safetensors --images $(VIEWS) \
+	.venv/bin/python -m training shift-depth $(RUN)/stripped.pt -o $(RUN)/shifted.pt --images $(VIEWS)
+	.venv/bin/python -m training confidence $(RUN)/shifted.pt -o $(RUN)/model.safetensors --images $(VIEWS) \
 		--report $(RUN)/confidence.json
 	.venv/bin/python -m export.onnx $(RUN)/model.safetensors -o $(BUNDLE) --version 2 --fp16-weights --license Apache-2.0 \
 		--card $(CARD) --images $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt

@@ -1,4 +1,6 @@
-"""Commands of ``python -m training``: train, evaluate, confidence, strip, plot, sweep, pseudo-label.
+"""Commands of ``python -m training``.
+
+They are train, evaluate, strip, shift-depth, confidence, plot, sweep, pseudo-label.
 
 Exit statuses are those of all commands (`mtcp_serve.utils.exit_status`): 1 is a run that began and could not
 go on, or images of ``pseudo-label`` that failed; 3 a device that is missing. What commands need is imported
@@ -39,6 +41,7 @@ def _told() -> Iterator[None]:
     from training.checkpoint import CheckpointError
     from training.config import ConfigError
     from training.data import DataError
+    from training.depth_offset import NoMetricDepthError
     from training.distributed import DeviceError
     from training.logit_adjustment import StrengthError
     from training.model.pretrained import WeightsError
@@ -56,6 +59,7 @@ def _told() -> Iterator[None]:
         ReportError,
         PlotError,
         StrengthError,
+        NoMetricDepthError,
     )
     try:
         yield
@@ -191,6 +195,36 @@ def _show(
     curves = reliability_table(metrics)
     if curves.row_count:
         console.print(curves)
+
+
+@app.command(name="shift-depth")
+def shift_depth_command(
+    path: Annotated[Path, typer.Argument(help="A checkpoint.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")],
+    overrides: Overrides = None,
+    images: Annotated[int, typer.Option(min=1, help="Whole training images to look at.")] = 400,
+) -> None:
+    """Shift metric depth to where training images have it, and write the weights to ship, in fp16.
+
+    One number of the network changes: the bias of depth's last layer.
+    """
+    with _told():
+        from training.checkpoint import load_network, write_shipped
+        from training.depth_offset import shift_depth
+        from training.distributed import usable_device
+        from training.views import training_views
+
+        network, trained = load_network(path)
+        config = _moved(trained, overrides)
+        device = usable_device(config.device)
+        found = shift_depth(network.to(device), training_views(config, images, None, device))
+        write_shipped(network, trained, output)
+    Console().print(
+        f"depth was {found.bias:+.3f} m off on average in {found.images} images; its bias changed by "
+        f"{found.added:+.3f} m: {output}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()

@@ -1,24 +1,19 @@
 """From a trained network to one that says how sure it is: fit, calibrate, and score what was held out."""
 
 import logging
-from collections.abc import Iterator
 
 import torch
-from rich.progress import track
-from torch.utils.data import DataLoader
 
 from training.confidence.fit import fit_calibrated
 from training.confidence.halves import RUN, calibration_half, folds, held_out_half
 from training.confidence.observations import observe
 from training.config import ConfigError, RunConfig
-from training.data import Batch, Mixture, MixtureSampler, build_source, collate
-from training.evaluation import Report, Validation, on_device, validation_sources
+from training.evaluation import Report, Validation, validation_sources
 from training.model import MTCP, ModelConfig, Network, build_network
+from training.views import BATCH, training_views
 
 log = logging.getLogger(__name__)
 
-BATCH = 8
-"""Images at a time: one pass without gradients is no faster with more."""
 WHOLE = 0.5
 """Least share of images that are looked at whole, as a server does; the others are views as in training."""
 
@@ -50,7 +45,9 @@ def add_confidence(
     sources = validation_sources(config.data, config.tasks)
     half, workers = calibration_half(sources), config.data.workers
     confident.to(device)
-    training = observe(confident, _training_views(config, images, device, quiet), config.seed)
+    augment = config.data.augment
+    augment = augment.model_copy(update={"whole": max(WHOLE, augment.whole)})
+    training = observe(confident, training_views(config, images, augment, device, quiet), config.seed)
     held = observe(confident, Validation(half, BATCH, device, workers, quiet).batches(), config.seed)
     parts = torch.tensor(folds(half))[held.image]
     for task, numbers in fit_calibrated(heads.cpu(), training, held, parts, config.seed).items():
@@ -71,23 +68,3 @@ def _with_heads(network: Network) -> MTCP:
     assert isinstance(confident, MTCP)
     confident.load_state_dict(network.state_dict(), strict=False)  # it may have no heads yet
     return confident.eval()
-
-
-def _training_views(
-    config: RunConfig, images: int, device: torch.device | str, quiet: bool
-) -> Iterator[Batch]:
-    """Batches of ``images`` views of training images, drawn in the shares of the run."""
-    data = config.data
-    augment = data.augment.model_copy(update={"whole": max(WHOLE, data.augment.whole)})
-    size = (data.height, data.width)
-    mixture = Mixture([build_source(source, config.tasks, size, augment) for source in data.train])
-    loader = DataLoader(
-        mixture,
-        batch_size=BATCH,
-        sampler=MixtureSampler(mixture, config.seed, BATCH, images),
-        collate_fn=collate,
-        num_workers=data.workers,
-        generator=torch.Generator().manual_seed(0),  # keys carry the randomness
-    )
-    for batch in track(loader, "observe", transient=True, disable=quiet):
-        yield on_device(batch, device)
