@@ -7,8 +7,10 @@ Tree of classes, with the HTTP status and the ``code`` of the response::
     │   ├── BundleNotFoundError
     │   ├── ManifestError
     │   ├── BundleMismatchError
+    │   ├── EngineUnavailableError       what it needs to run is not on this machine
     │   └── BundleWriteError
     ├── SettingsError                    a file or port that the settings name cannot be used
+    │   └── PortError                    nobody can listen there
     └── RequestError                     a request cannot be answered
         ├── InvalidImageError            400 invalid_image
         │   └── EmptyImageError          400 empty_image
@@ -60,12 +62,20 @@ class BundleMismatchError(BundleError):
     """The manifest and the files or the graph beside it disagree."""
 
 
+class EngineUnavailableError(BundleError):
+    """A package, a device or a driver that an engine needs is not on this machine."""
+
+
 class BundleWriteError(BundleError):
     """A file of a bundle cannot be written; the bundle is as it was before."""
 
 
 class SettingsError(MtcpServeError):
     """A file or port that the settings name cannot be used; nothing starts."""
+
+
+class PortError(SettingsError):
+    """Nothing can listen at an address and port: it is taken, not allowed, or not of this machine."""
 
 
 class RequestError(MtcpServeError):

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from mtcp_serve.errors import BundleError, BundleNotFoundError
+from mtcp_serve.errors import BundleError, BundleNotFoundError, EngineUnavailableError
 from mtcp_serve.server.renamed import RenamedWarning, renaming
 from mtcp_serve.server.settings import Settings
 from mtcp_serve.utils.exit_status import ExitStatus
+from mtcp_serve.utils.faults import faults_of
 
 if TYPE_CHECKING:
     from mtcp_serve.engines.base import Engine
@@ -107,8 +108,7 @@ def read_settings(**given: Any) -> Settings:
         try:
             return Settings(**known)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            fail(faults, ExitStatus.NOTHING_DONE)
+            fail(faults_of(error.errors()), ExitStatus.NOTHING_DONE)
         finally:
             for warning in notices:
                 say(str(warning.message), logging.WARNING)
@@ -143,5 +143,7 @@ def load(settings: Settings) -> "list[Engine]":
         return load_engines(settings)
     except BundleNotFoundError as error:
         fail(f"{error}\n{BUNDLE_HINT}", ExitStatus.NOTHING_DONE)
+    except EngineUnavailableError as error:
+        fail(str(error), ExitStatus.CANNOT_HERE)
     except BundleError as error:
         fail(str(error), ExitStatus.NOTHING_DONE)

@@ -24,8 +24,9 @@ from mtcp_serve.cli.common import (
 )
 from mtcp_serve.cli.completion import complete_colormap, complete_format, complete_task, complete_tasks
 from mtcp_serve.cli.inputs import parse_input
-from mtcp_serve.errors import BundleError, InvalidParameterError, UnknownTaskError
+from mtcp_serve.errors import BundleError, InvalidParameterError, RequestError, UnknownTaskError
 from mtcp_serve.utils.exit_status import ExitStatus
+from mtcp_serve.utils.faults import faults_of
 
 if TYPE_CHECKING:
     from mtcp_serve.inference.registry import Choice, Models
@@ -221,11 +222,24 @@ def predict(
         requested = OutputRequest(
             choices, size, arrays, overview, rendered, overwrite, camera, formats, options, style
         )
-    except (BundleError, UnknownTaskError, InvalidParameterError) as error:
+    except (UnknownTaskError, InvalidParameterError) as error:
+        fail(_with_hint(error), ExitStatus.NOTHING_DONE)
+    except BundleError as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
+    if video or overlay or smooth or every > 1:
+        _check_moving(found)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"the results cannot go to {out}: {error.strerror}", ExitStatus.NOTHING_DONE)
     _say_what_is_left_out(found)
     live = Live(allow_private, frames, seconds)
     raise typer.Exit(Work(found.items, requested, settings.image_limits, live).run())
+
+
+def _with_hint(error: RequestError) -> str:
+    """What is wrong and what to do; hints that are of any request of this kind send to the server's pages."""
+    return str(error) if error.hint == error.default_hint else f"{error}; {error.hint}"
 
 
 def _style(
@@ -299,12 +313,19 @@ def _formats(
     try:
         parsed = TypeAdapter(Options).validate_python(options)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidParameterError(f"--format-option: {faults}") from error
+        raise InvalidParameterError(f"--format-option: {faults_of(error.errors())}") from error
     for form in formats:
         if parsed.needs_confidence and "confidence" in form.options:
             with_confidence(choices, form.sure(form.used(tasks)))
     return formats, parsed
+
+
+def _check_moving(found: "Inputs") -> None:
+    if not any(item.video or item.address for item in found.items):
+        fail(
+            "--video, --overlay, --every and --smooth are for videos, cameras, streams and addresses",
+            ExitStatus.NOTHING_DONE,
+        )
 
 
 def _check_video(found: "Inputs") -> None:
@@ -315,7 +336,7 @@ def _check_video(found: "Inputs") -> None:
         except ImportError as error:
             fail(
                 f"{videos[0]} has video; pip install 'mtcp-serve[video]' brings what reads it ({error})",
-                ExitStatus.NOTHING_DONE,
+                ExitStatus.CANNOT_HERE,
             )
 
 

@@ -5,7 +5,8 @@ import os
 from typing import Annotated, Any, Final, Literal, TextIO, get_args, get_origin
 
 from mtcp_serve.cli.common import fail, flag, json_log, load, old_option, option, read_settings, say, take_old
-from mtcp_serve.errors import SettingsError
+from mtcp_serve.errors import PortError, SettingsError
+from mtcp_serve.server.listening import check_ports
 from mtcp_serve.server.renamed import RENAMED
 from mtcp_serve.server.settings import Settings
 from mtcp_serve.utils.exit_status import ExitStatus
@@ -78,6 +79,10 @@ def serve(**given: Any) -> None:
     stream = _json_from_the_start(given.get("log_format"))
     take_old(given, _OLD)
     settings = read_settings(**given)
+    try:
+        check_ports(settings)
+    except PortError as error:
+        fail(str(error), ExitStatus.CANNOT_HERE)
     engines = load(settings)
     from mtcp_serve.inference.registry import describe_engine
     from mtcp_serve.server.app import create_app

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, Engine, EngineOptions
-from mtcp_serve.errors import BundleError
+from mtcp_serve.errors import BundleError, EngineUnavailableError
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class EngineClass:
 
         Raises:
             BundleMismatchError: a file's hash, or the graph, is not what the manifest says.
-            BundleError: what the engine needs is not installed, or it cannot run the bundle, or not so.
+            EngineUnavailableError: what the engine needs is not on this machine.
+            BundleError: it cannot run the bundle, or not so.
         """
         engine: Engine = self._class().load(bundle.verify(), options)
         return engine
@@ -48,7 +49,7 @@ class EngineClass:
         try:
             return getattr(import_module(self.module), self.name)
         except ImportError as error:
-            raise BundleError(f"{error}; {self.hint}") from error
+            raise EngineUnavailableError(f"{error}; {self.hint}") from error
 
 
 ENGINES: Final[dict[str, EngineClass]] = {
@@ -85,8 +86,9 @@ def load_engine(bundle: Bundle, engine: str = "auto", options: EngineOptions = D
     """An engine for ``bundle`` in this process.
 
     Raises:
-        BundleError: there is no engine of that name, what it needs is not installed, the bundle is damaged,
-            or it cannot be run, or not like that.
+        EngineUnavailableError: what the engine needs is not on this machine.
+        BundleError: there is no engine of that name, the bundle is damaged, or it cannot be run, or not like
+            that.
     """
     if engine != "auto" and engine not in ENGINES:
         raise BundleError(f"there is no engine {engine!r}; there is {', '.join(ENGINES)}")
@@ -98,10 +100,13 @@ def load_triton(addresses: Sequence[str], authorities: Path | None = None) -> li
     """An engine for each model that the Triton servers at ``addresses`` have; see `TritonEngine.load`.
 
     Raises:
-        BundleError: Triton's client is not installed, or no Triton answers.
+        EngineUnavailableError: Triton's client is not installed.
+        BundleError: no Triton answers.
     """
     try:
         from mtcp_serve.engines.triton import TritonEngine
     except ImportError as error:
-        raise BundleError(f"{error}; pip install 'mtcp-serve[triton]' brings Triton's client") from error
+        raise EngineUnavailableError(
+            f"{error}; pip install 'mtcp-serve[triton]' brings Triton's client"
+        ) from error
     return [*TritonEngine.load(addresses, authorities)]

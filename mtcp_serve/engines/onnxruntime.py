@@ -15,7 +15,7 @@ from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, GraphTensor, Manifest, TaskSpec
 from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, EngineOptions, Provider
 from mtcp_serve.engines.sessions import Sessions, calls_together, cores
-from mtcp_serve.errors import BundleError
+from mtcp_serve.errors import BundleError, EngineUnavailableError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.concurrency import in_thread
 
@@ -80,7 +80,9 @@ class OnnxEngine:
         if _PROVIDERS[device] not in session.get_providers():
             problem = f"ONNX Runtime has {_PROVIDERS[device]}, but it could not be started on this machine"
             if options.provider != "auto":
-                raise BundleError(f"{problem}; its own lines say why, and --provider cpu does without")
+                raise EngineUnavailableError(
+                    f"{problem}; its own lines say why, and --provider cpu does without"
+                )
             _log.warning("%s: running on the CPU", problem)
             device = "cpu"
         bundle.check_graph(*tensors(session))
@@ -169,10 +171,10 @@ def _choose(provider: Provider) -> str:
     if provider == "auto":
         return "cuda" if "cuda" in available else "cpu"
     if provider not in available:
-        raise BundleError(
+        raise EngineUnavailableError(
             f"this onnxruntime cannot run on {provider}, only on {', '.join(available)}; "
             "the build for GPUs takes its place: "
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mtcp-serve[gpu]'"
         )
     return provider
 

@@ -20,7 +20,7 @@ from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, GraphTensor, Manifest, TaskSpec
 from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, EngineOptions, Precision
 from mtcp_serve.engines.sessions import Sessions, calls_together, cores
-from mtcp_serve.errors import BundleError
+from mtcp_serve.errors import BundleError, EngineUnavailableError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.utils.cache import cache_folder
 from mtcp_serve.utils.concurrency import in_thread
@@ -90,7 +90,7 @@ class OpenVinoEngine:
             )
         problem = bf16_problem()
         if precision == "bf16" and problem is not None:
-            raise BundleError(f"{problem}; --precision fp32 does without")
+            raise EngineUnavailableError(f"{problem}; --precision fp32 does without")
         image = drawn(bundle.manifest.input.height, bundle.manifest.input.width)
         wanted = _reference(bundle, image, options.threads)
         if precision == "auto" and problem is None:

@@ -20,7 +20,7 @@ from mtcp_serve.engines.onnxruntime import (
     tensors,
     warn_of_fallbacks,
 )
-from mtcp_serve.errors import BundleError
+from mtcp_serve.errors import BundleError, EngineUnavailableError
 from mtcp_serve.utils.cache import cache_folder
 
 PREPARED_FILE = "model_trt.onnx"
@@ -100,20 +100,20 @@ def _device() -> Any:
     """The first GPU that the plug-in takes.
 
     Raises:
-        BundleError: there is none, or no driver for one.
+        EngineUnavailableError: there is none, or no driver for one.
     """
     name = plugin.get_ep_name()
     if not (found := _devices(name)):
         try:
             ort.register_execution_provider_library(name, plugin.get_library_path())
         except Exception as error:
-            raise BundleError(
+            raise EngineUnavailableError(
                 "TensorRT for RTX cannot be loaded here; it needs an RTX-class NVIDIA GPU (Ampere or newer) "
                 f"and its driver: {error}"
             ) from error
         found = _devices(name)
     if not found:
-        raise BundleError("there is no GPU here that TensorRT for RTX runs on (Ampere or newer)")
+        raise EngineUnavailableError("there is no GPU here that TensorRT for RTX runs on (Ampere or newer)")
     return found[0]
 
 

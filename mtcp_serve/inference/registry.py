@@ -62,6 +62,21 @@ def with_confidence(choices: Sequence[Choice], tasks: Sequence[TaskSpec] | None 
     return found
 
 
+def check_names(manifests: Iterable[Manifest]) -> None:
+    """Check that models can be told apart.
+
+    Raises:
+        BundleError: two of them have the same name.
+    """
+    names: set[str] = set()
+    for manifest in manifests:
+        if manifest.name in names:
+            raise BundleError(
+                f"two of the bundles are called {manifest.name!r}; requests could not name them"
+            )
+        names.add(manifest.name)
+
+
 def describe_engine(engine: Engine) -> str:
     """A line for people: the model, where it runs, and its tasks."""
     manifest = engine.manifest
@@ -81,12 +96,9 @@ class Models:
 
     def __init__(self, batchers: Iterable[Batcher]) -> None:
         self._leases = 0
-        self._batchers: dict[str, Batcher] = {}
-        for batcher in batchers:
-            name = batcher.engine.manifest.name
-            if name in self._batchers:
-                raise BundleError(f"two of the bundles are called {name!r}; requests could not name them")
-            self._batchers[name] = batcher
+        given = list(batchers)
+        check_names(batcher.engine.manifest for batcher in given)
+        self._batchers = {batcher.engine.manifest.name: batcher for batcher in given}
         if not self._batchers:
             raise BundleError("there is no bundle to serve")
 

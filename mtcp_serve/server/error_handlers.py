@@ -1,8 +1,6 @@
 """Errors as responses: one shape, ``{"error": {"code", "message", "hint"}}``, whoever raised them."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +16,7 @@ from mtcp_serve.errors import (
     RequestError,
 )
 from mtcp_serve.server.paths import path_of
+from mtcp_serve.utils.faults import faults_of
 
 _log = logging.getLogger("mtcp_serve")
 
@@ -57,16 +56,6 @@ async def on_validation_error(request: Request, error: Exception) -> JSONRespons
     """Answer FastAPI's own parameter check in this package's shape."""
     assert isinstance(error, RequestValidationError)
     return error_response(InvalidParameterError(faults_of(error.errors(), skip=1)), request.scope)
-
-
-def faults_of(errors: Sequence[Any], skip: int) -> str:
-    """What pydantic found, in a line; of each place the first ``skip`` parts are left out."""
-
-    def place(where: tuple[object, ...]) -> str:
-        parts = where[skip:] or where
-        return f"{'.'.join(map(str, parts))}: " if parts else ""
-
-    return "; ".join(f"{place(fault['loc'])}{fault['msg']}" for fault in errors)
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:

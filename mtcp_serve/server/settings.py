@@ -18,6 +18,8 @@ from mtcp_serve.inference.images import PILLOW_MAX_PIXELS, ImageLimits
 from mtcp_serve.server.renamed import OldVariables, renamed
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_PATH = re.compile(r"(/[^/?#\s]+)*")
+_ENDPOINT = re.compile(r"(grpcs://)?(\[[^\]\s]+\]|[^\s:/\[\]]+):\d{1,5}")
 Port = Annotated[int, Field(ge=0, le=65535)]
 FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -48,7 +50,6 @@ class Settings(BaseSettings):
     port: Port = Field(default=8000, description="TCP port to listen on; 0 picks a free one.")
     root_path: str = Field(
         default="",
-        pattern=r"^(/[^/?#\s]+)*$",
         description="Path below which a proxy shows this server, such as /maps; the proxy takes it off.",
     )
     grpc_port: Port = Field(
@@ -251,6 +252,41 @@ class Settings(BaseSettings):
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is not an origin; write it like https://example.org or '*'")
         return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        """Paths of requests are put behind it."""
+        if not _PATH.fullmatch(value):
+            raise ValueError(f"{value!r} is not such a path; write it like /maps, without a slash at the end")
+        return value
+
+    @field_validator("triton")
+    @classmethod
+    def _endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """gRPC would take a port of its own where none is given, and any scheme for a name."""
+        for endpoint in value:
+            if not _ENDPOINT.fullmatch(endpoint):
+                raise ValueError(
+                    f"{endpoint!r} is not HOST:PORT; write it like 127.0.0.1:8001 or grpcs://HOST:8001"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _models(self) -> Self:
+        """What runs in Triton is not in a folder here."""
+        if self.triton and "bundle" in self.model_fields_set:
+            raise ValueError("bundle and triton are both given; models run here or in Triton, so give one")
+        if self.triton_ca is not None and not any(each.startswith("grpcs://") for each in self.triton):
+            raise ValueError("triton_ca is for TLS: give triton as grpcs://HOST:PORT")
+        return self
+
+    @model_validator(mode="after")
+    def _ports(self) -> Self:
+        """HTTP and gRPC are two servers."""
+        if self.port and self.port == self.grpc_port:
+            raise ValueError("port and grpc_port are the same; give two")
+        return self
 
     @model_validator(mode="after")
     def _pair(self) -> Self:

@@ -195,7 +195,7 @@ def _why(error: Exception, name: str, there: list[str]) -> str:
     if isinstance(error, PermissionError):
         return f"no permission to use {name}; on Linux its group, often video, may"
     if isinstance(error, FileNotFoundError):
-        return f"there is no camera {name}; there {'is ' + ', '.join(there) if there else 'is none'}"
+        return f"there is no camera {name}; this machine has {', '.join(there) or 'none'}"
     if isinstance(error, BlockingIOError) or getattr(error, "errno", None) == 16:  # EBUSY
         return f"{name} is in use by another program"
     return f"{name} cannot be used ({_words(error)})"

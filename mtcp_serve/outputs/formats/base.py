@@ -1,12 +1,13 @@
 """What a response format has to do."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
@@ -22,7 +23,20 @@ from mtcp_serve.outputs.schemas import ImageOut, PredictOut
 
 Step = Annotated[int, Field(ge=1)]
 MinConfidence = Annotated[float, Field(ge=0, le=1)]
-Background = Annotated[str, Field(pattern="^(transparent|#[0-9a-fA-F]{6})$")]
+
+
+def _background(text: str) -> str:
+    if text != "transparent" and not _COLOR.fullmatch(text):
+        raise ValueError(f"{text!r} is neither transparent nor a color: #ffffff (%23ffffff in an address)")
+    return text
+
+
+_COLOR = re.compile("#[0-9a-fA-F]{6}")
+Background = Annotated[
+    str,
+    AfterValidator(_background),
+    WithJsonSchema({"type": "string", "pattern": f"^(transparent|{_COLOR.pattern})$"}),
+]
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ class Writer(ABC):
         if cls.single and len(tasks) != 1:
             raise InvalidParameterError(
                 f"format {cls.name} holds one map, but {len(tasks)} are asked for",
-                "name one task: ?tasks=depth",
+                "name one of them as tasks",
             )
         return list(tasks)
 

@@ -18,11 +18,11 @@ from mtcp_serve.kinds.colormaps import DEFAULT, ColormapName, colormap_names
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options, Writer
 from mtcp_serve.outputs.formats.base import Background, MinConfidence, Step
 from mtcp_serve.outputs.picture import check_style
-from mtcp_serve.server.error_handlers import faults_of
 from mtcp_serve.server.request_body import FIELD
 from mtcp_serve.server.responses import PacedResponse
 from mtcp_serve.server.service import Service, Turn
 from mtcp_serve.utils.concurrency import in_thread
+from mtcp_serve.utils.faults import faults_of
 
 GIVE_ONCE = "give each parameter once; tasks=semseg,depth names two tasks"
 B = TypeVar("B")
@@ -242,7 +242,7 @@ class _Query(BaseModel):
                     )
             return type(self).model_validate({**given, **self.model_dump(exclude_unset=True)})
         except ValidationError as error:
-            raise InvalidParameterError(faults_of(error.errors(), skip=0)) from error
+            raise InvalidParameterError(faults_of(error.errors())) from error
 
     def names(self) -> list[str] | None:
         """The expected tasks; ``None`` for all."""
@@ -310,7 +310,7 @@ def read_query(parameters: type[Q]) -> Callable[[Request], Awaitable[Q]]:
         try:
             return parameters.model_validate(dict(request.query_params))
         except ValidationError as error:
-            raise InvalidParameterError(faults_of(error.errors(), skip=0)) from error
+            raise InvalidParameterError(faults_of(error.errors())) from error
 
     return read
 

@@ -27,10 +27,11 @@ from mtcp_serve.errors import (
 )
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.outputs.formats import FORMATS
-from mtcp_serve.server.error_handlers import faults_of, note
+from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.routes.dependencies import Plan, PredictQuery, write_prediction
 from mtcp_serve.server.security.subprotocols import chosen
 from mtcp_serve.server.service import Service, Turn
+from mtcp_serve.utils.faults import faults_of
 
 router = APIRouter()
 
@@ -85,7 +86,7 @@ async def stream(websocket: WebSocket) -> None:
     except WebSocketDisconnect:
         pass
     except ValidationError as error:
-        await websocket.close(POLICY, _reason(faults_of(error.errors(), skip=0)))
+        await websocket.close(POLICY, _reason(faults_of(error.errors())))
     except (DrainingError, NotReadyError) as error:
         await websocket.close(GOING_AWAY, _reason(error.message))
     except OverloadedError as error:

@@ -140,9 +140,8 @@ def test_only_public_addresses_unless_allowed(
     assert done.exit_code == 0, done.output
     done = run("predict", f"{web.url}/inside", "-o", tmp_path, "-b", bundle)
     assert done.exit_code == 1
-    assert (
-        "it redirects to http://127.0.0.2/secret: 127.0.0.2 is 127.0.0.2, which is not a public"
-        in " ".join(done.stderr.split())
+    assert "it redirects to http://127.0.0.2/secret: 127.0.0.2 is not a public" in " ".join(
+        done.stderr.split()
     )
 
 
@@ -242,7 +241,7 @@ def test_an_interrupted_video_is_whole(transport_stream: bytes, bundle: Path, tm
 def test_a_camera_that_is_not_there(bundle: Path, tmp_path: Path) -> None:
     done = run("predict", "camera:99", "-o", tmp_path / "out", "-b", bundle)
     assert done.exit_code == 1
-    assert "camera:99: there is no camera /dev/video99; there is" in " ".join(done.stderr.split())
+    assert "camera:99: there is no camera /dev/video99; this machine has" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -244,5 +244,5 @@ def test_without_the_extra_it_is_named(bundle: Path, tmp_path: Path, monkeypatch
     clip = write_clip(tmp_path / "clip.mp4", [0])
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     result = run("predict", clip, "-o", tmp_path / "out", "-b", bundle)
-    assert result.exit_code == 2
+    assert result.exit_code == 3
     assert "pip install 'mtcp-serve[video]'" in result.stderr
