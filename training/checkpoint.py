@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,10 @@ def load(path: Path) -> dict[str, Any]:
         return _checked(path, _read_weights(path))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's own words advise to switch its safety off
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint: damaged, or not what training wrote"
+        ) from error
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
     return _checked(path, state)

@@ -65,7 +65,10 @@ def _told() -> Iterator[None]:
         yield
     except (*wrong, TrainingError, OSError) as error:
         console = Console(stderr=True)
-        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        said = (
+            f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        )
+        console.print(f"[red]error:[/red] {escape(str(said))}", soft_wrap=True, highlight=False)
         status = ExitStatus.FAILED if isinstance(error, TrainingError) else ExitStatus.NOTHING_DONE
         raise typer.Exit(ExitStatus.CANNOT_HERE if isinstance(error, DeviceError) else status) from error
 

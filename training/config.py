@@ -344,7 +344,7 @@ def parse_config(plain: dict[Any, Any], where: str) -> RunConfig:
 
 def _why(item: ErrorDetails) -> str:
     if item["type"] != "extra_forbidden":
-        return item["msg"]
+        return item["msg"].removeprefix("Value error, ")
     models: set[type[BaseModel]] = {RunConfig}
     for part in item["loc"][:-1]:
         tagged = {

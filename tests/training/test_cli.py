@@ -63,7 +63,7 @@ def test_train_evaluate_and_strip_work_together(tmp_path: Path) -> None:
         (["train", "scenes", "device=cudaa"], "device cudaa: torch knows no such device"),
         (["train", "scenes", "epoch=3"], "epoch: no such setting; there are name, model, data, "),
         (["train", "scenes", "optim.rate=3"], "optim.rate: no such setting; there are lr, encoder_lr, "),
-        (["train", "scenes", "minutes=0"], "minutes: Value error, a budget must be above 0 minutes"),
+        (["train", "scenes", "minutes=0"], "minutes: a budget must be above 0 minutes"),
         (["train", "scenes", *RUN, "compile=magic"], "compile: no backend 'magic'; there are "),
         (["train", "scenes", *RUN, "model.backbone.encoder=magic"], "model: unknown encoder 'magic'"),
         (["train", "scenes", *RUN, "--run", f"{__file__}/run"], "Not a directory"),
@@ -143,3 +143,15 @@ def test_a_damaged_checkpoint_does_not_resume(tmp_path: Path) -> None:
     done = runner.invoke(app, ["train", "scenes", *RUN, "--run", str(tmp_path)])
     assert done.exit_code == 2
     assert "not a readable checkpoint" in done.output.replace("\n", "")
+    (tmp_path / LAST).write_bytes(b"no pickle")
+    done = runner.invoke(app, ["evaluate", str(tmp_path / LAST)])
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert said.endswith("is not a readable checkpoint: damaged, or not what training wrote")
+
+
+def test_a_run_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    done = runner.invoke(app, ["train", "scenes", *RUN, "--run", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert done.output.split("error: ")[1].replace("\n", "") == f"{tmp_path / 'run'}: File exists"

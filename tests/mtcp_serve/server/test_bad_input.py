@@ -152,7 +152,7 @@ def test_body(client: TestClient, name: str) -> None:
             "no task 'depht'; it has semseg, depth, normals, saliency, parsing",
         ),
         ("tasks=depth,", 200, "", ""),
-        ("tasks=,", 422, "invalid_parameter", "tasks: Value error, name at least one task"),
+        ("tasks=,", 422, "invalid_parameter", "tasks: name at least one task"),
         ("model=other", 404, "unknown_model", "no model 'other' is loaded; there is tiny"),
         ("format=tar", 422, "invalid_parameter", "'tar' is none of json, npz, zip, multipart, png"),
         ("format=png", 422, "invalid_parameter", "format png holds one map, but 5 are asked for"),
