@@ -18,13 +18,14 @@ import typer
 from onnx import TensorProto
 
 from export.deployment_module import DeploymentGraph
+from export.errors import told
 from export.fp16.mixed import to_mixed_precision
 from export.fp16.ranges import measure_ranges
 from export.onnx.convert import OPSET, convert
 from export.onnx.nodes import typed_tensors
 from export.trt.graph import for_tensorrt
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
-from training.config import load_config
+from training.config import ConfigError, load_config
 from training.model import build_network
 
 
@@ -35,7 +36,8 @@ def main(
 ) -> None:
     """Time an export of a network with random weights, and run its graph."""
     torch.manual_seed(0)
-    settings = load_config(config, ["root=unused"])
+    with told(ConfigError):
+        settings = load_config(config, ["root=unused"])
     height, width = settings.data.height, settings.data.width
     graph = DeploymentGraph(build_network(settings.model), settings.tasks, height, width)
     start = time.perf_counter()

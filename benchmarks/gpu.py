@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import machine
 from export.deployment_module import DeploymentGraph
+from export.errors import told
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE
-from training.config import load_config
+from training.config import ConfigError, load_config
 from training.model import build_network
 
 Device = Literal["cuda", "cpu"]
@@ -149,7 +150,8 @@ def _torch(
     if device == "cuda" and not torch.cuda.is_available():
         return {"error": "PyTorch sees no GPU"}
     torch.manual_seed(0)
-    settings = load_config(config, ["root=unused"])
+    with told(ConfigError):
+        settings = load_config(config, ["root=unused"])
     height, width = settings.data.height, settings.data.width
     graph = DeploymentGraph(build_network(settings.model), settings.tasks, height, width).to(device)
     report: dict[str, Any] = {

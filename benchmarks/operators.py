@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.weighting import random_batch
 from export.deployment_module import DeploymentGraph
+from export.errors import told
 from export.onnx.convert import convert
 from training.balancing import Engine, build_balancer
-from training.config import RunConfig, load_config
+from training.config import ConfigError, RunConfig, load_config
 from training.data import Batch
 from training.model import Network, build_network
 from training.objective import Objective
@@ -115,7 +116,8 @@ def main(
     onnx: Annotated[bool, typer.Option(help="Export as well, which takes a minute.")] = True,
 ) -> None:
     """Count the operators of a training step and of an inference, and the nodes of the exported graph."""
-    run = load_config(config, ["root=unused", *(overrides or [])])
+    with told(ConfigError):
+        run = load_config(config, ["root=unused", *(overrides or [])])
     print(json.dumps(report(run, height or run.data.height, width or run.data.width, onnx), indent=1))
 
 

@@ -18,8 +18,9 @@ import typer
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from export.errors import told
 from training.balancing import BALANCERS, Engine, MetaBalancer, build_balancer
-from training.config import load_config
+from training.config import ConfigError, load_config
 from training.data import Batch
 from training.model import Network, build_network
 from training.objective import Objective
@@ -162,7 +163,8 @@ def main(
 ) -> None:
     """Time a training step with each balancing method."""
     torch.manual_seed(0)
-    run = load_config(config, overrides or [])
+    with told(ConfigError):
+        run = load_config(config, overrides or [])
     network = build_network(run.model).to(device).to(memory_format=torch.channels_last).train()
     batches = [random_batch(run.tasks, batch, height, width, device) for _ in range(2)]
     methods = steps(network, Objective(run.tasks, run.loss), batches, every)

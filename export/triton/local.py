@@ -23,7 +23,7 @@ import typer
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from export.errors import MachineError, TritonError, told
+from export.errors import ExportError, MachineError, TritonError, told
 
 HOME = Path(sys.prefix) / "triton"
 """The Python environment of the server and of the models in its Python backend."""
@@ -215,6 +215,17 @@ def reserve() -> socket.socket:
     return reserved
 
 
+def _check_free(option: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except (OSError, OverflowError) as error:
+            raise MachineError(
+                f"port {port} cannot be listened on ({error}); give another {option}"
+            ) from error
+
+
 def main(
     repository: Annotated[
         Path, typer.Argument(help="Model repository, for the python backend.", exists=True, file_okay=False)
@@ -224,11 +235,17 @@ def main(
 ) -> None:
     """Serve a repository on loopback until interrupted. For trying out: production runs Triton's containers.
 
-    Exit status 1: Triton ended, or could not load a model; 3: it cannot run here.
+    Exit status 1: Triton ended, or could not load a model; 2: the repository has none; 3: it cannot run here,
+    or a port is taken.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the server would be left behind
+    with told():
+        if not any(repository.glob("*/config.pbtxt")):
+            raise ExportError(f"there is no model in {repository}; python -m export.triton writes one")
+        for option, port in (("--grpc-port", grpc_port), ("--http-port", http_port)):
+            _check_free(option, port)
     with told(), LocalTriton(repository, grpc_port=grpc_port, http_port=http_port) as triton:
-        typer.echo(f"gRPC on {triton.grpc}, HTTP on {_LOOPBACK}:{http_port}; Ctrl-C ends it")
+        typer.echo(f"gRPC on {triton.grpc}, HTTP on {_LOOPBACK}:{triton.http_port}; Ctrl-C ends it")
         try:
             triton.process.wait()
         except KeyboardInterrupt:

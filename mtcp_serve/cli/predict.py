@@ -228,10 +228,6 @@ def predict(
         fail(str(error), ExitStatus.NOTHING_DONE)
     if video or overlay or smooth or every > 1:
         _check_moving(found)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"the results cannot go to {out}: {error.strerror}", ExitStatus.NOTHING_DONE)
     _say_what_is_left_out(found)
     live = Live(allow_private, frames, seconds)
     raise typer.Exit(Work(found.items, requested, settings.image_limits, live).run())

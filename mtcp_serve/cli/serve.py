@@ -79,10 +79,6 @@ def serve(**given: Any) -> None:
     stream = _json_from_the_start(given.get("log_format"))
     take_old(given, _OLD)
     settings = read_settings(**given)
-    try:
-        check_ports(settings)
-    except PortError as error:
-        fail(str(error), ExitStatus.CANNOT_HERE)
     engines = load(settings)
     from mtcp_serve.inference.registry import describe_engine
     from mtcp_serve.server.app import create_app
@@ -94,8 +90,11 @@ def serve(**given: Any) -> None:
     configure_logging(settings.log_level, settings.log_format, stream)
     try:
         server = Server(create_app(settings, engines), settings)
+        check_ports(settings)
     except ImportError as error:
         fail(f"{error}; pip install 'mtcp-serve[otel,triton]' brings what is missing", ExitStatus.CANNOT_HERE)
+    except PortError as error:
+        fail(str(error), ExitStatus.CANNOT_HERE)
     except SettingsError as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     if stream is None and hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on

@@ -177,10 +177,12 @@ class AsyncGatewayClient(_Client[httpx.AsyncClient], AsyncClosing):
 
 def _read(image: Source) -> bytes:
     """The bytes of a file."""
+    if isinstance(image, bytes):
+        return image
     try:
-        return image if isinstance(image, bytes) else Path(image).read_bytes()
+        return Path(image).read_bytes()
     except OSError as error:
-        raise InvalidRequestError(f"{image!r} cannot be read: {error.strerror or error}") from error
+        raise InvalidRequestError(f"{image} cannot be read: {error.strerror or error}") from error
 
 
 def _said(camera: CameraRequest | None, confidence: bool) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """What the command line is to work on, and where the results of each go."""
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from errno import ENOSPC
 from pathlib import Path
 from typing import Final
 
@@ -124,8 +126,16 @@ def _check_apart(items: Sequence[Item]) -> None:
 
 
 def _check_writable(out: Path) -> None:
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    places = (out, *out.absolute().parents)
+    there = next(place for place in places if place.exists() or place.is_symlink())
+    if not there.exists():
+        raise InputError(f"the results cannot go to {out}: {there} is a link to nothing")
     if not there.is_dir():
         raise InputError(f"the results cannot go to {out}: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"the results cannot go to {out}: {there} cannot be written")
+    try:  # some file systems refuse what the rights allow
+        Path(tempfile.mkdtemp(prefix=".mtcp-", dir=there)).rmdir()
+    except OSError as error:
+        if error.errno != ENOSPC:  # the work says how much room it takes
+            raise InputError(f"the results cannot go to {out}: {there}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Whether the settings' addresses can be listened on, before anything is loaded."""
+"""Whether the settings' addresses can be listened on, before the server starts."""
 
 import os
 import socket

@@ -1,8 +1,10 @@
 """Counting operators: what counts, and that a step of the small network stays within its budget."""
 
+import pytest
 import torch
+import typer
 
-from benchmarks.operators import OperatorCount, count_step
+from benchmarks.operators import OperatorCount, count_step, main
 from tests.training.tiny import tiny_run
 
 
@@ -26,3 +28,10 @@ def test_tasks_do_not_multiply_operators() -> None:
     assert sum(part.total() for name, part in five.items() if name != "inference") < 2200
     assert five["inference"].total() < 600
     assert not {"aten::_local_scalar_dense", "aten::nonzero"} & set().union(*five.values())
+
+
+def test_a_config_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        main("nope")
+    assert ended.value.exit_code == 2
+    assert "error: no config 'nope'; give a YAML file or one of" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from typer.testing import CliRunner, Result
@@ -373,3 +374,23 @@ def test_a_reserved_port_is_for_the_server_that_is_told_it() -> None:
             other.bind(address)
         with socket.create_server(address), socket.create_connection(address):
             pass
+
+
+def test_a_local_triton_says_what_it_lacks(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # this process ends as it did
+    with pytest.raises(typer.Exit) as ended:
+        local.main(tmp_path)
+    assert ended.value.exit_code == 2
+    assert f"there is no model in {tmp_path}; python -m export.triton writes one" in capsys.readouterr().err
+    run(bundle, "-o", tmp_path / "repository", "--backend", "python")
+    with local.reserve() as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(typer.Exit) as ended:
+            local.main(tmp_path / "repository", grpc_port=port)
+    assert ended.value.exit_code == 3
+    said = capsys.readouterr().err
+    assert f"port {port} cannot be listened on" in said
+    assert "give another --grpc-port" in said

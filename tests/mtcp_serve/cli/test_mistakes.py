@@ -8,6 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mtcp_serve.cli import cli
+from mtcp_serve.errors import PortError
+from mtcp_serve.server.listening import check_ports
+from mtcp_serve.server.settings import Settings
 
 
 def refused(status: int, *arguments: object) -> str:
@@ -37,30 +40,26 @@ def test_settings_that_cannot_be(arguments: list[str], message: str) -> None:
     assert message in refused(2, "serve", *arguments)
 
 
-def test_endpoints_of_triton_may_have_an_address_of_ipv6() -> None:
-    with socket.socket() as taken:  # so that it goes no further
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        endpoints = ["--triton", "[::1]:8001", "--triton", "grpcs://triton.example.org:8001"]
-        port = taken.getsockname()[1]
-        assert f"cannot be listened on at port {port}" in refused(3, "serve", "--port", port, *endpoints)
+def test_endpoints_of_triton() -> None:
+    endpoints = ("triton:8001", "[::1]:8001", "grpcs://triton.example.org:8001")
+    assert Settings(triton=endpoints).triton == endpoints
 
 
 @pytest.mark.parametrize("option", ["--port", "--grpc-port"])
-def test_a_port_that_is_taken_is_found_before_anything_is_loaded(option: str, tmp_path: Path) -> None:
+def test_a_port_that_is_taken(option: str, bundle: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         other = ["--port", 0] if option == "--grpc-port" else []
-        said = refused(3, "serve", option, port, *other, "--bundle", tmp_path)
+        said = refused(3, "serve", option, port, *other, "-b", bundle)
     assert f"127.0.0.1 cannot be listened on at port {port}" in said
-    assert f"give another {option}" in said
+    assert said.endswith(f"give another {option}")
 
 
-def test_a_host_that_is_not_this_machine(tmp_path: Path) -> None:
-    said = refused(3, "serve", "--host", "192.0.2.1", "--bundle", tmp_path)  # of no machine: RFC 5737
-    assert said.endswith("give another --host")
+def test_a_host_that_is_not_this_machine() -> None:
+    with pytest.raises(PortError, match="give another --host"):
+        check_ports(Settings(host="192.0.2.1"))  # of no machine: RFC 5737
 
 
 def test_a_bundle_that_is_given_twice(bundle: Path) -> None:
@@ -105,4 +104,9 @@ def test_options_that_do_not_fit_say_what_to_do(
 def test_a_folder_that_cannot_be_made(bundle: Path, image: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.symlink_to(tmp_path / "nowhere" / "deep")
-    assert f"the results cannot go to {out}" in refused(2, "predict", image, "-o", out, "-b", bundle)
+    assert f"{out} is a link to nothing" in refused(2, "predict", image, "-o", out, "-b", bundle)
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="no file system here that refuses everybody")
+def test_a_file_system_that_takes_no_folders(bundle: Path, image: Path) -> None:
+    assert "cannot go to /proc/out: /proc" in refused(2, "predict", image, "-o", "/proc/out", "-b", bundle)

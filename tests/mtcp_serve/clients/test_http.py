@@ -162,7 +162,7 @@ def test_errors_are_typed_and_say_what_to_do(client: GatewayClient, tmp_path: Pa
         assert caught.value.code == code
         assert caught.value.hint
         assert caught.value.hint in str(caught.value)
-    with pytest.raises(InvalidRequestError, match="No such file"):
+    with pytest.raises(InvalidRequestError, match=r"missing\.jpg cannot be read: No such file"):
         client.predict(tmp_path / "missing.jpg")
 
 
