@@ -1,5 +1,6 @@
 """Images to compare a graph with PyTorch on."""
 
+import codecs
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ RgbImage = NDArray[np.uint8]
 
 ImagesOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of images to compare with PyTorch on.", exists=True, file_okay=False),
+    typer.Option(help="Folder of images to compare the maps on.", exists=True, file_okay=False),
 ]
 IdsOption = Annotated[
     Path | None,
@@ -38,11 +39,14 @@ def load_images(folder: Path | None, height: int, width: int, ids: Path | None =
     scikit-image carries, or where that is not installed three procedural scenes.
 
     Raises:
-        ExportError: the folder has no image, or an image or ``ids`` cannot be read.
+        ExportError: the folder has no image, or there is none for ``ids``; an image or ``ids`` cannot be
+            read.
     """
     images: Mapping[str, Path | RgbImage]
     if folder is not None:
         images = _folder_images(folder, ids)
+    elif ids is not None:
+        raise ExportError("--ids says which of the images of --images to take; give both")
     elif find_spec("skimage"):
         images = _standard_images()
     else:
@@ -61,7 +65,10 @@ def _folder_images(folder: Path, ids: Path | None) -> dict[str, Path]:
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if ids is not None:
         try:
-            expected = set(ids.read_text(encoding="utf-8").split())
+            data = ids.read_bytes()
+            marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            lines = data.decode("utf-16" if marked else "utf-8-sig").splitlines()
+            expected = {line.strip() for line in lines}
         except (OSError, UnicodeDecodeError) as error:
             raise ExportError(f"{ids} is not a list of ids: {error}") from error
         paths = [path for path in paths if path.stem in expected]

@@ -34,7 +34,7 @@ def main(
     threads: int = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Of formats, and of stream and request.")] = 5,
     frames: Annotated[int, typer.Option(min=4, help="Of the still scene and of the pan.")] = 20,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here.")] = None,
 ) -> None:
     """Measure formats, streams and smoothing."""
     image = Image.open(path).convert("RGB")

@@ -24,7 +24,7 @@ def check(
 ) -> None:
     """Check a bundle: manifest, hashes, opset, nodes, graph, and the maps of an image. On the CPU.
 
-    Exit status 0: all is well; 1: something is not; 2: the image cannot be used.
+    Exit status 0: all is well; 1: something is not; 2: nothing was checked, for what is given cannot be used.
     """
     from mtcp_serve.offline.check import check_bundle
 

@@ -176,7 +176,8 @@ def predict(
 
     What is complete is not made again: after an interruption the same command goes on.
 
-    Exit status 0: all is there; 1: not all, or not whole; 2: nothing was done; 130: interrupted.
+    Exit status 0: all is there; 1: not all, or not whole; 2: nothing was done; 3: this machine cannot;
+    130: interrupted.
     """
     from mtcp_serve.cli.progress import Work
     from mtcp_serve.inference.batcher import Batcher

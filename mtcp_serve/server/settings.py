@@ -57,10 +57,11 @@ class Settings(BaseSettings):
         description="TCP port for the Open Inference Protocol over gRPC; 0 is none. Needs the extra triton.",
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
-        default="info", description="Least severe log messages to print."
+        default="info",
+        description="Least severe log messages to print: critical, error, warning, info or debug.",
     )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="Log lines for people, or one JSON object per line."
+        default="text", description="text: log lines for people; json: one object per line."
     )
     api_keys_file: Path | None = Field(
         default=None,

@@ -82,3 +82,19 @@ def test_images_are_read_as_the_server_reads_them(tmp_path: Path) -> None:
     images = load_images(tmp_path, 4, 6)
     assert (images["clear.png"] == 255).all()
     assert (images["grey.png"] == 128).all()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_ids_are_lines_as_in_training(encoding: str, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a room", "b", "room"):
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+    ids = tmp_path / "val.txt"
+    ids.write_text("a room\n\n b \n", encoding=encoding)
+    assert sorted(load_images(folder, 8, 8, ids)) == ["a room.png", "b.png"]
+
+
+def test_ids_of_no_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="give both"):
+        load_images(None, 8, 8, tmp_path / "val.txt")

@@ -14,7 +14,7 @@ from mtcp_serve.utils.exit_status import ExitStatus
 
 def pseudo_label(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, or the model.onnx in it.")],
-    images: Annotated[Path, typer.Argument(help="Folder of images (JPEG, PNG).")],
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the partial-label folder goes.")],
     tasks: Annotated[
         str | None, typer.Option(help="Tasks, separated by commas; all the model has by default.")

@@ -22,9 +22,9 @@ def resolve(address: Address, allow_private: bool) -> list[str]:
     numbers = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for number in numbers:
         if not allow_private and not is_public(number):
-            said = "" if number == address.host else f", it is {number}"
+            said = "" if number == address.host else f" is {number}, which"
             raise LiveError(
-                f"{address.host} is not a public address{said}; --allow-private reads it all the same"
+                f"{address.host}{said} is not a public address; --allow-private reads it all the same"
             )
     return numbers
 
