@@ -6,7 +6,7 @@ right-handed, the camera at the origin; what it sees has negative z.
 """
 
 from dataclasses import dataclass, replace
-from math import atan, degrees, isfinite, radians, tan
+from math import atan, degrees, radians, tan
 from typing import Final, Literal, Self
 
 import numpy as np
@@ -17,6 +17,11 @@ Source = Literal["request", "exif", "manifest", "assumed"]
 ASSUMED_FOV_X: Final = 60.0
 """Field of view across the longer side, degrees, where nobody says: about a 31 mm lens on 35 mm film."""
 FRAME: Final = "x right, y up, z towards the camera"
+FOV_X: Final = (0.001, 179.0)
+"""Least and most field of view of a request, degrees."""
+FOCAL_PX: Final = (0.001, 1e9)
+"""Least and most focal length of a request, pixels: within them points are finite in single precision, and the
+three decimals that responses have are not all 0."""
 
 
 class CameraError(ValueError):
@@ -32,25 +37,28 @@ class CameraRequest:
     """
 
     fov_x: float | None = None
-    """Field of view from the left to the right edge, degrees, between 0 and 180."""
+    """Field of view from the left to the right edge, degrees, within `FOV_X`."""
     focal_px: float | None = None
-    """Focal length in pixels of the upright image, above 0."""
+    """Focal length in pixels of the upright image, within `FOCAL_PX`."""
     intrinsics: tuple[float, float, float, float] | None = None
-    """``fx, fy, cx, cy`` in pixels of the upright image, the focal lengths above 0."""
+    """``fx, fy, cx, cy`` in pixels of the upright image: focal lengths within `FOCAL_PX`, and a principal
+    point no further from 0 than those may be."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("fov_x", "focal_px", "intrinsics") if getattr(self, name) is not None]
         if len(given) > 1:
             raise CameraError(f"{' and '.join(given)} are given; give one of them")
-        if self.fov_x is not None and not 0 < self.fov_x < 180:
-            raise CameraError(f"fov_x is {self.fov_x}; it is in degrees, between 0 and 180")
-        if self.focal_px is not None and not 0 < self.focal_px < float("inf"):
-            raise CameraError(f"focal_px is {self.focal_px}; it is in pixels, above 0")
+        if self.fov_x is not None and not FOV_X[0] <= self.fov_x <= FOV_X[1]:
+            raise CameraError(f"fov_x is {self.fov_x}; it is in degrees, from {FOV_X[0]:g} to {FOV_X[1]:g}")
+        least, most = FOCAL_PX
+        if self.focal_px is not None and not least <= self.focal_px <= most:
+            raise CameraError(f"focal_px is {self.focal_px}; it is in pixels, from {least:g} to {most:g}")
         if self.intrinsics is not None:
             fx, fy, cx, cy = self.intrinsics
-            if not (0 < fx < float("inf") and 0 < fy < float("inf") and isfinite(cx) and isfinite(cy)):
+            if not (least <= fx <= most and least <= fy <= most and abs(cx) <= most and abs(cy) <= most):
                 raise CameraError(
-                    f"intrinsics are {fx},{fy},{cx},{cy}; they are fx,fy,cx,cy in pixels, fx and fy above 0"
+                    f"intrinsics are {fx},{fy},{cx},{cy}; they are fx,fy,cx,cy in pixels, "
+                    f"fx and fy from {least:g} to {most:g}, cx and cy at most that far from 0"
                 )
 
     def query(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtcp_serve.errors import InvalidParameterError, NotReadyError
-from mtcp_serve.inference.camera import CameraRequest
+from mtcp_serve.inference.camera import FOCAL_PX, FOV_X, CameraRequest
 from mtcp_serve.inference.pipeline import Size, predict
 from mtcp_serve.inference.registry import Choice, Models, with_confidence
 from mtcp_serve.inference.timings import Timings
@@ -153,16 +153,16 @@ class _Query(BaseModel):
 
     fov_x: float | None = Field(
         default=None,
-        gt=0,
-        lt=180,
+        ge=FOV_X[0],
+        le=FOV_X[1],
         description="The camera's field of view from the left to the right edge, degrees. Give one of fov_x, "
         "focal_px and intrinsics, or none: then the image's EXIF says it, or else the model's manifest.",
         examples=[60],
     )
     focal_px: float | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
+        ge=FOCAL_PX[0],
+        le=FOCAL_PX[1],
         description="The camera's focal length in pixels of the upright image.",
         examples=[900],
     )

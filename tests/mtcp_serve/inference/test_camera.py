@@ -1,10 +1,13 @@
 """The camera of an image: who says it, what its EXIF means, and that its geometry is that of a pinhole."""
 
+from io import BytesIO
 from math import hypot, radians, tan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 from starlette.testclient import TestClient
@@ -126,13 +129,17 @@ def test_a_point_comes_back_to_its_pixel_at_every_size() -> None:
     ("fov_x", "focal_px", "intrinsics", "reason"),
     [
         (60, 900, None, "give one of them"),
-        (180, None, None, "between 0 and 180"),
-        (float("nan"), None, None, "between 0 and 180"),
-        (None, 0, None, "above 0"),
+        (180, None, None, "from 0.001 to 179"),
+        (5e-324, None, None, "from 0.001 to 179"),  # half of it in radians is 0
+        (float("nan"), None, None, "from 0.001 to 179"),
+        (None, 0, None, "from 0.001 to"),
+        (None, 1e-300, None, "from 0.001 to"),  # 0 in single precision
+        (None, float("inf"), None, "from 0.001 to"),
         (None, None, "1,2,3", "four numbers"),
         (None, None, "1,2,3,x", "four numbers"),
-        (None, None, "-1,2,3,4", "above 0"),
-        (None, None, "1,2,nan,4", "above 0"),
+        (None, None, "-1,2,3,4", "from 0.001 to"),
+        (None, None, "1,2,nan,4", "that far from 0"),
+        (None, None, "1,2,3,-1e300", "that far from 0"),
     ],
 )
 def test_a_camera_that_cannot_be(
@@ -171,7 +178,27 @@ def test_the_manifest_has_a_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["fov_x=180", "fov_x=0", "fov_x=nan", "focal_px=-1", "intrinsics=1,2", "fov_x=60&focal_px=9"]
+    "query",
+    [
+        *("fov_x=180", "fov_x=0", "fov_x=5e-324", "fov_x=nan", "focal_px=-1", "focal_px=1e-300"),
+        *("focal_px=inf", "intrinsics=1,2", "intrinsics=1,1,1e300,0", "fov_x=60&focal_px=9"),
+    ],
 )
 def test_a_camera_that_cannot_be_is_refused(client: TestClient, query: str) -> None:
     check_error(client.post(f"/predict?{query}", content=GOOD, headers=RAW), 422, "invalid_parameter")
+
+
+@pytest.mark.parametrize(
+    "query", ["fov_x=0.001", "fov_x=179", "focal_px=0.001", "focal_px=1e9", "intrinsics=0.001,1e9,-1e9,1e9"]
+)
+@pytest.mark.parametrize("format", ["ply", "glb"])
+def test_at_the_limits_of_a_camera_all_is_finite(client: TestClient, format: str, query: str) -> None:
+    camera = camera_of(client, GOOD, query)
+    assert 0 not in (camera["fx"], camera["fy"])
+    found = client.post(f"/predict?format={format}&tasks=depth&{query}", content=GOOD, headers=RAW)
+    assert found.status_code == 200
+    points: Any = trimesh.load(
+        BytesIO(found.content), file_type=format, force="mesh" if format == "glb" else None
+    )
+    assert len(points.vertices) > 0
+    assert np.isfinite(points.vertices).all()

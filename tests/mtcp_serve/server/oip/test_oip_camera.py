@@ -62,10 +62,10 @@ def test_the_response_says_which_camera_was_taken(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"fov_x": 180}, "fov_x is 180.0; it is in degrees, between 0 and 180"),
+        ({"fov_x": 180}, "fov_x is 180.0; it is in degrees, from 0.001 to 179"),
         ({"fov_x": "wide"}, "fov_x is 'wide', not a number"),
         ({"focal_px": True}, "focal_px is True, not a number"),
-        ({"focal_px": "inf"}, "focal_px is inf; it is in pixels, above 0"),
+        ({"focal_px": "inf"}, "focal_px is inf; it is in pixels, from 0.001 to 1e+09"),
         ({"intrinsics": "1,2,3"}, "write four numbers: fx,fy,cx,cy"),
         ({"intrinsics": 5}, "intrinsics are 5, not text fx,fy,cx,cy"),
         ({"fov_x": 60, "focal_px": 50}, "fov_x and focal_px are given; give one of them"),
