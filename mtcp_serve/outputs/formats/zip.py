@@ -1,6 +1,7 @@
 """``zip``: the PNG files and their metadata, to unpack and look at."""
 
 from concurrent.futures import Executor
+from zipfile import ZipInfo
 
 from pydantic import BaseModel
 
@@ -13,7 +14,8 @@ from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 class ZipWriter(Writer):
     """``TASK.png``, ``TASK.visualization.png``, ``TASK_confidence.png`` and ``metadata.json``.
 
-    They are stored: a PNG is compressed already.
+    They are stored: a PNG is compressed already. They have no date (readers show 1980): a ZIP file cannot have
+    that of a clock that was never set, and equal files are to be equal bytes.
     """
 
     name = "zip"
@@ -29,11 +31,12 @@ class ZipWriter(Writer):
         maps = {}
         for name, encoded in encode_maps(prediction, self.pool, self.wanted.style).items():
             for file, data in encoded.files(folder + name):
-                self._archive.writestr(file, data)
+                self._archive.writestr(ZipInfo(file), data)
             maps[name] = encoded.metadata
         return maps
 
     def finish(self, document: BaseModel) -> bytes:
         """The archive."""
-        self._archive.writestr("metadata.json", document.model_dump_json(exclude_none=True, indent=1))
+        text = document.model_dump_json(exclude_none=True, indent=1)
+        self._archive.writestr(ZipInfo("metadata.json"), text)
         return self._archive.finish()

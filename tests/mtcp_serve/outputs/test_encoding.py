@@ -3,6 +3,7 @@
 import base64
 import gc
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email import message_from_bytes
@@ -270,6 +271,13 @@ def test_arrays_that_need_no_work_are_not_handed_to_other_threads(
     found = replace(prediction(SALIENCY, values), maps=(Seen("tiny", SALIENCY, values, size, size),))
     FORMATS["npz"](POOL, Options(visualize=visualize)).add(found)
     assert (threads == {get_ident()}) == here
+
+
+def test_a_zip_file_needs_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board without a battery says 1970 until it has asked for the time; a ZIP file begins with 1980."""
+    monkeypatch.setattr("zipfile.time.localtime", lambda *_: time.gmtime(0))
+    _, found = files("zip", prediction(SEMSEG, np.zeros((2, 3), np.uint8)))
+    assert list(found) == ["semseg.png"]
 
 
 @pytest.mark.parametrize("name", ["npz", "zip"])
