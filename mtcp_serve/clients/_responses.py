@@ -81,8 +81,10 @@ def read_models(response: httpx.Response) -> list[dict[str, Any]]:
     return models
 
 
-def translate(error: httpx.TransportError, request: httpx.Request) -> ClientError:
+def translate(error: httpx.RequestError, request: httpx.Request) -> ClientError:
     """The client's error for one of httpx."""
+    if isinstance(error, httpx.DecodingError):
+        return ServerError(f"the response of {request.url} cannot be read: {error}")
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
         return DeadlineError(f"{request.url} did not answer in time")
     return UnavailableError(f"{request.url} cannot be reached: {error}")

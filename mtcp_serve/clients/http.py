@@ -118,7 +118,7 @@ class GatewayClient(_Client[httpx.Client], Closing):
     def _send(self, request: httpx.Request) -> httpx.Response:
         try:
             return self._client.send(request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise translate(error, request) from error
 
 
@@ -171,7 +171,7 @@ class AsyncGatewayClient(_Client[httpx.AsyncClient], AsyncClosing):
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
             return await self._client.send(request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise translate(error, request) from error
 
 

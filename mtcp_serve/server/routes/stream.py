@@ -14,7 +14,6 @@ import json
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
@@ -178,4 +177,4 @@ def _same_origin(websocket: WebSocket) -> bool:
     if origin is None:
         return True
     allowed = websocket.app.state.cors_origin
-    return origin in allowed or "*" in allowed or urlsplit(origin).netloc == websocket.headers.get("host")
+    return origin in allowed or "*" in allowed or origin.partition("://")[2] == websocket.headers.get("host")

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import typer
@@ -197,6 +198,27 @@ def test_nobody_there() -> None:
             await client.models()
 
     with pytest.raises(UnavailableError):
+        asyncio.run(models())
+
+
+def test_a_response_that_a_proxy_has_damaged() -> None:
+    """It says that it is compressed, and is not."""
+
+    def damage(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
+
+    with GatewayClient() as client:
+        client._client._transport = httpx.MockTransport(damage)
+        for call in (client.models, lambda: client.predict(GOOD)):
+            with pytest.raises(ServerError, match="cannot be read"):
+                call()
+
+    async def models() -> None:
+        async with AsyncGatewayClient() as client:
+            client._client._transport = httpx.MockTransport(damage)
+            await client.models()
+
+    with pytest.raises(ServerError, match="cannot be read"):
         asyncio.run(models())
 
 

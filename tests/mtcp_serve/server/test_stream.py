@@ -155,6 +155,7 @@ def test_keys_and_origins(server: Server) -> None:
     for headers, status in (
         ({"X-API-Key": "wrong"}, 401),
         ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://["}, 403),  # no address at all
     ):
         with pytest.raises(InvalidStatus) as refused, opened(server, "tasks=depth", **headers):
             pass
