@@ -20,8 +20,8 @@ FRAME: Final = "x right, y up, z towards the camera"
 FOV_X: Final = (0.001, 179.0)
 """Least and most field of view of a request, degrees."""
 FOCAL_PX: Final = (0.001, 1e9)
-"""Least and most focal length of a request, pixels: within them points are finite in single precision, and the
-three decimals that responses have are not all 0."""
+"""Least and most focal length of a request, pixels: points are finite in single precision, and the three
+decimals that responses have are not all 0."""
 
 
 class CameraError(ValueError):

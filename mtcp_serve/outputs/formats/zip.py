@@ -14,8 +14,8 @@ from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 class ZipWriter(Writer):
     """``TASK.png``, ``TASK.visualization.png``, ``TASK_confidence.png`` and ``metadata.json``.
 
-    They are stored: a PNG is compressed already. They have no date (readers show 1980): a ZIP file cannot have
-    that of a clock that was never set, and equal files are to be equal bytes.
+    They are stored: a PNG is compressed already. They have no date (readers show 1980): that of a clock that
+    was never set is not possible in a ZIP file.
     """
 
     name = "zip"
