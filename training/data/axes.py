@@ -28,7 +28,7 @@ def in_frame(vectors: Tensor, axes: Axes) -> Tensor:
 
     Invalid are what is not finite and what is shorter than half a unit.
     """
-    vectors = vectors.float().nan_to_num(0.0, 0.0, 0.0)
+    vectors = _known(vectors)
     invalid = vectors.square().sum(0) < _SHORTEST**2
     signs = torch.tensor([*AXES[axes], 1.0])[:, None, None]
     return unit(vectors * signs).masked_fill_(invalid, 0.0)
@@ -47,7 +47,7 @@ def axes_by_depth(records: Iterable[tuple[Tensor, Tensor]]) -> Axes | None:
     for normals, depth in records:
         known = depth > 0
         known = known[1:-1, 1:-1] & known[1:-1, 2:] & known[1:-1, :-2] & known[2:, 1:-1] & known[:-2, 1:-1]
-        inner = normals[:2, 1:-1, 1:-1]
+        inner = _known(normals)[:2, 1:-1, 1:-1]
         recedes = torch.stack(
             [depth[1:-1, 2:] - depth[1:-1, :-2], depth[:-2, 1:-1] - depth[2:, 1:-1]]
         )  # to the right, upwards
@@ -57,3 +57,8 @@ def axes_by_depth(records: Iterable[tuple[Tensor, Tensor]]) -> Axes | None:
         return None
     signs = tuple(1.0 if right else -1.0 for right in (votes[0] > votes[1]).tolist())
     return next(name for name, pair in AXES.items() if pair == signs)
+
+
+def _known(vectors: Tensor) -> Tensor:
+    """``vectors`` [3, H, W] as float32; one of which any component is not finite is (0, 0, 0)."""
+    return vectors.float().masked_fill(~vectors.isfinite().all(0), 0.0)

@@ -129,12 +129,14 @@ def test_arrays_are_never_unpickled(tmp_path: Path) -> None:
 def test_values_that_are_not_finite_are_no_labels(tmp_path: Path) -> None:
     write_nyud(tmp_path, "npy")
     depth, normals = room()
-    depth[5], normals[5] = np.nan, np.inf
+    wanted = torch.from_numpy(normals.copy()).permute(2, 0, 1)
+    depth[5], normals[5], normals[6, :, 0] = np.nan, np.nan, np.nan
     write_npy(tmp_path / "depth" / "0001.npy", depth)
-    write_npy(tmp_path / "normals" / "0001.npy", np.nan_to_num(normals, posinf=np.nan))
-    found = sample(tmp_path)
+    write_npy(tmp_path / "normals" / "0001.npy", normals)
+    found = wide(sample(tmp_path))
     assert (found["depth"][0, 5] == 0).all()
-    assert (found["normals"][:, 5] == 0).all()
+    assert (found["normals"][:, 5:7] == 0).all()  # two numbers are no direction
+    assert torch.allclose(found["normals"][:, 7:], wanted[:, 7:], atol=0.01)  # nor do they say a frame
 
 
 def test_another_label_space_is_refused(tmp_path: Path) -> None:
