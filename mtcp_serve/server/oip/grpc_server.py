@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -31,6 +32,7 @@ from mtcp_serve.server.oip.infer import (
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.service import CLOSING_S, Service, Turn
+from mtcp_serve.utils.concurrency import in_thread
 
 _FRAMING = 64 * 1024
 
@@ -194,7 +196,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
                 batcher = protocol.find(models, request.model_name, request.model_version)
                 camera = camera_of(_values(request.parameters), batcher.engine.manifest)
                 tasks = tasks_of(batcher, [output.name for output in request.outputs])
-                images = images_of(batcher, list(_tensors(request)), service.settings.max_batch_images)
+                take = partial(images_of, batcher, _tensors(request), service.settings.max_batch_images)
+                images = await in_thread(take)  # the numbers of ``contents`` are copied one by one
                 maps = await infer(batcher, images, tasks, turn.timings(len(images)))
                 return request, batcher.engine.manifest, tasks, maps, camera
 

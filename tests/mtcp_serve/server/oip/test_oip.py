@@ -228,6 +228,33 @@ def test_the_wait_for_a_slot_is_counted_over_grpc_too(settings: Settings) -> Non
     assert [span.stage for span in times.spans] == ["queue", "queue", "infer"]
 
 
+def test_numbers_of_a_message_are_not_read_in_the_event_loop(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be as many as a request has bytes; meanwhile no other request would be answered."""
+    threads: list[bool] = []
+
+    def contents(values: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return np.asarray(values, np.uint8)
+
+    monkeypatch.setattr("mtcp_serve.server.oip.grpc_server._contents", contents)
+    tensor = service_pb2.ModelInferRequest.InferInputTensor(
+        name="image", datatype="UINT8", shape=[1, *IMAGES.shape[1:]]
+    )
+    tensor.contents.uint_contents.extend(IMAGES[0].ravel().tolist())
+
+    async def read() -> Any:
+        return service_pb2.ModelInferRequest(model_name="tiny", inputs=[tensor])
+
+    async def infer() -> Any:
+        async with Service(settings, load_engines(settings), Metrics()) as service:
+            return await Servicer(service).ModelInfer(read, None)
+
+    assert len(asyncio.run(infer()).outputs) == len(TASKS)
+    assert threads == [False]
+
+
 def test_this_projects_triton_client(ports: dict[str, str]) -> None:
     with TritonClient(ports["grpc"]) as client:
         (maps, *_) = client.infer(IMAGES)
