@@ -212,6 +212,16 @@ def read_image(image: ImageSource, size: InputSpec) -> tuple[DecodedImage, NDArr
     return decoded, decoded.resized(size.height, size.width)[None]
 
 
+def check_in_flight(count: int) -> None:
+    """Refuse a stream that would have no image on its way, or every one at once.
+
+    Raises:
+        ValueError: ``count`` is less than 1.
+    """
+    if count < 1:
+        raise ValueError(f"in_flight is {count}, it must be at least 1")
+
+
 def _unregister(name: str) -> Steps[None]:
     try:
         yield Call("unregister_system_shared_memory", (name,), {"client_timeout": _UNREGISTER_S})

@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
-from mtcp_serve.clients._conversation import Client, Outcome, Steps, read_image
+from mtcp_serve.clients._conversation import Client, Outcome, Steps, check_in_flight, read_image
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
@@ -98,7 +98,11 @@ class TritonClient(Client, Closing):
 
         ``images`` is read as it goes, so that a folder of any size takes the memory of a few images
         (`mtcp_serve.clients.images_in` lists one). An image that fails does not stop the others.
+
+        Raises:
+            ValueError: ``in_flight`` is less than 1.
         """
+        check_in_flight(in_flight)
         waiting: deque[tuple[ImageSource, Future[Prediction]]] = deque()
         with ThreadPoolExecutor(in_flight) as pool:
             for image in images:

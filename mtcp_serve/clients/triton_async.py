@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
-from mtcp_serve.clients._conversation import Client, Outcome, Steps, read_image
+from mtcp_serve.clients._conversation import Client, Outcome, Steps, check_in_flight, read_image
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
@@ -70,6 +70,7 @@ class AsyncTritonClient(Client, AsyncClosing):
         confidence: bool = False,
     ) -> AsyncIterator[Outcome]:
         """See `mtcp_serve.clients.TritonClient.stream`."""
+        check_in_flight(in_flight)
         waiting: deque[tuple[ImageSource, asyncio.Task[Prediction]]] = deque()
         try:
             for image in images:

@@ -185,6 +185,17 @@ def test_a_folder_streams_in_order_and_a_bad_image_harms_nobody(triton: LocalTri
                 np.testing.assert_allclose(outcome.prediction["depth"], mean / 25.5, rtol=1e-5)
 
 
+def test_a_stream_of_no_image_at_a_time_is_refused() -> None:
+    async def asyncio_stream() -> None:
+        async with AsyncTritonClient("127.0.0.1:1", "tiny") as client:
+            await anext(client.stream([NOISE], in_flight=0))
+
+    with pytest.raises(ValueError, match="in_flight is 0"):
+        asyncio.run(asyncio_stream())
+    with TritonClient("127.0.0.1:1", "tiny") as client, pytest.raises(ValueError, match="in_flight is 0"):
+        next(client.stream([NOISE], in_flight=0))
+
+
 @pytest.mark.parametrize("shared_memory", [False, True])
 def test_asyncio_gives_the_same_maps(triton: LocalTriton, client: TritonClient, shared_memory: bool) -> None:
     async def predict() -> list[Prediction]:
