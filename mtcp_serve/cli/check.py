@@ -7,7 +7,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtcp_serve.cli.common import OLD_THREADS, OldThreadsOption, ThreadsOption, fail, plain, take_old
+from mtcp_serve.cli.common import (
+    OLD_THREADS,
+    OldThreadsOption,
+    ThreadsOption,
+    fail,
+    plain,
+    read_settings,
+    take_old,
+)
 from mtcp_serve.errors import RequestError
 from mtcp_serve.utils.exit_status import ExitStatus
 
@@ -35,12 +43,15 @@ def check(
         "threads": threads,
     }
     take_old(given, {"photo": ("--photo", "image"), **OLD_THREADS})
-    image, threads = given["image"], given["intra_op_threads"]
+    image, threads = (
+        given["image"],
+        read_settings(intra_op_threads=given["intra_op_threads"]).intra_op_threads,
+    )
     colors = {"ok": "green", "failed": "bold red", "not run": "yellow"}
     table = Table("check", "result", "found", box=None)
     failed = False
     try:
-        for row in check_bundle(bundle, image.read_bytes() if image else None, threads or 0):
+        for row in check_bundle(bundle, image.read_bytes() if image else None, threads):
             failed |= row.status != "ok"
             table.add_row(row.check, f"[{colors[row.status]}]{row.status}[/]", plain(row.detail))
     except (RequestError, OSError) as error:

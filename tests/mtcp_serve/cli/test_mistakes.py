@@ -110,3 +110,8 @@ def test_a_folder_that_cannot_be_made(bundle: Path, image: Path, tmp_path: Path)
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="no file system here that refuses everybody")
 def test_a_file_system_that_takes_no_folders(bundle: Path, image: Path) -> None:
     assert "cannot go to /proc/out: /proc" in refused(2, "predict", image, "-o", "/proc/out", "-b", bundle)
+
+
+def test_check_takes_threads_that_can_be(bundle: Path) -> None:
+    said = refused(2, "check", bundle, "--intra-op-threads", "-1")
+    assert "intra_op_threads: Input should be greater than or equal to 0" in said
