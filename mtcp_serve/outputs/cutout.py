@@ -25,8 +25,10 @@ def opacity(probability: NDArray[np.float32]) -> NDArray[np.float32]:
     return ((probability - _CLEAR) / np.float32(_SOLID - _CLEAR)).clip(0, 1)
 
 
-def foreground(pixels: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The subject's own colours ``[height, width, 3]``, 0 to 255; where ``alpha`` is 1 they are the image's.
+def foreground(
+    pixels: NDArray[np.uint8], alpha: NDArray[np.float32], where: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """The subject's own colours ``[N, 3]``, 0 to 255, at the pixels ``where`` that is true, row by row.
 
     The two-step blur fusion of Forte, "Approximate Fast Foreground Colour Estimation" (ICIP 2021), equations
     4 to 7. Its blurred colours of subject and background are made at no more than `_COARSE` pixels a side.
@@ -34,15 +36,16 @@ def foreground(pixels: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray
     height, width = alpha.shape
     shrink = max(max(height, width) / _COARSE, 1)
     small = max(round(width / shrink), 1), max(round(height / shrink), 1)
-    image = _resize(pixels.astype(np.float32), small, Image.Resampling.BOX)
-    share = _resize(alpha, small, Image.Resampling.BOX)
-    own = other = image
-    for radius in _RADII:
-        blurred, other = _blur(own, other, share, max(round(radius / shrink), 1))
-        own = _fuse(image, share, blurred, other)
-    blurred = _resize(blurred, (width, height), Image.Resampling.BILINEAR)
-    other = _resize(other, (width, height), Image.Resampling.BILINEAR)
-    return _fuse(pixels.astype(np.float32), alpha, blurred, other)
+    rows = np.ascontiguousarray(pixels.transpose(0, 2, 1), np.float32)
+    image = _resize(rows, small)
+    share = _resize(alpha[:, None], small)
+    wide, narrow = (max(round(radius / shrink), 1) for radius in _RADII)
+    own, other = _blur(image, image, share, wide)
+    own, other = _blur(_fuse(image, share, own, other), other, share, narrow)
+    places = np.flatnonzero(where)
+    own, other = (_enlarged(colors, (width, height), places) for colors in (own, other))
+    exact = pixels.reshape(-1, 3).take(places, axis=0).astype(np.float32)
+    return _fuse(exact, alpha.take(places)[:, None], own, other)
 
 
 def cutout(pixels: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -51,7 +54,7 @@ def cutout(pixels: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArr
     soft = (alpha > 0) & (alpha < 1)
     result = np.dstack([pixels, np.rint(alpha * 255).astype(np.uint8)])
     if soft.any():
-        result[soft, :3] = np.rint(foreground(pixels, alpha)[soft]).astype(np.uint8)
+        result[soft, :3] = np.rint(foreground(pixels, alpha, soft)).astype(np.uint8)
     result[result[..., 3] == 0] = 0
     return result
 
@@ -89,46 +92,87 @@ def cut_out(prediction: DenseMaps, color: tuple[int, int, int] | None = None) ->
 
 
 def _blur(
-    own: NDArray[np.float32], other: NDArray[np.float32], alpha: NDArray[np.float32], radius: int
+    own: NDArray[np.float32], other: NDArray[np.float32], share: NDArray[np.float32], radius: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The mean colours of subject and background around each pixel, each weighted by its share of it."""
-    share = alpha[..., None]
-    parts = _box(np.concatenate([own * share, share, other * (1 - share), 1 - share], axis=-1), radius)
-    weights = np.maximum(parts[..., 3::4], _LEAST)
-    own = np.divide(parts[..., :3], weights[..., :1], dtype=np.float32)
-    return own, np.divide(parts[..., 4:7], weights[..., 1:], dtype=np.float32)
+    """The mean colours of subject and background around each pixel, each weighted by its share of it.
+
+    Colours are ``[height, 3, width]``, the share of the subject ``[height, 1, width]``.
+    """
+    parts = _box(np.concatenate([own * share, other * (1 - share), share], axis=1), radius)
+    weight = parts[:, 6:]
+    own = np.divide(parts[:, :3], np.maximum(weight, _LEAST), dtype=np.float32)
+    return own, np.divide(parts[:, 3:6], np.maximum(1 - weight, _LEAST), dtype=np.float32)
 
 
 def _fuse(
     image: NDArray[np.float32],
-    alpha: NDArray[np.float32],
+    share: NDArray[np.float32],
     own: NDArray[np.float32],
     other: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    share = alpha[..., None]
-    fused: NDArray[np.float32] = own + share * (image - share * own - (1 - share) * other)
-    return fused.clip(0, 255)
+    mixed = share * own + (1 - share) * other
+    fused: NDArray[np.float32] = own + share * (image - mixed)
+    return fused.clip(0, 255, out=fused)
 
 
 def _box(values: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """The mean over a square of ``2 * radius + 1`` pixels, or what of it lies in the image."""
-    for axis in (0, 1):
-        length = values.shape[axis]
-        total = np.cumsum(values, axis=axis)  # of at most `_COARSE` values: single precision is enough
-        total = np.concatenate([np.zeros_like(total.take([0], axis)), total], axis=axis)
-        first = np.maximum(np.arange(length) - radius, 0)
-        last = np.minimum(np.arange(length) + radius + 1, length)
-        size = (last - first).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (-1, 1))
-        values = np.divide(total.take(last, axis) - total.take(first, axis), size, dtype=np.float32)
+    """Of ``[height, channels, width]`` the mean over a square of ``2 * radius + 1`` pixels, or over what
+    of it lies in the image."""
+    for _ in range(2):
+        values = _means(np.ascontiguousarray(values), radius).transpose(2, 1, 0)
     return values
 
 
-def _resize(
-    values: NDArray[np.float32], size: tuple[int, int], rule: Image.Resampling
+def _means(rows: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
+    """The mean of each row and of the ``radius`` rows on either side of it that there are.
+
+    A sum runs along with the window; of at most `_COARSE` rows, so single precision is enough.
+    """
+    means = np.empty_like(rows)
+    total = rows[:radius].sum(axis=0)
+    for row, mean in enumerate(means):
+        if row + radius < len(rows):
+            total += rows[row + radius]
+        if row > radius:
+            total -= rows[row - radius - 1]
+        np.divide(total, min(row + radius + 1, len(rows)) - max(row - radius, 0), out=mean)
+    return means
+
+
+def _resize(rows: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """``[height, channels, width]`` at ``size``: width and height, no larger."""
+    if (rows.shape[2], rows.shape[0]) == size:
+        return rows
+    planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in rows.transpose(1, 0, 2))
+    return np.stack([np.asarray(plane.resize(size, Image.Resampling.BOX)) for plane in planes], axis=1)
+
+
+def _enlarged(
+    rows: NDArray[np.float32], size: tuple[int, int], places: NDArray[np.intp]
 ) -> NDArray[np.float32]:
-    """``[height, width]`` or ``[height, width, channels]`` at ``size``: width and height."""
-    if values.shape[1::-1] == size:
-        return values
-    if values.ndim == 2:
-        return np.asarray(Image.fromarray(np.ascontiguousarray(values)).resize(size, rule))
-    return np.stack([_resize(values[..., at], size, rule) for at in range(values.shape[-1])], axis=-1)
+    """Of ``[height, channels, width]``, bilinearly at ``size``, the ``[N, channels]`` at ``places`` in it."""
+    height, channels, width = rows.shape
+    values = np.ascontiguousarray(rows.transpose(0, 2, 1)).reshape(-1, channels)
+    if size == (width, height):
+        return values.take(places, axis=0)
+    down, across = np.divmod(places, size[0])
+    top, lower = _neighbours(down, size[1], height)
+    left, right = _neighbours(across, size[0], width)
+
+    def along(row: NDArray[np.intp]) -> NDArray[np.float32]:
+        first, second = (values.take(row * width + column, axis=0) for column in (left, left + (right > 0)))
+        mixed: NDArray[np.float32] = first + right[:, None] * (second - first)
+        return mixed
+
+    upper = along(top)
+    upper += lower[:, None] * (along(top + (lower > 0)) - upper)
+    return upper
+
+
+def _neighbours(
+    places: NDArray[np.intp], size: int, small: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Of ``places`` of an axis of ``size``: the one before on an axis of ``small``, and how far beyond it."""
+    exact = ((places + 0.5) * (small / size) - 0.5).clip(0, small - 1)
+    before = exact.astype(np.intp)
+    return before, (exact - before).astype(np.float32)

@@ -1,6 +1,7 @@
 """The cut-out: opacity is the saliency's, and at soft edges the colours are the subject's own."""
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,15 +31,55 @@ def mixed(alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
     return pixels
 
 
-def test_the_background_is_taken_out_of_soft_edges() -> None:
-    alpha = disc()
+@pytest.mark.parametrize("size", [96, 700])  # the larger one's blurs are made smaller
+def test_the_background_is_taken_out_of_soft_edges(size: int) -> None:
+    alpha = disc(size)
     photo = mixed(alpha)
     before = np.abs(photo.astype(int) - RED).max(axis=-1)
-    after = np.abs(foreground(photo, alpha) - RED).max(axis=-1)
+    everywhere = np.ones(alpha.shape, bool)
+    found = foreground(photo, alpha, everywhere).reshape(photo.shape)
+    after = np.abs(found - RED).max(axis=-1)
     assert (alpha * before).max() > 40  # what is seen of the error: the opacity times it
     assert (alpha * after).max() < 5
     solid = alpha == 1
-    assert np.array_equal(np.rint(foreground(photo, alpha))[solid], photo[solid])
+    assert np.array_equal(np.rint(found)[solid], photo[solid])
+    assert np.array_equal(foreground(photo, alpha, solid), found[solid])
+
+
+@pytest.mark.parametrize("shape", [(17, 24), (3, 640)])
+def test_it_is_the_published_method(shape: tuple[int, int]) -> None:
+    """Equations 4 to 7 of the paper in the plainest form, window by window, on 512 pixels at most."""
+    (height, width), shrink = shape, max(max(shape) / 512, 1)
+    small = round(width / shrink), round(height / shrink)
+    pixels, alpha = noise(height, width), np.random.default_rng(1).random(shape, np.float32)
+
+    def sized(values: NDArray[Any], size: tuple[int, int], rule: Image.Resampling) -> NDArray[np.float64]:
+        planes = [Image.fromarray(plane).resize(size, rule) for plane in np.moveaxis(values, -1, 0).copy()]
+        return np.stack([np.asarray(plane, np.float64) for plane in planes], axis=-1)
+
+    def mean(values: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
+        def at(row: int, column: int) -> NDArray[np.float64]:
+            top, left = max(row - radius, 0), max(column - radius, 0)
+            window: NDArray[np.float64] = values[top : row + radius + 1, left : column + radius + 1]
+            return np.asarray(window.mean(axis=(0, 1)))
+
+        return np.array([[at(row, column) for column in range(small[0])] for row in range(small[1])])
+
+    image = sized(pixels.astype(np.float32), small, Image.Resampling.BOX)
+    share = sized(alpha[..., None], small, Image.Resampling.BOX)
+    own = other = image
+    for radius in (round(90 / shrink), round(6 / shrink)):
+        blurred = mean(own * share, radius) / mean(share, radius)
+        other = mean(other * (1 - share), radius) / mean(1 - share, radius)
+        own = (blurred + share * (image - share * blurred - (1 - share) * other)).clip(0, 255)
+    own, other = (
+        sized(colors.astype(np.float32), (width, height), Image.Resampling.BILINEAR)
+        for colors in (blurred, other)
+    )
+    share = alpha[..., None].astype(np.float64)
+    want = (own + share * (pixels - share * own - (1 - share) * other)).clip(0, 255)
+    somewhere = alpha > 0.5
+    assert foreground(pixels, alpha, somewhere) == pytest.approx(want[somewhere], abs=1e-2)
 
 
 def test_no_rim_of_the_old_background_is_left_over_a_new_one() -> None:
