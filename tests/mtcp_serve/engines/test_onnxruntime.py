@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
 
 def test_a_provider_that_is_not_there_is_refused(bundle: Path) -> None:
     """Both builds are the same module: one installed beside the other may overwrite it, so it has to go."""
-    hint = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+    hint = re.escape("pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mtcp-serve[gpu]'")
     with pytest.raises(BundleError, match=rf"cannot run on tensorrt, only on .*cpu; .*{hint}"):
         OnnxEngine.load(Bundle.open(bundle), EngineOptions("tensorrt"))
 
