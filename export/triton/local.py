@@ -204,26 +204,30 @@ def _environment() -> dict[str, str]:
     }
 
 
-def reserve() -> socket.socket:
-    """A socket on a free loopback port.
+def reserve(port: int = 0) -> socket.socket:
+    """A socket on a loopback port; 0: a free one.
 
     While it is open, nobody who asks for a free port is given this one; a server told to listen on it can.
+
+    Raises:
+        OSError: the port is taken, or not allowed.
+        OverflowError: there is no such port.
     """
     reserved = socket.socket()
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.bind((_LOOPBACK, 0))
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind((_LOOPBACK, port))
+    except (OSError, OverflowError):
+        reserved.close()
+        raise
     return reserved
 
 
 def _check_free(option: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_LOOPBACK, port))
-        except (OSError, OverflowError) as error:
-            raise MachineError(
-                f"port {port} cannot be listened on ({error}); give another {option}"
-            ) from error
+    try:
+        reserve(port).close()
+    except (OSError, OverflowError) as error:
+        raise MachineError(f"port {port} cannot be listened on ({error}); give another {option}") from error
 
 
 def main(

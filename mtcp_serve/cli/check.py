@@ -43,10 +43,8 @@ def check(
         "threads": threads,
     }
     take_old(given, {"photo": ("--photo", "image"), **OLD_THREADS})
-    image, threads = (
-        given["image"],
-        read_settings(intra_op_threads=given["intra_op_threads"]).intra_op_threads,
-    )
+    image = given["image"]
+    threads = read_settings(intra_op_threads=given["intra_op_threads"]).intra_op_threads
     colors = {"ok": "green", "failed": "bold red", "not run": "yellow"}
     table = Table("check", "result", "found", box=None)
     failed = False

@@ -11,6 +11,7 @@ from mtcp_serve.cli import cli
 from mtcp_serve.errors import PortError
 from mtcp_serve.server.listening import check_ports
 from mtcp_serve.server.settings import Settings
+from tests.needs import needs_linux
 
 
 def refused(status: int, *arguments: object) -> str:
@@ -107,7 +108,7 @@ def test_a_folder_that_cannot_be_made(bundle: Path, image: Path, tmp_path: Path)
     assert f"{out} is a link to nothing" in refused(2, "predict", image, "-o", out, "-b", bundle)
 
 
-@pytest.mark.skipif(not Path("/proc/version").exists(), reason="no file system here that refuses everybody")
+@needs_linux
 def test_a_file_system_that_takes_no_folders(bundle: Path, image: Path) -> None:
     assert "cannot go to /proc/out: /proc" in refused(2, "predict", image, "-o", "/proc/out", "-b", bundle)
 
