@@ -12,13 +12,13 @@ from typing import Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mtcp_serve.kinds.depth import FOV_X
+
 Source = Literal["request", "exif", "manifest", "assumed"]
 """Who says what the camera is: the request, the file's EXIF, the model's manifest, or nobody."""
 ASSUMED_FOV_X: Final = 60.0
 """Field of view across the longer side, degrees, where nobody says: about a 31 mm lens on 35 mm film."""
 FRAME: Final = "x right, y up, z towards the camera"
-FOV_X: Final = (0.001, 179.0)
-"""Least and most field of view of a request, degrees."""
 FOCAL_PX: Final = (0.001, 1e9)
 """Least and most focal length of a request, pixels: points are finite in single precision, and the three
 decimals that responses have are not all 0."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text, in_range
 from mtcp_serve.kinds.colormaps import DEFAULT, colormap
@@ -14,6 +14,8 @@ from mtcp_serve.kinds.resample import quantize, resize
 
 MILLIMETRE: Final = 0.001
 """Metres a step of a metric depth PNG."""
+FOV_X: Final = (0.001, 179.0)
+"""Least and most field of view that a camera may be said to have, degrees."""
 _WHOLE = 1 - 1e-5  # a blend with this much valid weight has met no invalid pixel, rounding aside
 _INVALID_GREY: Final = 128
 
@@ -43,8 +45,16 @@ class DepthTask(TaskSpec):
     range: tuple[float, float] = Field(strict=False)
     """Smallest and largest valid value, in ``unit``; 0 in a map marks an invalid pixel."""
     trained_on: Text | None = None
-    assumed_fov: float | None = Field(default=None, gt=0, lt=180)
-    """Field of view over the longer side, degrees, of an image that nobody says the camera of."""
+    assumed_fov: float | None = None
+    """Field of view over the longer side, degrees in `FOV_X`, of an image that nobody says the camera of."""
+
+    @field_validator("assumed_fov")
+    @classmethod
+    def _possible(cls, value: float | None) -> float | None:
+        """Every request without a camera of its own would fail."""
+        if value is not None and not FOV_X[0] <= value <= FOV_X[1]:
+            raise ValueError(f"assumed_fov is {value}; it is in degrees, from {FOV_X[0]:g} to {FOV_X[1]:g}")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

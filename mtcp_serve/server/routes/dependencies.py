@@ -9,12 +9,13 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtcp_serve.errors import InvalidParameterError, NotReadyError
-from mtcp_serve.inference.camera import FOCAL_PX, FOV_X, CameraRequest
+from mtcp_serve.inference.camera import FOCAL_PX, CameraRequest
 from mtcp_serve.inference.pipeline import Size, predict
 from mtcp_serve.inference.registry import Choice, Models, with_confidence
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import TaskSpec
 from mtcp_serve.kinds.colormaps import DEFAULT, ColormapName, colormap_names
+from mtcp_serve.kinds.depth import FOV_X
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options, Writer
 from mtcp_serve.outputs.formats.base import Background, MinConfidence, Step
 from mtcp_serve.outputs.picture import check_style

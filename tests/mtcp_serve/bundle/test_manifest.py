@@ -1,6 +1,7 @@
 """The bundle contract: what is written is read back, and nothing that disagrees is served."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,25 @@ def test_load_names_the_file_and_the_fault(tmp_path: Path, text: str, message: s
     with pytest.raises(ManifestError, match=message) as caught:
         Manifest.load(tmp_path)
     assert str(tmp_path / "manifest.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("fov", ["5e-324", "0.0009", "0", "-60", "179.5", "1e400", "NaN"])
+def test_a_field_of_view_that_no_camera_has_is_refused(tmp_path: Path, fov: str) -> None:
+    wide = DepthTask(name="depth", range=(0.1, 10.0), assumed_fov=90.0)
+    path = manifest(tasks=(SEMSEG, wide)).save(tmp_path)
+    assert Manifest.load(tmp_path).tasks[1] == wide
+    path.write_text(path.read_text().replace('"assumed_fov": 90.0', f'"assumed_fov": {fov}'))
+    value = re.escape(str(float(fov)))
+    with pytest.raises(ManifestError, match=f"assumed_fov is {value}; it is in degrees, from 0.001 to 179"):
+        Manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize("fov", [0.001, 60, 179.0])
+def test_any_camera_may_be_assumed(tmp_path: Path, fov: float) -> None:
+    manifest(tasks=(DepthTask(name="depth", range=(0.1, 10.0), assumed_fov=fov),)).save(tmp_path)
+    (task,) = Manifest.load(tmp_path).tasks
+    assert isinstance(task, DepthTask)
+    assert task.assumed_fov == fov
 
 
 def test_load_without_a_file(tmp_path: Path) -> None:
