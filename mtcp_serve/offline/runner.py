@@ -4,7 +4,10 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from errno import ENAMETOOLONG
 from functools import partial
+from itertools import takewhile
+from pathlib import Path
 from time import perf_counter
 
 from mtcp_serve.errors import MtcpServeError
@@ -14,7 +17,7 @@ from mtcp_serve.offline.inputs import Item
 from mtcp_serve.offline.live import Live
 from mtcp_serve.offline.video import Progress
 from mtcp_serve.offline.writer import Done, OutputRequest
-from mtcp_serve.utils.atomic import NoRoomError
+from mtcp_serve.utils.atomic import NoRoomError, partial_folder
 from mtcp_serve.utils.concurrency import in_thread
 
 
@@ -75,6 +78,23 @@ async def predict_files(
                     done = await predict_image(data, item.path.name, item.folder, requested, limits, pool)
             except NoRoomError:
                 raise
-            except (MtcpServeError, OSError) as failure:
+            except MtcpServeError as failure:
                 error = str(failure)
+            except OSError as failure:
+                error = _too_long(item) if failure.errno == ENAMETOOLONG else str(failure)
             yield Outcome(item, perf_counter() - start, error, done.skipped, done.notes)
+
+
+def _too_long(item: Item) -> str:
+    """What to do about results that would be called more than the file system has names for."""
+    *_, there = takewhile(Path.exists, reversed(item.folder.absolute().parents))
+    most = os.pathconf(there, "PC_NAME_MAX")  # only POSIX says that a name is too long
+    length = len(os.fsencode(item.folder.name))
+    room = most - len(os.fsencode(partial_folder(item.folder).name)) + length
+    if length <= room:
+        return "the path of its results is longer than this system takes; give an --out with a shorter path"
+    do = "rename the file" if item.address is None else "download it to a file with a shorter name"
+    return (
+        f"its name has {length} bytes without the ending, and that of a folder of results may have {room} "
+        f"there; {do}, then give the same command again"
+    )

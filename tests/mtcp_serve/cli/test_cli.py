@@ -104,6 +104,39 @@ def test_predict_reports_a_folder_that_cannot_be_written(bundle: Path, photo: Pa
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["image one"]
 
 
+@needs_linux
+@pytest.mark.parametrize("letter", ["x", "ä"])
+def test_predict_reports_a_name_that_is_too_long_for_results(
+    bundle: Path, tmp_path: Path, letter: str
+) -> None:
+    most = os.pathconf(tmp_path, "PC_NAME_MAX") - len("..partial")
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    longest = letter * (most // len(letter.encode()))
+    longer = longest + "y"
+    for stem in ("a", longer, longest, "z"):
+        (folder / f"{stem}.png").write_bytes(GOOD)
+    result = run("predict", folder, "-o", out, "-b", bundle, "--tasks", "depth", "--no-overview")
+    assert result.exit_code == 1
+    assert (
+        f"failed: {folder / longer}.png: its name has {most + 1} bytes without the ending, and that of a "
+        f"folder of results may have {most} there; rename the file, then give the same command again"
+    ) in result.stderr
+    assert "Errno" not in result.stderr
+    assert "finished: 3 done, 1 failed" in result.stderr
+    assert {path.name for path in out.iterdir()} == {"a", longest, "z"}
+
+
+@needs_linux
+def test_predict_reports_a_path_that_is_too_long_for_results(
+    bundle: Path, photo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path.joinpath(*["x" * 200] * 20)
+    result = run("predict", photo, "-o", out, "-b", bundle, "--tasks", "depth", "--no-overview")
+    assert result.exit_code == 1
+    assert "the path of its results is longer than this system takes; give an --out with a" in result.stderr
+
+
 @pytest.mark.parametrize("below", [".", "deeper/still"])
 def test_predict_refuses_an_out_that_nothing_can_be_written_to(
     bundle: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
