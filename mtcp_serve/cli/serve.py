@@ -1,6 +1,7 @@
 """``mtcp-serve serve``: an option for every setting, made of `mtcp_serve.server.settings.Settings`."""
 
 import inspect
+import logging
 import os
 from typing import Annotated, Any, Final, Literal, TextIO, get_args, get_origin
 
@@ -9,6 +10,7 @@ from mtcp_serve.errors import PortError, SettingsError
 from mtcp_serve.server.listening import check_ports
 from mtcp_serve.server.renamed import RENAMED
 from mtcp_serve.server.settings import Settings
+from mtcp_serve.server.unknown_variables import unknown_variables
 from mtcp_serve.utils.exit_status import ExitStatus
 
 PANELS: Final = {
@@ -78,6 +80,8 @@ def serve(**given: Any) -> None:
     """
     stream = _json_from_the_start(given.get("log_format"))
     take_old(given, _OLD)
+    for notice in unknown_variables(os.environ):
+        say(notice, logging.WARNING)
     settings = read_settings(**given)
     engines = load(settings)
     from mtcp_serve.inference.registry import describe_engine
