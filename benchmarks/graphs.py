@@ -3,7 +3,7 @@
 Both run in turns on the same images in one process. Time is the processor's, of one thread, so that other
 work on the machine counts little; it is the least of all rounds. With more threads it is the clock's, and the
 machine should be quiet. Prints JSON: nodes, milliseconds, their ratio, and how far the maps differ: pixels
-for labels, the largest difference for numbers.
+for labels, the largest difference for numbers. Exit status 2 if a file is no such graph or image.
 """
 
 import json
@@ -19,13 +19,27 @@ import typer
 from PIL import Image
 
 from benchmarks.machine import machine
+from export.errors import told
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR
+
+
+class GraphError(ValueError):
+    """A file is not what the command compares."""
 
 
 def _open(graph: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        why = " ".join(str(error).split())
+        raise GraphError(f"{graph} is no ONNX graph that ONNX Runtime runs: {why}") from error
+    inputs = [(tensor.name, tensor.type, tensor.shape) for tensor in session.get_inputs()]
+    match inputs:
+        case [(name, "tensor(uint8)", [_, int(), int(), 3])] if name == IMAGE_TENSOR:
+            return session
+    raise GraphError(f"{graph} is not exported by this project: it takes {inputs}, not uint8 image [N,H,W,3]")
 
 
 def _images(paths: list[Path], session: ort.InferenceSession) -> list[np.ndarray]:
@@ -35,8 +49,11 @@ def _images(paths: list[Path], session: ort.InferenceSession) -> list[np.ndarray
         return [np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)]
     found = []
     for path in paths:
-        with Image.open(path) as image:
-            found.append(np.asarray(image.convert("RGB").resize((width, height)))[None])
+        try:
+            with Image.open(path) as image:
+                found.append(np.asarray(image.convert("RGB").resize((width, height)))[None])
+        except (OSError, Image.DecompressionBombError) as error:
+            raise GraphError(f"{path} cannot be read as an image: {error}") from error
     return found
 
 
@@ -48,8 +65,15 @@ def _differences(old: list[np.ndarray], new: list[np.ndarray]) -> list[float]:
 
 
 def compare(graphs: list[Path], images: list[Path], rounds: int, threads: int) -> dict[str, Any]:
-    """What the command prints; maps are compared where both graphs take images of the same size."""
+    """What the command prints; maps are compared where both graphs take images of the same size.
+
+    Raises:
+        GraphError: a file is no graph or image, or the graphs give different maps.
+    """
     sessions = [_open(graph, threads) for graph in graphs]
+    given = [sorted((output.name, output.type) for output in session.get_outputs()) for session in sessions]
+    if given[0] != given[1]:
+        raise GraphError(f"the graphs give different maps: {given[0]} and {given[1]}")
     pictures = [_images(images, session) for session in sessions]
     clock: Callable[[], float] = time.thread_time if threads == 1 else time.perf_counter
     least = [float("inf")] * len(sessions)
@@ -83,7 +107,9 @@ def main(
     threads: Annotated[int, typer.Option(help="Of ONNX Runtime; one is timed by its own clock.", min=1)] = 1,
 ) -> None:
     """Compare the time and the maps of two exported graphs."""
-    print(json.dumps(compare([old, new], images or [], rounds, threads), indent=1))
+    with told(GraphError):
+        report = compare([old, new], images or [], rounds, threads)
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":
