@@ -16,9 +16,11 @@ from training.model import MTCP, Network
 from training.postprocess import DEPTH_RANGE, deployment_maps
 from training.tasks import INVALID_DEPTH, Task
 
+_ROUNDING = 1e-4  # of metres that were clamped, then filtered as logarithms
+
 
 class NoMetricDepthError(ValueError):
-    """There is nothing to measure: no task of depth, or no image with metres."""
+    """Nothing says how far to shift: no task of depth, no image with metres, or only clamped depth."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def shift_depth(network: Network, batches: Iterable[Batch]) -> DepthOffset:
         batches: with images and labels, on the network's device; those without metres are passed over.
 
     Raises:
-        NoMetricDepthError: the network has no task of depth, or no batch a label in metres.
+        NoMetricDepthError: the network has no task of depth, no batch a label in metres, or all depth that
+            has one is clamped to an end of `DEPTH_RANGE`, where the bias changes nothing.
     """
     task = next((task for task in network.tasks if task.kind == "depth"), None)
     if task is None:
@@ -66,8 +69,13 @@ def shift_depth(network: Network, batches: Iterable[Batch]) -> DepthOffset:
         bias += float(error.sum())
         slope += float((error * change).sum())
         curvature += float(change.square().sum())
-    if not curvature:
+    if not pixels:
         raise NoMetricDepthError("no training image that was looked at has a label in metres; look at more")
+    if not curvature:
+        raise NoMetricDepthError(
+            f"all depth that has labels, in {images} images, is clamped to {DEPTH_RANGE[0]:g} or "
+            f"{DEPTH_RANGE[1]:g} m, where a shift changes nothing; train the network further"
+        )
     network.output_bias(task.name).sub_(slope / curvature)
     return DepthOffset(bias / pixels, -slope / curvature, images)
 
@@ -87,5 +95,5 @@ def _errors(network: Network, task: Task, batch: Batch) -> tuple[Tensor, Tensor,
     metres = deployment_maps(final, [task], size, pictures)[task.name][known].double()
     softplus = isinstance(network, MTCP) and network.config.depth_activation == "softplus"
     change = 1 - (-metres).exp() if softplus else torch.ones_like(metres)
-    change[(metres <= DEPTH_RANGE[0]) | (metres >= DEPTH_RANGE[1])] = 0
+    change[(metres <= DEPTH_RANGE[0] * (1 + _ROUNDING)) | (metres >= DEPTH_RANGE[1] * (1 - _ROUNDING))] = 0
     return metres - labels[chosen][:, 0][known].double(), change, int(chosen.sum())

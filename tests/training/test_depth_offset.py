@@ -63,6 +63,14 @@ def test_without_metres_there_is_nothing_to_shift() -> None:
         shift_depth(MTCP(tasks), [_batch(1.0)])
 
 
+@pytest.mark.parametrize("bias", [-3.0, 40.0])
+def test_depth_that_is_all_clamped_is_not_called_unlabelled(bias: float) -> None:
+    network = _constant("none", bias)
+    with pytest.raises(NoMetricDepthError, match=r"in 3 images, is clamped to 0\.1 or 10 m, .* train"):
+        shift_depth(network, [_batch(1.0, 3.0), _batch(0.0), _batch(2.0)])
+    assert network.output_bias("depth").item() == bias
+
+
 def test_the_command_changes_one_number_and_depth_gets_nearer(tmp_path: Path) -> None:
     settings = tiny_run("data.train.0.count=12")
     with torch.random.fork_rng():
