@@ -121,6 +121,9 @@ class OptimConfig(_Strict):
     train_only: tuple[str, ...] = ()
     """Regular expressions: only parameters whose names one of them is found in are trained, e.g.
     ``[branches]``; parts that are wholly kept stay in evaluation mode. Empty: all, as in the paper."""
+    freeze_statistics: bool = False
+    """Batch norms use the running statistics of the starting weights, in training as in evaluation, and do
+    not move them: for going on with small batches. Paper: false."""
     decay_norms_and_biases: bool = False
     """Weight decay on norms, biases and other parameters of one dimension too. Paper: not said."""
 

@@ -41,6 +41,12 @@ def build_network(config: RunConfig) -> Network:
             network.train_only(config.optim.train_only)
         except ValueError as error:
             raise ConfigError(f"optim.train_only: {error}") from error
+    if config.optim.freeze_statistics:
+        if config.init is None:
+            raise ConfigError(
+                "optim.freeze_statistics: random weights have no statistics to keep; name weights in init"
+            )
+        network.freeze_statistics()
     return network
 
 

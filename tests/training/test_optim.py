@@ -100,3 +100,33 @@ def test_a_pattern_that_fits_nothing_is_a_clear_error(pattern: str, what: str) -
     config = load_config("scenes", [f"optim.train_only=['{pattern}']"])
     with pytest.raises(ConfigError, match=rf"optim\.train_only: .*{what}"):
         build_network(config)
+
+
+def test_frozen_statistics_make_training_see_what_evaluation_sees() -> None:
+    """An image's maps no longer depend on the batch that it is in, and scales and shifts train on."""
+    network = MTCP(tiny_model(tasks={"parsing": "fashion", "saliency": None}))
+    images = torch.rand(2, 3, 64, 64) * 255
+    network.train()
+    network(images)  # statistics of their own
+    before = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
+    alone = network.eval()(images[:1]).final["parsing"]
+    assert not torch.allclose(network.train()(images).final["parsing"][:1], alone, atol=1e-4)
+    network.load_state_dict(before, strict=False)
+    network.freeze_statistics()
+    for part in network.train().modules():
+        if isinstance(part, nn.Dropout) or type(part).__name__ == "DropPath":
+            part.eval()
+    trained = network(images).final["parsing"]
+    torch.testing.assert_close(trained[:1], alone, rtol=1e-4, atol=1e-5)
+    trained.square().mean().backward()
+    after = network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    norm = next(part for part in network.branches.modules() if isinstance(part, nn.BatchNorm2d))
+    assert norm.weight.grad is not None
+    assert norm.weight.grad.abs().sum() > 0
+
+
+def test_random_weights_have_no_statistics_to_freeze() -> None:
+    config = load_config("scenes", ["optim.freeze_statistics=true", "init=null"])
+    with pytest.raises(ConfigError, match=r"optim\.freeze_statistics: .*name weights in init"):
+        build_network(config)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterable
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -12,6 +12,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
 from training.label_spaces import LABEL_SPACES
@@ -48,6 +49,10 @@ class SourceConfig(_Config):
     """Without effect: labels of a mapped space are always read, unless ``read`` leaves them out."""
     parts_from_people: bool = False
     """Where an image has semantics and no parsing, parsing is background where semantics know no person."""
+    shows_no_class: list[str] = Field(default_factory=list)
+    """``folder``: id prefixes of images known to show none of the classes that ``semseg`` is labelled in, but
+    background, class 0; a coyote is no dog. Where such a file names no other class, what it ignores is
+    background too."""
     read: list[str] | None = None
     """Maps to read, by folder name (``depth`` and ``disparity`` are two); None: all the network can use."""
     normals_axes: Literal["auto", "right up", "left up", "right down", "left down"] = "auto"
@@ -81,6 +86,12 @@ class SourceConfig(_Config):
         _check_known("task", value, TASK_NAMES)
         _check_known("label space", value.values(), LABEL_SPACES)
         return value
+
+    @model_validator(mode="after")
+    def _bare_images_are_files(self) -> Self:
+        if self.shows_no_class and (self.kind != "folder" or "semseg" not in self.tasks):
+            raise ValueError("shows_no_class: it is for a folder with semantics; name their space in tasks")
+        return self
 
     @field_validator("read")
     @classmethod

@@ -129,6 +129,9 @@ class LabelFile:
     classes: int | None = None
     part: Part | None = None
     """What the file's class ids mean to the network; None: they are its own."""
+    shows_no_class: bool = False
+    """Whether the image is known to show no class but background, class 0: where the file names none either,
+    what it ignores is background too."""
 
     def read(self) -> PixelMap:
         """The map at the file's own resolution.
@@ -140,6 +143,8 @@ class LabelFile:
         pixels = read_pixels(self.path, self.kind.modes, f"a {self.kind.__name__}")
         if self.classes is not None:
             check_ids(self.path, pixels, self.classes)
+        if self.shows_no_class and not np.any((pixels != 0) & (pixels != IGNORE_LABEL)):
+            pixels = np.zeros_like(pixels)
         if self.part is not None:
             pixels = self.part.target_ids(pixels)
         return self.kind.of(self.kind.decoded(torch.from_numpy(pixels)))

@@ -52,6 +52,9 @@ class FolderReader(FileReader):
         self.ids = split_ids(self._root / "splits", config)
         self.images = self._find_images()
         self.labels = [{} for _ in self.ids]
+        self._bare = {name for name in self.ids if name.startswith(tuple(config.shows_no_class))}
+        if config.shows_no_class and not self._bare:
+            log.warning("source %r: no id begins as shows_no_class says", self._name)
         self._check_folders(config, tasks)
         for name in maps_to_read(config, tasks):
             self._find_labels(name, tasks, config)
@@ -127,7 +130,8 @@ class FolderReader(FileReader):
         present = self._label_paths(folder)
         for sample_id, files in zip(self.ids, self.labels, strict=True):
             if sample_id in present:
-                files[name] = LabelFile(present[sample_id], kind, classes, part)
+                bare = name == "semseg" and sample_id in self._bare
+                files[name] = LabelFile(present[sample_id], kind, classes, part, bare)
 
     def _label_paths(self, folder: Path) -> dict[str, Path]:
         """The label files in ``folder`` by id; what belongs to no image of the source is named."""

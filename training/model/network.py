@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from training.tasks import Task
 
@@ -39,6 +40,7 @@ class Network(nn.Module, ABC):
 
     tasks: list[Task]
     _kept: tuple[nn.Module, ...] = ()
+    _frozen_norms: tuple[nn.Module, ...] = ()
 
     def train_only(self, patterns: Sequence[str]) -> None:
         """Keep all parameters as they are but those whose names contain a match of one of ``patterns``.
@@ -68,10 +70,17 @@ class Network(nn.Module, ABC):
             if any(True for _ in part.parameters()) and not any(p.requires_grad for p in part.parameters())
         )
 
+    def freeze_statistics(self) -> None:
+        """Let batch norms use, in training as in evaluation, the running statistics that they have.
+
+        Their scales and shifts are trained as before.
+        """
+        self._frozen_norms = tuple(part for part in self.modules() if isinstance(part, _BatchNorm))
+
     def train(self, mode: bool = True) -> Self:
-        """Switch modes; what :meth:`train_only` keeps as it is stays in evaluation mode."""
+        """Switch modes; what `train_only` and `freeze_statistics` keep as it is stays in evaluation mode."""
         super().train(mode)
-        for part in self._kept:
+        for part in (*self._kept, *self._frozen_norms):
             part.eval()
         return self
 

@@ -399,3 +399,41 @@ def test_labels_of_no_image_are_counted_and_named(tmp_path: Path, caplog: pytest
     (folder_ / "p0.png").rename(folder_ / "p0_mask.png")
     with pytest.raises(SourceError, match=r"2 of 2 files in .*semseg match no image .*p0_mask\.png.*ends in"):
         build_source(folder(tmp_path), TASKS, SIZE, None)
+
+
+def test_what_shows_no_class_is_background_where_its_file_names_none(tmp_path: Path) -> None:
+    unsure, person = np.zeros((24, 32), np.uint8), np.zeros((24, 32), np.uint8)
+    unsure[:, :16], person[:, :16], person[0] = 255, 15, 255
+    maps = {"coyote_1": unsure, "coyote_2": person, "dog_1": unsure}
+    for name, semseg in maps.items():
+        write_record(tmp_path, name, {"semseg": semseg, "saliency": unsure})
+    write_split(tmp_path, list(maps))
+    source = build_source(folder(tmp_path, shows_no_class=["coyote_"]), TASKS, FULL, None)
+    coyote, with_person, dog = (source[index]["semseg"] for index in range(3))
+    assert (coyote == 0).all()
+    assert torch.equal(with_person, torch.from_numpy(person))
+    assert torch.equal(dog, torch.from_numpy(unsure))
+
+
+def test_what_shows_no_class_means_the_same_in_another_vocabulary(tmp_path: Path) -> None:
+    write_record(tmp_path, "coyote", {"semseg": np.full((24, 32), 255, np.uint8)})
+    write_record(tmp_path, "street", {"semseg": np.zeros((24, 32), np.uint8)})
+    write_split(tmp_path, ["coyote", "street"])
+    tasks = (make_task("semseg", "objects_rooms"),)
+    config = SourceConfig(kind="folder", root=str(tmp_path), tasks={"semseg": "voc"}, shows_no_class=["coy"])
+    source = build_source(config, tasks, FULL, None)
+    coyote, street = source[0], source[1]
+    assert torch.equal(coyote["semseg"], street["semseg"])
+    assert (coyote["semseg"] != 255).all()
+
+
+def test_a_prefix_without_an_image_is_said_and_a_source_without_semantics_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_record(tmp_path, "a", all_maps())
+    write_split(tmp_path, ["a"])
+    build_source(folder(tmp_path, shows_no_class=["b"]), TASKS, FULL, None)
+    assert "no id begins as shows_no_class says" in caplog.text
+    for wrong in ({"kind": "scenes"}, {"kind": "folder", "root": "x", "tasks": {"parsing": "fashion"}}):
+        with pytest.raises(ValidationError, match="shows_no_class"):
+            SourceConfig(**wrong, shows_no_class=["b"])
