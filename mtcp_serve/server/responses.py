@@ -26,7 +26,7 @@ class PacedResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        body = bytes(self.body)
+        body = memoryview(self.body)  # a piece is no copy
         with self._sending:
             for start in range(0, max(len(body), 1), PIECE):
                 end = start + PIECE

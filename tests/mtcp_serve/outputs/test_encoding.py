@@ -25,6 +25,7 @@ from mtcp_serve.inference.images import ImageInfo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options
+from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.png import IMAGE_KEY, TEXT_KEY
 from tests.mtcp_serve.support import TASKS
 
@@ -226,6 +227,34 @@ def test_visualize_adds_the_picture_to_npz() -> None:
     with np.load(BytesIO(npz(prediction(DEPTH, values), visualize=True))) as archive:
         assert archive.files == ["depth", "depth.visualization", "metadata"]
         assert np.array_equal(archive["depth.visualization"], np.asarray(DEPTH.color(values)))
+
+
+def test_an_archive_of_arrays_is_what_numpy_writes() -> None:
+    cube = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    given = {
+        "maps": cube,
+        "rows_apart": cube[::2],
+        "other_order": cube.T,
+        "labels": cube[0].astype(np.uint8),
+        "empty": np.zeros((0, 3), np.float16),
+        "text": np.array('{"unit": "m²"}'),
+    }
+    archive = ArrayArchive()
+    for name, array in given.items():
+        archive.add(name, array)
+    written = archive.finish()
+    numpys = BytesIO()
+    np.savez(
+        numpys, **{name: np.ascontiguousarray(array).reshape(array.shape) for name, array in given.items()}
+    )
+    assert written == numpys.getvalue()
+    with ZipFile(BytesIO(written)) as members:
+        assert members.testzip() is None
+    with np.load(BytesIO(written), allow_pickle=False) as read:
+        assert list(read) == list(given)
+        for name, array in given.items():
+            assert read[name].dtype == array.dtype
+            assert np.array_equal(read[name], array)
 
 
 def test_npz_and_zip_are_stored_not_deflated() -> None:
