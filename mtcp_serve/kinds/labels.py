@@ -1,6 +1,7 @@
 """``labels``: one class id a pixel."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -93,13 +94,18 @@ class LabelsTask(TaskSpec):
             **common,
             title=self.title,
             dataset=self.dataset,
-            labels=[
-                Label(id=index, name=name, color=color)
-                for index, (name, color) in enumerate(zip(self.labels, self.palette, strict=True))
-            ],
+            labels=self._classes,
             present=[i for i, count in enumerate(counts) if count and i != self.ignore_index],
             ignore_index=self.ignore_index,
         )
+
+    @cached_property
+    def _classes(self) -> list[Label]:
+        """The classes as every map's metadata has them."""
+        return [
+            Label(id=index, name=name, color=color)
+            for index, (name, color) in enumerate(zip(self.labels, self.palette, strict=True))
+        ]
 
     @classmethod
     def of_metadata(cls, name: str, about: Mapping[str, Any]) -> Self:
