@@ -244,9 +244,8 @@ def test_an_archive_of_arrays_is_what_numpy_writes() -> None:
         archive.add(name, array)
     written = archive.finish()
     numpys = BytesIO()
-    np.savez(
-        numpys, **{name: np.ascontiguousarray(array).reshape(array.shape) for name, array in given.items()}
-    )
+    same = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in given.items()}
+    np.savez(numpys, allow_pickle=False, **same)
     assert written == numpys.getvalue()
     with ZipFile(BytesIO(written)) as members:
         assert members.testzip() is None
