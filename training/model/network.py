@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from training.tasks import Task
 
@@ -40,7 +39,6 @@ class Network(nn.Module, ABC):
 
     tasks: list[Task]
     _kept: tuple[nn.Module, ...] = ()
-    _frozen_norms: tuple[nn.Module, ...] = ()
 
     def train_only(self, patterns: Sequence[str]) -> None:
         """Keep all parameters as they are but those whose names contain a match of one of ``patterns``.
@@ -64,7 +62,7 @@ class Network(nn.Module, ABC):
         for name, parameter in self.named_parameters():
             if name not in chosen:
                 parameter.requires_grad_(False)
-        self._kept = tuple(
+        self._kept += tuple(
             part
             for part in self.modules()
             if any(True for _ in part.parameters()) and not any(p.requires_grad for p in part.parameters())
@@ -75,12 +73,12 @@ class Network(nn.Module, ABC):
 
         Their scales and shifts are trained as before.
         """
-        self._frozen_norms = tuple(part for part in self.modules() if isinstance(part, _BatchNorm))
+        self._kept += tuple(part for part in self.modules() if isinstance(part, nn.BatchNorm2d))
 
     def train(self, mode: bool = True) -> Self:
         """Switch modes; what `train_only` and `freeze_statistics` keep as it is stays in evaluation mode."""
         super().train(mode)
-        for part in (*self._kept, *self._frozen_norms):
+        for part in self._kept:
             part.eval()
         return self
 
