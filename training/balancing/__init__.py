@@ -25,7 +25,7 @@ from training.balancing.imtl import IMTL
 from training.balancing.imtl_g import IMTLG
 from training.balancing.imtl_l import IMTLL
 from training.balancing.lps import LPS
-from training.balancing.manual import Manual
+from training.balancing.manual import Equal, Manual
 from training.balancing.meta import MetaBalancer
 from training.balancing.mgda import MGDA
 from training.balancing.ol_aux import OLAux
@@ -42,7 +42,7 @@ BALANCERS: dict[str, type[Balancer]] = {
     "cagrad": CAGrad,
     "db_mtl": DBMTL,
     "dwa": DWA,
-    "equal": Manual,
+    "equal": Equal,
     "gcs": GCS,
     "gradient_norm_scaling": GradientNormScaling,
     "gradnorm": GradNorm,

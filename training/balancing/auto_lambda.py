@@ -30,6 +30,9 @@ class AutoLambda(MetaBalancer):
         primary: primary task or tasks, by name or position; None: all.
         init: lambda at the start.
         lr: learning rate of lambda's Adam.
+
+    Raises:
+        ValueError: an unknown task, no primary task, or ``init`` or ``lr`` not positive.
     """
 
     weights: Tensor
@@ -49,6 +52,8 @@ class AutoLambda(MetaBalancer):
         self.primaries = [self.index(task) for task in (range(self.tasks) if chosen is None else chosen)]
         if not self.primaries:
             raise ValueError("primary must name at least one task")
+        if init <= 0 or lr <= 0:
+            raise ValueError(f"init and lr must be positive, got {init} and {lr}")
         self.meta_lr = lr
         self.register_buffer("weights", torch.full((self.tasks,), init))
         self.register_buffer("gradient", torch.zeros(self.tasks))

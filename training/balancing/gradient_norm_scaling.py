@@ -22,7 +22,7 @@ class GradientNormScaling(Balancer):
         freeze_after: steps after which the weights stay as they are; None: never.
 
     Raises:
-        ValueError: ``beta`` outside [0, 1).
+        ValueError: ``beta`` outside [0, 1), ``power`` negative, or ``freeze_after`` below 1.
     """
 
     needs_gramian: ClassVar[bool] = True
@@ -39,6 +39,10 @@ class GradientNormScaling(Balancer):
         super().__init__(tasks)
         if not 0 <= beta < 1:
             raise ValueError(f"beta must be in [0, 1), got {beta}")
+        if power < 0:
+            raise ValueError(f"power must not be negative, got {power}; 0 is equal weighting")
+        if freeze_after is not None and freeze_after < 1:
+            raise ValueError(f"freeze_after must be at least 1 step, got {freeze_after}")
         self.beta, self.power, self.freeze_after = beta, power, freeze_after
         self.register_buffer("average", torch.zeros(self.tasks))
         self.register_buffer("mass", torch.zeros(self.tasks))

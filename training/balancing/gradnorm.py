@@ -16,6 +16,9 @@ class GradNorm(Balancer):
     loss over its first value, relative to the tasks' mean. The norms n_i are taken at the shared
     representation, where the paper takes the last shared layer's weights. Tasks without a label in the batch
     are left out of means and penalty.
+
+    Raises:
+        ValueError: ``alpha`` negative, or ``lr``, the learning rate of v, not positive.
     """
 
     needs_gramian: ClassVar[bool] = True
@@ -23,6 +26,10 @@ class GradNorm(Balancer):
 
     def __init__(self, tasks: int | Sequence[str], alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(tasks)
+        if alpha < 0:
+            raise ValueError(f"alpha must not be negative, got {alpha}; 0 makes all norms equal")
+        if lr <= 0:
+            raise ValueError(f"lr must be positive, got {lr}")
         self.alpha, self.lr = alpha, lr
         self.logits = nn.Parameter(torch.zeros(self.tasks))
         self.register_buffer("first", torch.full((self.tasks,), torch.nan))

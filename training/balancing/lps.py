@@ -52,6 +52,10 @@ class LPS(Balancer):
         prioritise: False keeps w' = 1 (with ``log_loss``, the paper's "log smoothing" row of Table 4).
         warmup_epochs: W, epochs at the start with w' = 1, whose losses are not taken for progress either:
             what falls first is not what is learned. Paper: 0.
+
+    Raises:
+        ValueError: ``kappa`` not positive, ``history`` below 1, ``floor`` outside [0, 1), an unknown
+            ``projection``, or ``warmup_epochs`` negative.
     """
 
     epochs: Tensor
@@ -69,6 +73,10 @@ class LPS(Balancer):
         warmup_epochs: int = 0,
     ) -> None:
         super().__init__(tasks)
+        if kappa <= 0:
+            raise ValueError(f"kappa must be positive, got {kappa}; 1 does not amplify the spread")
+        if not 0 <= floor < 1:
+            raise ValueError(f"floor must be in [0, 1), got {floor}; 1 is the mean weight")
         if history < 1:
             raise ValueError(f"history must be at least 1 epoch, got {history}")
         if warmup_epochs < 0:

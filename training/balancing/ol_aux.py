@@ -23,7 +23,7 @@ class OLAux(Balancer):
         interval: N.
 
     Raises:
-        ValueError: an unknown task, or ``interval`` below 1.
+        ValueError: an unknown task, ``beta`` not positive, or ``interval`` below 1.
     """
 
     needs_gramian: ClassVar[bool] = True
@@ -36,6 +36,8 @@ class OLAux(Balancer):
         self, tasks: int | Sequence[str], primary: int | str = 0, beta: float = 1.0, interval: int = 5
     ) -> None:
         super().__init__(tasks)
+        if beta <= 0:
+            raise ValueError(f"beta must be positive, got {beta}")
         if interval < 1:
             raise ValueError(f"interval must be at least 1 step, got {interval}")
         self.primary, self.beta, self.interval = self.index(primary), beta, interval
