@@ -14,7 +14,7 @@ from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageLimits
-from mtcp_serve.inference.pipeline import Size, infer_maps, input_sizes
+from mtcp_serve.inference.pipeline import Size, check_asked, infer_maps, input_sizes
 from mtcp_serve.inference.registry import Choice, Models, with_confidence
 from mtcp_serve.inference.sources import ImageSource, to_image
 from mtcp_serve.inference.timings import Timings
@@ -164,10 +164,7 @@ class Model(Closing):
             self._loop.close()
 
     def _choices(self, tasks: Sequence[str] | None, size: Size, confidence: bool) -> tuple[Choice, ...]:
-        if isinstance(tasks, str):
-            raise TypeError(f"tasks is a list of names, such as [{tasks!r}]")
-        if size not in ("input", "model"):
-            raise ValueError(f"size is {size!r}, it must be 'input' or 'model'")
+        check_asked(tasks, size)
         choices = self._models.select(tasks)
         return with_confidence(choices) if confidence else choices
 

@@ -1,9 +1,10 @@
 """What a Triton client, blocking or asyncio, asks of the server, step by step.
 
-Each method is a generator: it yields a `Call`, is sent what the call gave (or thrown what it raised), and
-returns its result. The clients differ only in how they make a call.
+Each method is a generator: it yields a `Call`, is sent what the call gave (or thrown what it raised), or a
+`Pause`, and returns its result. The clients differ only in how they make a call.
 """
 
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 from mtcp_serve.bundle.manifest import ConfidenceTask, InputSpec, Manifest, TaskSpec
 from mtcp_serve.clients import _wire as wire
 from mtcp_serve.clients._memory import Region
+from mtcp_serve.clients._options import check_deadline
 from mtcp_serve.clients._regions import Regions
 from mtcp_serve.clients.errors import ClientError, InvalidRequestError
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import DecodedImage, ImageInfo
-from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size, check_asked
 from mtcp_serve.inference.sources import ImageSource, name_of, to_image
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map
@@ -28,6 +30,9 @@ from mtcp_serve.prediction import Prediction
 
 T = TypeVar("T")
 _UNREGISTER_S = 1.0
+_CLOSE_S = 2.0
+"""How long `Conversation.close` lets Triton end what nobody awaits any more."""
+_AGAIN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,14 @@ class Call:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-Steps = Generator[Call, Any, T]
+@dataclass(frozen=True)
+class Pause:
+    """Some seconds in which nothing is called."""
+
+    seconds: float
+
+
+Steps = Generator[Call | Pause, Any, T]
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ class Conversation:
 
         With ``confidence`` the outputs that say how sure the model is are asked for too.
         """
+        check_asked(tasks, size)
         manifest = yield from self.known()
         selected = wire.select(manifest, tasks)
         sure = wire.confidences(manifest, selected) if confidence else {}
@@ -110,7 +123,7 @@ class Conversation:
         try:
             version, maps = yield from self._infer(images, manifest, wanted)
         except wire.RegionLostError:
-            yield from self.forget()  # the server was started again; with a new region it can answer
+            self._regions.abandon_free()  # the server was started again; with a new region it can answer
             version, maps = yield from self._infer(images, manifest, wanted)
         manifest = yield from self._of_version(version)
         made_by = manifest.model_copy(update={"version": version})
@@ -119,10 +132,43 @@ class Conversation:
             for index in range(len(images))
         ]
 
-    def forget(self) -> Steps[None]:
-        """Give all regions back that no request uses."""
-        for name in self._regions.forget():
-            yield from _unregister(name)
+    def close(self) -> Steps[None]:
+        """Give all regions back; one that Triton still works with when some time has passed, it keeps."""
+        self._regions.closed = True
+        self._regions.abandon_free()
+        end = time.monotonic() + _CLOSE_S
+        yield from self._forget()
+        while self._regions and time.monotonic() < end:
+            yield Pause(_AGAIN_S)
+            yield from self._forget()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has begun."""
+        return self._regions.closed
+
+    def check_open(self) -> None:
+        """Whether requests can be made.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        if self.closed:
+            raise RuntimeError("the client is closed; make another")
+
+    def _forget(self) -> Steps[None]:
+        """Have Triton forget the regions that are closed, but for those that it still works with."""
+        for region in self._regions.abandoned():
+            try:
+                yield Call(
+                    "unregister_system_shared_memory", (region.name,), {"client_timeout": _UNREGISTER_S}
+                )
+            except BaseException as error:
+                gone = isinstance(error, ClientError)  # a server that is gone has forgotten it
+                if not gone or isinstance(error, wire.RegionInUseError):
+                    self._regions.still_used(region)
+                if not gone:
+                    raise
 
     def _newest(self) -> Steps[str]:
         """The version that the server answers with now."""
@@ -164,13 +210,13 @@ class Conversation:
         if region is not None:
             if region.batch == batch:
                 return region
-            region.close()
-            yield from _unregister(region.name)
+            self._regions.abandon(region)
         region = Region(batch, manifest.input, manifest.outputs)
         try:
             yield Call("register_system_shared_memory", (region.name, region.key, region.size))
+            yield from self._forget()  # a new one is made where another was abandoned
         except BaseException:
-            region.close()
+            self._regions.abandon(region)  # Triton may know it all the same
             raise
         return region
 
@@ -191,6 +237,7 @@ class Client:
         api_key: str | None = None,
         authorities: str | PathLike[str] | None = None,
     ) -> None:
+        check_deadline(deadline_s)
         connection = wire.connect(self._kind, endpoint, api_key, authorities)
         self._conversation = Conversation(connection, model, version, deadline_s, shared_memory)
 
@@ -220,13 +267,6 @@ def check_in_flight(count: int) -> None:
     """
     if count < 1:
         raise ValueError(f"in_flight is {count}, it must be at least 1")
-
-
-def _unregister(name: str) -> Steps[None]:
-    try:
-        yield Call("unregister_system_shared_memory", (name,), {"client_timeout": _UNREGISTER_S})
-    except ClientError:
-        return  # a server that is gone has forgotten it
 
 
 def _prediction(

@@ -5,15 +5,19 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.filesize import decimal
 from tritonclient.utils import shared_memory
 
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, InputSpec, TaskSpec
+from mtcp_serve.clients.errors import ClientError
 
 _ALIGN = 64
+_FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux has it
 _TYPES: dict[str, type[np.generic]] = {"uint8": np.uint8, "float32": np.float32, "float16": np.float16}
 
 
@@ -36,6 +40,9 @@ class Region:
 
     Its owner registers `name`, `key` and `size` with Triton. Should this process be killed, Python's resource
     tracker removes the memory.
+
+    Raises:
+        ClientError: there is no room for it.
     """
 
     def __init__(self, batch: int, size: InputSpec, tasks: Sequence[TaskSpec]) -> None:
@@ -51,10 +58,21 @@ class Region:
             self.places[name] = place
             end += -(-place.bytes // _ALIGN) * _ALIGN
         self.size = end
-        self.name = self.key = f"mtcp-{os.getpid()}-{secrets.token_hex(8)}"
+        self._process = os.getpid()
+        self.name = self.key = f"mtcp-{self._process}-{secrets.token_hex(8)}"
         self._handle: Any = shared_memory.create_shared_memory_region(
             self.name, self.key, end, create_only=True
         )
+        try:
+            self._reserve()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def own(self) -> bool:
+        """Whether this process made it, and not the one that it was forked from."""
+        return self._process == os.getpid()
 
     def write(self, name: str, array: NDArray[Any]) -> None:
         """Put a tensor into its place."""
@@ -71,3 +89,19 @@ class Region:
     def close(self) -> None:
         """Give the memory back; Triton keeps its view of it until it is told to forget the region."""
         shared_memory.destroy_shared_memory_region(self._handle)
+
+    def _reserve(self) -> None:
+        """Take the memory now: without room, the first write to it would end the process (SIGBUS)."""
+        if not _FOLDER.is_dir():  # not Linux
+            return
+        file = os.open(_FOLDER / self.key, os.O_RDWR)
+        try:
+            os.posix_fallocate(file, 0, self.size)
+        except OSError as error:
+            raise ClientError(
+                f"no room for {decimal(self.size)} in {_FOLDER}: {error.strerror or error}",
+                hint="give a container more with --shm-size or --ipc=host, send fewer images at a time, or "
+                "leave shared_memory out",
+            ) from error
+        finally:
+            os.close(file)

@@ -13,6 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, ConfidenceTask, Manifest, TaskSpec
 from mtcp_serve.clients._memory import Region
+from mtcp_serve.clients._options import bearer, check_authorities
 from mtcp_serve.clients.errors import (
     ClientError,
     DeadlineError,
@@ -67,18 +68,26 @@ _Client = TypeVar("_Client")
 def connect(
     kind: Callable[..., _Client], endpoint: str, api_key: str | None, authorities: str | PathLike[str] | None
 ) -> _Client:
-    """A client of Triton's of ``kind`` for ``endpoint``; ``grpcs://`` before it means TLS."""
+    """A client of Triton's of ``kind`` for ``endpoint``; ``grpcs://`` before it means TLS.
+
+    Raises:
+        ValueError: a key that no header can carry, or authorities without TLS.
+        OSError: ``authorities`` cannot be read.
+    """
     address = endpoint.removeprefix(_TLS)
+    if authorities is not None:
+        check_authorities(authorities, address != endpoint, _TLS)
+    authorization = None if api_key is None else bearer(api_key)
     client: Any = kind(
         address,
         ssl=address != endpoint,
         root_certificates=None if authorities is None else fspath(authorities),
         channel_args=CHANNEL,
     )
-    if api_key is not None:
+    if authorization is not None:
 
         def send_key(request: Any) -> None:
-            request.headers["authorization"] = f"Bearer {api_key}"
+            request.headers["authorization"] = authorization
 
         client.register_plugin(send_key)
     connected: _Client = client
@@ -87,6 +96,10 @@ def connect(
 
 class RegionLostError(ServerError):
     """Triton knows nothing of a shared memory region, as after a new start; another one will do."""
+
+
+class RegionInUseError(ServerError):
+    """Triton does not forget a shared memory region yet: it still works on a request that nobody awaits."""
 
 
 def translate(error: InferenceServerException) -> ClientError:
@@ -100,6 +113,8 @@ def translate(error: InferenceServerException) -> ClientError:
         kind = DeadlineError
     elif "Unable to find" in message and "shared memory region" in message:
         kind = RegionLostError
+    elif "Cannot unregister" in message and "in use" in message:
+        kind = RegionInUseError
     translated = kind(f"Triton: {message}", code=code)
     translated.__cause__ = error
     return translated

@@ -9,10 +9,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 import httpx
 
+from mtcp_serve.clients._options import bearer, check_authorities, check_deadline
 from mtcp_serve.clients._responses import read_content, read_models, read_prediction, translate
 from mtcp_serve.clients.errors import InvalidRequestError
 from mtcp_serve.inference.camera import CameraRequest
-from mtcp_serve.inference.pipeline import Size
+from mtcp_serve.inference.pipeline import Size, check_asked
 from mtcp_serve.prediction import Prediction
 from mtcp_serve.utils.closing import AsyncClosing, Closing
 
@@ -20,6 +21,7 @@ Format = Literal["npz", "json"]
 Source = str | PathLike[str] | bytes
 """A file or the bytes of one: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."""
 _CONNECT_RETRIES = 2
+_TLS = "https://"
 C = TypeVar("C")
 
 
@@ -35,8 +37,12 @@ class _Client(ABC, Generic[C]):
         api_key: str | None = None,
         authorities: str | PathLike[str] | None = None,
     ) -> None:
-        trust = True if authorities is None else ssl.create_default_context(cafile=authorities)
-        key = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        check_deadline(deadline_s)
+        trust: ssl.SSLContext | bool = True
+        if authorities is not None:
+            check_authorities(authorities, url.lower().startswith(_TLS), _TLS)
+            trust = ssl.create_default_context(cafile=authorities)
+        key = {} if api_key is None else {"Authorization": bearer(api_key)}
         headers = {**(headers or {}), **key}
         self._client: C = self._open(trust, base_url=url, timeout=deadline_s, headers=headers)
 
@@ -199,6 +205,7 @@ def _predict(
     model: str | None,
     parameters: Mapping[str, str],
 ) -> httpx.Request:
+    check_asked(tasks)
     query: dict[str, str] = {"size": size, "format": format, **parameters}
     if tasks is not None:
         query["tasks"] = ",".join(tasks)

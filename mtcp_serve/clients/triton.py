@@ -1,5 +1,6 @@
 """A blocking client for Triton over gRPC; threads may share one."""
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
-from mtcp_serve.clients._conversation import Client, Outcome, Steps, check_in_flight, read_image
+from mtcp_serve.clients._conversation import Client, Outcome, Pause, Steps, check_in_flight, read_image
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
@@ -72,6 +73,7 @@ class TritonClient(Client, Closing):
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
+            RuntimeError: the client is closed.
         """
         decoded, pixels = read_image(image, self._run(self._conversation.known()).input)
         return self._run(self._conversation.infer(pixels, tasks, decoded, size, camera, confidence))[0]
@@ -113,16 +115,28 @@ class TritonClient(Client, Closing):
                 yield _outcome(*waiting.popleft())
 
     def close(self) -> None:
-        """End the connection and give shared memory back."""
-        self._run(self._conversation.forget())
-        self._conversation.client.close()
+        """End the connection and give shared memory back; closing it again does nothing.
+
+        Where Triton still works on a request that was given up, this waits for it, for some seconds at most.
+        """
+        if not self._conversation.closed:
+            self._make(self._conversation.close())
+            self._conversation.client.close()
 
     def _run(self, steps: Steps[T]) -> T:
+        self._conversation.check_open()
+        return self._make(steps)
+
+    def _make(self, steps: Steps[T]) -> T:
         """Make the calls of ``steps``, each with its deadline; the client's own errors are raised."""
         talk = self._conversation
         try:
             call = next(steps)
             while True:
+                if isinstance(call, Pause):
+                    time.sleep(call.seconds)
+                    call = next(steps)
+                    continue
                 try:
                     given = getattr(talk.client, call.method)(*call.arguments, **talk.options(call))
                 except InferenceServerException as error:

@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
-from mtcp_serve.clients._conversation import Client, Outcome, Steps, check_in_flight, read_image
+from mtcp_serve.clients._conversation import Client, Outcome, Pause, Steps, check_in_flight, read_image
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
@@ -88,15 +88,24 @@ class AsyncTritonClient(Client, AsyncClosing):
 
     async def close(self) -> None:
         """See `mtcp_serve.clients.TritonClient.close`."""
-        await self._run(self._conversation.forget())
-        await self._conversation.client.close()
+        if not self._conversation.closed:
+            await self._make(self._conversation.close())
+            await self._conversation.client.close()
 
     async def _run(self, steps: Steps[T]) -> T:
+        self._conversation.check_open()
+        return await self._make(steps)
+
+    async def _make(self, steps: Steps[T]) -> T:
         """Make the calls of ``steps``, each with its deadline; the client's own errors are raised."""
         talk = self._conversation
         try:
             call = next(steps)
             while True:
+                if isinstance(call, Pause):
+                    await asyncio.sleep(call.seconds)
+                    call = next(steps)
+                    continue
                 try:
                     given = await getattr(talk.client, call.method)(*call.arguments, **talk.options(call))
                 except InferenceServerException as error:

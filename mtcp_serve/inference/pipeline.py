@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,19 @@ from mtcp_serve.utils.concurrency import in_thread, together
 
 Size = Literal["input", "model"]
 """Maps as large as the image, or as the model gives them."""
+
+
+def check_asked(tasks: Sequence[str] | None, size: Size = "model") -> None:
+    """Refuse what is neither a list of names nor a `Size`, which a program without types may give.
+
+    Raises:
+        TypeError: ``tasks`` is one name.
+        ValueError: there is no such ``size``.
+    """
+    if isinstance(tasks, str):
+        raise TypeError(f"tasks is a list of names, such as [{tasks!r}]")
+    if size not in get_args(Size):
+        raise ValueError(f"size is {size!r}, it must be 'input' or 'model'")
 
 
 @dataclass(frozen=True)

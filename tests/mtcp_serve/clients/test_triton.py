@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +33,6 @@ from mtcp_serve.clients import (
     UnavailableError,
     images_in,
 )
-from mtcp_serve.clients._regions import Regions
 from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
@@ -259,6 +257,10 @@ def test_what_the_model_does_not_take_is_refused(triton: LocalTriton, client: Tr
         client.infer(np.zeros((9, *SIZE, 3), np.uint8))
     with pytest.raises(NotFoundError, match="no task 'depht'; it has semseg, depth"):
         client.predict(ASTRONAUT, ["depht"])
+    with pytest.raises(TypeError, match=r"tasks is a list of names, such as \['depth'\]"):
+        client.predict(ASTRONAUT, "depth")
+    with pytest.raises(ValueError, match="size is 'large'"):
+        client.predict(ASTRONAUT, size="large")  # type: ignore[arg-type]
     for photo in (b"no image", np.zeros((4, 4), np.uint8), ASTRONAUT / "missing.jpg"):
         with pytest.raises(InvalidRequestError):
             client.predict(photo)
@@ -370,18 +372,6 @@ def test_refused_requests_of_asyncio_use_their_regions_again(tmp_path: Path) -> 
         counts = asyncio.run(predict(server.grpc))
         server.kill()
     assert counts == [4, 4, 4]
-
-
-def test_regions_that_another_thread_gives_back_meanwhile() -> None:
-    class Emptied(deque[Any]):
-        """Another thread took the last one after this one had looked."""
-
-        def __len__(self) -> int:
-            return 1
-
-    regions = Regions()
-    regions._free = regions._abandoned = Emptied()
-    assert list(regions.forget()) == []
 
 
 def test_a_local_triton_ends_with_its_command(tmp_path: Path) -> None:
