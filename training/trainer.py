@@ -36,6 +36,7 @@ from training.parts import build_engine, build_network, captured, compile_step
 from training.progress import EpochProgress
 from training.resuming import extends, resumable
 from training.run_log import HISTORY, History, read_history, shown
+from training.running_statistics import RunningStatistics
 from training.schedule import SAVE_EVERY_S, Clock, Schedule
 from training.scoring import Scoring
 from training.step_records import StepRecord, StepRecords
@@ -89,6 +90,7 @@ class Trainer:
             compile_step(self.forward_step, config.compile)
         self._model, stepper = self.fabric.setup(self.forward_step, self.optimizer)
         self._update = WeightUpdate(self.fabric, self.optimizer, stepper, config.optim.clip_norm)
+        self._statistics = RunningStatistics(self.network)
         self.epoch = self.step = self.step_in_epoch = self.updates = self.bad_steps = 0
         self.finished = False
         self.better: str | None = None
@@ -296,12 +298,13 @@ class Trainer:
         last = self.step_in_epoch == start + group - 1
         seed_step(self.config.seed, self.step, self.fabric.global_rank)
         set_rate(self.optimizer, self.schedule.rate(self.updates))
-        several = self.fabric.world_size > 1
+        several, before = self.fabric.world_size > 1, self._statistics.copy()
         waits = self.fabric.no_backward_sync(self._model) if several and not last else nullcontext()
         with waits:
             result: StepResult = self._model(Held(batch), self.epoch, self.step, loss_scale(self.fabric))
             labelled = result.supervised.any()
             self.fabric.backward(result.total * labelled / group)
+        self._statistics.put_back(before, result.finite)
         self._tally.add(result, result.finite & labelled)
         self._update.add(result, labelled)
         rate = self.optimizer.param_groups[0]["lr"]

@@ -138,6 +138,26 @@ def test_one_broken_step_is_survived_and_counted(tmp_path: Path, monkeypatch: py
     assert all(value.isfinite().all() for value in trainer.network.state_dict().values())
 
 
+def test_activations_that_overflow_leave_no_trace_in_running_statistics(tmp_path: Path) -> None:
+    trainer = Trainer(tiny_run("optim.ema=0.9", "activation_checkpointing=true"), tmp_path)
+    encode, steps = trainer.forward_step._encode, trainer.feed.batches(0, 0)
+    trainer.network.train()
+    trainer._train_step(next(steps))
+    before = {name: value.clone() for name, value in trainer.network.named_buffers() if "running" in name}
+    trainer.forward_step._encode = lambda images: encode(images) * torch.inf
+    trainer._train_step(next(steps))
+    assert trainer._tally.skipped == 1
+    assert before
+    for name, value in before.items():
+        assert torch.equal(trainer.network.get_buffer(name), value), name
+    assert trainer.average is not None
+    assert all(value.isfinite().all() for value in trainer.average.module.state_dict().values())
+    trainer.forward_step._encode = encode
+    trainer._train_step(next(steps))
+    moved = [not torch.equal(trainer.network.get_buffer(name), value) for name, value in before.items()]
+    assert all(moved)
+
+
 def test_a_batch_without_any_label_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = Trainer(tiny_run("optim.weight_decay=0.5"), tmp_path)
     trainer.network.train()
