@@ -14,7 +14,7 @@ from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageLimits
-from mtcp_serve.inference.pipeline import Size, check_asked, infer_maps, input_sizes
+from mtcp_serve.inference.pipeline import Size, check_asked, check_maps, enough_for, infer_maps, input_sizes
 from mtcp_serve.inference.registry import Choice, Models, with_confidence
 from mtcp_serve.inference.sources import ImageSource, to_image
 from mtcp_serve.inference.timings import Timings
@@ -47,7 +47,7 @@ def load(
             processor has it.
         streams: inferences at the same time on a CPU; 0 is one.
         max_batch_size: images that the network is given at a time, where several wait; of use on a GPU.
-        limits: the largest image that is read.
+        limits: the largest image that is read, and the largest maps that are made of one.
 
     Raises:
         BundleError: there is no such bundle or engine, the bundle is damaged, or it cannot be run.
@@ -195,8 +195,9 @@ class Model(Closing):
         sizes = input_sizes(choices)
         with self._models.lease():
             with timings.measure("decode"):
-                read = partial(to_image, image, self._limits, 2 * max(max(each) for each in sizes))
+                read = partial(to_image, image, self._limits, enough_for(sizes))
                 decoded: DecodedImage = await in_thread(read)
+                check_maps(decoded.info, size, self._limits)
                 pixels = await in_thread(lambda: {each: decoded.resized(*each) for each in sizes})
             found = await infer_maps(decoded.info, pixels, choices, size, timings, camera)
             return await in_thread(partial(Prediction.of, found, decoded))

@@ -50,10 +50,10 @@ class Prediction(Mapping[str, Map]):
         self,
         arrays: Mapping[str, Map],
         metadata: Mapping[str, Any],
-        source: Callable[[], Image.Image] | None = None,
+        source: Callable[[], DecodedImage] | None = None,
         confidences: Mapping[str, Map] | None = None,
     ) -> None:
-        """``source`` gives the upright image in RGB, of any size, for `overlay`.
+        """``source`` gives the image, for `overlay`, `points` and `cutout`.
 
         ``confidences`` are those of the maps, by task name, as large as they are.
         """
@@ -72,7 +72,7 @@ class Prediction(Mapping[str, Map]):
             if dense.confidence is not None:
                 sure[dense.task.name] = dense.confidence.values()
         metadata = describe(found, maps).model_dump(mode="json", exclude_none=True)
-        return cls(arrays, metadata, None if image is None else lambda: image.image, sure)
+        return cls(arrays, metadata, None if image is None else lambda: image, sure)
 
     def __getitem__(self, task: str) -> Map:
         """The map of ``task``.
@@ -172,10 +172,13 @@ class Prediction(Mapping[str, Map]):
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity is {opacity}, it must be from 0 to 1")
         over = self.image(task, colormap)
-        under = self._image() if image is None else image
-        if under is None:
+        if image is not None:
+            under = image.convert("RGB").resize(over.size, Image.Resampling.BILINEAR)
+        elif self._source is not None:
+            under = Image.fromarray(self._source().resized(over.height, over.width))
+        else:
             raise ValueError("this prediction does not know its image; give it: overlay(task, image=...)")
-        return Image.blend(under.convert("RGB").resize(over.size, Image.Resampling.BILINEAR), over, opacity)
+        return Image.blend(under, over, opacity)
 
     def points(
         self, step: int | None = None, ramps: bool = False, min_confidence: float | None = None
@@ -250,7 +253,7 @@ class Prediction(Mapping[str, Map]):
     def _repr_html_(self) -> str:
         """The image and its maps side by side, for a notebook."""
         try:
-            image = self._image()
+            image = None if self._source is None else self._source().image
         except RequestError:  # the server could read what this machine cannot
             image = None
         figures = [] if image is None else [_figure("image", image)]
@@ -285,14 +288,9 @@ class Prediction(Mapping[str, Map]):
         raise KeyError(f"a map of kind {kind.model_fields['kind'].default}; there is {', '.join(self)}")
 
     def _colors(self, height: int, width: int) -> NDArray[np.uint8]:
-        image = self._image()
-        if image is None:
+        if self._source is None:
             raise ValueError("this prediction does not know its image; only one of a model here does")
-        size = (width, height)
-        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0))
-
-    def _image(self) -> Image.Image | None:
-        return None if self._source is None else self._source()
+        return self._source().resized(height, width)
 
     def _sure(self, task: str) -> ConfidenceTask:
         """The confidence in the map of ``task``, as far as its metadata tells."""

@@ -21,8 +21,8 @@ from mtcp_serve.clients._regions import Regions
 from mtcp_serve.clients.errors import ClientError, InvalidRequestError
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.camera import CameraRequest
-from mtcp_serve.inference.images import DecodedImage, ImageInfo
-from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size, check_asked
+from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageInfo
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size, check_asked, check_maps, enough_for
 from mtcp_serve.inference.sources import ImageSource, name_of, to_image
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map
@@ -242,21 +242,24 @@ class Client:
         self._conversation = Conversation(connection, model, version, deadline_s, shared_memory)
 
 
-def read_image(image: ImageSource, size: InputSpec) -> tuple[DecodedImage, NDArray[np.uint8]]:
-    """``image`` as the gateway would read it, and stretched to ``[1, size.height, size.width, 3]``.
+def read_image(image: ImageSource, taken: InputSpec, size: Size) -> tuple[DecodedImage, NDArray[np.uint8]]:
+    """``image`` as the gateway would read it for maps of ``size``.
+
+    Also stretched to ``[1, taken.height, taken.width, 3]``, which the model takes.
 
     Raises:
-        InvalidRequestError: it cannot be read, or is not an image.
+        InvalidRequestError: it cannot be read, is not an image, or is too large.
     """
     try:
-        decoded = to_image(image, enough=2 * max(size.height, size.width))
+        decoded = to_image(image, enough=enough_for([(taken.height, taken.width)]))
+        check_maps(decoded.info, size, DEFAULT_LIMITS)
     except OSError as error:
         raise InvalidRequestError(f"{name_of(image)} cannot be read: {error.strerror or error}") from error
     except RequestError as error:
         raise InvalidRequestError(f"{name_of(image)}: {error.message}", hint=error.hint) from error
     except TypeError as error:
         raise InvalidRequestError(str(error)) from error
-    return decoded, decoded.resized(size.height, size.width)[None]
+    return decoded, decoded.resized(taken.height, taken.width)[None]
 
 
 def check_in_flight(count: int) -> None:

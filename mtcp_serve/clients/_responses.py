@@ -3,6 +3,7 @@
 import json
 import zipfile
 from base64 import b64decode
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -52,9 +53,10 @@ def read_prediction(response: httpx.Response, image: bytes) -> Prediction:
             arrays, sure, metadata = _from_json(json.loads(content))
         else:
             arrays, sure, metadata = _from_npz(content)
+        side = max(max(values.shape[:2]) for values in arrays.values())
     except _UNREADABLE as error:
         raise ServerError(f"the response of {response.url} cannot be read: {error!r}") from error
-    return Prediction(arrays, metadata, lambda: decode(image).image, sure)
+    return Prediction(arrays, metadata, partial(decode, image, enough=side), sure)
 
 
 def read_content(response: httpx.Response) -> bytes:

@@ -75,7 +75,7 @@ class TritonClient(Client, Closing):
             ClientError: see `mtcp_serve.clients.errors`.
             RuntimeError: the client is closed.
         """
-        decoded, pixels = read_image(image, self._run(self._conversation.known()).input)
+        decoded, pixels = read_image(image, self._run(self._conversation.known()).input, size)
         return self._run(self._conversation.infer(pixels, tasks, decoded, size, camera, confidence))[0]
 
     def infer(

@@ -50,7 +50,7 @@ class AsyncTritonClient(Client, AsyncClosing):
     ) -> Prediction:
         """See `mtcp_serve.clients.TritonClient.predict`; the image is decoded in a thread."""
         manifest = await self._run(self._conversation.known())
-        decoded, pixels = await asyncio.to_thread(read_image, image, manifest.input)
+        decoded, pixels = await asyncio.to_thread(read_image, image, manifest.input, size)
         return (await self._run(self._conversation.infer(pixels, tasks, decoded, size, camera, confidence)))[
             0
         ]

@@ -1,6 +1,6 @@
 """From the bytes of an image to its maps: the one way, for HTTP and the command line alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -98,7 +98,7 @@ async def predict(
     """The maps of ``choices`` for the image in ``data``; stage times go into ``timings``.
 
     The image is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
-    decoding; with ``keep_image`` the prediction has the image, as large as the maps or larger.
+    decoding; with ``keep_image`` the prediction has the image.
 
     Raises:
         RequestError: what `mtcp_serve.inference.images.decode` raises.
@@ -107,10 +107,9 @@ async def predict(
     """
     async with decoding or nullcontext():
         with timings.measure("decode"):
-            whole = keep_image and size == "input"
-            image, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices), whole))
+            image, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices)))
             info = image.info
-            _check_maps(info, size, limits)
+            check_maps(info, size, limits)
             if not keep_image:
                 del image
     prediction = await infer_maps(info, pixels, choices, size, timings, camera)
@@ -177,8 +176,17 @@ def input_sizes(choices: Sequence[Choice]) -> set[tuple[int, int]]:
     return {(choice.manifest.input.height, choice.manifest.input.width) for choice in choices}
 
 
-def _check_maps(info: ImageInfo, size: Size, limits: ImageLimits) -> None:
-    """Refuse maps as large as an image that was decoded at reduced size because it is beyond the limit."""
+def enough_for(sizes: Collection[tuple[int, int]]) -> int:
+    """Pixels a side that an image has to be decoded with for inputs of ``sizes``: twice theirs."""
+    return 2 * max(max(size) for size in sizes)
+
+
+def check_maps(info: ImageInfo, size: Size, limits: ImageLimits) -> None:
+    """Refuse maps as large as an image that was decoded at reduced size because it is beyond the limit.
+
+    Raises:
+        ImageTooLargeError: they would have more than ``limits.max_pixels``.
+    """
     count = info.width * info.height
     if size == "input" and count > limits.max_pixels:
         raise ImageTooLargeError(
@@ -188,8 +196,8 @@ def _check_maps(info: ImageInfo, size: Size, limits: ImageLimits) -> None:
 
 
 def _read(
-    data: bytes, limits: ImageLimits, sizes: set[tuple[int, int]], whole: bool
+    data: bytes, limits: ImageLimits, sizes: set[tuple[int, int]]
 ) -> tuple[DecodedImage, dict[tuple[int, int], NDArray[np.uint8]]]:
-    """The image, ``whole`` or at a size that is enough for the models, and it at every size of ``sizes``."""
-    image = decode(data, limits, enough=None if whole else 2 * max(max(size) for size in sizes))
+    """The image, at a size that is enough for the models, and it at every size of ``sizes``."""
+    image = decode(data, limits, enough=enough_for(sizes))
     return image, {size: image.resized(*size) for size in sizes}

@@ -1,15 +1,22 @@
 """What a program may call an image: a file, its bytes, a Pillow image, an array, a tensor."""
 
+from numbers import Rational
 from os import PathLike, fspath
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
 from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageInfo, ImageLimits, decode, read
-from mtcp_serve.inference.images.exif import UPRIGHT, orientation
+from mtcp_serve.inference.images.exif import (
+    QUARTER_TURNS,
+    UPRIGHT,
+    focal_lengths,
+    focal_of,
+    orientation,
+)
 from mtcp_serve.inference.images.rgb import to_rgb
 
 _ORIENTATION = 0x0112
@@ -23,7 +30,7 @@ class Tensor(Protocol):
 
 
 ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
-"""A path; the bytes of a file; a Pillow image (its EXIF orientation is applied); a NumPy array
+"""A path; the bytes of a file; a Pillow image (its EXIF is heeded as that of a file); a NumPy array
 ``[height, width, 3]``, or a torch tensor ``[3, height, width]``: RGB, uint8, or floats from 0 to 1."""
 
 
@@ -63,6 +70,7 @@ def name_of(source: ImageSource) -> str:
 def _of_pillow(image: Image.Image, limits: ImageLimits) -> DecodedImage:
     _check_size(*image.size, limits)
     turned = _orientation(image) in UPRIGHT
+    focal = _focal_lengths(image)
     _load(image)
     rgb = to_rgb(image)
     if (way := UPRIGHT.get(_orientation(image))) is not None:
@@ -76,8 +84,19 @@ def _of_pillow(image: Image.Image, limits: ImageLimits) -> DecodedImage:
             image.mode,
             exif_rotated=turned,
             animated=bool(getattr(image, "is_animated", False)),
+            focal=focal,
         ),
     )
+
+
+def _focal_lengths(image: Image.Image) -> tuple[float, float] | None:
+    """Those that the EXIF says, across and down, in pixels of the upright image."""
+    if isinstance(exif := image.info.get("exif"), bytes):
+        focal = focal_lengths(exif, *image.size)
+        return focal[::-1] if focal and _orientation(image) in QUARTER_TURNS else focal
+    entries = image.getexif().get_ifd(ExifTags.IFD.Exif)  # of a TIFF, whose size is that of the upright image
+    numbers = {tag: float(value) for tag, value in entries.items() if isinstance(value, int | Rational)}
+    return focal_of(numbers, *image.size)
 
 
 def _load(image: Image.Image) -> None:

@@ -89,6 +89,14 @@ def test_limits_are_the_callers(bundle: Path) -> None:
         model.predict(LARGE)
 
 
+def test_maps_of_a_reduced_jpeg_keep_to_the_limits(bundle: Path) -> None:
+    jpeg = encode(noise(128, 192), "JPEG")
+    with mtcp_serve.load(bundle, threads=1, limits=ImageLimits(max_pixels=7000)) as model:
+        assert model.predict(jpeg, size="model").metadata["image"]["width"] == 192
+        with pytest.raises(ImageTooLargeError, match="24576 pixels, the limit is 7000"):
+            model.predict(jpeg)
+
+
 @pytest.mark.parametrize("max_batch_size", [1, 3])
 def test_a_batch_is_its_images_one_by_one(bundle: Path, max_batch_size: int) -> None:
     images = [noise(HEIGHT, WIDTH, seed) for seed in range(7)]

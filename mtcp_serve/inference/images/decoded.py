@@ -1,5 +1,6 @@
 """What reading an image file gives."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +31,21 @@ class DecodedImage:
 
     image: Image.Image
     info: ImageInfo
+    again: "Callable[[int], DecodedImage] | None" = None
+    """Decodes the file once more with at least so many pixels a side, where ``image`` is smaller than it."""
 
     def resized(self, height: int, width: int) -> NDArray[np.uint8]:
-        """The image stretched to ``[height, width, 3]`` uint8 RGB, area-averaged where it shrinks."""
+        """The image stretched to ``[height, width, 3]`` uint8 RGB, area-averaged where it shrinks.
+
+        It is decoded once more where that takes more pixels than ``image`` has, and the file has more.
+
+        Raises:
+            RequestError: what decoding raises.
+        """
         size = (width, height)
         image = self.image
+        if self.again is not None and (image.width < width or image.height < height):
+            image = self.again(max(size)).image
         if image.size != size:
             image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
         return np.asarray(image)

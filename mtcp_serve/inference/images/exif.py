@@ -5,6 +5,7 @@ not, and reads every entry, of which there may be many.
 """
 
 import struct
+from collections.abc import Mapping
 from math import hypot, isfinite
 from typing import Final
 
@@ -19,6 +20,9 @@ UPRIGHT: Final = {  # EXIF orientation -> what brings the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+QUARTER_TURNS: Final = range(5, 9)
+"""Orientations that swap width and height."""
 
 _ORIENTATION, _EXIF_DIRECTORY = 0x0112, 0x8769
 _FOCAL_LENGTH, _FOCAL_LENGTH_IN_35MM = 0x920A, 0xA405
@@ -45,7 +49,11 @@ def focal_lengths(exif: bytes, width: int, height: int) -> tuple[float, float] |
     an image that was cut out of another later.
     """
     block = _Block(exif)
-    entries = block.directory(int(block.first().get(_EXIF_DIRECTORY, 0)))
+    return focal_of(block.directory(int(block.first().get(_EXIF_DIRECTORY, 0))), width, height)
+
+
+def focal_of(entries: Mapping[int, float], width: int, height: int) -> tuple[float, float] | None:
+    """`focal_lengths`, of the numbers in the EXIF directory by their tags."""
     found = _of_film(entries, width, height) or _of_sensor(entries, width, height)
     if found is None or not all(_SANE[0] < focal / max(width, height) < _SANE[1] for focal in found):
         return None
@@ -94,7 +102,7 @@ class _Block:
         return struct.unpack_from(f"{self._order}{codes}", self._data, place)
 
 
-def _of_film(entries: dict[int, float], width: int, height: int) -> tuple[float, float] | None:
+def _of_film(entries: Mapping[int, float], width: int, height: int) -> tuple[float, float] | None:
     film = _positive(entries, _FOCAL_LENGTH_IN_35MM)
     if film is None:
         return None
@@ -102,7 +110,7 @@ def _of_film(entries: dict[int, float], width: int, height: int) -> tuple[float,
     return focal, focal
 
 
-def _of_sensor(entries: dict[int, float], width: int, height: int) -> tuple[float, float] | None:
+def _of_sensor(entries: Mapping[int, float], width: int, height: int) -> tuple[float, float] | None:
     length = _positive(entries, _FOCAL_LENGTH)
     across = _positive(entries, _FOCAL_PLANE_X)
     down = _positive(entries, _FOCAL_PLANE_Y) or across
@@ -117,7 +125,7 @@ def _of_sensor(entries: dict[int, float], width: int, height: int) -> tuple[floa
     return length * per_mm[0], length * per_mm[1]
 
 
-def _positive(entries: dict[int, float], tag: int) -> float | None:
+def _positive(entries: Mapping[int, float], tag: int) -> float | None:
     """The positive finite number that stands under ``tag``."""
     value = entries.get(tag, 0.0)
     return value if isfinite(value) and value > 0 else None

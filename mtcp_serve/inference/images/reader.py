@@ -1,6 +1,8 @@
 """Untrusted bytes to an upright RGB image, within limits that are checked before any pixel is decoded."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Final
@@ -16,7 +18,7 @@ from mtcp_serve.errors import (
 )
 from mtcp_serve.inference.images import bmp, gif, isobmff, isolated, jpeg, png, tiff, webp
 from mtcp_serve.inference.images.decoded import DecodedImage, ImageInfo
-from mtcp_serve.inference.images.exif import UPRIGHT, focal_lengths, orientation
+from mtcp_serve.inference.images.exif import QUARTER_TURNS, UPRIGHT, focal_lengths, orientation
 from mtcp_serve.inference.images.limits import DEFAULT_LIMITS, OVERSIZE, PILLOW_MAX_PIXELS, ImageLimits
 from mtcp_serve.inference.images.rgb import to_rgb
 from mtcp_serve.inference.images.still import Still
@@ -40,8 +42,6 @@ IMAGE_SUFFIXES: Final = frozenset(
 ) | frozenset((".avif", ".heic", ".heif", ".hif"))
 """Endings of the files that are taken from a folder; a file that is named may be called anything."""
 
-_QUARTER_TURNS: Final = range(5, 9)  # orientations that swap width and height
-
 
 def read(
     path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS, enough: int | None = None
@@ -63,7 +63,8 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, enough: int | None
 
     With ``enough`` (pixels) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides
     keep at least that many pixels; that is several times faster where an image is much larger than needed,
-    and allows for `OVERSIZE` times ``limits.max_pixels``. ``info`` has the size before that.
+    and allows for `OVERSIZE` times ``limits.max_pixels``. ``info`` has the size before that, and ``resized``
+    decodes again where more pixels are needed.
 
     An orientation in XMP does not count, nor do colour profiles.
 
@@ -87,7 +88,7 @@ def decode_here(data: bytes, limits: ImageLimits, enough: int | None) -> Decoded
     """
     still = _look(data, limits, enough is not None)
     try:
-        return _load(still, limits, enough)
+        decoded = _load(still, limits, enough)
     except (MemoryError, RequestError):
         raise
     except Image.DecompressionBombError as error:
@@ -96,6 +97,8 @@ def decode_here(data: bytes, limits: ImageLimits, enough: int | None) -> Decoded
         ) from error
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged files
         raise InvalidImageError(f"the {still.format} image is damaged or cut short") from error
+    whole = decoded.image.size == (decoded.info.width, decoded.info.height)
+    return decoded if whole else replace(decoded, again=partial(decode_here, data, limits))
 
 
 def is_image(head: bytes) -> bool:
@@ -194,7 +197,7 @@ def _load(still: Still, limits: ImageLimits, enough: int | None) -> DecodedImage
     turned = orientation(still.exif)
     if turned in UPRIGHT:
         rgb = rgb.transpose(UPRIGHT[turned])
-        if turned in _QUARTER_TURNS:
+        if turned in QUARTER_TURNS:
             width, height = height, width
             focal = focal and focal[::-1]
     info = ImageInfo(width, height, still.format, mode, turned in UPRIGHT, still.animated, focal)

@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from clients.examples import http_predict
@@ -115,6 +116,13 @@ def test_files_tasks_and_sizes(client: GatewayClient, tmp_path: Path) -> None:
     assert list(answer) == ["parsing", "depth"]
     assert answer["depth"].shape == (HEIGHT, WIDTH)
     assert client.models()[0]["name"] == "tiny"
+
+
+def test_maps_of_the_models_size_lie_over_a_jpeg_beyond_the_limit(client: GatewayClient) -> None:
+    data = encode(Image.new("RGB", (6000, 5600), (200, 40, 90)), "JPEG")
+    under = client.predict(data, ["depth"], size="model").overlay("depth", 0)
+    assert under.size == (WIDTH, HEIGHT)
+    assert np.abs(np.asarray(under).astype(int) - (200, 40, 90)).max() <= 2
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
-from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import IFDRational
+from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from starlette.testclient import TestClient
 
 from mtcp_serve.inference.camera import Camera, CameraError, CameraRequest, find_camera
 from mtcp_serve.inference.images import ImageLimits, decode
+from mtcp_serve.inference.sources import to_image
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.server.test_bad_input import check_error
@@ -43,6 +44,35 @@ def focal(data: bytes, enough: int | None = None) -> tuple[float, float] | None:
 def test_the_focal_length_on_film_is_of_the_diagonal(format: str, orientation: int) -> None:
     found = focal(taken({ExifTags.Base.FocalLengthIn35mmFilm: 28}, orientation, format=format))
     assert found == pytest.approx((28 * 500 / hypot(36, 24),) * 2)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_pillow_image_has_the_camera_of_its_file(format: str, orientation: int) -> None:
+    """Also what was made of it: its colors converted, or turned upright already."""
+    entries: dict[int, object] = {
+        ExifTags.Base.FocalLength: IFDRational(25),
+        ExifTags.Base.FocalPlaneXResolution: IFDRational(254),
+        ExifTags.Base.FocalPlaneYResolution: IFDRational(508),
+        ExifTags.Base.ExifImageWidth: 400,
+        ExifTags.Base.ExifImageHeight: 300,
+    }
+    data = taken(entries, orientation, format=format)
+    upright = (250, 500) if orientation == 1 else (500, 250)
+    assert focal(data) == pytest.approx(upright)
+    with Image.open(BytesIO(data)) as opened:
+        for image in (opened, opened.convert("L"), ImageOps.exif_transpose(opened)):
+            assert to_image(image).info.focal == pytest.approx(upright)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_pillow_tiff_has_the_camera_of_its_file(orientation: int) -> None:
+    tags = ImageFileDirectory_v2()
+    tags[ExifTags.Base.Orientation] = orientation
+    tags[ExifTags.IFD.Exif] = {ExifTags.Base.FocalLengthIn35mmFilm: 28}
+    data = encode(noise(300, 400), "TIFF", tiffinfo=tags)
+    with Image.open(BytesIO(data)) as opened:
+        assert to_image(opened).info.focal == focal(data) == pytest.approx((28 * 500 / hypot(36, 24),) * 2)
 
 
 def test_reading_a_jpeg_at_an_eighth_changes_nothing() -> None:

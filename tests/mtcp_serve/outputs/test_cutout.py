@@ -1,6 +1,7 @@
 """The cut-out: opacity is the saliency's, and at soft edges the colours are the subject's own."""
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+import mtcp_serve
+from mtcp_serve.inference.images import decode
 from mtcp_serve.outputs.cutout import cutout, foreground, opacity, over
 from tests.mtcp_serve.server.test_bad_input import check_error
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, encode, noise
@@ -130,6 +133,22 @@ def test_the_server_gives_it_with_a_background_or_without(client: TestClient) ->
     large = encode(np.full((60, 90, 3), (255, 10, 10), np.uint8))
     assert np.array_equal(np.asarray(fetch(client, "", large))[30, 40], (255, 10, 10, 255))
     assert fetch(client, "size=model", large).size == (WIDTH, HEIGHT)
+
+
+def test_of_a_large_jpeg_every_pixel_is_the_files(client: TestClient, bundle: Path) -> None:
+    """The network needs less than the file has, so that it is decoded at reduced size for it."""
+    stripes = np.zeros((400, 600, 3), np.uint8)
+    stripes[..., 0], stripes[:, ::2, 2] = 255, 255
+    data = encode(stripes, "JPEG", quality=95, subsampling=0)
+    with mtcp_serve.load(bundle, threads=1) as model:
+        maps = model.predict(data)
+    whole = decode(data)
+    there = np.asarray(fetch(client, "", data))
+    assert np.array_equal(np.asarray(maps.cutout()), there)
+    solid = there[..., 3] == 255
+    assert solid.mean() > 0.9
+    assert np.array_equal(there[solid, :3], np.asarray(whole.image)[solid])
+    assert np.array_equal(np.asarray(maps.overlay("saliency", 0)), np.asarray(whole.image))
 
 
 @pytest.mark.parametrize(

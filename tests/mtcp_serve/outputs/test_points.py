@@ -17,7 +17,7 @@ import mtcp_serve
 from mtcp_serve.bundle.manifest import FileEntry, InputSpec, Manifest
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.camera import Camera, CameraRequest
-from mtcp_serve.inference.images import DecodedImage, ImageInfo
+from mtcp_serve.inference.images import DecodedImage, ImageInfo, decode
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import DepthTask, NormalsTask, TaskSpec
@@ -240,6 +240,16 @@ def test_the_server_gives_both(client: TestClient) -> None:
     assert by_header.headers["content-type"] == "model/gltf-binary"
     flat = encode(np.full((40, 60, 3), 100, np.uint8))
     assert read_glb(post(client, "format=glb", flat).content).vertices[:, 2] == pytest.approx(-100 / 25.5)
+
+
+def test_points_of_a_large_jpeg_have_the_depths_of_the_map(client: TestClient) -> None:
+    """They need the image in more pixels than the network, which must not change what that is given."""
+    data = encode(noise(200, 300), "JPEG")
+    with np.load(BytesIO(post(client, "format=npz&tasks=depth", data).content)) as arrays:
+        depth = arrays["depth"]
+    positions, _, colors = read_ply(post(client, "format=ply&edges=true", data).content)
+    assert np.array_equal(-positions[:, 2], depth.ravel())
+    assert np.array_equal(colors, np.asarray(decode(data).image).reshape(-1, 3))
 
 
 @pytest.mark.parametrize(
