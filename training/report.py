@@ -11,7 +11,7 @@ from rich.table import Table
 from training.evaluation import Report
 from training.metrics import delta_mtl
 from training.metrics.confidence import curve, without_curve
-from training.metrics.delta_mtl import HEADLINE, Protocol, headline
+from training.metrics.delta_mtl import HEADLINE, Protocol, headline, scored
 from training.tasks import Task, entry
 
 PROTOCOLS: tuple[Protocol, ...] = ("mtcp", "invpt")
@@ -52,15 +52,24 @@ def read_single_tasks(given: Sequence[str], tasks: Sequence[Task]) -> Report:
 
 
 def gains(metrics: Report, single: Report, tasks: Sequence[Task]) -> dict[str, float]:
-    """Delta-MTL in per cent by protocol, over the tasks that have metrics.
+    """Delta-MTL in per cent by protocol, over the tasks that have its metrics.
 
     Raises:
-        ReportError: no task has any.
+        ReportError: no task has any, or the single-task run of one that does has none.
     """
-    scored = [task for task in tasks if task.name in metrics]
-    if not scored:
+    found: dict[str, float] = {}
+    for protocol in PROTOCOLS:
+        compared = scored(metrics, tasks, protocol)
+        if missing := [task.name for task in compared if not scored(single, [task], protocol)]:
+            raise ReportError(
+                f"the --single-task reports of {', '.join(missing)} lack the metrics of protocol {protocol}; "
+                "evaluate them on the same validation sources"
+            )
+        if compared:
+            found[protocol] = delta_mtl(metrics, single, compared, protocol)
+    if not found:
         raise ReportError("no validation source has a label of any task: there is no Delta-MTL")
-    return {protocol: delta_mtl(metrics, single, scored, protocol) for protocol in PROTOCOLS}
+    return found
 
 
 def write_json(path: Path, metrics: Report, name: str, delta: Mapping[str, float] | None) -> None:
@@ -144,4 +153,6 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def headlines(metrics: Report, tasks: Sequence[Task], protocol: Protocol) -> dict[str, float]:
     """The one metric of each task that tables print."""
-    return {task.name: headline(metrics[task.name], task, protocol) for task in tasks if task.name in metrics}
+    return {
+        task.name: headline(metrics[task.name], task, protocol) for task in scored(metrics, tasks, protocol)
+    }

@@ -6,12 +6,14 @@ import pytest
 from training.report import (
     ReportError,
     gains,
+    headlines,
     markdown_table,
     published_value,
     read_single_tasks,
     write_json,
 )
 from training.tasks import make_task
+from training.weight_choice import AVERAGE, RAW, compare
 
 TASKS = [make_task("semseg", "nyu40"), make_task("depth"), make_task("normals")]
 FIGURES = {
@@ -31,6 +33,19 @@ def test_delta_mtl_by_protocol() -> None:
     assert found == pytest.approx({"mtcp": (25 + 20 + 20) / 3, "invpt": 25 / 3})
     with pytest.raises(ReportError, match="no validation source has a label"):
         gains({}, SINGLE, TASKS)
+
+
+def test_depth_whose_labels_are_all_far_counts_in_the_protocol_that_scores_it() -> None:
+    far = FIGURES | {"depth": {"rmse/invpt": 0.6}}
+    assert headlines(far, TASKS, "mtcp").keys() == {"semseg", "normals"}
+    assert headlines(far, TASKS, "invpt")["depth"] == 0.6
+    found = gains(far, SINGLE, TASKS)
+    assert found["mtcp"] == pytest.approx((25 + 20) / 2)
+    assert found["invpt"] == pytest.approx((25 - 20 + 0) / 3)
+    assert gains({"depth": {"rmse/invpt": 0.6}}, SINGLE, TASKS).keys() == {"invpt"}
+    assert compare({AVERAGE: far, RAW: FIGURES | {"depth": {"rmse/invpt": 9.0}}}, TASKS) == (AVERAGE, 0)
+    with pytest.raises(ReportError, match="reports of depth lack the metrics of protocol mtcp"):
+        gains(FIGURES, SINGLE | {"depth": {"rmse/invpt": 0.5}}, TASKS)
 
 
 def test_single_task_reports_are_what_evaluate_wrote(tmp_path: Path) -> None:

@@ -24,13 +24,25 @@ def headline(metrics: Mapping[str, float], task: Task, protocol: Protocol) -> fl
     return metrics[name] if name in metrics else metrics[f"{name}/{protocol}"]
 
 
+def scored(
+    metrics: Mapping[str, Mapping[str, float]], tasks: Sequence[Task], protocol: Protocol
+) -> list[Task]:
+    """The tasks with a `headline` in ``metrics``: depth whose labels are all far has none of ``mtcp``."""
+    found = []
+    for task in tasks:
+        name, _ = entry(HEADLINE, task)
+        if {name, f"{name}/{protocol}"} & metrics.get(task.name, {}).keys():
+            found.append(task)
+    return found
+
+
 def gain_over(
     one: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping[str, float]], tasks: Sequence[Task]
 ) -> float | None:
     """By how many per cent ``one`` is better than ``other``: `delta_mtl` of protocol ``mtcp`` over the tasks
-    that have metrics; None: there are none."""
-    scored = [task for task in tasks if task.name in one]
-    return delta_mtl(one, other, scored, "mtcp") if scored else None
+    that have its metrics; None: there are none."""
+    compared = scored(one, tasks, "mtcp")
+    return delta_mtl(one, other, compared, "mtcp") if compared else None
 
 
 def delta_mtl(
