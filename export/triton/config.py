@@ -14,13 +14,13 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, Manifest
+from mtcp_serve.bundle.triton_config import parameter
 
 Backend = Literal["onnxruntime", "tensorrt", "python"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 Device = Literal["auto", "cpu", "gpu"]
 
 CONFIG_FILE = "config.pbtxt"
-MANIFEST_PARAMETER = "manifest"
 PYTHON_MODEL_FILE = "model.py"
 _TYPES = {"uint8": pb.TYPE_UINT8, "float32": pb.TYPE_FP32, "float16": pb.TYPE_FP16}
 _KINDS = {
@@ -122,7 +122,7 @@ def model_config(
     )
     for version, manifest in manifests.items():
         text = manifest.model_dump_json(by_alias=True, exclude_none=True)
-        config.parameters[f"{MANIFEST_PARAMETER}.{version}"].string_value = text
+        config.parameters[parameter(version)].string_value = text
     if serving.threads and backend in _THREADS:
         config.parameters[_THREADS[backend]].string_value = str(serving.threads)
     return str(text_format.MessageToString(config))

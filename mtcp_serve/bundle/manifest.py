@@ -167,15 +167,28 @@ class Manifest(Strict):
         path = Path(folder) / MANIFEST_FILE
         try:
             text = path.read_text(encoding="utf-8")
-            data = json.loads(text)
         except OSError as error:
             raise ManifestError(f"{path} cannot be read: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ManifestError(f"{path} is not JSON: {error}") from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> Self:
+        """Read the manifest in ``text``.
+
+        Raises:
+            ManifestError: it is not JSON, its schema is not `SCHEMA_VERSION`, or a key is missing, unknown or
+                wrong; the message names ``source`` and every such key.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{source} is not JSON: {error}") from error
         schema = data.get("schema") if isinstance(data, dict) else None
         if type(schema) is not int or schema != SCHEMA_VERSION:
             raise ManifestError(
-                f"{path} has schema {schema!r}, but this mtcp-serve reads schema {SCHEMA_VERSION}"
+                f"{source} has schema {schema!r}, but this mtcp-serve reads schema {SCHEMA_VERSION}"
             )
         try:
             return cls.model_validate_json(text)
@@ -184,7 +197,7 @@ class Manifest(Strict):
                 f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
                 for fault in error.errors(include_url=False, include_context=False)
             )
-            raise ManifestError(f"{path} is not a valid manifest: {faults}") from error
+            raise ManifestError(f"{source} is not a valid manifest: {faults}") from error
 
     def save(self, folder: str | Path) -> Path:
         """Write ``folder/manifest.json`` and return its path; a reader sees the old file or the new one.

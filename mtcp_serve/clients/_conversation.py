@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import ConfidenceTask, InputSpec, Manifest, TaskSpec
+from mtcp_serve.bundle.triton_config import newest
 from mtcp_serve.clients import _wire as wire
 from mtcp_serve.clients._memory import Region
 from mtcp_serve.clients._options import check_deadline
@@ -67,9 +68,16 @@ class Conversation:
     """The state of a client, and what it asks."""
 
     def __init__(
-        self, client: Any, model: str | None, version: int | None, deadline_s: float, shared_memory: bool
+        self,
+        client: Any,
+        endpoint: str,
+        model: str | None,
+        version: int | None,
+        deadline_s: float,
+        shared_memory: bool,
     ) -> None:
         self.client = client
+        self._endpoint = endpoint
         self.deadline_s = deadline_s
         self._model = model
         self._version = "" if version is None else str(version)
@@ -98,7 +106,7 @@ class Conversation:
 
     def known(self) -> Steps[Manifest]:
         """A manifest that is known: all versions of a model take and give the same tensors."""
-        version = self._version or max(self._manifests, key=int, default="")
+        version = self._version or (newest(self._manifests) if self._manifests else "")
         return (yield from self._of_version(version or (yield from self._newest())))
 
     def infer(
@@ -175,13 +183,13 @@ class Conversation:
         if self._version:
             return self._version
         metadata = yield Call("get_model_metadata", ((yield from self.model()),))
-        return wire.newest(metadata)
+        return newest(metadata.versions)
 
     def _of_version(self, version: str) -> Steps[Manifest]:
         if version not in self._manifests:
             asked = version if self._version else ""
             config = yield Call("get_model_config", ((yield from self.model()), asked))
-            self._manifests = wire.manifests(config)
+            self._manifests = wire.manifests(config, f"Triton {self._endpoint}")
         return wire.of_version(self._manifests, version)
 
     def _infer(
@@ -200,7 +208,7 @@ class Conversation:
                     "timeout": round(1e6 * self.deadline_s),
                 },
             )
-            return result.get_response().model_version, wire.answer(result, tasks, region)
+            return result.get_response().model_version, wire.answer(result, tasks, region, images.shape)
 
     def _region(self, batch: int, manifest: Manifest) -> Steps[Region | None]:
         """A region that nobody else uses; None without shared memory."""
@@ -239,7 +247,7 @@ class Client:
     ) -> None:
         check_deadline(deadline_s)
         connection = wire.connect(self._kind, endpoint, api_key, authorities)
-        self._conversation = Conversation(connection, model, version, deadline_s, shared_memory)
+        self._conversation = Conversation(connection, endpoint, model, version, deadline_s, shared_memory)
 
 
 def read_image(image: ImageSource, taken: InputSpec, size: Size) -> tuple[DecodedImage, NDArray[np.uint8]]:

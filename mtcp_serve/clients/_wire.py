@@ -7,11 +7,11 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, ConfidenceTask, Manifest, TaskSpec
+from mtcp_serve.bundle.triton_config import WRITE_AGAIN, read_manifests, sorted_versions
 from mtcp_serve.clients._memory import Region
 from mtcp_serve.clients._options import bearer, check_authorities
 from mtcp_serve.clients.errors import (
@@ -24,9 +24,9 @@ from mtcp_serve.clients.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from mtcp_serve.errors import ManifestError
 from mtcp_serve.kinds.base import Map
 
-_MANIFEST = "manifest."
 _RETRY_BUFFER = 256 * 2**20
 """gRPC silently gives up retrying a request that is larger than this (by default 256 KiB)."""
 _SERVICE = {
@@ -144,31 +144,19 @@ def ready_models(index: Any) -> list[str]:
     return list(dict.fromkeys(model.name for model in index.models if model.state == "READY"))
 
 
-def manifests(config: Any) -> dict[str, Manifest]:
-    """The manifest of each version, from a model's config.
+def manifests(config: Any, server: str) -> dict[str, Manifest]:
+    """The manifest of each version, from the config of a model of ``server``.
 
     Raises:
-        ServerError: there is none; the repository was not written by ``export.triton``.
+        ServerError: there is none, or one cannot be read; the message names server and model.
     """
-    parameters = config.config.parameters
     try:
-        found = {
-            key.removeprefix(_MANIFEST): Manifest.model_validate_json(parameters[key].string_value)
-            for key in parameters
-            if key.startswith(_MANIFEST)
-        }
-    except ValidationError as error:
-        raise ServerError(f"the manifest in Triton's model config cannot be read: {error}") from error
+        found = read_manifests(config.config, server)
+    except ManifestError as error:
+        raise ServerError(str(error)) from error
     if not found:
-        raise ServerError(
-            f"Triton's config of {config.config.name} has no manifest; python -m export.triton writes it"
-        )
+        raise ServerError(f"the config of {config.config.name} at {server} has no manifest: {WRITE_AGAIN}")
     return found
-
-
-def newest(metadata: Any) -> str:
-    """The newest of the versions in a model's metadata."""
-    return str(max(metadata.versions, key=int))
 
 
 def of_version(known: Mapping[str, Manifest], version: str) -> Manifest:
@@ -178,7 +166,7 @@ def of_version(known: Mapping[str, Manifest], version: str) -> Manifest:
         NotFoundError: there is none.
     """
     if version not in known:
-        raise NotFoundError(f"the model has no version {version}; it has {', '.join(sorted(known, key=int))}")
+        raise NotFoundError(f"the model has no version {version}; it has {', '.join(sorted_versions(known))}")
     return known[version]
 
 
@@ -239,11 +227,13 @@ def request(
     return [image], outputs
 
 
-def answer(result: Any, tasks: Sequence[TaskSpec], region: Region | None) -> dict[str, Map]:
-    """Map by task name, ``[batch, ...]``, in arrays of their own.
+def answer(
+    result: Any, tasks: Sequence[TaskSpec], region: Region | None, asked: tuple[int, ...]
+) -> dict[str, Map]:
+    """Map by task name, ``[batch, ...]``, in arrays of their own, for images of the shape ``asked``.
 
     Raises:
-        ServerError: a map is missing, or has not the bytes that its shape needs.
+        ServerError: a map is missing, or is not what the manifest says.
     """
     maps = {}
     for task in tasks:
@@ -253,5 +243,11 @@ def answer(result: Any, tasks: Sequence[TaskSpec], region: Region | None) -> dic
             raise ServerError(f"Triton's {task.output} cannot be read: {error}") from error
         if array is None:
             raise ServerError(f"Triton's answer has no {task.output}")
+        expected = (asked[0], *task.output_shape(*asked[1:3]))
+        if array.shape != expected or array.dtype != task.dtype:
+            raise ServerError(
+                f"Triton's {task.output} is {array.dtype} {list(array.shape)}, "
+                f"the manifest says {task.dtype} {list(expected)}"
+            )
         maps[task.name] = task.to_map(array)
     return maps

@@ -96,12 +96,14 @@ def load_engine(bundle: Bundle, engine: str = "auto", options: EngineOptions = D
     return ENGINES[chosen].load(bundle, options)
 
 
-def load_triton(addresses: Sequence[str], authorities: Path | None = None) -> list[Engine]:
+def load_triton(
+    addresses: Sequence[str], authorities: Path | None = None, max_batch_size: int = 1
+) -> list[Engine]:
     """An engine for each model that the Triton servers at ``addresses`` have; see `TritonEngine.load`.
 
     Raises:
         EngineUnavailableError: Triton's client is not installed.
-        BundleError: no Triton answers.
+        BundleError: no Triton answers, or with no model that can be used.
     """
     try:
         from mtcp_serve.engines.triton import TritonEngine
@@ -109,4 +111,4 @@ def load_triton(addresses: Sequence[str], authorities: Path | None = None) -> li
         raise EngineUnavailableError(
             f"{error}; pip install 'mtcp-serve[triton]' brings Triton's client"
         ) from error
-    return [*TritonEngine.load(addresses, authorities)]
+    return [*TritonEngine.load(addresses, authorities, max_batch_size)]

@@ -6,22 +6,28 @@ Imported only when endpoints are set; needs ``mtcp-serve[triton]``. The models m
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient as AsyncClient
 from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
+from mtcp_serve.bundle.triton_config import (
+    WRITE_AGAIN,
+    check_tensors,
+    newest,
+    parameter,
+    read_manifest,
+)
 from mtcp_serve.errors import BundleError, EngineLostError, InternalError, OverloadedError
 from mtcp_serve.kinds.base import Map
 
-_PARAMETER = "manifest."
 _CHANNEL: Final = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),  # maps are larger than gRPC's 4 MB
@@ -40,17 +46,24 @@ _log = logging.getLogger(__name__)
 class Endpoint:
     """A Triton server, and whether it answered last."""
 
-    def __init__(self, address: str, model: str, authorities: Path | None) -> None:
+    def __init__(self, address: str, model: str, version: str, authorities: Path | None) -> None:
         self.address = address
         self.up = True
         self.client = AsyncClient(**_channel(address, authorities))
         self._model = model
+        self._version = version
         self._probing: asyncio.Task[None] | None = None
 
     def lost(self, error: InferenceServerException) -> None:
         """Take it out of the rotation, and ask it until it is back."""
         if self.up:
-            _log.warning("Triton at %s does not answer: %s", self.address, error.message())
+            _log.warning(
+                "Triton at %s does not answer for %s %s: %s; if it has another version, SIGHUP takes that",
+                self.address,
+                self._model,
+                self._version,
+                error.message(),
+            )
             self.up = False
         if self._probing is None:
             self._probing = asyncio.create_task(self._probe())
@@ -65,7 +78,9 @@ class Endpoint:
         while not self.up:
             await asyncio.sleep(_PROBE_S)
             try:
-                self.up = await self.client.is_model_ready(self._model, client_timeout=_PROBE_S)
+                self.up = await self.client.is_model_ready(
+                    self._model, self._version, client_timeout=_PROBE_S
+                )
             except InferenceServerException:
                 continue
         _log.warning("Triton at %s is back", self.address)
@@ -93,13 +108,16 @@ class TritonEngine:
         self._next = 0
 
     @classmethod
-    def load(cls, addresses: Sequence[str], authorities: Path | None = None) -> list[Self]:
-        """An engine for every model that the first endpoint to answer has loaded.
+    def load(
+        cls, addresses: Sequence[str], authorities: Path | None = None, max_batch_size: int = 1
+    ) -> list[Self]:
+        """An engine for every model with a manifest that the first endpoint to answer has loaded.
 
         An address ``grpcs://HOST:PORT`` means TLS, where ``authorities`` (a PEM file) are trusted, or gRPC's.
 
         Raises:
-            BundleError: no endpoint answers, or its models have no manifests; ``authorities`` cannot be read.
+            BundleError: no endpoint answers, none of its models has a manifest, one is wrong or not that of
+                the model, or Triton takes no batches of ``max_batch_size``; ``authorities`` cannot be read.
         """
         if authorities is not None and not authorities.is_file():
             raise BundleError(f"{authorities}, whose authorities are to be trusted, is not a file")
@@ -107,15 +125,20 @@ class TritonEngine:
         for address in addresses:
             client = InferenceServerClient(**_channel(address, authorities))
             try:
-                found = list(_models(client))
+                found = _models(client, f"Triton {address}")
             except InferenceServerException as error:
                 faults.append(f"{address}: {error.message()}")
                 continue
             finally:
                 client.close()
-            if not found:
-                raise BundleError(f"Triton at {address} has no model loaded")
-            return [cls(addresses, manifest, version, authorities) for manifest, version in found]
+            for model in found:
+                if model.max_batch < max_batch_size:
+                    raise BundleError(
+                        f"{model.manifest.name} at Triton {address} takes at most {model.max_batch} images "
+                        f"at a time, max_batch_size is {max_batch_size}: lower it (Triton makes batches too) "
+                        f"or write the repository with --max-batch {max_batch_size}"
+                    )
+            return [cls(addresses, model.manifest, model.version, authorities) for model in found]
         raise BundleError(f"no Triton answers ({'; '.join(faults)})")
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
@@ -148,7 +171,10 @@ class TritonEngine:
             return [_read(answer, task, images.shape) for task in tasks]
         if full:
             raise OverloadedError("the queue of every Triton server that answers is full")
-        raise EngineLostError(f"no Triton server answers ({', '.join(self._addresses)})")
+        raise EngineLostError(
+            f"no Triton server answers with version {self._version} of {self.manifest.name} "
+            f"({', '.join(self._addresses)})"
+        )
 
     async def close(self) -> None:
         """See `mtcp_serve.engines.base.Engine.close`."""
@@ -159,7 +185,8 @@ class TritonEngine:
         """Every endpoint once: first those that answer, each time beginning with the next one."""
         if not self._endpoints:  # made here: they belong to the running event loop
             self._endpoints = [
-                Endpoint(address, self.manifest.name, self._authorities) for address in self._addresses
+                Endpoint(address, self.manifest.name, self._version, self._authorities)
+                for address in self._addresses
             ]
         start, count = self._next, len(self._endpoints)
         self._next = (start + 1) % count
@@ -185,19 +212,36 @@ def _read(answer: Any, task: TaskSpec, shape: tuple[int, ...]) -> Map:
     return task.to_map(array)
 
 
-def _models(client: InferenceServerClient) -> Iterator[tuple[Manifest, str]]:
-    """Manifest and newest version of every model that is ready."""
+@dataclass(frozen=True)
+class _Found:
+    """A model of a Triton: the manifest of its newest version, and the largest batch that it takes."""
+
+    manifest: Manifest
+    version: str
+    max_batch: int
+
+
+def _models(client: InferenceServerClient, server: str) -> list[_Found]:
+    """Every model that is ready on ``server`` and was written by ``export.triton``.
+
+    Raises:
+        BundleError: there is none, or a manifest is wrong or not that of the model.
+    """
     index = client.get_model_repository_index(client_timeout=_START_S)
-    for name in sorted({model.name for model in index.models if model.state == "READY"}):
+    names = sorted({model.name for model in index.models if model.state == "READY"})
+    if not names:
+        raise BundleError(f"{server} has no model loaded")
+    found = []
+    for name in names:
+        config = client.get_model_config(name, client_timeout=_START_S).config
+        if not any(key.startswith(parameter("")) for key in config.parameters):
+            _log.warning("%s at %s has no manifest, it is left out", name, server)
+            continue
         metadata = client.get_model_metadata(name, client_timeout=_START_S)
-        version = str(max(metadata.versions, key=int))
-        parameters = client.get_model_config(name, client_timeout=_START_S).config.parameters
-        if _PARAMETER + version not in parameters:
-            raise BundleError(
-                f"Triton's config of {name} has no manifest for version {version}; "
-                "python -m export.triton writes it"
-            )
-        try:
-            yield Manifest.model_validate_json(parameters[_PARAMETER + version].string_value), version
-        except ValidationError as error:
-            raise BundleError(f"the manifest in Triton's config of {name} is wrong: {error}") from error
+        version = newest(metadata.versions)
+        manifest = read_manifest(config, version, server)
+        check_tensors(manifest, metadata, server)
+        found.append(_Found(manifest, version, config.max_batch_size))
+    if not found:
+        raise BundleError(f"no model at {server} has a manifest ({', '.join(names)}): {WRITE_AGAIN}")
+    return found

@@ -19,7 +19,7 @@ def load_engines(settings: Settings) -> list[Engine]:
     """
     bound_heaps()
     if settings.triton:
-        return load_triton(settings.triton, settings.triton_ca)
+        return load_triton(settings.triton, settings.triton_ca, settings.max_batch_size)
     bundles = [Bundle.open(folder) for folder in settings.bundle]
     check_names(bundle.manifest for bundle in bundles)
     return [load_engine(bundle, settings.engine, settings.engine_options) for bundle in bundles]

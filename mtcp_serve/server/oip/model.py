@@ -4,6 +4,7 @@ from typing import Any
 
 from mtcp_serve._version import __version__
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, Manifest, TaskSpec
+from mtcp_serve.bundle.triton_config import parameter
 from mtcp_serve.errors import UnknownModelError
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.registry import Models
@@ -70,7 +71,7 @@ def config(manifest: Manifest, max_batch: int) -> dict[str, Any]:
         "max_batch_size": max_batch,
         "input": [tensor(entry) for entry in tensors["inputs"]],
         "output": [tensor(entry) for entry in tensors["outputs"]],
-        "parameters": {f"manifest.{manifest.version}": {"string_value": text}},
+        "parameters": {parameter(manifest.version): {"string_value": text}},
     }
 
 

@@ -11,7 +11,9 @@ import httpx
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
+from tritonclient.grpc import InferenceServerClient
 
+import mtcp_serve.engines.triton
 from export.triton import Serving, write_repository
 from export.triton.local import LocalTriton
 from mtcp_serve.bundle.bundle import Bundle
@@ -125,6 +127,43 @@ def test_all_lost_is_503_until_one_is_back(repository: Path) -> None:
             until(lambda: post(client).status_code == 200)
     finally:
         only.stop()
+
+
+def test_a_version_that_triton_replaced_is_not_said_to_be_back(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version of the model is ready; the one that the gateway asks for is not."""
+    monkeypatch.setattr(mtcp_serve.engines.triton, "_PROBE_S", 0.05)
+    serving = Serving(threads=1, latest=1)
+
+    def write(version: int) -> None:
+        write_repository(
+            Bundle.open(bundle), tmp_path / "repository", backend="python", version=version, serving=serving
+        )
+
+    async def ask(engine: TritonEngine) -> None:
+        with pytest.raises(EngineLostError, match="with version 1 of tiny"):
+            await engine.infer(noise(HEIGHT, WIDTH)[None], TASKS)
+        (endpoint,) = engine._endpoints
+        ready, found = endpoint.client.is_model_ready, asyncio.Queue[bool]()
+
+        async def watched(*asked: Any, **options: Any) -> bool:
+            said = bool(await ready(*asked, **options))
+            found.put_nowait(said)
+            return said
+
+        endpoint.client.is_model_ready = watched
+        assert [await found.get() for _ in range(2)] == [False, False]
+        assert not endpoint.up
+        await engine.close()
+
+    write(1)
+    with LocalTriton(tmp_path / "repository") as server:
+        (engine,) = TritonEngine.load([server.grpc])
+        write(2)
+        with InferenceServerClient(server.grpc) as control:
+            control.load_model("tiny")
+        asyncio.run(ask(engine))
 
 
 def test_a_gateway_under_load_outlives_its_only_triton(repository: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,9 @@ from starlette.testclient import TestClient
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import TritonClient
+from mtcp_serve.engines.triton import TritonEngine
 from mtcp_serve.errors import SettingsError
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server.app import create_app
@@ -260,6 +263,22 @@ def test_this_projects_triton_client(ports: dict[str, str]) -> None:
         (maps, *_) = client.infer(IMAGES)
         assert np.allclose(maps["depth"], expected(IMAGES[0])["depth"], atol=1e-5)
         assert client.manifest().name == "tiny"
+
+
+def test_the_client_takes_a_version_that_is_a_word(bundle: Path, tmp_path: Path) -> None:
+    """Triton's versions are numbers, a bundle's may be any word."""
+    shutil.copytree(bundle, tmp_path / "named")
+    Manifest.load(bundle).model_copy(update={"version": "2026-beta"}).save(tmp_path / "named")
+    port = free_port()
+    server = Server(tmp_path / "named", grpc_port=port)
+    try:
+        with TritonClient(f"127.0.0.1:{port}") as client:
+            assert client.manifest().version == "2026-beta"
+            assert client.predict(IMAGES[0]).metadata["models"][0]["version"] == "2026-beta"
+        (engine,) = TritonEngine.load([f"127.0.0.1:{port}"])
+        assert engine.manifest.version == "2026-beta"
+    finally:
+        assert server.stop() in CLEAN
 
 
 def test_a_compressed_request(ports: dict[str, str]) -> None:
