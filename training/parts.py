@@ -51,7 +51,7 @@ def build_network(config: RunConfig) -> Network:
 
 
 def build_engine(config: RunConfig, mean: Callable[[Tensor], Tensor], fabric: Fabric) -> Engine:
-    """The balancing method at work; ``mean`` is over the ranks.
+    """The balancing method at work; ``mean`` is over the ranks. A run too short for it gets a warning.
 
     Raises:
         ConfigError: there is no such method, or it has no such option.
@@ -61,6 +61,12 @@ def build_engine(config: RunConfig, mean: Callable[[Tensor], Tensor], fabric: Fa
         balancer = build_balancer(chosen.name, [task.name for task in config.tasks], chosen.options)
     except ValueError as error:
         raise ConfigError(f"balancer: {error}") from error
+    late = balancer.first_epoch >= config.epochs and config.minutes is None
+    if late and fabric.is_global_zero:
+        log.warning(
+            "balancer: %s keeps its first weights for %d epochs, and the run has %d: they never change",
+            *(chosen.name, balancer.first_epoch, config.epochs),
+        )
     engine = Engine(balancer, update_interval=chosen.update_interval, reduce=mean, ranks=fabric.world_size)
     return engine.to(fabric.device)
 

@@ -101,6 +101,8 @@ class Balancer(nn.Module, ABC):
     """Whether it may give ``TaskWeights.gradient_weights``."""
     lr: float | None = None
     """The learning rate its parameters ask for; None: the run's."""
+    first_epoch: int = 0
+    """The first epoch, counted from 0, whose weights may differ from those at the start."""
 
     def __init__(self, tasks: int | Sequence[str]) -> None:
         super().__init__()

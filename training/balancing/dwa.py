@@ -17,6 +17,7 @@ class DWA(Balancer):
         ValueError: ``temperature`` (tau) not positive.
     """
 
+    first_epoch = 2
     past: Tensor
     weights: Tensor
 

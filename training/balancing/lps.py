@@ -86,6 +86,7 @@ class LPS(Balancer):
         self.kappa, self.floor = kappa, floor
         self.projection, self.prioritise = projection, prioritise
         self.warmup_epochs = warmup_epochs
+        self.first_epoch = max(1, warmup_epochs) + 1 if prioritise else 0
         self.register_buffer("epochs", torch.tensor(0))
         self.register_buffer("past", torch.full((history + 1, self.tasks), torch.nan))
         self.register_buffer("weights", torch.ones(self.tasks))

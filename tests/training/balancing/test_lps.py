@@ -3,8 +3,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.training.tiny import tiny_run
 from training.balancing import Balancer, Observation, TaskWeights, build_balancer
 from training.balancing.lps import LPS, relative_progress, spread
+from training.distributed import launch
+from training.parts import build_engine
 
 
 def see(losses: list[float]) -> Observation:
@@ -70,6 +73,24 @@ def test_early_epochs_are_no_evidence_in_the_warm_up() -> None:
     torch.testing.assert_close(rest, feed(LPS(2, projection="none"), *TWO_TASKS))
     with pytest.raises(ValueError, match="warmup_epochs"):
         LPS(2, warmup_epochs=-1)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2, 4])
+def test_a_run_too_short_for_its_method_says_so(warmup: int, caplog: pytest.LogCaptureFixture) -> None:
+    balancer, epoch = LPS(2, warmup_epochs=warmup), 0
+    start = balancer(see([1.0, 1.0])).loss_weights
+    while torch.equal(start, balancer(see([1.0, 1.0])).loss_weights):
+        balancer.end_epoch(torch.tensor([0.9**epoch, 0.8**epoch]))
+        epoch += 1
+    assert balancer.first_epoch == epoch
+    for epochs in (epoch, epoch + 1):
+        caplog.clear()
+        config = tiny_run(f"balancer.options.warmup_epochs={warmup}", f"epochs={epochs}")
+        build_engine(config, torch.Tensor.clone, launch(config))
+        assert (f"lps keeps its first weights for {epoch} epochs" in caplog.text) == (epochs == epoch)
+    config = tiny_run("balancer.options.prioritise=false", "epochs=1")
+    build_engine(config, torch.Tensor.clone, launch(config))
+    assert not caplog.text
 
 
 def test_log_loss_weights_have_the_gradient_of_the_log() -> None:

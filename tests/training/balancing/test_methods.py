@@ -83,6 +83,7 @@ def test_dwa_prefers_the_slower_task_after_two_epochs() -> None:
     for losses, expected in (([1.0, 1.0], [1.0, 1.0]), ([0.5, 1.0], [0.8756, 1.1244])):
         balancer.end_epoch(torch.tensor(losses))
         close(balancer(see([1.0, 1.0])).loss_weights, expected, 1e-4)
+    assert balancer.first_epoch == 2
 
 
 def test_dwa_leaves_out_a_task_without_a_loss() -> None:
