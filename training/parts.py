@@ -50,24 +50,34 @@ def build_network(config: RunConfig) -> Network:
     return network
 
 
+def chosen_balancer(config: RunConfig) -> Balancer:
+    """The balancing method of a run.
+
+    Raises:
+        ConfigError: there is no such method, it has no such option, or not with such a value.
+    """
+    chosen = config.balancer
+    try:
+        return build_balancer(chosen.name, [task.name for task in config.tasks], chosen.options)
+    except ValueError as error:
+        raise ConfigError(f"balancer: {error}") from error
+
+
 def build_engine(config: RunConfig, mean: Callable[[Tensor], Tensor], fabric: Fabric) -> Engine:
     """The balancing method at work; ``mean`` is over the ranks. A run too short for it gets a warning.
 
     Raises:
-        ConfigError: there is no such method, or it has no such option.
+        ConfigError: as `chosen_balancer`.
     """
-    chosen = config.balancer
-    try:
-        balancer = build_balancer(chosen.name, [task.name for task in config.tasks], chosen.options)
-    except ValueError as error:
-        raise ConfigError(f"balancer: {error}") from error
+    balancer = chosen_balancer(config)
     late = balancer.first_epoch >= config.epochs and config.minutes is None
     if late and fabric.is_global_zero:
         log.warning(
             "balancer: %s keeps its first weights for %d epochs, and the run has %d: they never change",
-            *(chosen.name, balancer.first_epoch, config.epochs),
+            *(config.balancer.name, balancer.first_epoch, config.epochs),
         )
-    engine = Engine(balancer, update_interval=chosen.update_interval, reduce=mean, ranks=fabric.world_size)
+    interval = config.balancer.update_interval
+    engine = Engine(balancer, update_interval=interval, reduce=mean, ranks=fabric.world_size)
     return engine.to(fabric.device)
 
 

@@ -69,6 +69,7 @@ class Trainer:
         self.fabric = launch(config)
         self.clock = Clock(share=share_clock(self.fabric))
         torch.manual_seed(config.seed)
+        self.engine = build_engine(config, self._mean, self.fabric)
         val = validation_sources(config.data, config.tasks, check)
         self.feed = Feed(config, self.fabric, check, lambda epoch: self.schedule.epoch(epoch))
         self.schedule = Schedule(config, -(-self.feed.steps_per_epoch // config.optim.accumulate), self.clock)
@@ -77,7 +78,6 @@ class Trainer:
         self.network.to(self.fabric.device).to(memory_format=torch.channels_last)
         self.average = WeightAverage(self.network, config.optim.ema) if config.optim.ema else None
         self.scoring = Scoring(config, self.fabric, val, self.network, self.average)
-        self.engine = build_engine(config, self._mean, self.fabric)
         self.optimizer = build_optimizer(self.network, self.engine.balancer, config.optim)
         several = self.fabric.world_size > 1
         self.class_weights = resolve(config.loss.class_weights, config.tasks, self.feed.mixture)

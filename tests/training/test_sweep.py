@@ -172,4 +172,8 @@ def test_wrong_sweeps_are_named(tmp_path: Path) -> None:
         load_sweep(str(tmp_path / "bad.yaml"))
     with pytest.raises(ConfigError, match="leave devices at 1"):
         run_sweep(plan(), ("devices=2",), tmp_path)
+    wrong = {"rows": plan().rows | {"last": ("balancer.options.kapa=7.5",)}}
+    with pytest.raises(ConfigError, match="row 'last': balancer: balancer 'lps' has no option 'kapa'"):
+        run_sweep(plan().model_copy(update=wrong), (), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     assert slug("LPS, kappa 7.5") == "lps-kappa-7.5"

@@ -13,7 +13,7 @@ from tests.training.tiny import tiny_run
 from training import checkpoint
 from training.balancing import StepResult, TaskLosses
 from training.checkpoint import CheckpointError
-from training.config import RunConfig
+from training.config import ConfigError, RunConfig
 from training.data import Batch, DataError
 from training.model import MTCP, Predictions
 from training.objective import Objective
@@ -115,6 +115,14 @@ def test_training_on_scenes_lowers_the_losses(tmp_path: Path) -> None:
     for task in ("semseg", "normals", "depth"):
         assert float(rows[-1][f"loss/{task}"]) < float(rows[0][f"loss/{task}"])
     assert "semseg/mIoU" in rows[-1]
+
+
+def test_wrong_balancer_options_are_told_before_data_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.validation_sources", None)
+    with pytest.raises(ConfigError, match=r"balancer: .*kapa"):
+        Trainer(tiny_run("balancer.options.kapa=1"), tmp_path)
 
 
 def test_another_configuration_does_not_resume(tmp_path: Path) -> None:
