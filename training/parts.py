@@ -58,7 +58,8 @@ def chosen_balancer(config: RunConfig) -> Balancer:
     """
     chosen = config.balancer
     try:
-        return build_balancer(chosen.name, [task.name for task in config.tasks], chosen.options)
+        names = [task.name for task in config.tasks]
+        return build_balancer(chosen.name, names, chosen.options, config.seed)
     except ValueError as error:
         raise ConfigError(f"balancer: {error}") from error
 

@@ -66,8 +66,12 @@ RENAMED_OPTIONS = {("db_mtl", "beta"): "norm_decay"}
 _OPTION = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-def build_balancer(name: str, tasks: int | Sequence[str], options: Mapping[str, object]) -> Balancer:
+def build_balancer(
+    name: str, tasks: int | Sequence[str], options: Mapping[str, object], seed: int = 0
+) -> Balancer:
     """The balancer called ``name`` for the ``tasks``: their names in head order, or their number.
+
+    ``seed`` is of what a method draws at random, unless its options name another.
 
     Raises:
         ValueError: an unknown name, options the method does not have, or one of another type than it takes.
@@ -80,6 +84,8 @@ def build_balancer(name: str, tasks: int | Sequence[str], options: Mapping[str, 
             log.warning("balancer %s: option %s is now called %s", name, old, new)
             options[new] = options.pop(old)
     types = get_type_hints(BALANCERS[name].__init__)
+    if "seed" in types:
+        options.setdefault("seed", seed)
     for option, value in options.items():
         if option not in types or option == "tasks":
             known = ", ".join(key for key in types if key not in ("tasks", "return")) or "none"

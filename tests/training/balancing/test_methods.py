@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.tiny import tiny_run
 from training.balancing import Balancer, Observation, TaskWeights, build_balancer
 from training.balancing.gcs import GCS
 from training.balancing.gradnorm import GradNorm
 from training.balancing.imtl_g import impartial
 from training.balancing.ol_aux import OLAux
+from training.parts import chosen_balancer
 
 
 def see(losses: list[float], gradients: list[list[float]] | None = None, step: int = 0) -> Observation:
@@ -102,6 +104,21 @@ def test_random_weights_depend_on_seed_and_step_only() -> None:
     assert not torch.allclose(draws[0], draws[1])
     assert not torch.allclose(draws[0], draws[2])
     assert all(draw.sum().item() == pytest.approx(4) for draw in draws)
+
+
+@pytest.mark.parametrize("name", ["random", "pcgrad"])
+def test_what_a_method_draws_depends_on_the_seed_of_the_run(name: str) -> None:
+    def draws(*settings: str) -> list[list[float]]:
+        config = tiny_run("~balancer.options", f"balancer.name={name}", *settings)
+        balancer = chosen_balancer(config)
+        g = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+        seen = torch.cat([g, -g.sum(0, keepdim=True)]).tolist()
+        answers = [balancer(see([1.0] * 5, seen, step)) for step in range(8)]
+        found = [x.loss_weights if x.gradient_weights is None else x.gradient_weights for x in answers]
+        return [weights.tolist() for weights in found]
+
+    assert draws("seed=1") != draws("seed=2")
+    assert draws("seed=1", "balancer.options.seed=2") == draws("seed=2")
 
 
 def test_random_weights_are_the_softmax_of_a_standard_normal() -> None:
