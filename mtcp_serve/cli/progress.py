@@ -88,7 +88,7 @@ class Work:
         self._bars.update(self._frames, completed=done, total=total)
 
     def _report(self, outcome: Outcome) -> None:
-        path, folder = plain(outcome.item.shown), plain(outcome.item.folder)
+        path, folder = _one_line(outcome.item.shown), _one_line(outcome.item.folder)
         for note in outcome.notes:
             ERRORS.print(f"{path}: {plain(note)}")
         if outcome.error is not None:
@@ -109,3 +109,8 @@ class Work:
         parts += [f"{self._failed} failed"] if self._failed else []
         parts += [f"{left} left; the same command goes on with them"] if left else []
         ERRORS.print(f"{how}: {', '.join(parts)}")
+
+
+def _one_line(path: object) -> str:
+    """`plain`, with the newlines that a file's name may have spelled out too: a line is of one image."""
+    return plain(path).replace("\n", r"\n")

@@ -159,7 +159,8 @@ async def _encode(
     done = len(segments.times)
     skipped = 0 if smoother else done  # a smoother has to see the frames before
     async for frame in _frames(reader, video.every, skipped * video.every):
-        pixels, prediction = await _predict(reader, frame, choices, "input", smoother=smoother)
+        pixels = await in_thread(partial(frame.pixels, of_video=True))
+        prediction = await _predict(reader, pixels, choices, "input", smoother=smoother)
         if skipped < done:
             skipped += 1
             continue
@@ -172,6 +173,8 @@ async def _encode(
     height, width = reader.shape
     if height % 2 or width % 2:
         notes.append(f"{width} x {height} was padded to even sides, as H.264 needs them")
+    if reader.resized is not None:
+        notes.append(f"from frame {reader.resized} on some have other sizes; stretched to {width} x {height}")
     return tuple(notes)
 
 
@@ -207,8 +210,9 @@ async def _write_frames(
             frame_made_from["smooth"] = requested.video.smooth
         wanting = requested.overwrite or not finished(folder / name, frame_made_from)
         if wanting or smoother:
-            pixels, prediction = await _predict(
-                reader, frame, requested.choices, requested.size, requested.camera, smoother
+            pixels = await in_thread(frame.pixels)
+            prediction = await _predict(
+                reader, pixels, requested.choices, requested.size, requested.camera, smoother
             )
         if wanting:
             image = DecodedImage(Image.fromarray(pixels), prediction.image)
@@ -245,18 +249,17 @@ async def _frames(reader: VideoReader, every: int, first: int) -> AsyncIterator[
 
 async def _predict(
     reader: VideoReader,
-    frame: Frame,
+    pixels: NDArray[np.uint8],
     choices: Sequence[Choice],
     size: Size,
     camera: CameraRequest | None = None,
     smoother: Smoother | None = None,
-) -> tuple[NDArray[np.uint8], DenseMaps]:
-    """The upright frame, ``[height, width, 3]`` uint8 RGB, and its maps."""
-    pixels = await in_thread(frame.pixels)
+) -> DenseMaps:
+    """The maps of an upright frame, ``[height, width, 3]`` uint8 RGB."""
     image = DecodedImage(Image.fromarray(pixels), reader.info(pixels))
     inputs = await in_thread(lambda: {size: image.resized(*size) for size in input_sizes(choices)})
     found = await infer_maps(image.info, inputs, choices, size, Timings(), camera)
-    return pixels, found if smoother is None else await in_thread(partial(smoother, found, inputs))
+    return found if smoother is None else await in_thread(partial(smoother, found, inputs))
 
 
 def _total(reader: VideoReader, every: int) -> int | None:

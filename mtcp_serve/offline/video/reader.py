@@ -33,9 +33,9 @@ class Frame:
     _frame: av.VideoFrame
     _reader: "VideoReader"
 
-    def pixels(self) -> NDArray[np.uint8]:
-        """The upright frame, ``[height, width, 3]`` uint8 RGB."""
-        return self._reader.upright(self._frame)
+    def pixels(self, of_video: bool = False) -> NDArray[np.uint8]:
+        """The upright frame, ``[height, width, 3]`` uint8 RGB; with ``of_video`` in the size of the video."""
+        return self._reader.upright(self._frame, of_video)
 
 
 class VideoReader(Closing):
@@ -68,6 +68,8 @@ class VideoReader(Closing):
         """When the last frame that was decoded ends."""
         self.decoded = 0
         """Frames that were decoded."""
+        self.resized: int | None = None
+        """The first frame whose size is not that of the video, known when it was read."""
         self.fault: str | None = None
         """What was the first thing wrong with the file, known when all frames were read."""
 
@@ -148,14 +150,17 @@ class VideoReader(Closing):
             self.decoded = index + 1
             self.end = time + (frame.duration or self._step)
             _check_size(frame.width, frame.height, self._limits)
+            if self.resized is None and (frame.width, frame.height) != (self._width, self._height):
+                self.resized = index
             if index >= first and index % every == 0:
                 yield Frame(index, time, frame, self)
         self._look_for_a_cut()
 
-    def upright(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """``frame`` as RGB, at the size of the first one, turned as the file says."""
+    def upright(self, frame: av.VideoFrame, of_video: bool) -> NDArray[np.uint8]:
+        """``frame`` as RGB, turned as the file says, with ``of_video`` stretched to the size of the video."""
         turned = (self._rotation or 0) // 90 % 4  # quarter turns counter-clockwise
-        pixels = frame.to_ndarray(format="rgb24", width=self._width, height=self._height)
+        width, height = (self._width, self._height) if of_video else (frame.width, frame.height)
+        pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
         return np.ascontiguousarray(np.rot90(pixels, turned))
 
     def _choose(self, limits: ImageLimits) -> VideoStream:

@@ -57,10 +57,12 @@ def test_predict_writes_every_map(bundle: Path, photo: Path, tmp_path: Path) -> 
 def test_file_names_do_not_command_the_terminal(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "\x1b]0;owned\x07[red].png").write_bytes(GOOD)
     (tmp_path / "\x9b31m.png").write_bytes(b"no image")
+    (tmp_path / "two\nlines.png").write_bytes(GOOD)
     result = run("predict", tmp_path, "-o", tmp_path / "out", "-b", bundle, "--tasks", "depth")
     assert result.exit_code == 1
     assert "\\x1b]0;owned\\x07[red].png -> " in result.stderr
     assert "\\x9b31m.png: the bytes are not an image" in result.stderr
+    assert "two\\nlines.png -> " in result.stderr
     assert not {"\x1b", "\x07", "\x9b"} & set(result.stderr)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
+from PIL import Image
 
 from mtcp_serve.errors import ImageTooLargeError
 from mtcp_serve.inference.images import ImageLimits
@@ -20,6 +22,7 @@ from mtcp_serve.offline.video.writer import SegmentEncoder
 from tests.mtcp_serve import command
 from tests.mtcp_serve.cli.test_cli import run
 from tests.mtcp_serve.clips import picture, read_clip, write_clip
+from tests.mtcp_serve.support import encode
 
 CORNER, MIDDLE = np.s_[2:12, 2:16], np.s_[20:28, 26:40]
 """Of a clip's frames: one colour each, away from edges, which coding and resizing blur."""
@@ -92,6 +95,33 @@ def test_odd_sides_are_padded(bundle: Path, tmp_path: Path) -> None:
     frame = read_clip(tmp_path / "clip" / "saliency.mp4")[1][0].astype(int)
     assert frame.shape == (48, 64, 3)
     assert np.abs(frame[20:28, 63] - frame[20:28, 62]).max() < 4
+
+
+def test_a_frame_of_another_size_keeps_it_in_its_maps(bundle: Path, tmp_path: Path) -> None:
+    """As a call does whose telephone is turned; a rendered video has one size, and says so."""
+    clip = tmp_path / "clip.mkv"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
+        for number, size in enumerate([(48, 64), (48, 64), (64, 32)]):
+            packet = av.Packet(encode(picture(number, *size), "JPEG", quality=95))
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            container.mux(packet)
+    arguments = ("predict", clip, "-o", tmp_path / "out", "-b", bundle)
+    assert run(*arguments, "--tasks", "saliency", "--no-overview", "--no-arrays").exit_code == 0
+    frames = tmp_path / "out" / "clip" / "frames"
+    for name, shape in (("000001", (48, 64)), ("000002", (64, 32))):
+        values = np.asarray(Image.open(frames / name / "saliency.png"))
+        assert values.shape == shape
+        assert values[2:12, 2:8].min() > 240, "the red corner"
+        image = json.loads((frames / name / "metadata.json").read_text())["response"]["image"]
+        assert (image["height"], image["width"]) == shape
+    result = run(*arguments, "--video", "saliency")
+    assert "from frame 2 on some have other sizes; stretched to 64 x 48" in result.stderr
+    shown = read_clip(tmp_path / "out" / "clip" / "saliency.mp4")[1]
+    assert {frame.shape for frame in shown} == {(48, 64, 3)}
 
 
 def test_frames_become_maps_like_images(bundle: Path, tmp_path: Path) -> None:
