@@ -54,7 +54,8 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is not a readable checkpoint: damaged, or not what training wrote"
         ) from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+        why = str(error) or "it ends too early"  # of an empty file torch says nothing
+        raise CheckpointError(f"{path} is not a readable checkpoint: {why}") from error
     return _checked(path, state)
 
 

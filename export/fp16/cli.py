@@ -49,6 +49,7 @@ def add_fp16(bundle: Bundle, images: Mapping[str, RgbImage]) -> tuple[Mixed, dic
         ParityError: a task's maps are beyond `export.parity.FP16`. In every case the bundle is as it was.
     """
     manifest = bundle.verify().manifest
+    bundle.check_editable()
     model = onnx.load_model(bundle.graph())
     whole = load_fp16_weights(model)
     mixed = to_mixed_precision(

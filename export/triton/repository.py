@@ -95,7 +95,9 @@ def _checked(plans: Mapping[str, Path], backend: Backend, config_only: bool) -> 
             raise ExportError(f"there is no plan at {path}")
         with path.open("rb") as file:
             header = read_header(file.read(SIZE))
-        if header and header.rtx:
+        if header is None:
+            raise ExportError(f"{path} is not a plan of TensorRT; python -m export.trt builds them")
+        if header.rtx:
             raise ExportError(
                 f"{path} is a plan of {header.describe()}, which Triton's tensorrt backend cannot load; "
                 "python -m export.trt --target here builds one that it can"

@@ -57,6 +57,7 @@ def prepare(bundle: Bundle, images: Mapping[str, RgbImage], deformable: Deformab
     origin = {"deformable": deformable, "fp16_sha256": manifest.files[FP16_FILE].sha256}
     if GRAPH_FILE in manifest.files and _graph_report(bundle).items() >= origin.items():
         return
+    bundle.check_editable()
     whole = load_fp16_weights(onnx.load_model(bundle.graph()))
     prepared = for_tensorrt(onnx.load_model(bundle.graph(FP16_FILE)), deformable)
     results = evaluate_fp16(manifest, whole, prepared, images)
@@ -84,6 +85,7 @@ def build(
         BundleError: a file cannot be written. In every case the bundle is then as it was.
     """
     target = Target(built_for.compute_capabilities) if isinstance(built_for, RtxTargets) else Target()
+    bundle.check_editable()
     built = build_plan(
         trt,
         bundle.graph(GRAPH_FILE),
@@ -139,6 +141,8 @@ def check(
         ParityError: a task's maps are beyond `export.parity.FP16`. The bundle is then as it was.
     """
     engine, sidecar = load_plan(bundle.folder, trt, here, target)
+    if sidecar.parity is None:
+        bundle.check_editable()
     results = evaluate_plan(bundle, engine, images, sidecar.profile)
     if sidecar.parity is None:
         layers = _engine_layers(bundle, engine, sidecar.profile)

@@ -18,7 +18,7 @@ from mtcp_serve.bundle.manifest import (
     Manifest,
 )
 from mtcp_serve.errors import BundleMismatchError, BundleNotFoundError, BundleWriteError
-from mtcp_serve.utils.atomic import replaced_folder
+from mtcp_serve.utils.atomic import replaced_folder, workshop
 
 
 class Bundle:
@@ -109,6 +109,15 @@ class Bundle:
             raise BundleMismatchError(f"{path} is not JSON: {error}") from error
         return report
 
+    def check_editable(self) -> None:
+        """Try whether `edit` can write beside the bundle, before there is much work to lose.
+
+        Raises:
+            BundleWriteError: it cannot.
+        """
+        with _told(self.folder), workshop(self.folder.parent, self.folder.name):
+            pass
+
     @contextmanager
     def edit(self) -> "Iterator[Draft]":
         """Give a copy of the bundle to change; it takes the bundle's place if the block ends well.
@@ -184,8 +193,18 @@ def create_bundle(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _written(out: Path) -> Iterator[Path]:
+    with _told(out), replaced_folder(out) as folder:
+        yield folder
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """Make it a `BundleWriteError` that ``out`` cannot be written, or will not be."""
+    if out.is_mount():
+        raise BundleWriteError(
+            f"{out} is a volume of its own, which cannot be replaced as a whole; name a folder in it"
+        )
     try:
-        with replaced_folder(out) as folder:
-            yield folder
+        yield
     except OSError as error:
         raise BundleWriteError(f"{out} cannot be written: {error}") from error

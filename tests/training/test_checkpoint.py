@@ -42,6 +42,9 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         checkpoint.load(tmp_path / "text.pt")
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(CheckpointError, match="not a readable checkpoint: it ends too early"):
+        checkpoint.load(tmp_path / "empty.pt")
     torch.save({"format": 99}, tmp_path / "old.pt")
     with pytest.raises(CheckpointError, match="format 99; this version reads 1"):
         checkpoint.load(tmp_path / "old.pt")

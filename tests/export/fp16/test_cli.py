@@ -16,7 +16,7 @@ from export.fp16.cli import add_fp16, app
 from export.fp16.mixed import Mixed, to_mixed_precision
 from export.validation_images import RgbImage
 from mtcp_serve.bundle.bundle import Bundle
-from mtcp_serve.errors import BundleMismatchError
+from mtcp_serve.errors import BundleMismatchError, BundleWriteError
 from tests.export.networks import TASKS
 
 
@@ -61,6 +61,15 @@ def test_the_command_says_what_became_fp16(ours: Path, images: dict[str, RgbImag
     assert "nodes in FP16" in result.stdout
     assert "saliency" in result.stdout
     assert json.loads((ours / "parity.json").read_text())["fp16"]["images"] == ["wave1.png"]
+
+
+def test_a_bundle_that_cannot_be_written_is_told_before_the_work(
+    ours: Path, images: dict[str, RgbImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == ours)
+    monkeypatch.delattr(export.fp16.cli, "to_mixed_precision")
+    with pytest.raises(BundleWriteError, match="volume of its own"):
+        add_fp16(Bundle.open(ours), images)
 
 
 def test_the_bundle_may_be_the_folder_that_one_is_in(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
     path = tmp_path / "built.plan"
-    path.write_bytes(b"a plan")
+    path.write_bytes(b"ftrt".ljust(24, b"\0") + bytes([10, 13, 3, 9]).ljust(40, b"\0"))
     return path
 
 
@@ -257,6 +257,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(bundle: Path, plan: Pa
     gpu.mkdir()
     refused(gpu, "needs at least one plan", bundle, backend="tensorrt")
     refused(gpu, "no plan at", bundle, backend="tensorrt", plans={"8.9": plan / "x"})
+    refused(gpu, "not a plan of TensorRT", bundle, backend="tensorrt", plans={"8.9": bundle / "model.onnx"})
     refused(gpu, "not a compute capability", bundle, backend="tensorrt", plans={"sm89": plan})
     cpu = Serving(device="cpu")
     refused(gpu, "TensorRT runs on GPUs", bundle, backend="tensorrt", plans={"8.9": plan}, serving=cpu)

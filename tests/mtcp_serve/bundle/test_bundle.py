@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,30 @@ def test_an_edit_that_fails_changes_nothing(failure: type[BaseException], folder
         spoil()
     assert contents(folder) == before
     assert bundle.manifest is manifest
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_a_bundle_that_cannot_be_replaced_is_told_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume of a container, most often; and where the folder around it is somebody else's."""
+    bundle = Bundle.open(folder)
+    bundle.check_editable()
+    with monkeypatch.context() as volume:
+        volume.setattr(Path, "is_mount", lambda path: path == folder)
+        begun = False
+        with pytest.raises(BundleWriteError, match=r"is a volume of its own.*name a folder in it"):
+            bundle.check_editable()
+        with pytest.raises(BundleWriteError, match="is a volume of its own"), create_bundle(folder):
+            begun = True
+        assert not begun
+
+    def read_only(path: Path, **options: Any) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(BundleWriteError, match=r"tiny cannot be written: .*Read-only file system"):
+        bundle.check_editable()
     assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
 
 
