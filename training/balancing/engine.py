@@ -25,14 +25,13 @@ class _Receive(torch.autograd.Function):
 
 
 def gramian(gradients: Sequence[Tensor]) -> Tensor:
-    """K [T, T] of T gradients of one shape; one that is not finite, or too long for fp32, counts as zero."""
+    """K [T, T] of T gradients of one shape."""
     count = len(gradients)
     products = gradients[0].new_zeros(count, count)
     for i in range(count):
         for j in range(i + 1):
             products[i, j] = products[j, i] = (gradients[i] * gradients[j]).sum()
-    fine = products.diagonal().isfinite()
-    return products.masked_fill(~(fine & fine[:, None]), 0)
+    return products
 
 
 class Engine(nn.Module):
@@ -119,7 +118,8 @@ class Engine(nn.Module):
         """Ask the balancer for weights and build the step's scalar.
 
         A step with a loss that is not finite is kept from the balancer, which sees one without labels; the
-        weights stay as they were.
+        weights stay as they were. So they do where a g_i overflows under a loss scale, which the balancer
+        sees as a task without a gradient: the step will be skipped, the weights may be used again.
 
         Args:
             terms: the step's losses; the auxiliary ones are weighted in split mode only.
@@ -142,11 +142,11 @@ class Engine(nn.Module):
         gradients: list[Tensor] = []
         if fresh and self.balancer.needs_gramian:
             gradients = [self._gradient(loss, leaf, scale) for loss in tasks]
-        observation, raw, finite = self._observe(final, tasks, rest, gradients, epoch, step)
+        observation, raw, finite, sound = self._observe(final, tasks, rest, gradients, epoch, step)
         objective = torch.stack(tasks)
         if fresh:
             weights = self.balancer(observation)
-            self._remember(weights, finite)
+            self._remember(weights, finite & sound if scale != 1 else finite)
         else:
             weights = self.weights
         total = _weighted(weights.loss_weights, objective, observation.losses) + rest + weights.penalty
@@ -180,8 +180,11 @@ class Engine(nn.Module):
         gradients: list[Tensor],
         epoch: int,
         step: int,
-    ) -> tuple[Observation, Tensor, Tensor]:
-        """What the balancer sees, the raw losses [T], and whether all is finite: the same on every rank."""
+    ) -> tuple[Observation, Tensor, Tensor, Tensor]:
+        """What the balancer sees, the raw losses [T], whether all losses are finite, and all gradients.
+
+        It is the same on every rank. A gradient that is not finite, or too long for fp32, counts as zero.
+        """
         count = self.balancer.tasks
         numbers = [torch.stack(final).detach(), torch.stack(tasks).detach(), rest.detach().reshape(1)]
         if gradients:
@@ -190,8 +193,12 @@ class Engine(nn.Module):
         raw = averaged[:count]
         finite = averaged[: 2 * count + 1].isfinite().all()
         shown = averaged[count:].masked_fill(~finite, 0)
-        gram = shown[count + 1 :].reshape(count, count) / self.ranks if gradients else None
-        return Observation(shown[:count], epoch, step, gram), raw, finite
+        if not gradients:
+            return Observation(shown[:count], epoch, step), raw, finite, torch.ones_like(finite)
+        products = shown[count + 1 :].reshape(count, count) / self.ranks
+        fine = products.diagonal().isfinite()
+        gram = products.masked_fill(~(fine & fine[:, None]), 0)
+        return Observation(shown[:count], epoch, step, gram), raw, finite, fine.all()
 
     def _remember(self, weights: TaskWeights, finite: Tensor) -> None:
         encoder = weights.loss_weights if weights.gradient_weights is None else weights.gradient_weights

@@ -248,6 +248,27 @@ def test_under_a_loss_scale_an_overflow_reaches_the_scaler_but_not_the_balancer(
     assert balancer.seen[0].gram.isfinite().all()
 
 
+def test_weights_of_a_step_that_overflows_are_not_used_again() -> None:
+    engine = Engine(build_balancer("imtl_g", 3, {}), update_interval=2)
+    network = toy()
+
+    def step(number: int, spoil: bool = False) -> list[float]:
+        shared = network.encoder(batch(seed=number)[0])
+        leaf = engine.leaf(shared)
+        losses, folded, rest = network.terms(leaf, batch(seed=number)[1])
+        if spoil:
+            losses[1] = losses[1] + root_of_nothing(leaf)
+        terms = task_losses(losses, folded, rest)
+        found = engine.total(terms, shared, leaf, epoch=0, step=number, scale=2.0**16)
+        return found.gradient_weights.tolist()
+
+    first = step(0)
+    assert first[1] != 1
+    step(2, spoil=True)
+    assert step(3) == first
+    assert step(4) != first
+
+
 def test_half_precision_gradients_survive_through_the_loss_scale() -> None:
     tiny = 1e-6  # fp16 has one significant digit down there
     found = []
