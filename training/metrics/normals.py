@@ -18,6 +18,7 @@ class NormalsMetric(TaskMetric):
     - ``mErr/mtcp``: mean of arccos p.g; ``mErr/invpt``: mean of 2 atan2(|p - g|, |p + g|). They agree but
       for rounding where p and g have unit length, which both are given here: labels from 8-bit files lack it.
     - ``median``: exact to 1/`BINS_PER_DEGREE` degree, from a histogram.
+      A vector that is not finite counts as opposite there, and makes ``mErr`` NaN.
     - ``within_11.25``, ``within_22.5``, ``within_30``: share of pixels below that angle, 0 to 1.
     """
 
@@ -37,7 +38,7 @@ class NormalsMetric(TaskMetric):
         by_product = (p * g).sum(dim=-1).clamp(-1, 1).arccos().rad2deg()
         by_chords = 2 * torch.atan2((p - g).norm(dim=-1), (p + g).norm(dim=-1)).rad2deg()
         self.angle += torch.stack([by_product.sum(), by_chords.sum()])
-        bins = (by_chords * BINS_PER_DEGREE).long().clamp_max(len(self.histogram) - 1)
+        bins = (by_chords.nan_to_num(180) * BINS_PER_DEGREE).long().clamp_max(len(self.histogram) - 1)
         self.histogram += torch.bincount(bins, minlength=len(self.histogram))
 
     def compute(self) -> dict[str, float]:

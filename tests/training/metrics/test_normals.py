@@ -51,3 +51,13 @@ def test_invalid_pixels_do_not_count() -> None:
     truth[1] = 0
     assert figures_of(tilted(0, math.pi), truth)["mErr/invpt"] == pytest.approx(10, abs=1e-3)
     assert figures_of(tilted(0, 0), torch.zeros(2, 3)) == {}
+
+
+def test_a_map_that_is_not_finite_is_wrong_there_and_no_crash() -> None:
+    prediction = tilted(5, 5, 5)
+    prediction[2] = math.nan
+    figures = figures_of(prediction, tilted(0, 0, 0))
+    assert math.isnan(figures["mErr/mtcp"])
+    assert math.isnan(figures["mErr/invpt"])
+    assert figures["median"] == pytest.approx(5, abs=0.01)
+    assert figures["within_30"] == pytest.approx(2 / 3)
