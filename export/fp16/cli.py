@@ -19,7 +19,7 @@ from export.fp16.mixed import Mixed, to_mixed_precision
 from export.fp16.ranges import measure_ranges, open_session
 from export.onnx.convert import OPSET
 from export.onnx.fp16_weights import load_fp16_weights
-from export.onnx.nodes import typed_tensors
+from export.onnx.nodes import read_model, typed_tensors
 from export.parity import FP16, Result, evaluate, raise_faults, run_onnx
 from export.renamed_flags import RenamedFlags
 from export.validation_images import IdsOption, ImagesOption, RgbImage, load_images
@@ -50,7 +50,7 @@ def add_fp16(bundle: Bundle, images: Mapping[str, RgbImage]) -> tuple[Mixed, dic
     """
     manifest = bundle.verify().manifest
     bundle.check_editable()
-    model = onnx.load_model(bundle.graph())
+    model = read_model(bundle.graph())
     whole = load_fp16_weights(model)
     mixed = to_mixed_precision(
         model, measure_ranges(whole, typed_tensors(whole, TensorProto.FLOAT), images.values())

@@ -3,8 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import AttributeProto
 
 from export.errors import ExportError
@@ -96,6 +98,18 @@ class Nodes:
             ]
             modules.append(_common(owners))
         return modules
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """The ONNX model in the file ``path``, its weights included.
+
+    Raises:
+        ExportError: it is not one, or it or a file of weights cannot be read.
+    """
+    try:
+        return onnx.load_model(path)
+    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
+        raise ExportError(f"{path} cannot be read as ONNX: {error}") from error
 
 
 def typed_tensors(model: onnx.ModelProto, kind: int) -> set[str]:

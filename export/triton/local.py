@@ -239,13 +239,15 @@ def main(
 ) -> None:
     """Serve a repository on loopback until interrupted. For trying out: production runs Triton's containers.
 
-    Exit status 1: Triton ended, or could not load a model; 2: the repository has none; 3: it cannot run here,
-    or a port is taken.
+    Exit status 1: Triton ended, or could not load a model; 2: the repository has none, or both ports are
+    one; 3: it cannot run here, or a port is taken.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the server would be left behind
     with told():
         if not any(repository.glob("*/config.pbtxt")):
             raise ExportError(f"there is no model in {repository}; python -m export.triton writes one")
+        if grpc_port == http_port:
+            raise ExportError(f"gRPC and HTTP cannot share port {grpc_port}; give another --http-port")
         for option, port in (("--grpc-port", grpc_port), ("--http-port", http_port)):
             _check_free(option, port)
     with told(), LocalTriton(repository, grpc_port=grpc_port, http_port=http_port) as triton:

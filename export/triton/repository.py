@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from export.errors import ExportError
 from export.triton.config import (
@@ -22,6 +23,7 @@ from mtcp_serve.errors import BundleError
 from mtcp_serve.utils.atomic import merge_folder, workshop
 
 _PYTHON_MODEL = Path(__file__).with_name("python_model.py")
+_LAST_VERSION = 2**63 - 1  # of a larger one the whole server dies
 _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 
@@ -78,8 +80,8 @@ def _version(manifest: Manifest, version: int | None) -> int:
                 f"the bundle's version is {manifest.version!r}, Triton's are whole numbers: give --version"
             )
         return int(manifest.version)
-    if version < 1:
-        raise ExportError(f"version is {version}, Triton's begin at 1")
+    if not 1 <= version <= _LAST_VERSION:
+        raise ExportError(f"version is {version}, Triton's are from 1 to {_LAST_VERSION}")
     return version
 
 
@@ -93,8 +95,11 @@ def _checked(plans: Mapping[str, Path], backend: Backend, config_only: bool) -> 
             raise ExportError(f"{capability!r} is not a compute capability, such as 8.9")
         if not path.is_file():
             raise ExportError(f"there is no plan at {path}")
-        with path.open("rb") as file:
-            header = read_header(file.read(SIZE))
+        try:
+            with path.open("rb") as file:
+                header = read_header(file.read(SIZE))
+        except OSError as error:
+            raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
         if header is None:
             raise ExportError(f"{path} is not a plan of TensorRT; python -m export.trt builds them")
         if header.rtx:
@@ -105,18 +110,28 @@ def _checked(plans: Mapping[str, Path], backend: Backend, config_only: bool) -> 
     return plans
 
 
+def _config(folder: Path) -> Any:
+    """What Triton is told of the model in ``folder``; None if there is none."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        return None
+    try:
+        return read_config(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ExportError) as error:
+        raise ExportError(f"{path} cannot be read: {error}") from error
+
+
 def _present(folder: Path, backend: Backend) -> dict[int, Manifest]:
     """The manifests of the versions that are in ``folder``."""
-    if (folder / CONFIG_FILE).is_file():
-        there = read_config((folder / CONFIG_FILE).read_text(encoding="utf-8")).backend
-        if there != backend:
-            raise ExportError(
-                f"{folder} is served by the {there} backend, not by {backend}; choose another repository"
-            )
-    elif folder.exists():
-        raise ExportError(f"{folder} exists and is not a model of a Triton repository")
-    else:
+    config = _config(folder)
+    if config is None:
+        if folder.exists():
+            raise ExportError(f"{folder} exists and is not a model of a Triton repository")
         return {}
+    if config.backend != backend:
+        raise ExportError(
+            f"{folder} is served by the {config.backend} backend, not by {backend}; choose another repository"
+        )
     try:
         return {
             int(path.name): Manifest.load(path)
@@ -129,12 +144,12 @@ def _present(folder: Path, backend: Backend) -> dict[int, Manifest]:
 
 def _present_plans(folder: Path, versions: Iterable[int]) -> dict[str, str]:
     """The file of the plan for each compute capability for which one of ``versions`` has a plan."""
-    if not (folder / CONFIG_FILE).is_file():
+    config = _config(folder)
+    if config is None:
         return {}
-    named = read_config((folder / CONFIG_FILE).read_text(encoding="utf-8")).cc_model_filenames
     return {
         capability: name
-        for capability, name in sorted(named.items())
+        for capability, name in sorted(config.cc_model_filenames.items())
         if any((folder / str(version) / name).is_file() for version in versions)
     }
 

@@ -15,6 +15,7 @@ from export.errors import PlanError
 from export.fp16.cli import FP16_FILE, add_fp16, evaluate_fp16
 from export.onnx.convert import OPSET
 from export.onnx.fp16_weights import load_fp16_weights
+from export.onnx.nodes import read_model
 from export.parity import FP16, Result, evaluate, raise_faults, run_in_batches, run_onnx
 from export.trt.build import Profile, build_plan
 from export.trt.engine import Engine, fp16_share, precision_histogram
@@ -58,8 +59,8 @@ def prepare(bundle: Bundle, images: Mapping[str, RgbImage], deformable: Deformab
     if GRAPH_FILE in manifest.files and _graph_report(bundle).items() >= origin.items():
         return
     bundle.check_editable()
-    whole = load_fp16_weights(onnx.load_model(bundle.graph()))
-    prepared = for_tensorrt(onnx.load_model(bundle.graph(FP16_FILE)), deformable)
+    whole = load_fp16_weights(read_model(bundle.graph()))
+    prepared = for_tensorrt(read_model(bundle.graph(FP16_FILE)), deformable)
     results = evaluate_fp16(manifest, whole, prepared, images)
     raise_faults({"FP16": results}, f"{GRAPH_FILE} does not reproduce {MODEL_FILE}")
     with bundle.edit() as draft:

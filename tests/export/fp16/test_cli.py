@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import export.fp16.cli
-from export.errors import ParityError
+from export.errors import ExportError, ParityError
 from export.fp16.cli import add_fp16, app
 from export.fp16.mixed import Mixed, to_mixed_precision
 from export.validation_images import RgbImage
@@ -61,6 +61,16 @@ def test_the_command_says_what_became_fp16(ours: Path, images: dict[str, RgbImag
     assert "nodes in FP16" in result.stdout
     assert "saliency" in result.stdout
     assert json.loads((ours / "parity.json").read_text())["fp16"]["images"] == ["wave1.png"]
+
+
+def test_a_graph_that_is_cut_off_is_told(ours: Path, images: dict[str, RgbImage]) -> None:
+    """Its hash in the manifest is that of what is there."""
+    graph = ours / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:2000])
+    with Bundle.open(ours).edit() as draft:
+        draft.add(graph.name)
+    with pytest.raises(ExportError, match=r"model\.onnx cannot be read as ONNX: "):
+        add_fp16(Bundle.open(ours), images)
 
 
 def test_a_bundle_that_cannot_be_written_is_told_before_the_work(

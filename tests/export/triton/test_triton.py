@@ -252,6 +252,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(bundle: Path, plan: Pa
     refused(out, "served by the python backend, not by onnxruntime", bundle, backend="onnxruntime")
     refused(out, "all versions .* share one config.*version 7.*version 8", smaller, version=8)
     refused(out, "version is 0", bundle, version=0)
+    refused(out, f"version is {2**63}, Triton's are from 1 to {2**63 - 1}", bundle, version=2**63)
     refused(out, "plans are for the tensorrt backend", bundle, plans={"8.9": plan})
     gpu = tmp_path / "gpu"
     gpu.mkdir()
@@ -270,6 +271,10 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(bundle: Path, plan: Pa
     Manifest.load(bundle).model_copy(update={"name": "notes"}).save(tmp_path / "named")
     shutil.copy(bundle / "model.onnx", named)
     refused(out, "notes exists and is not a model", named)
+    for content in (b"garbage {", b"\xff\xfe"):
+        (gpu / "tiny").mkdir(exist_ok=True)
+        (gpu / "tiny" / "config.pbtxt").write_bytes(content)
+        refused(gpu, r"gpu/tiny/config\.pbtxt cannot be read", bundle)
     (out / "tiny" / "7" / "manifest.json").unlink()
     refused(out, "cannot be kept", bundle, version=8)
 
@@ -386,6 +391,10 @@ def test_a_local_triton_says_what_it_lacks(
     assert ended.value.exit_code == 2
     assert f"there is no model in {tmp_path}; python -m export.triton writes one" in capsys.readouterr().err
     run(bundle, "-o", tmp_path / "repository", "--backend", "python")
+    with pytest.raises(typer.Exit) as ended:
+        local.main(tmp_path / "repository", grpc_port=8000)
+    assert ended.value.exit_code == 2
+    assert "gRPC and HTTP cannot share port 8000" in capsys.readouterr().err
     with local.reserve() as taken:
         taken.listen()
         port = taken.getsockname()[1]
