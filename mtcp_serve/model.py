@@ -1,10 +1,10 @@
 """A model in this process: ``model = mtcp_serve.load(); maps = model.predict("a.jpg")``."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from os import PathLike
-from typing import TypeVar
+from typing import Any
 
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.bundle import Bundle
@@ -21,8 +21,6 @@ from mtcp_serve.inference.timings import Timings
 from mtcp_serve.prediction import Prediction
 from mtcp_serve.utils.closing import Closing
 from mtcp_serve.utils.concurrency import BackgroundLoop, in_thread
-
-T = TypeVar("T")
 
 
 def load(
@@ -126,14 +124,17 @@ class Model(Closing):
         tasks: Sequence[str] | None = None,
         *,
         size: Size = "input",
+        camera: CameraRequest | None = None,
         confidence: bool = False,
     ) -> list[Prediction]:
         """The predictions for ``images``, in their order; decoding and inference overlap.
 
+        ``camera`` says what took all of them.
+
         Raises:
             OSError, RequestError, TypeError, RuntimeError: as `predict`, for the first image that fails.
         """
-        return list(self.stream(images, tasks, size=size, confidence=confidence))
+        return list(self.stream(images, tasks, size=size, camera=camera, confidence=confidence))
 
     def stream(
         self,
@@ -142,11 +143,13 @@ class Model(Closing):
         *,
         size: Size = "input",
         in_flight: int = 4,
+        camera: CameraRequest | None = None,
         confidence: bool = False,
     ) -> Iterator[Prediction]:
         """The predictions for ``images``, in their order, as they come; ``in_flight`` are worked on at once.
 
-        ``images`` is read as it goes, so that any number takes the memory of a few.
+        ``images`` is read as it goes, so that any number takes the memory of a few. ``camera`` says what took
+        all of them.
 
         Raises:
             ValueError: ``in_flight`` is less than 1.
@@ -155,7 +158,8 @@ class Model(Closing):
         if in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}, it must be at least 1")
         choices = self._choices(tasks, size, confidence)
-        return self._stream(iter(images), choices, size, in_flight)
+        predict = partial(self._predict, choices=choices, size=size, camera=camera)
+        return self._stream(iter(images), predict, in_flight)
 
     def close(self) -> None:
         """Finish what is being predicted, and release the engine. Closing it again does nothing."""
@@ -169,17 +173,16 @@ class Model(Closing):
         return with_confidence(choices) if confidence else choices
 
     def _stream(
-        self, images: Iterator[ImageSource], choices: tuple[Choice, ...], size: Size, in_flight: int
+        self,
+        images: Iterator[ImageSource],
+        predict: Callable[[ImageSource], Coroutine[Any, Any, Prediction]],
+        in_flight: int,
     ) -> Iterator[Prediction]:
-        waiting = [
-            self._loop.submit(self._predict(image, choices, size)) for image in islice(images, in_flight)
-        ]
+        waiting = [self._loop.submit(predict(image)) for image in islice(images, in_flight)]
         try:
             while waiting:
                 yield waiting.pop(0).result()
-                waiting += [
-                    self._loop.submit(self._predict(image, choices, size)) for image in islice(images, 1)
-                ]
+                waiting += [self._loop.submit(predict(image)) for image in islice(images, 1)]
         finally:
             for left in waiting:
                 left.cancel()
@@ -189,7 +192,7 @@ class Model(Closing):
         image: ImageSource,
         choices: tuple[Choice, ...],
         size: Size,
-        camera: CameraRequest | None = None,
+        camera: CameraRequest | None,
     ) -> Prediction:
         timings = Timings()
         sizes = input_sizes(choices)

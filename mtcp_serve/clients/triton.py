@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -94,21 +95,24 @@ class TritonClient(Client, Closing):
         tasks: Sequence[str] | None = None,
         in_flight: int = 4,
         *,
+        camera: CameraRequest | None = None,
         confidence: bool = False,
     ) -> Iterator[Outcome]:
         """The outcome of each image, in order; up to ``in_flight`` are on their way at a time.
 
         ``images`` is read as it goes, so that a folder of any size takes the memory of a few images
         (`mtcp_serve.clients.images_in` lists one). An image that fails does not stop the others.
+        ``camera`` says what took all of them.
 
         Raises:
             ValueError: ``in_flight`` is less than 1.
         """
         check_in_flight(in_flight)
+        predict = partial(self.predict, tasks=tasks, camera=camera, confidence=confidence)
         waiting: deque[tuple[ImageSource, Future[Prediction]]] = deque()
         with ThreadPoolExecutor(in_flight) as pool:
             for image in images:
-                waiting.append((image, pool.submit(self.predict, image, tasks, confidence=confidence)))
+                waiting.append((image, pool.submit(predict, image)))
                 if len(waiting) == in_flight:
                     yield _outcome(*waiting.popleft())
             while waiting:

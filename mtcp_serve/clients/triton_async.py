@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -67,16 +68,16 @@ class AsyncTritonClient(Client, AsyncClosing):
         tasks: Sequence[str] | None = None,
         in_flight: int = 4,
         *,
+        camera: CameraRequest | None = None,
         confidence: bool = False,
     ) -> AsyncIterator[Outcome]:
         """See `mtcp_serve.clients.TritonClient.stream`."""
         check_in_flight(in_flight)
+        predict = partial(self.predict, tasks=tasks, camera=camera, confidence=confidence)
         waiting: deque[tuple[ImageSource, asyncio.Task[Prediction]]] = deque()
         try:
             for image in images:
-                waiting.append(
-                    (image, asyncio.create_task(self.predict(image, tasks, confidence=confidence)))
-                )
+                waiting.append((image, asyncio.create_task(predict(image))))
                 if len(waiting) == in_flight:
                     yield await _outcome(*waiting.popleft())
             while waiting:

@@ -59,6 +59,10 @@ def test_maps_have_the_size_of_the_image_or_of_the_network(model: Model) -> None
 def test_the_camera_may_be_given(model: Model) -> None:
     camera = model.predict(LARGE, ["depth"], camera=CameraRequest(focal_px=70)).metadata["image"]["camera"]
     assert (camera["fx"], camera["source"]) == (70, "request")
+    taken = CameraRequest(focal_px=70)
+    together = model.predict_batch([LARGE, LARGE], ["depth"], camera=taken)
+    for maps in (*together, *model.stream([LARGE], ["depth"], camera=taken)):
+        assert maps.metadata["image"]["camera"] == camera
 
 
 def test_wrong_requests_say_what_is_right(model: Model, tmp_path: Path) -> None:

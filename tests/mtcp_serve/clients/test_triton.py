@@ -35,6 +35,7 @@ from mtcp_serve.clients import (
 )
 from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
+from mtcp_serve.inference.camera import CameraRequest
 from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
 from tests.needs import needs_triton
 
@@ -164,13 +165,15 @@ def test_a_folder_streams_in_order_and_a_bad_image_harms_nobody(triton: LocalTri
     (tmp_path / "notes.txt").write_text("not read")
     photos = images_in(tmp_path)
     assert len(photos) == 5
+    taken = CameraRequest(focal_px=70)
 
     async def asyncio_stream() -> list[Outcome]:
         async with AsyncTritonClient(triton.grpc, "tiny", version=1, shared_memory=True) as client:
-            return [outcome async for outcome in client.stream(photos, in_flight=3)]
+            return [outcome async for outcome in client.stream(photos, in_flight=3, camera=taken)]
 
     with TritonClient(triton.grpc, "tiny", version=1) as client:
-        streams = [list(client.stream(photos, ["depth"], in_flight=3)), asyncio.run(asyncio_stream())]
+        blocking = list(client.stream(photos, ["depth"], in_flight=3, camera=taken))
+        streams = [blocking, asyncio.run(asyncio_stream())]
     for outcomes in streams:
         assert [outcome.image for outcome in outcomes] == photos
         for index, outcome in enumerate(outcomes):
@@ -180,6 +183,7 @@ def test_a_folder_streams_in_order_and_a_bad_image_harms_nobody(triton: LocalTri
             else:
                 mean = noise(HEIGHT, WIDTH, index).astype(np.float64).mean(-1)
                 assert outcome.prediction is not None
+                assert outcome.prediction.metadata["image"]["camera"]["fx"] == 70
                 np.testing.assert_allclose(outcome.prediction["depth"], mean / 25.5, rtol=1e-5)
 
 
