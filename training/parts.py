@@ -65,7 +65,8 @@ def chosen_balancer(config: RunConfig) -> Balancer:
 
 
 def build_engine(config: RunConfig, mean: Callable[[Tensor], Tensor], fabric: Fabric) -> Engine:
-    """The balancing method at work; ``mean`` is over the ranks. A run too short for it gets a warning.
+    """The balancing method at work; ``mean`` is over the ranks. A run too short for it, or an
+    ``update_interval`` that it has no use for, gets a warning.
 
     Raises:
         ConfigError: as `chosen_balancer`.
@@ -78,6 +79,8 @@ def build_engine(config: RunConfig, mean: Callable[[Tensor], Tensor], fabric: Fa
             *(config.balancer.name, balancer.first_epoch, config.epochs),
         )
     interval = config.balancer.update_interval
+    if interval > 1 and not balancer.needs_gramian and fabric.is_global_zero:
+        log.warning("balancer.update_interval: not used, %s looks at no task gradients", config.balancer.name)
     engine = Engine(balancer, update_interval=interval, reduce=mean, ranks=fabric.world_size)
     return engine.to(fabric.device)
 

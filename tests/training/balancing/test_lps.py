@@ -76,7 +76,7 @@ def test_early_epochs_are_no_evidence_in_the_warm_up() -> None:
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 2, 4])
-def test_a_run_too_short_for_its_method_says_so(warmup: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_method_has_no_use_for_is_told(warmup: int, caplog: pytest.LogCaptureFixture) -> None:
     balancer, epoch = LPS(2, warmup_epochs=warmup), 0
     start = balancer(see([1.0, 1.0])).loss_weights
     while torch.equal(start, balancer(see([1.0, 1.0])).loss_weights):
@@ -91,6 +91,9 @@ def test_a_run_too_short_for_its_method_says_so(warmup: int, caplog: pytest.LogC
     config = tiny_run("balancer.options.prioritise=false", "epochs=1")
     build_engine(config, torch.Tensor.clone, launch(config))
     assert not caplog.text
+    config = tiny_run("balancer.options.prioritise=false", "balancer.update_interval=4")
+    build_engine(config, torch.Tensor.clone, launch(config))
+    assert "update_interval: not used, lps looks at no task gradients" in caplog.text
 
 
 def test_log_loss_weights_have_the_gradient_of_the_log() -> None:
