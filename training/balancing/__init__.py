@@ -81,6 +81,8 @@ def build_balancer(
     options = dict(options)
     for (method, old), new in RENAMED_OPTIONS.items():
         if method == name and old in options:
+            if new in options:
+                raise ValueError(f"balancer {name!r}: {old} is the old name of {new}; give {new} alone")
             log.warning("balancer %s: option %s is now called %s", name, old, new)
             options[new] = options.pop(old)
     types = get_type_hints(BALANCERS[name].__init__)

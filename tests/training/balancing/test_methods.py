@@ -350,6 +350,7 @@ def test_ial_survives_tasks_without_a_gradient() -> None:
         ("lps", {"floor": -2.0}, "floor must be in"),
         ("gradient_norm_scaling", {"beta": 1.0}, "beta"),
         ("db_mtl", {"beta": -0.1}, "norm_decay"),
+        ("db_mtl", {"beta": 0.5, "norm_decay": 0.3}, "beta is the old name of norm_decay"),
         ("cagrad", {"c": -1.0}, "non-negative"),
         ("mgda", {"c": 1.0}, "balancer 'mgda' has no option 'c'; it has none"),
         ("lps", {"kapa": 1.0}, "no option 'kapa'; it has kappa, history, floor, projection, prioritise"),
