@@ -32,7 +32,7 @@ class AutoLambda(MetaBalancer):
         lr: learning rate of lambda's Adam.
 
     Raises:
-        ValueError: an unknown task, no primary task, or ``init`` or ``lr`` not positive.
+        ValueError: an unknown task, no primary task, or ``init`` not positive, or ``lr`` negative.
     """
 
     weights: Tensor
@@ -52,8 +52,8 @@ class AutoLambda(MetaBalancer):
         self.primaries = [self.index(task) for task in (range(self.tasks) if chosen is None else chosen)]
         if not self.primaries:
             raise ValueError("primary must name at least one task")
-        if init <= 0 or lr <= 0:
-            raise ValueError(f"init and lr must be positive, got {init} and {lr}")
+        if init <= 0 or lr < 0:
+            raise ValueError(f"init must be positive and lr not negative, got {init} and {lr}")
         self.meta_lr = lr
         self.register_buffer("weights", torch.full((self.tasks,), init))
         self.register_buffer("gradient", torch.zeros(self.tasks))

@@ -18,7 +18,7 @@ class GradNorm(Balancer):
     are left out of means and penalty.
 
     Raises:
-        ValueError: ``alpha`` negative, or ``lr``, the learning rate of v, not positive.
+        ValueError: ``alpha``, or ``lr``, the learning rate of v, negative.
     """
 
     needs_gramian: ClassVar[bool] = True
@@ -28,8 +28,8 @@ class GradNorm(Balancer):
         super().__init__(tasks)
         if alpha < 0:
             raise ValueError(f"alpha must not be negative, got {alpha}; 0 makes all norms equal")
-        if lr <= 0:
-            raise ValueError(f"lr must be positive, got {lr}")
+        if lr < 0:
+            raise ValueError(f"lr must not be negative, got {lr}")
         self.alpha, self.lr = alpha, lr
         self.logits = nn.Parameter(torch.zeros(self.tasks))
         self.register_buffer("first", torch.full((self.tasks,), torch.nan))
