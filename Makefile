@@ -46,9 +46,9 @@ image: .venv/installed  ## build the CPU image and try it; needs Docker with Com
 .venv/installed: pyproject.toml constraints.txt export/triton/local-requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet -c constraints.txt -e '.[test]'
-	# A whole Triton for the tests; x86-64 Linux only, elsewhere they are skipped.
+	# A whole Triton for the tests; x86-64 Linux and Python 3.11 or 3.12 only, elsewhere they are skipped.
 	$(PYTHON) -m venv --without-pip .venv/triton
-	-.venv/bin/pip --python .venv/triton install --quiet --no-deps -r export/triton/local-requirements.txt
+	-.venv/bin/pip --python .venv/triton install --quiet --no-deps --only-binary :all: -r export/triton/local-requirements.txt
 	touch $@
 
 # ARGS are settings of the training. To try the recipe: few ids in DATA's splits, ARGS="minutes=3 data.batch_size=2",
