@@ -7,10 +7,12 @@ export function copyText(text, button) {
   return done(navigator.clipboard?.writeText(text), button);
 }
 
-/** Copy a PNG (a Blob), and say so on `button`. */
-export function copyPicture(blob, button) {
+/** Copy a PNG that `making` resolves to (a Blob; null where there is none), and say so on `button`. */
+export function copyPicture(making, button) {
   const able = navigator.clipboard?.write && window.ClipboardItem;
-  return done(able ? navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]) : undefined, button);
+  if (!able) return done(undefined, button);
+  const made = making.then((blob) => blob ?? Promise.reject(new Error("there is no picture")));
+  return done(navigator.clipboard.write([new ClipboardItem({ "image/png": made })]), button);
 }
 
 async function done(copying, button) {

@@ -7,9 +7,13 @@ export class Cutout {
   #blob = null;
   #asked = 0;
 
-  /** `fetch(image)` resolves to the PNG (a Blob) of an image's cut-out, or to null. */
-  constructor(element, fetch) {
+  /**
+   * `fetch(answer, background)` resolves to the PNG (a Blob) of an image's cut-out to look at, or to null, and
+   * `keep(answer, background, blob)` to the one to download and copy.
+   */
+  constructor(element, fetch, keep) {
     this.fetch = fetch;
+    this.keep = keep;
     this.frame = element.querySelector(".frame");
     this.canvas = element.querySelector("canvas");
     this.message = element.querySelector(".missing");
@@ -17,10 +21,12 @@ export class Cutout {
     this.colored = element.querySelector("input[type=checkbox]");
     this.buttons = element.querySelectorAll("button");
     for (const input of [this.color, this.colored]) input.addEventListener("input", () => this.#paintGround());
-    element.querySelector("[data-save]").addEventListener("click", () => {
-      save(this.#blob, `${this.answer.input.stem}-cutout.png`);
+    element.querySelector("[data-save]").addEventListener("click", async () => {
+      const { stem } = this.answer.input;
+      const blob = await this.#kept();
+      if (blob !== null) save(blob, `${stem}-cutout.png`);
     });
-    element.querySelector("[data-copy]").addEventListener("click", (event) => copyPicture(this.#blob, event.target));
+    element.querySelector("[data-copy]").addEventListener("click", (event) => copyPicture(this.#kept(), event.target));
   }
 
   /** The background (`#rrggbb`), or `transparent`. */
@@ -53,6 +59,14 @@ export class Cutout {
     this.canvas.hidden = false;
     this.#blob = blob;
     this.#enable(true);
+  }
+
+  async #kept() {
+    const asked = this.#asked;
+    this.#enable(false);
+    const blob = await this.keep(this.answer, this.background, this.#blob);
+    if (asked === this.#asked) this.#enable(true);
+    return blob;
   }
 
   #enable(on) {

@@ -40,7 +40,7 @@ const views = {
   }),
   overlay: new Overlay($("view-overlay"), probe, { picture, overlay, outline }),
   scene: new Scene($("view-scene"), picture),
-  cutout: new Cutout($("view-cutout"), cutOut),
+  cutout: new Cutout($("view-cutout"), cutOut, cutOutToKeep),
 };
 const colors = new Colors($("colors"), fail);
 const sureness = new Sureness($("sureness"));
@@ -214,7 +214,12 @@ function show(found) {
   if (!$("models").hasChildNodes()) describe(); // at the start there was no key, or no server
 }
 
-/** A file of the image that is shown; at the image's size unless the model's was chosen. */
+/** The size of what is downloaded: the image's, unless the model's was chosen. */
+function sizeToKeep() {
+  return $("size").value === "model" ? "model" : "input";
+}
+
+/** A file of the image that is shown. */
 async function download(file, name) {
   const shown = answer;
   const depth = shown.maps.some((map) => map.info.kind === "depth" && [undefined, map.name].includes(name));
@@ -222,10 +227,10 @@ async function download(file, name) {
   const solid = ["ply", "glb"].includes(parameters.format);
   const camera = solid ? views.scene.cameraQuery : {};
   const sure = ["png", "cutout"].includes(parameters.format) ? {} : sureness.query(shown, solid ? "depth" : null);
-  const size = $("size").value === "model" ? "model" : "input";
   say(`Making ${fileName}…`);
   try {
-    save(await api.predict(shown.input.blob, { ...parameters, ...camera, ...sure, size, ...modelQuery() }, "blob"), fileName);
+    const query = { ...parameters, ...camera, ...sure, size: sizeToKeep(), ...modelQuery() };
+    save(await api.predict(shown.input.blob, query, "blob"), fileName);
     say(`${fileName} is ready.`);
   } catch (error) {
     fail(error);
@@ -236,19 +241,32 @@ async function download(file, name) {
 function zipOf(item) {
   const depth = answer.maps.some((map) => map.info.kind === "depth");
   const [parameters] = FILES.zip("", null, colors.query(depth));
-  const size = $("size").value === "model" ? "model" : "input";
-  return api.predict(item.blob, { ...parameters, ...sureness.query(answer), size, ...modelQuery() }, "arrayBuffer");
+  const query = { ...parameters, ...sureness.query(answer), size: sizeToKeep(), ...modelQuery() };
+  return api.predict(item.blob, query, "arrayBuffer");
+}
+
+/** The size of the maps of `shown`. */
+function sizeOf(shown) {
+  return shown.maps[0].width === shown.image.width ? "input" : "model";
 }
 
 /** The cut-out of the image of `shown`, a Blob, or null where it failed, and why is said. */
-async function cutOut(shown, background) {
-  const size = shown.maps[0].width === shown.image.width ? "input" : "model";
+async function cutOut(shown, background, size = sizeOf(shown)) {
   try {
     return await api.predict(shown.input.blob, { format: "cutout", background, size, ...modelQuery() }, "blob");
   } catch (error) {
     fail(error);
     return null;
   }
+}
+
+/** `cutOut` to download and copy; `blob` is the one that is seen, which may be smaller. */
+async function cutOutToKeep(shown, background, blob) {
+  if (sizeOf(shown) === sizeToKeep()) return blob;
+  say("Making the cut-out at the size of the image…");
+  const made = await cutOut(shown, background, sizeToKeep());
+  if (made !== null) say("The cut-out is ready.");
+  return made;
 }
 
 /** What is asked for an image, or (null) for the camera's frames. */

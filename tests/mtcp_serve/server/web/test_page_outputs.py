@@ -113,6 +113,28 @@ def test_the_cut_out_is_that_of_the_gateway(page: Page, server: Server) -> None:
     until(page, lambda: canvas.evaluate(corner)[3] == 0)
 
 
+def test_the_cut_out_of_a_large_image_is_kept_at_its_size(server: Server, browser: Browser) -> None:
+    """Seen is one of the model's size; what is downloaded and copied has the pixels of the image."""
+    photo = encode(Image.open(PHOTO).resize((900, 1400)), "JPEG", quality=60)
+    with visit(browser, server.url, permissions=["clipboard-read", "clipboard-write"]) as page:
+        give(page, {"name": "tall.jpg", "mimeType": "image/jpeg", "buffer": photo})
+        page.click("#tab-cutout")
+        save, copy = (page.locator(f"#view-cutout [data-{name}]") for name in ("save", "copy"))
+        expect(save).to_be_enabled()
+        with page.expect_download() as started:
+            save.click()
+        assert started.value.path().read_bytes() == server.predict(photo, "format=cutout").content
+        expect(save).to_be_enabled()
+        copy.click()
+        expect(copy).to_have_text("Copied")
+        copied = """async () => {
+          const [item] = await navigator.clipboard.read();
+          const picture = await createImageBitmap(await item.getType("image/png"));
+          return [picture.width, picture.height];
+        }"""
+        assert page.evaluate(copied) == [900, 1400]
+
+
 def test_two_points_are_as_far_apart_as_their_depths_say(page: Page) -> None:
     """On a wall 2 m away, seen 90 degrees wide, half the width is 2 m."""
     found = page.evaluate(
