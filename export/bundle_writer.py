@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from export.deployment_module import DeploymentGraph
 from export.errors import ExportError
+from export.interrupts import check_interrupted
 from export.onnx.convert import OPSET, convert
 from export.parity import check_parity
 from export.validation_images import RgbImage
@@ -75,6 +76,7 @@ def write_bundle(
         raise ExportError(f"there is no model card at {options.card}")
     with create_bundle(out) as folder:
         manifest = _build(graph, images, folder, options)
+        check_interrupted()
     return Bundle(out, manifest)
 
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import typer
 
+from export.interrupts import remembered
 from mtcp_serve.errors import BundleError
 from mtcp_serve.utils.exit_status import ExitStatus
 
@@ -66,11 +67,13 @@ class PlanMismatchError(PlanError):
 def told(*others: type[Exception]) -> Iterator[None]:
     """What can be wrong without a fault of the program ends in one line and an exit status.
 
-    That is an `ExportError`, a `BundleError`, and ``others``: then nothing was done.
+    That is an `ExportError`, a `BundleError`, and ``others``: then nothing was done. An interrupt that a
+    library drops is remembered; see `export.interrupts`.
     """
     known: tuple[type[Exception], ...] = (ExportError, BundleError, *others)
     try:
-        yield
+        with remembered():
+            yield
     except known as error:
         typer.echo(f"error: {error}", err=True)
         status = error.status if isinstance(error, ExportError) else ExitStatus.NOTHING_DONE

@@ -17,6 +17,7 @@ from export.errors import told
 from export.fp16.emulate import emulate_fp16
 from export.fp16.mixed import Mixed, to_mixed_precision
 from export.fp16.ranges import measure_ranges, open_session
+from export.interrupts import check_interrupted
 from export.onnx.convert import OPSET
 from export.onnx.fp16_weights import load_fp16_weights
 from export.onnx.nodes import read_model, typed_tensors
@@ -73,6 +74,7 @@ def add_fp16(bundle: Bundle, images: Mapping[str, RgbImage]) -> tuple[Mixed, dic
             "tasks": {task: result.metrics for task, result in results.items()},
         }
         draft.record_parity(PARITY_COLUMN, report)
+        check_interrupted()
     return mixed, results
 
 

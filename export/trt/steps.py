@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from export.errors import PlanError
 from export.fp16.cli import FP16_FILE, add_fp16, evaluate_fp16
+from export.interrupts import check_interrupted
 from export.onnx.convert import OPSET
 from export.onnx.fp16_weights import load_fp16_weights
 from export.onnx.nodes import read_model
@@ -66,6 +67,7 @@ def prepare(bundle: Bundle, images: Mapping[str, RgbImage], deformable: Deformab
     with bundle.edit() as draft:
         onnx.save_model(prepared, draft.add(GRAPH_FILE, OPSET))
         draft.record_parity(GRAPH_COLUMN, {**origin, **_report({"emulated": results}, images)})
+        check_interrupted()
 
 
 def build(
@@ -120,6 +122,7 @@ def build(
             parity=report,
         )
         _write(draft, files, sidecar, layers)
+        check_interrupted()
     return sidecar
 
 
