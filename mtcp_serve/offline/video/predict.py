@@ -226,7 +226,13 @@ async def _write_frames(
         raise VideoError(f"no frame of it can be decoded; {reader.fault or 'there is none'}")
     with room(folder, Staging(folder)):
         await in_thread(partial(_finish_frames, folder, names, made_from, reader.fault))
-    return Done(fault=reader.fault)
+    notes = []
+    if reader.aspect != 1 and requested.camera.intrinsics is None:
+        notes.append(
+            f"its pixels are {reader.aspect} as wide as high, and the camera takes them for square; "
+            "--intrinsics says how they are"
+        )
+    return Done(fault=reader.fault, notes=tuple(notes))
 
 
 def _finish_frames(folder: Path, names: Sequence[str], made_from: dict[str, Any], fault: str | None) -> None:

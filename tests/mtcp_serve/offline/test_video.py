@@ -124,6 +124,23 @@ def test_a_frame_of_another_size_keeps_it_in_its_maps(bundle: Path, tmp_path: Pa
     assert {frame.shape for frame in shown} == {(48, 64, 3)}
 
 
+def test_pixels_that_are_not_square_are_told_of(bundle: Path, tmp_path: Path) -> None:
+    """Where no camera is named that has them; a rendered video has such pixels too."""
+    plain = write_clip(tmp_path / "plain.mp4", [0])
+    wide = tmp_path / "wide.mp4"
+    with av.open(str(plain)) as source, av.open(str(wide), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        stream.sample_aspect_ratio = Fraction(4, 3)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                container.mux(packet)
+    arguments = ("predict", wide, "-b", bundle, "--tasks", "depth", "--no-arrays", "--no-overview")
+    assert "its pixels are 4/3 as wide as high" in run(*arguments, "-o", tmp_path / "a").stderr
+    named = run(*arguments, "-o", tmp_path / "b", "--intrinsics", "60,80,31.5,23.5")
+    assert (named.exit_code, "as wide as high" in named.stderr) == (0, False)
+
+
 def test_frames_become_maps_like_images(bundle: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", list(range(7)))
     arguments = ("predict", clip, "-o", tmp_path / "out", "-b", bundle, "--tasks", "depth", "--no-arrays")
