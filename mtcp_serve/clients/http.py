@@ -1,8 +1,10 @@
 """Clients for the gateway's HTTP API, blocking and asyncio."""
 
+import os
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -44,7 +46,16 @@ class _Client(ABC, Generic[C]):
             trust = ssl.create_default_context(cafile=authorities)
         key = {} if api_key is None else {"Authorization": bearer(api_key)}
         headers = {**(headers or {}), **key}
-        self._client: C = self._open(trust, base_url=url, timeout=deadline_s, headers=headers)
+        self._connect = partial(self._open, trust, base_url=url, timeout=deadline_s, headers=headers)
+        self._process = os.getpid()
+        self._opened: C = self._connect()
+
+    @property
+    def _client(self) -> C:
+        """The client of httpx's; after a fork another, for on a connection of both the answers get mixed."""
+        if self._process != os.getpid():
+            self._process, self._opened = os.getpid(), self._connect()
+        return self._opened
 
     @staticmethod
     @abstractmethod

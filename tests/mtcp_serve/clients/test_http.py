@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -155,6 +156,20 @@ def test_asyncio_gives_the_same(client: GatewayClient, url: str) -> None:
             return await other.predict(GOOD, tasks=["depth"])
 
     np.testing.assert_array_equal(asyncio.run(predict())["depth"], client.predict(GOOD)["depth"])
+
+
+def test_a_forked_child_opens_connections_of_its_own(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one that parent and child share, each reads what was meant for the other."""
+    with GatewayClient(url) as client:
+        client.models()
+        parents, pid = client._client, os.getpid()
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: pid + 1)
+            assert client.models()
+            assert client._client is not parents
+            assert not parents.is_closed
+            client.close()
+        parents.close()
 
 
 def test_errors_are_typed_and_say_what_to_do(client: GatewayClient, tmp_path: Path) -> None:
