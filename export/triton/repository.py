@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def write_repository(
     kept = {there: known for there, known in _present(folder, backend).items() if there != number}
     files = names | {old: name for old, name in _present_plans(folder, kept).items() if old not in names}
     text = model_config(kept | {number: manifest}, backend, serving or Serving(), files)
+    made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with workshop(_workplace(out), out.name) as place:
@@ -69,6 +71,10 @@ def write_repository(
             merge_folder(model, folder, place / "replaced")  # versions first: they sort before the config
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}") from error
+    finally:
+        if made:
+            with suppress(OSError):  # it holds the model
+                out.rmdir()
     return folder
 
 

@@ -326,6 +326,8 @@ def test_a_full_disk_leaves_the_repository_as_it_was(
     with pytest.raises(ExportError, match="No space left"):
         write_repository(Bundle.open(other), out, backend="python")
     assert tree(out) == before
+    with pytest.raises(ExportError, match="No space left"):
+        write_repository(Bundle.open(other), tmp_path / "new", backend="python")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "repository"]
 
 
