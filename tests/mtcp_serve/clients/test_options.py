@@ -1,6 +1,8 @@
 """What is wrong with what a client is given is said before it connects, in the same words by all of them."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +47,13 @@ def test_one_name_is_no_list_of_tasks() -> None:
         pytest.raises(TypeError, match=r"tasks is a list of names, such as \['depth'\]"),
     ):
         client.predict(b"an image", "depth")
+
+
+@pytest.mark.parametrize("package", ["httpx", "tritonclient"])
+def test_without_their_extra_the_clients_say_what_brings_it(package: str) -> None:
+    program = f"import sys; sys.modules['{package}'] = None; import mtcp_serve.clients"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("ModuleNotFoundError: ")
+    assert package in ended.stderr.splitlines()[-1]
+    assert "pip install 'mtcp-serve[clients]' brings what the clients need" in ended.stderr.splitlines()[-1]
