@@ -29,9 +29,10 @@ def remembered() -> Iterator[None]:
     try:
         yield
     finally:
-        _seen.clear()
         for number in ours:
             signal.signal(number, signal.default_int_handler)
+        if ours:  # else a block around this one remembers
+            _seen.clear()
 
 
 def check_interrupted() -> None:

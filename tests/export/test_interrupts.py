@@ -47,3 +47,18 @@ def test_a_bundle_does_not_take_its_place_after_an_interrupt_that_was_dropped(
         signal.signal(signal.SIGTERM, before)
     assert Manifest.load(tmp_path / "bundle").version == "1"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@needs_posix
+def test_a_block_inside_another_forgets_nothing() -> None:
+    def work() -> None:
+        with told():
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            with told():
+                pass
+            check_interrupted()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    check_interrupted()  # of the next work, nothing is remembered
