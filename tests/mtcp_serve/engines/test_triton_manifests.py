@@ -52,6 +52,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]
         yield repository
 
 
+def refusal(repository: Repository) -> str:
+    """What who starts a gateway before it is told."""
+    with pytest.raises(BundleError) as caught:
+        TritonEngine.load([repository.triton.grpc])
+    return str(caught.value)
+
+
 def manifest(text: str) -> Callable[[Config], None]:
     """The manifest's text is another one."""
 
@@ -104,9 +111,7 @@ def test_a_manifest_that_cannot_be_read(
 ) -> None:
     """Who starts the gateway is told the model, the server, what is wrong and what to do."""
     server = repository.load(change)
-    with pytest.raises(BundleError) as caught:
-        TritonEngine.load([repository.triton.grpc])
-    said = str(caught.value)
+    said = refusal(repository)
     assert f"the manifest of tiny, version 7, in its config at {server} {message}" in said
     assert said.endswith(f": {WRITE_AGAIN}")
     assert "\n" not in said
@@ -129,9 +134,7 @@ def test_a_manifest_that_is_not_that_of_the_model(
     repository: Repository, change: Callable[[Config], None], message: str
 ) -> None:
     server = repository.load(change)
-    with pytest.raises(BundleError) as caught:
-        TritonEngine.load([repository.triton.grpc])
-    said = str(caught.value)
+    said = refusal(repository)
     assert said.startswith(f"tiny at {server}: the manifest does not match the graph: ")
     assert message in said
     assert said.endswith(f": {WRITE_AGAIN}")
