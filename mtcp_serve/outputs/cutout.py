@@ -4,7 +4,9 @@ A pixel at a soft edge is a mixture of subject and background. Laid over another
 old one along as a rim, so the subject's own colour is estimated there.
 """
 
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from PIL import Image
 
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import ProbabilityTask
+from mtcp_serve.kinds.resample import bands
 from mtcp_serve.outputs.points import pixels_of
 
 _CLEAR, _SOLID = 0.05, 0.95  # probabilities that count as 0 and as 1: haze and pinholes are no soft edge
@@ -25,45 +28,92 @@ def opacity(probability: NDArray[np.float32]) -> NDArray[np.float32]:
     return ((probability - _CLEAR) / np.float32(_SOLID - _CLEAR)).clip(0, 1)
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """The mean colours of subject and background around each pixel of an image of ``height`` x ``width``.
+
+    ``own`` and ``other`` are float32 ``[rows, width, 3]``, 0 to 255, at no more than `_COARSE` rows.
+    """
+
+    own: NDArray[np.float32]
+    other: NDArray[np.float32]
+    height: int
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8], alpha: Callable[[slice], NDArray[np.float32]]) -> Self:
+        """Those of the image ``pixels``, of whose rows ``alpha`` gives the opacity.
+
+        The two-step blur fusion of Forte, "Approximate Fast Foreground Colour Estimation" (ICIP 2021),
+        equations 4 to 7, at no more than `_COARSE` pixels a side.
+        """
+        height, width = pixels.shape[:2]
+        shrink = max(max(height, width) / _COARSE, 1)
+        small = max(round(width / shrink), 1), max(round(height / shrink), 1)
+        shrunk = _shrunk(pixels, alpha, small)
+        image, share = (np.ascontiguousarray(part) for part in (shrunk[:, :3], shrunk[:, 3:]))
+        wide, narrow = (max(round(radius / shrink), 1) for radius in _RADII)
+        own, other = _blur(image, image, share, wide)
+        own, other = _blur(_fuse(image, share, own, other), other, share, narrow)
+        return cls(_widened(own, width), _widened(other, width), height)
+
+    def foreground(
+        self,
+        pixels: NDArray[np.uint8],
+        alpha: NDArray[np.float32],
+        places: NDArray[np.intp],
+        first: int = 0,
+    ) -> NDArray[np.float32]:
+        """The subject's own colours ``[N, 3]`` at the flat indices ``places`` of rows from ``first`` on."""
+        rows, width = alpha.shape
+        before, beyond = _neighbours(np.arange(first, first + rows), self.height, len(self.own))
+        down, across = np.divmod(places, width)
+        upper, lower = ((each[down] * width + across) for each in (before, before + (beyond > 0)))
+        share = beyond[down][:, None]
+
+        def between(colors: NDArray[np.float32]) -> NDArray[np.float32]:
+            colors = colors.reshape(-1, 3)
+            mixed: NDArray[np.float32] = colors.take(upper, axis=0)
+            if beyond.any():
+                mixed += share * (colors.take(lower, axis=0) - mixed)
+            return mixed
+
+        exact = pixels.reshape(-1, 3).take(places, axis=0).astype(np.float32)
+        return _fuse(exact, alpha.take(places)[:, None], between(self.own), between(self.other))
+
+
 def foreground(
     pixels: NDArray[np.uint8], alpha: NDArray[np.float32], where: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """The subject's own colours ``[N, 3]``, 0 to 255, at the pixels ``where`` that is true, row by row.
-
-    The two-step blur fusion of Forte, "Approximate Fast Foreground Colour Estimation" (ICIP 2021), equations
-    4 to 7. Its blurred colours of subject and background are made at no more than `_COARSE` pixels a side.
-    """
-    height, width = alpha.shape
-    shrink = max(max(height, width) / _COARSE, 1)
-    small = max(round(width / shrink), 1), max(round(height / shrink), 1)
-    rows = np.ascontiguousarray(pixels.transpose(0, 2, 1), np.float32)
-    image = _resize(rows, small)
-    share = _resize(alpha[:, None], small)
-    wide, narrow = (max(round(radius / shrink), 1) for radius in _RADII)
-    own, other = _blur(image, image, share, wide)
-    own, other = _blur(_fuse(image, share, own, other), other, share, narrow)
-    places = np.flatnonzero(where)
-    own, other = (_enlarged(colors, (width, height), places) for colors in (own, other))
-    exact = pixels.reshape(-1, 3).take(places, axis=0).astype(np.float32)
-    return _fuse(exact, alpha.take(places)[:, None], own, other)
+    """The subject's own colours ``[N, 3]``, 0 to 255, at the pixels ``where`` that is true, row by row."""
+    around = Surroundings.of(pixels, alpha.__getitem__)
+    return around.foreground(pixels, alpha, np.flatnonzero(where))
 
 
 def cutout(pixels: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.uint8]:
     """RGBA ``[height, width, 4]``, the colours not multiplied by the opacity; clear pixels are all 0."""
-    alpha = opacity(probability)
-    soft = (alpha > 0) & (alpha < 1)
-    result = np.dstack([pixels, np.rint(alpha * 255).astype(np.uint8)])
-    if soft.any():
-        result[soft, :3] = np.rint(foreground(pixels, alpha, soft)).astype(np.uint8)
-    result[result[..., 3] == 0] = 0
+    result = np.empty((*probability.shape, 4), np.uint8)
+    around = None
+    for rows in bands(*probability.shape):
+        alpha, cut = opacity(probability[rows]), result[rows]
+        cut[..., :3] = pixels[rows]
+        cut[..., 3] = np.rint(alpha * 255)
+        soft = np.flatnonzero((alpha > 0) & (alpha < 1))
+        if len(soft):
+            around = around or Surroundings.of(pixels, lambda rows: opacity(probability[rows]))
+            found = around.foreground(pixels[rows], alpha, soft, rows.start)
+            cut.reshape(-1, 4)[soft, :3] = np.rint(found, out=found)
+        cut[cut[..., 3] == 0] = 0
     return result
 
 
 def over(cut: NDArray[np.uint8], color: tuple[int, int, int]) -> NDArray[np.uint8]:
     """The cut-out over one colour: RGB ``[height, width, 3]``."""
-    alpha = cut[..., 3:].astype(np.float32) / 255
-    mixed = cut[..., :3] * alpha + np.array(color, np.float32) * (1 - alpha)
-    return np.rint(mixed).astype(np.uint8)
+    result = np.empty((*cut.shape[:2], 3), np.uint8)
+    for rows in bands(*cut.shape[:2]):
+        alpha = cut[rows, :, 3:].astype(np.float32) / 255
+        mixed = cut[rows, :, :3] * alpha + np.array(color, np.float32) * (1 - alpha)
+        result[rows] = np.rint(mixed, out=mixed)
+    return result
 
 
 def saliency_of(prediction: DenseMaps) -> DenseMap:
@@ -139,34 +189,35 @@ def _means(rows: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
     return means
 
 
-def _resize(rows: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """``[height, channels, width]`` at ``size``: width and height, no larger."""
-    if (rows.shape[2], rows.shape[0]) == size:
-        return rows
-    planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in rows.transpose(1, 0, 2))
-    return np.stack([np.asarray(plane.resize(size, Image.Resampling.BOX)) for plane in planes], axis=1)
-
-
-def _enlarged(
-    rows: NDArray[np.float32], size: tuple[int, int], places: NDArray[np.intp]
+def _shrunk(
+    pixels: NDArray[np.uint8], alpha: Callable[[slice], NDArray[np.float32]], size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Of ``[height, channels, width]``, bilinearly at ``size``, the ``[N, channels]`` at ``places`` in it."""
-    height, channels, width = rows.shape
-    values = np.ascontiguousarray(rows.transpose(0, 2, 1)).reshape(-1, channels)
+    """The image and its opacity, ``[height, 4, width]``, averaged over areas to ``size``: width and height.
+
+    Each row by itself and then the columns, as Pillow does, so that no large image is made of floats.
+    """
+    height, width = pixels.shape[:2]
     if size == (width, height):
-        return values.take(places, axis=0)
-    down, across = np.divmod(places, size[0])
-    top, lower = _neighbours(down, size[1], height)
-    left, right = _neighbours(across, size[0], width)
+        parts = (pixels.transpose(0, 2, 1), alpha(slice(height))[:, None])
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+    rows = np.empty((4, height, size[0]), np.float32)
+    for band in bands(height, width):
+        for plane, into in zip((*np.moveaxis(pixels[band], -1, 0), alpha(band)), rows[:, band], strict=True):
+            part = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+            into[:] = part.resize((size[0], part.height), Image.Resampling.BOX)
+    planes = (Image.fromarray(plane).resize(size, Image.Resampling.BOX) for plane in rows)
+    return np.stack([np.asarray(plane) for plane in planes], axis=1)
 
-    def along(row: NDArray[np.intp]) -> NDArray[np.float32]:
-        first, second = (values.take(row * width + column, axis=0) for column in (left, left + (right > 0)))
-        mixed: NDArray[np.float32] = first + right[:, None] * (second - first)
-        return mixed
 
-    upper = along(top)
-    upper += lower[:, None] * (along(top + (lower > 0)) - upper)
-    return upper
+def _widened(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """``[height, channels, columns]`` as ``[height, width, channels]``, bilinearly along each row."""
+    values = np.ascontiguousarray(rows.transpose(0, 2, 1))
+    if rows.shape[2] == width:
+        return values
+    left, beyond = _neighbours(np.arange(width), width, rows.shape[2])
+    widened = values.take(left, axis=1)
+    widened += beyond[:, None] * (values.take(left + (beyond > 0), axis=1) - widened)
+    return widened
 
 
 def _neighbours(

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 import mtcp_serve
 from mtcp_serve.inference.images import decode
+from mtcp_serve.kinds import resample
 from mtcp_serve.outputs.cutout import cutout, foreground, opacity, over
 from tests.mtcp_serve.server.test_bad_input import check_error
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, encode, noise
@@ -109,6 +110,26 @@ def test_any_shape(shape: tuple[int, int]) -> None:
     cut = cutout(noise(*shape), np.full(shape, 0.5, np.float32))
     assert cut.shape == (*shape, 4)
     assert (cut[..., 3] == 128).all()
+
+
+@pytest.mark.parametrize(
+    "shape", [(61, 37), (1, 700), (700, 1), (17, 641)]
+)  # the last three are made smaller
+def test_in_bands_of_rows_it_is_what_it_is_at_once(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, probability = noise(*shape), np.random.default_rng(2).random(shape, np.float32)
+    found = []
+    for pixels in (1, 3 * shape[1], 2**30):  # a row, three rows, all
+        monkeypatch.setattr(resample, "_BAND", pixels)
+        cut = cutout(photo, probability)
+        found.append((cut, over(cut, RED)))
+    alpha = opacity(probability)
+    soft = (alpha > 0.01) & (alpha < 1)
+    assert np.array_equal(found[-1][0][soft, :3], np.rint(foreground(photo, alpha, soft)))
+    for cut, red in found[:2]:
+        assert np.array_equal(cut, found[-1][0])
+        assert np.array_equal(red, found[-1][1])
 
 
 def fetch(client: TestClient, query: str, data: bytes = GOOD) -> Image.Image:
