@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mtcp_serve.errors import InternalError
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text
-from mtcp_serve.kinds.resample import bands, quantize, resize
+from mtcp_serve.kinds.resample import bands, bilinear, quantize
 
 _CANCELLED = 1e-3  # a blend of normals this short has no direction left
 _LENGTH_TOLERANCE = 1e-2
@@ -46,10 +46,10 @@ class NormalsTask(TaskSpec):
 
     def resample(self, values: Map, height: int, width: int) -> Map:
         """Bilinear and back to unit length; where opposite normals cancel out, the nearest one."""
-        smooth = resize(values, height, width, Image.Resampling.BILINEAR)
+        unit = np.empty((height, width, 3), np.float32)
+        rows_at = bilinear(values.astype(np.float32, copy=False), height, width)
         for rows in bands(height, width):
-            band = smooth[rows]
-            x, y, z = np.moveaxis(band, -1, 0)
+            x, y, z = rows_at(rows)
             length = np.sqrt(x * x + y * y + z * z)
             lost = length < _CANCELLED
             if lost.any():
@@ -57,12 +57,12 @@ class NormalsTask(TaskSpec):
                 nearest = values[
                     (down + rows.start) * values.shape[0] // height, across * values.shape[1] // width
                 ]
-                band[lost] = nearest
+                x[lost], y[lost], z[lost] = nearest.T
                 length[lost] = np.maximum(np.linalg.norm(nearest, axis=-1), _CANCELLED)
             inverse = 1 / length
-            for axis in (x, y, z):  # one after the other: numpy is slow along a last axis of three
-                axis *= inverse
-        return smooth
+            for axis, plane in enumerate((x, y, z)):  # numpy is slow along a last axis of three
+                np.multiply(plane, inverse, out=unit[rows, :, axis])
+        return unit
 
     def to_image(self, values: Map) -> Image.Image:
         """8-bit RGB."""

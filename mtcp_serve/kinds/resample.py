@@ -20,13 +20,65 @@ def bands(height: int, width: int) -> Iterator[slice]:
 
 def resize(values: NDArray[Any], height: int, width: int, rule: Image.Resampling) -> NDArray[Any]:
     """``[h, w]`` or ``[h, w, channels]``, uint8 or float32, at ``height`` x ``width``."""
-    if values.ndim == 2:
-        return np.asarray(Image.fromarray(values).resize((width, height), rule))
-    resized = np.empty((height, width, *values.shape[2:]), values.dtype)
-    for channel in range(values.shape[2]):
-        plane = Image.fromarray(np.ascontiguousarray(values[..., channel]))
-        resized[..., channel] = plane.resize((width, height), rule)
-    return resized
+    if rule is Image.Resampling.BILINEAR and values.dtype == np.float32:
+        resized = np.empty((height, width, *values.shape[2:]), values.dtype)
+        channels = np.atleast_3d(resized)  # the same memory
+        rows_at = bilinear(values, height, width)
+        for rows in bands(height, width):
+            for channel, plane in enumerate(rows_at(rows)):
+                channels[rows, :, channel] = plane
+        return resized
+    planes = [np.asarray(Image.fromarray(plane).resize((width, height), rule)) for plane in _planes(values)]
+    return planes[0] if values.ndim == 2 else np.stack(planes, axis=-1)
+
+
+def bilinear(
+    values: NDArray[np.float32], height: int, width: int
+) -> Callable[[slice], Iterator[NDArray[np.float32]]]:
+    """What gives any rows of ``values``, ``[h, w]`` or ``[h, w, channels]``, at ``height`` x ``width``.
+
+    It gives them channel by channel, ``[rows, width]``, bit for bit as Pillow resizes the whole: along each
+    row, and then, here, down the columns. Nobody has to hold a large map twice.
+    """
+    before = values.shape[0]
+    lines = min(before, height)
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((width, lines), Image.Resampling.BILINEAR))
+        for plane in _planes(values)
+    ]
+    if height <= before:
+        return lambda rows: (plane[rows].copy() for plane in planes)
+    exact = [plane.astype(np.float64) for plane in planes]  # Pillow sums up in double precision
+    upper, lower, share, rest = _neighbours(before, height)
+
+    def between(rows: slice) -> Iterator[NDArray[np.float32]]:
+        for plane in exact:
+            mixed = plane.take(upper[rows], axis=0)
+            mixed *= share[rows, None]
+            below = plane.take(lower[rows], axis=0)
+            below *= rest[rows, None]
+            mixed += below
+            yield mixed.astype(np.float32)
+
+    return between
+
+
+def _planes(values: NDArray[Any]) -> list[NDArray[Any]]:
+    """The channels of ``[h, w]`` or ``[h, w, channels]``, each of them contiguous."""
+    return [np.ascontiguousarray(plane) for plane in np.moveaxis(np.atleast_3d(values), -1, 0)]
+
+
+def _neighbours(
+    before: int, after: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """For each of ``after`` pixels the two of ``before``, which are fewer, around it, and their weights."""
+    center = (np.arange(after) + 0.5) * (before / after)
+    upper = np.maximum(center - 0.5, 0).astype(np.intp)
+    lower = np.minimum(upper + 1, before - 1)
+    share = np.maximum(1 - np.abs(upper - center + 0.5), 0)
+    rest = np.where(lower > upper, np.maximum(1 - np.abs(upper + 1 - center + 0.5), 0), 0)
+    scale = 1 / (share + rest)
+    return upper, lower, share * scale, rest * scale
 
 
 def resize_labels(values: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from mtcp_serve.bundle.manifest import TaskSpec
+from mtcp_serve.kinds import resample
 from mtcp_serve.kinds.resample import bands
 from tests.mtcp_serve.support import TASKS
 
@@ -50,6 +51,36 @@ def test_every_size_to_every_size(task: TaskSpec, h: int, w: int, height: int, w
     else:
         assert resized.min() >= values.min() - 1e-6
         assert resized.max() <= values.max() + 1e-6
+
+
+@given(SIDES, SIDES, SIDES, SIDES, st.sampled_from([1, 60, 2**16]), st.sampled_from([(), (2,)]))
+def test_bilinear_in_bands_is_what_pillow_makes_at_once(
+    h: int, w: int, height: int, width: int, band: int, channels: tuple[int, ...]
+) -> None:
+    values = np.random.default_rng(h * w).random((h, w, *channels), np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resample, "_BAND", band)
+        found = resample.resize(values, height, width, Image.Resampling.BILINEAR)
+    assert found.shape == (height, width, *channels)
+    for plane, want in zip(np.atleast_3d(found).T, np.atleast_3d(values).T, strict=True):
+        image = Image.fromarray(np.ascontiguousarray(want.T)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        assert np.array_equal(plane.T, np.asarray(image))
+
+
+@given(SIDES, SIDES, SIDES, SIDES, st.sampled_from([1, 60, 2**16]))
+def test_normals_in_bands_are_the_blend_at_unit_length(
+    h: int, w: int, height: int, width: int, band: int
+) -> None:
+    values = values_for(NORMALS, h, w)
+    blend = resample.resize(values, height, width, Image.Resampling.BILINEAR)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resample, "_BAND", band)
+        found = NORMALS.resize(values, height, width)
+    length = np.linalg.norm(blend, axis=-1, keepdims=True)
+    long = length[..., 0] > 0.01  # others have no direction left, or hardly one
+    assert np.allclose(found[long], (blend / np.maximum(length, 0.01))[long], rtol=0, atol=1e-6)
 
 
 def test_borders_along_rows_and_columns_stay_where_they_are() -> None:
