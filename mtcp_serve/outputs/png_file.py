@@ -47,7 +47,7 @@ def write_png(image: Image.Image, text: Mapping[str, str] | None = None) -> byte
     if image.mode == "P":
         parts.append(_chunk(b"PLTE", bytes(image.getpalette("RGB") or ())))
     parts += [_text(keyword, value) for keyword, value in texts.items()]
-    parts.append(_chunk(b"IDAT", _deflate(np.asarray(image))))
+    parts.append(_chunk(b"IDAT", _deflate(image)))
     parts.append(_chunk(b"IEND", b""))
     return b"".join(parts)
 
@@ -67,12 +67,24 @@ def _text(keyword: str, value: str) -> bytes:
         return _chunk(b"iTXt", start + b"\0\0\0\0" + value.encode())
 
 
-def _deflate(pixels: NDArray[np.generic]) -> bytes:
-    """The rows of ``pixels``, filtered and deflated."""
-    height, width = pixels.shape[:2]
+def _deflate(image: Image.Image) -> bytes:
+    """The rows of ``image``, filtered and deflated."""
     packer = deflate.compressobj(LEVEL)
-    parts = [packer.compress(filtered.data) for filtered in _filtered(_rows(pixels), bands(height, width))]
+    parts = [packer.compress(filtered.data) for filtered in _filtered(image)]
     return b"".join((*parts, packer.flush()))
+
+
+def _filtered(image: Image.Image) -> Iterator[NDArray[np.uint8]]:
+    """Bands of rows, each row less the one above it, with the number of the filter before it."""
+    above: NDArray[np.uint8] | int = 0
+    for band in bands(image.height, image.width):
+        rows = _rows(np.asarray(image.crop((0, band.start, image.width, band.stop))))
+        result = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
+        result[:, 0] = _UP
+        np.subtract(rows[0], above, out=result[0, 1:])
+        np.subtract(rows[1:], rows[:-1], out=result[1:, 1:])
+        above = rows[-1]
+        yield result
 
 
 def _rows(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -80,19 +92,6 @@ def _rows(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     if pixels.dtype.itemsize == 2:
         pixels = pixels.astype(">u2")
     return np.ascontiguousarray(pixels).view(np.uint8).reshape(pixels.shape[0], -1)
-
-
-def _filtered(rows: NDArray[np.uint8], slices: Iterator[slice]) -> Iterator[NDArray[np.uint8]]:
-    """Bands of rows, each row less the one above it, with the number of the filter before it."""
-    for band in slices:
-        result = np.empty((band.stop - band.start, rows.shape[1] + 1), np.uint8)
-        result[:, 0] = _UP
-        if band.start == 0:
-            result[0, 1:] = rows[0]
-            np.subtract(rows[1 : band.stop], rows[: band.stop - 1], out=result[1:, 1:])
-        else:
-            np.subtract(rows[band], rows[band.start - 1 : band.stop - 1], out=result[:, 1:])
-        yield result
 
 
 def _by_pillow(image: Image.Image, text: Mapping[str, str]) -> bytes:
