@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text, in_range
 from mtcp_serve.kinds.colormaps import DEFAULT, colormap
-from mtcp_serve.kinds.resample import quantize, resize
+from mtcp_serve.kinds.resample import bands, quantize, resize
 
 MILLIMETRE: Final = 0.001
 """Metres a step of a metric depth PNG."""
@@ -104,7 +104,7 @@ class DepthTask(TaskSpec):
 
     def describe(self, values: Map, **common: Any) -> MapOut:
         """With the scale of the PNG, and the range of the valid depths."""
-        valid = values[values > 0]
+        low, high = _ends(values) or (None, None)
         scale, offset = self.png_scale()
         return DepthOut(
             **common,
@@ -114,8 +114,8 @@ class DepthTask(TaskSpec):
             metric=self.metric,
             png_scale=scale,
             png_offset=offset,
-            min=_short(valid.min()) if valid.size else None,
-            max=_short(valid.max()) if valid.size else None,
+            min=None if low is None else _short(low),
+            max=None if high is None else _short(high),
         )
 
     @classmethod
@@ -136,7 +136,7 @@ class DepthTask(TaskSpec):
         valid = values[values > 0]
         if not valid.size:
             return None
-        near, far = np.percentile(valid, [2, 98])
+        near, far = np.percentile(valid, [2, 98], overwrite_input=True)
         return float(near), float(far)
 
     def color(
@@ -149,14 +149,19 @@ class DepthTask(TaskSpec):
         Raises:
             ValueError: there is no such ``table``.
         """
-        valid = values > 0
-        colors = np.full((*values.shape, 3), _INVALID_GREY, np.uint8)
         limits = limits or self.spread(values)
+        if limits is None:
+            return Image.new("RGB", values.shape[::-1], (_INVALID_GREY,) * 3)
+        near, far = limits
         known = colormap(table)
-        if limits is not None:
-            near, far = limits
-            closeness = (far - values[valid]) / max(far - near, 1e-6)
-            colors[valid] = known[np.rint(closeness.clip(0, 1) * 255).astype(np.uint8)]
+        colors = np.empty((*values.shape, 3), np.uint8)
+        for rows in bands(*values.shape):
+            band = values[rows]
+            closeness = (far - band) / max(far - near, 1e-6)
+            known.take(
+                np.rint(closeness.clip(0, 1) * 255).astype(np.uint8), axis=0, out=colors[rows], mode="clip"
+            )
+            colors[rows][band <= 0] = _INVALID_GREY
         return Image.fromarray(colors)
 
     @property
@@ -166,11 +171,21 @@ class DepthTask(TaskSpec):
 
     def caption(self, values: Map) -> str:
         """The range of the valid depths."""
-        valid = values[values > 0]
-        if not valid.size:
+        ends = _ends(values)
+        if ends is None:
             return "nothing valid"
         unit = " m" if self.metric else ""
-        return f"{valid.min():.2g} to {valid.max():.2g}{unit}, near is bright"
+        return f"{ends[0]:.2g} to {ends[1]:.2g}{unit}, near is bright"
+
+
+def _ends(values: Map) -> tuple[np.floating[Any], np.floating[Any]] | None:
+    """The least and the greatest valid depth; None where nothing is valid."""
+    found = [(band.min(), band.max()) for rows in bands(*values.shape) if len(band := _valid(values[rows]))]
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+
+
+def _valid(values: Map) -> Map:
+    return values[values > 0]
 
 
 def _short(value: np.floating[Any]) -> float:

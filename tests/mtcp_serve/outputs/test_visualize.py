@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from mtcp_serve.bundle.manifest import DepthTask, FileEntry, InputSpec, Manifest
 from mtcp_serve.inference.images import DecodedImage, ImageInfo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
+from mtcp_serve.kinds import resample
 from mtcp_serve.kinds.colormaps import DEFAULT, colormap
 from mtcp_serve.outputs.visualize import overview
 from tests.mtcp_serve.support import TASKS
@@ -31,6 +33,28 @@ def test_near_is_bright_and_invalid_is_grey() -> None:
     assert lightness(picture[0]) > lightness(picture[1]) > lightness(picture[2])
     assert picture[3].tolist() == [128, 128, 128]
     assert (np.asarray(DEPTH.color(np.zeros((2, 2), np.float32))) == 128).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (1, 9), (13, 11)])
+@pytest.mark.parametrize("rows", [1, 3, 99])
+@pytest.mark.parametrize("table", ["heat", "turbo_r"])
+def test_depth_is_drawn_and_described_band_by_band(
+    shape: tuple[int, int], rows: int, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resample, "_BAND", rows * shape[1])
+    rng = np.random.default_rng(3)
+    values = np.where(rng.random(shape) < 0.3, 0, rng.uniform(0.5, 9, shape)).astype(np.float32)
+    values[-1, -1] = 2  # at least one is valid
+    valid = values > 0
+    near, far = np.percentile(values[valid], [2, 98])
+    closeness = ((np.float32(far) - values) / np.float32(max(far - near, 1e-6))).clip(0, 1)
+    want = np.where(valid[..., None], colormap(table)[np.rint(closeness * 255).astype(int)], 128)
+    assert isinstance(DEPTH, DepthTask)
+    assert DEPTH.spread(values) == (near, far)
+    assert np.array_equal(np.asarray(DEPTH.color(values, None, table)), want)
+    about = DEPTH.describe(values, model="m", width=shape[1], height=shape[0], resampled="none")
+    found = (about.model_dump()["min"], about.model_dump()["max"])
+    assert found == pytest.approx((values[valid].min(), values[valid].max()), rel=1e-5)
 
 
 def test_other_kinds() -> None:
