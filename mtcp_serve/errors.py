@@ -34,6 +34,7 @@ Tree of classes, with the HTTP status and the ``code`` of the response::
         ├── NotReadyError                503 not_ready, with Retry-After
         │   ├── DrainingError            503 draining, with Retry-After
         │   └── EngineLostError          503 engine_lost, with Retry-After
+        │       └── VersionLostError     503 engine_lost, with Retry-After
         └── DeadlineError                504 deadline_exceeded
 
 The body of an error response is ``{"error": {"code", "message", "hint"}}`` (`RequestError.body`).
@@ -281,6 +282,10 @@ class EngineLostError(NotReadyError):
 
     code = "engine_lost"
     default_hint = "wait as long as Retry-After says, then send the request again"
+
+
+class VersionLostError(EngineLostError):
+    """Whatever runs the model answers, and has not the version that is served: another may be there."""
 
 
 class DeadlineError(RequestError):

@@ -66,7 +66,8 @@ class Engine(Protocol):
         types (`TaskSpec.to_map` does that). Cancelling the call stops the inference.
 
         Raises:
-            EngineLostError: whatever runs the network cannot be reached.
+            VersionLostError: whatever runs the network has the model's version no longer.
+            EngineLostError: it cannot be reached.
             OverloadedError: whatever runs the network has too much to do.
         """
         ...

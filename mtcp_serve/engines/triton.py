@@ -25,7 +25,13 @@ from mtcp_serve.bundle.triton_config import (
     parameter,
     read_manifest,
 )
-from mtcp_serve.errors import BundleError, EngineLostError, InternalError, OverloadedError
+from mtcp_serve.errors import (
+    BundleError,
+    EngineLostError,
+    InternalError,
+    OverloadedError,
+    VersionLostError,
+)
 from mtcp_serve.kinds.base import Map
 
 _CHANNEL: Final = [
@@ -38,6 +44,7 @@ _CHANNEL: Final = [
 ]
 _TLS = "grpcs://"
 _PROBE_S = 0.5
+_ASK_S = 5.0
 _START_S = 10.0
 _LOST = ("UNAVAILABLE", "CANCELLED", "NOT_FOUND", "DEADLINE_EXCEEDED")
 _log = logging.getLogger(__name__)
@@ -58,7 +65,7 @@ class Endpoint:
         """Take it out of the rotation, and ask it until it is back."""
         if self.up:
             _log.warning(
-                "Triton at %s does not answer for %s %s: %s; if it has another version, SIGHUP takes that",
+                "Triton at %s does not answer for %s %s: %s",
                 self.address,
                 self._model,
                 self._version,
@@ -67,6 +74,14 @@ class Endpoint:
             self.up = False
         if self._probing is None:
             self._probing = asyncio.create_task(self._probe())
+
+    async def without_version(self) -> bool:
+        """Whether it answers, and says that it has not this version of the model."""
+        try:
+            ready = await self.client.is_model_ready(self._model, self._version, client_timeout=_ASK_S)
+        except InferenceServerException:
+            return False
+        return not ready
 
     async def close(self) -> None:
         """Close the connection."""
@@ -111,13 +126,13 @@ class TritonEngine:
     def load(
         cls, addresses: Sequence[str], authorities: Path | None = None, max_batch_size: int = 1
     ) -> list[Self]:
-        """An engine for every model with a manifest that the first endpoint to answer has loaded.
+        """An engine for every model with a manifest, of the first endpoint that answers and has one loaded.
 
         An address ``grpcs://HOST:PORT`` means TLS, where ``authorities`` (a PEM file) are trusted, or gRPC's.
 
         Raises:
-            BundleError: no endpoint answers, none of its models has a manifest, one is wrong or not that of
-                the model, or Triton takes no batches of ``max_batch_size``; ``authorities`` cannot be read.
+            BundleError: there is none, none of its models has a manifest, one is wrong or not that of the
+                model, or Triton takes no batches of ``max_batch_size``; ``authorities`` cannot be read.
         """
         if authorities is not None and not authorities.is_file():
             raise BundleError(f"{authorities}, whose authorities are to be trusted, is not a file")
@@ -131,6 +146,9 @@ class TritonEngine:
                 continue
             finally:
                 client.close()
+            if not found:
+                faults.append(f"{address} has no model loaded")
+                continue
             for model in found:
                 if model.max_batch < max_batch_size:
                     raise BundleError(
@@ -139,12 +157,13 @@ class TritonEngine:
                         f"or write the repository with --max-batch {max_batch_size}"
                     )
             return [cls(addresses, model.manifest, model.version, authorities) for model in found]
-        raise BundleError(f"no Triton answers ({'; '.join(faults)})")
+        raise BundleError(f"no Triton answers with a model ({'; '.join(faults)})")
 
     async def infer(self, images: NDArray[np.uint8], tasks: Sequence[TaskSpec]) -> list[Map]:
         """See `mtcp_serve.engines.base.Engine.infer`.
 
         Raises:
+            VersionLostError: no endpoint has the version, and at least one says so.
             EngineLostError: no endpoint answers.
             OverloadedError: the queue of every endpoint that answers is full.
             InternalError: Triton refused the request, or its answer lacks a map.
@@ -171,7 +190,8 @@ class TritonEngine:
             return [_read(answer, task, images.shape) for task in tasks]
         if full:
             raise OverloadedError("the queue of every Triton server that answers is full")
-        raise EngineLostError(
+        without = await asyncio.gather(*(endpoint.without_version() for endpoint in self._endpoints))
+        raise (VersionLostError if any(without) else EngineLostError)(
             f"no Triton server answers with version {self._version} of {self.manifest.name} "
             f"({', '.join(self._addresses)})"
         )
@@ -222,15 +242,13 @@ class _Found:
 
 
 def _models(client: InferenceServerClient, server: str) -> list[_Found]:
-    """Every model that is ready on ``server`` and was written by ``export.triton``.
+    """Every model that is ready on ``server`` and was written by ``export.triton``; none where none is ready.
 
     Raises:
-        BundleError: there is none, or a manifest is wrong or not that of the model.
+        BundleError: no model has a manifest, or one is wrong or not that of the model.
     """
     index = client.get_model_repository_index(client_timeout=_START_S)
     names = sorted({model.name for model in index.models if model.state == "READY"})
-    if not names:
-        raise BundleError(f"{server} has no model loaded")
     found = []
     for name in names:
         config = client.get_model_config(name, client_timeout=_START_S).config
@@ -242,6 +260,6 @@ def _models(client: InferenceServerClient, server: str) -> list[_Found]:
         manifest = read_manifest(config, version, server)
         check_tensors(manifest, metadata, server)
         found.append(_Found(manifest, version, config.max_batch_size))
-    if not found:
+    if names and not found:
         raise BundleError(f"no model at {server} has a manifest ({', '.join(names)}): {WRITE_AGAIN}")
     return found

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from mtcp_serve.errors import DeadlineError, OverloadedError, UploadTimeoutError
+from mtcp_serve.errors import DeadlineError, OverloadedError, UploadTimeoutError, VersionLostError
 
 T = TypeVar("T")
 
@@ -43,8 +43,15 @@ class Admission:
         if len(self._jobs) >= self._limit:
             raise OverloadedError(f"{self._limit} requests are running or waiting, the most that may")
 
-    async def run(self, job: Callable[[], Awaitable[T]]) -> T:
+    async def run(
+        self,
+        job: Callable[[], Awaitable[T]],
+        recover: Callable[[VersionLostError], Awaitable[None]] | None = None,
+    ) -> T:
         """Wait for a slot, then run ``job``; a cancelled or late job is cancelled, and leaves the queue.
+
+        One that raises `VersionLostError` waits for ``recover`` without a slot, and is run once more; one
+        deadline is for all of that.
 
         Raises:
             OverloadedError: every slot is taken and the queue is full.
@@ -52,7 +59,7 @@ class Admission:
                 until the thread it is in has ended.
         """
         self.check()
-        task = asyncio.create_task(self._in_slot(job))
+        task = asyncio.create_task(self._twice(job, recover))
         self._jobs[task] = time.monotonic() + self._deadline_s
         task.add_done_callback(self._jobs.pop)
         try:
@@ -86,6 +93,19 @@ class Admission:
         """Wait until no job is running or waiting."""
         await asyncio.gather(*self._jobs, return_exceptions=True)
         await asyncio.sleep(0)  # from Python 3.12 on, done jobs are gathered before their callbacks have run
+
+    async def _twice(
+        self,
+        job: Callable[[], Awaitable[T]],
+        recover: Callable[[VersionLostError], Awaitable[None]] | None,
+    ) -> T:
+        try:
+            return await self._in_slot(job)
+        except VersionLostError as error:
+            if recover is None:
+                raise
+            await recover(error)
+        return await self._in_slot(job)
 
     async def _in_slot(self, job: Callable[[], Awaitable[T]]) -> T:
         async with self._slots:

@@ -23,9 +23,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from mtcp_serve.errors import BundleError, SettingsError
+from mtcp_serve.errors import SettingsError
 from mtcp_serve.server.http_protocol import BoundedHttp, HttpLimits
-from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.service import CLOSING_S, Service
 from mtcp_serve.server.settings import Settings
@@ -74,7 +73,6 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._signalled = False
         self._ending: asyncio.Task[None] | None = None
-        self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
         self._watchdog: threading.Timer | None = None
 
@@ -155,21 +153,12 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._reloads.discard)
 
     async def _reload(self) -> None:
-        async with self._reloading:
-            service = self._service
-            if service is None or service.draining:
-                return
-            self._reload_keys()
-            self._reload_certificate(service)
-            try:
-                await service.reload(partial(load_engines, self._settings))
-            except BundleError as error:
-                _log.error("reload failed, the old bundles stay: %s", error)
-            except Exception:
-                _log.exception("reload failed, the old bundles stay")
-            else:
-                manifests = [batcher.engine.manifest for batcher in service.models]
-                _log.info("reloaded: %s", ", ".join(f"{each.name} {each.version}" for each in manifests))
+        service = self._service
+        if service is None or service.draining:
+            return
+        self._reload_keys()
+        self._reload_certificate(service)
+        await service.reloader.reload()
 
     def _reload_certificate(self, service: Service) -> None:
         try:

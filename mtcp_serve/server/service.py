@@ -3,21 +3,22 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from starlette.requests import ClientDisconnect
 
 from mtcp_serve.engines.base import Engine
-from mtcp_serve.errors import DrainingError, NotReadyError, OverloadedError
+from mtcp_serve.errors import DrainingError, NotReadyError, OverloadedError, VersionLostError
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.server.admission import Admission, Uploads
 from mtcp_serve.server.metrics import Metrics
+from mtcp_serve.server.reloading import Reloader
 from mtcp_serve.server.security.tls import Tls
 from mtcp_serve.server.settings import Settings
 from mtcp_serve.utils.concurrency import in_thread
@@ -42,6 +43,7 @@ class Service:
         self.limits = settings.image_limits
         self.metrics = metrics
         self.models = self._models(engines)
+        self.reloader = Reloader(self)
         self.admission = Admission(settings.concurrency, settings.queue_size, settings.deadline_s)
         self.uploads = Uploads(settings.max_concurrent_uploads, settings.upload_s)
         self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mtcp-map")
@@ -75,6 +77,7 @@ class Service:
     async def __aexit__(self, *_: object) -> None:
         """Let the work in flight end."""
         await self.drain()
+        await self.reloader.close()
         await self.models.close()
         self.pool.shutdown()
 
@@ -100,15 +103,17 @@ class Service:
     async def handle(
         self,
         read: Callable[[], Awaitable[B]],
-        work: Callable[[B, "Turn"], Awaitable[T]],
+        work: Callable[[B, "Turn", Models], Awaitable[T]],
         disconnected: Callable[[], Awaitable[object]] | None = None,
     ) -> tuple[T, "Turn"]:
         """Everything that happens to a request for maps, whichever protocol it came by.
 
         It is refused while the server drains or is full, its body is read in one of the places for uploads,
         it waits for a slot, ``work`` makes the response, and its images are counted. ``read`` returns the
-        body, and ``work`` is given it with its `Turn`. When ``disconnected`` returns, the client is gone, and
-        the work is cancelled; a cancelled call cancels it as well.
+        body, and ``work`` is given it with its `Turn` and the models, which a reload does not close before
+        ``work`` has ended. Where Triton has their versions no longer, it is called once more with those that
+        `Reloader.recover` finds. When ``disconnected`` returns, the client is gone, and the work is
+        cancelled; a cancelled call cancels it as well.
 
         Returns:
             What ``work`` returned, and its turn.
@@ -118,19 +123,25 @@ class Service:
             OverloadedError: too many requests are being read, worked on, waiting or answered.
             UploadTimeoutError: ``read`` took too long.
             DeadlineError: ``work`` was not done in time.
+            VersionLostError: Triton has other versions, which cannot be served.
             ClientDisconnect: the client disconnected; the request has left the queue.
             RequestError: ``read`` or ``work`` raised it.
         """
         self._check()
         async with self.uploads.reading():
             body = await read()
-        turn = Turn()
+        turn, models = Turn(), self.models
 
         async def in_turn() -> T:
+            nonlocal models
             turn.begin()
-            return await work(body, turn)
+            with self.models.lease() as models:
+                return await work(body, turn, models)
 
-        result = await self._run(in_turn, disconnected)
+        async def recover(error: VersionLostError) -> None:
+            await self.reloader.recover(models, error)
+
+        result = await self._run(partial(self.admission.run, in_turn, recover), disconnected)
         for timings in turn.images:
             for observer in self.observers:
                 observer(timings)
@@ -199,12 +210,14 @@ class Service:
         self.admission.check()
 
     async def _run(
-        self, job: Callable[[], Awaitable[T]], disconnected: Callable[[], Awaitable[object]] | None
+        self,
+        job: Callable[[], Coroutine[Any, Any, T]],
+        disconnected: Callable[[], Awaitable[object]] | None,
     ) -> T:
-        """Run ``job`` when it is its turn, unless the client disconnects before."""
+        """Run ``job``, unless the client disconnects before it is done."""
         if disconnected is None:
-            return await self.admission.run(job)
-        work = asyncio.create_task(self.admission.run(job))
+            return await job()
+        work = asyncio.create_task(job())
         gone = asyncio.ensure_future(disconnected())
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -236,8 +249,9 @@ class Turn:
         self._start = self._arrival
 
     def begin(self) -> None:
-        """Say that the wait for a slot is over."""
+        """Say that the wait for a slot is over; the work begins, perhaps anew."""
         self._start = time.perf_counter()
+        self.images.clear()
 
     def timings(self, images: int) -> list[Timings]:
         """New timings for ``images`` of the request; each begins with the wait."""

@@ -15,6 +15,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.errors import InvalidBodyError, NotFoundError, RequestError, SettingsError, UnsupportedError
 from mtcp_serve.inference.camera import Camera
+from mtcp_serve.inference.registry import Models
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.server.error_handlers import note
 from mtcp_serve.server.oip import model as protocol
@@ -185,23 +186,22 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def _infer(self, read: Read) -> Any:
         service = self._service
-        with service.models.lease() as models:
 
-            async def work(
-                request: Any, turn: Turn
-            ) -> tuple[Any, Manifest, list[TaskSpec], list[Map], Camera]:
-                check_parameters(
-                    request.parameters, *(each.parameters for each in [*request.inputs, *request.outputs])
-                )
-                batcher = protocol.find(models, request.model_name, request.model_version)
-                camera = camera_of(_values(request.parameters), batcher.engine.manifest)
-                tasks = tasks_of(batcher, [output.name for output in request.outputs])
-                take = partial(images_of, batcher, _tensors(request), service.settings.max_batch_images)
-                images = await in_thread(take)  # the numbers of ``contents`` are copied one by one
-                maps = await infer(batcher, images, tasks, turn.timings(len(images)))
-                return request, batcher.engine.manifest, tasks, maps, camera
+        async def work(
+            request: Any, turn: Turn, models: Models
+        ) -> tuple[Any, Manifest, list[TaskSpec], list[Map], Camera]:
+            check_parameters(
+                request.parameters, *(each.parameters for each in [*request.inputs, *request.outputs])
+            )
+            batcher = protocol.find(models, request.model_name, request.model_version)
+            camera = camera_of(_values(request.parameters), batcher.engine.manifest)
+            tasks = tasks_of(batcher, [output.name for output in request.outputs])
+            take = partial(images_of, batcher, _tensors(request), service.settings.max_batch_images)
+            images = await in_thread(take)  # the numbers of ``contents`` are copied one by one
+            maps = await infer(batcher, images, tasks, turn.timings(len(images)))
+            return request, batcher.engine.manifest, tasks, maps, camera
 
-            (request, manifest, tasks, maps, camera), _ = await service.handle(read, work)
+        (request, manifest, tasks, maps, camera), _ = await service.handle(read, work)
         return service_pb2.ModelInferResponse(
             model_name=manifest.name,
             model_version=manifest.version,

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from mtcp_serve.errors import ImageTooLargeError, RequestError
+from mtcp_serve.errors import ImageTooLargeError, RequestError, VersionLostError
 from mtcp_serve.inference.images import measure
 from mtcp_serve.inference.pipeline import DenseMaps, predict
-from mtcp_serve.inference.registry import Choice
+from mtcp_serve.inference.registry import Choice, Models
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.outputs.formats import BATCH_FORMATS, Writer
 from mtcp_serve.outputs.schemas import BatchOut, ErrorDetail, ImageResult
@@ -18,7 +18,6 @@ from mtcp_serve.server.negotiation import choose_format
 from mtcp_serve.server.request_body import FIELD, Upload, read_images
 from mtcp_serve.server.routes.dependencies import (
     BatchQuery,
-    Leased,
     Plan,
     Running,
     handle,
@@ -63,20 +62,19 @@ together, to those that one image may have: the image that goes beyond is answer
 async def predict_batch(
     request: Request,
     service: Running,
-    models: Leased,
     query: Annotated[BatchQuery, Depends(read_query(BatchQuery))],
 ) -> Response:
     """Check everything that needs no pixel first, then read the images and queue for the work."""
     settings = service.settings
 
-    def plan(query: BatchQuery) -> Plan:
+    def plan(query: BatchQuery, models: Models) -> Plan:
         choices = models.select(query.names(), query.model)
         accept = ", ".join(request.headers.getlist("accept"))
         form = choose_format(query.format, accept, [choice.task for choice in choices], BATCH_FORMATS)
         shown, options = query.plan(form, choices)
         return shown, form(service.pool, options)
 
-    async def read() -> tuple[list[Upload], BatchQuery, Plan]:
+    async def read() -> tuple[list[Upload], BatchQuery]:
         body = await read_images(
             request,
             settings.max_batch_images,
@@ -85,14 +83,16 @@ async def predict_batch(
             settings.max_form_fields,
         )
         whole = query.with_fields(body.fields)
-        return body.images, whole, plan(whole)
+        plan(whole, service.models)
+        return body.images, whole
 
-    async def work(body: tuple[list[Upload], BatchQuery, Plan], turn: Turn) -> tuple[bytes, Writer]:
-        uploads, query, (choices, writer) = body
+    async def work(body: tuple[list[Upload], BatchQuery], turn: Turn, models: Models) -> tuple[bytes, Writer]:
+        uploads, query = body
+        choices, writer = plan(query, models)
         found = await _predict_all(service, uploads, choices, query, turn.timings(len(uploads)))
         return await in_thread(partial(_write, writer, uploads, found, settings.batch_answer)), writer
 
-    models.select(query.names(), query.model)  # the fields of the form may say the rest
+    service.models.select(query.names(), query.model)  # the fields of the form may say the rest
     (content, writer), turn = await handle(request, service, read, work)
     return respond(service, content, turn, writer)
 
@@ -125,6 +125,8 @@ async def _predict_all(
                     )
                 left -= width * height
             return await predict(data, choices, query.size, service.limits, times, decoding, query.camera())
+        except VersionLostError:
+            raise  # of all images: they are inferred anew, by one version
         except RequestError as error:
             note(error)
             service.metrics.errors.labels(error.code).inc()

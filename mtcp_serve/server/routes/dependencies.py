@@ -61,7 +61,7 @@ async def handle(
     request: Request,
     service: Service,
     read: Callable[[], Awaitable[B]],
-    work: Callable[[B, Turn], Awaitable[T]],
+    work: Callable[[B, Turn, Models], Awaitable[T]],
 ) -> tuple[T, Turn]:
     """`Service.handle` for an HTTP request: one that disconnects is cancelled, the log says its stages."""
 

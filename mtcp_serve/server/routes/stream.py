@@ -78,9 +78,8 @@ async def stream(websocket: WebSocket) -> None:
         if service is None or service.unready is not None:
             raise NotReadyError("the server is starting or shutting down")
         query = PredictQuery.model_validate(dict(websocket.query_params))
-        with service.streaming(), service.models.lease() as models:
-            _choose(models, query, service.pool)  # what is wrong with them is told before a frame comes
         with service.streaming():
+            _choose(service.models, query, service.pool)  # what is wrong is told before a frame comes
             await _serve(websocket, service, query)
     except WebSocketDisconnect:
         pass
@@ -121,15 +120,14 @@ async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) ->
 
 async def _answer(service: Service, query: PredictQuery, frame: bytes) -> bytes:
     """What ``POST /predict`` would answer; the models are those of now, so that a reload need not wait."""
-    with service.models.lease() as models:
+
+    async def work(data: bytes, turn: Turn, models: Models) -> bytes:
         choices, writer = _choose(models, query, service.pool)
+        (timings,) = turn.timings(1)
+        return await write_prediction(service, data, choices, query, writer, timings)
 
-        async def work(data: bytes, turn: Turn) -> bytes:
-            (timings,) = turn.timings(1)
-            return await write_prediction(service, data, choices, query, writer, timings)
-
-        content, _ = await service.handle(partial(_give, frame), work)
-        return content
+    content, _ = await service.handle(partial(_give, frame), work)
+    return content
 
 
 def _choose(models: Models, query: PredictQuery, pool: Executor) -> Plan:

@@ -20,6 +20,7 @@ from mtcp_serve.errors import (
     UnsupportedMediaTypeError,
     UploadTimeoutError,
 )
+from mtcp_serve.inference.registry import Models
 from mtcp_serve.server.oip import model as protocol
 from mtcp_serve.server.oip.infer import camera_of, images_of, infer, tasks_of
 from mtcp_serve.server.oip.rest import HEADER_LENGTH, parse, write
@@ -186,7 +187,6 @@ async def config(models: Leased, service: Running, name: Name, version: str = ""
 async def model_infer(
     request: Request,
     service: Running,
-    models: Leased,
     name: Name,
     version: str = "",
     header_length: Annotated[
@@ -194,10 +194,12 @@ async def model_infer(
     ] = None,
 ) -> Response:
     """Infer; the images share micro-batches with those of every other request."""
-    batcher = protocol.find(models, name, version)
-    settings, model = service.settings, batcher.engine.manifest
+    settings = service.settings
+    protocol.find(service.models, name, version)  # before the body is read
 
-    async def work(body: bytes, turn: Turn) -> tuple[bytes, int | None]:
+    async def work(body: bytes, turn: Turn, models: Models) -> tuple[bytes, int | None]:
+        batcher = protocol.find(models, name, version)
+        model = batcher.engine.manifest
         most = settings.max_batch_images * 3 * model.input.height * model.input.width
         message, tensors = await in_thread(partial(parse, body, header_length, most))
         camera = camera_of(message.parameters, model)

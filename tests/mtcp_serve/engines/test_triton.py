@@ -190,7 +190,7 @@ def test_a_gateway_under_load_outlives_its_only_triton(repository: Path) -> None
 
 
 def test_no_triton_at_the_start(bundle: Path) -> None:
-    with pytest.raises(BundleError, match=r"no Triton answers \(127\.0\.0\.1:1: "):
+    with pytest.raises(BundleError, match=r"no Triton answers with a model \(127\.0\.0\.1:1: "):
         TritonEngine.load([NOWHERE])
     manifest = OnnxEngine.load(Bundle.open(bundle), EngineOptions(threads=1)).manifest
     engine = TritonEngine([NOWHERE], manifest, "7")
