@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from html import escape
 from io import BytesIO
@@ -52,15 +53,18 @@ class Prediction(Mapping[str, Map]):
         metadata: Mapping[str, Any],
         source: Callable[[], DecodedImage] | None = None,
         confidences: Mapping[str, Map] | None = None,
+        geometry: DenseMaps | None = None,
     ) -> None:
         """``source`` gives the image, for `overlay`, `points` and `cutout`.
 
-        ``confidences`` are those of the maps, by task name, as large as they are.
+        ``confidences`` are those of the maps, by task name, as large as they are; ``geometry`` has the maps
+        that `points` are made of as the model gave them, where that is known.
         """
         self._arrays = arrays
         self._confidences = confidences or {}
         self.metadata = metadata
         self._source = source
+        self._geometry = geometry
 
     @classmethod
     def of(cls, found: DenseMaps, image: DecodedImage | None = None) -> Self:
@@ -72,7 +76,9 @@ class Prediction(Mapping[str, Map]):
             if dense.confidence is not None:
                 sure[dense.task.name] = dense.confidence.values()
         metadata = describe(found, maps).model_dump(mode="json", exclude_none=True)
-        return cls(arrays, metadata, None if image is None else lambda: image, sure)
+        solid = tuple(dense for dense in found.maps if isinstance(dense.task, DepthTask | NormalsTask))
+        geometry = replace(found, maps=solid, decoded=None)
+        return cls(arrays, metadata, None if image is None else lambda: image, sure, geometry)
 
     def __getitem__(self, task: str) -> Map:
         """The map of ``task``.
@@ -185,6 +191,10 @@ class Prediction(Mapping[str, Map]):
     ) -> PointCloud:
         """The depth as points in space, in metres where it is metric: see `mtcp_serve.outputs.points`.
 
+        They are those of the server's format ``ply``. Only of a gateway's response with ``size="input"``
+        they are not quite: depth edges are sharpest as the model gave them, and the response has the map
+        resized. Ask there for ``size="model"``, or for ``ply`` itself.
+
         Args:
             step: a point for every so many pixels, across and down; by default as many as stay below a
                 million.
@@ -268,6 +278,8 @@ class Prediction(Mapping[str, Map]):
 
     def _relief(self) -> Relief:
         name = self._first(DepthTask)
+        if self._geometry is not None:
+            return replace(Relief.of(self._geometry), colors=self._colors)
         depth, spec = self[name].astype(np.float32, copy=False), self._spec(name)
         normals = next((task for task in self if isinstance(self._spec(task), NormalsTask)), None)
         models = {model["name"]: model for model in self.metadata["models"]}

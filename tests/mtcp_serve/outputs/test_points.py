@@ -3,7 +3,9 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from typing import Any
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,15 +20,19 @@ from mtcp_serve.bundle.manifest import FileEntry, InputSpec, Manifest
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.camera import Camera, CameraRequest
 from mtcp_serve.inference.images import DecodedImage, ImageInfo, decode
-from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import DepthTask, NormalsTask, TaskSpec
 from mtcp_serve.outputs.depth_edges import sharpen
 from mtcp_serve.outputs.formats import FORMATS, Options
+from mtcp_serve.outputs.formats.ply import to_ply
 from mtcp_serve.outputs.mesh import build_mesh
 from mtcp_serve.outputs.points import Relief, estimate_normals, point_cloud
 from mtcp_serve.prediction import Prediction
+from mtcp_serve.server.app import create_app
+from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.browser import PHOTO
+from tests.mtcp_serve.confident import make_confident_bundle
 from tests.mtcp_serve.server.test_bad_input import check_error
 from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, encode, noise
 
@@ -36,6 +42,7 @@ NORMALS = NormalsTask(name="normals", frame="x right, y up, z towards the camera
 SIZE = (48, 64)
 CAMERA = Camera.of_fov_x(64, 48, 70, "request")
 POOL = ThreadPoolExecutor(1)
+END = b"end_header\n"
 
 
 def plane(normal: tuple[float, float, float], distance: float, camera: Camera = CAMERA) -> Any:
@@ -267,6 +274,30 @@ def test_what_a_format_cannot_do_is_refused(client: TestClient, query: str, reas
     response = post(client, query)
     check_error(response, 422, "invalid_parameter")
     assert reason in response.json()["error"]["message"]
+
+
+def test_a_program_has_exactly_the_points_of_the_server(tmp_path: Path) -> None:
+    """Of an image with depth edges that is no multiple of the network's size."""
+    bundle = make_confident_bundle(tmp_path / "tiny")
+    pixels = np.full((70, 110, 3), 60, np.uint8) + noise(70, 110) // 16
+    pixels[15:50, 20:80] += 150
+    data = encode(pixels)
+    moved = 0
+    with (
+        mtcp_serve.load(bundle, threads=1) as model,
+        TestClient(create_app(Settings(bundle=(bundle,), intra_op_threads=1))) as client,
+    ):
+        for size, step, edges, least in product(get_args(Size), (1, 2), (False, True), (None, 0.3)):
+            query = f"format=ply&confidence=true&size={size}&step={step}&edges={edges}"
+            response = post(client, query + ("" if least is None else f"&min_confidence={least}"), data)
+            assert response.status_code == 200, response.text
+            maps = model.predict(data, size=size, confidence=True)
+            cloud = maps.points(step, edges, least)
+            assert to_ply(cloud).partition(END)[2] == response.content.partition(END)[2]
+            if size == "input" and not edges:
+                resized = Prediction(dict(maps), maps.metadata, lambda: decode(data))
+                moved += (resized.points(step).positions != maps.points(step).positions).sum()
+    assert moved > 0  # the resized map has not all that the edges are found in
 
 
 def test_a_program_has_the_same_points_and_the_same_cut_out() -> None:
