@@ -7,6 +7,7 @@ Each method is a generator: it yields a `Call`, is sent what the call gave (or t
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import Any, ClassVar, TypeVar
 
@@ -69,14 +70,14 @@ class Conversation:
 
     def __init__(
         self,
-        client: Any,
+        connect: Callable[[], Any],
         endpoint: str,
         model: str | None,
         version: int | None,
         deadline_s: float,
         shared_memory: bool,
     ) -> None:
-        self.client = client
+        self._connect = connect
         self._endpoint = endpoint
         self.deadline_s = deadline_s
         self._model = model
@@ -84,6 +85,11 @@ class Conversation:
         self._shared_memory = shared_memory
         self._manifests: dict[str, Manifest] = {}
         self._regions = Regions()
+
+    @cached_property
+    def client(self) -> Any:
+        """Triton's client, made at the first call: one for asyncio belongs to the loop that runs then."""
+        return self._connect()
 
     def options(self, call: Call) -> dict[str, Any]:
         """The keyword arguments of ``call``, with its deadline."""
@@ -246,8 +252,8 @@ class Client:
         authorities: str | PathLike[str] | None = None,
     ) -> None:
         check_deadline(deadline_s)
-        connection = wire.connect(self._kind, endpoint, api_key, authorities)
-        self._conversation = Conversation(connection, endpoint, model, version, deadline_s, shared_memory)
+        connect = wire.connector(self._kind, endpoint, api_key, authorities)
+        self._conversation = Conversation(connect, endpoint, model, version, deadline_s, shared_memory)
 
 
 def read_image(image: ImageSource, taken: InputSpec, size: Size) -> tuple[DecodedImage, NDArray[np.uint8]]:

@@ -65,10 +65,10 @@ _TLS = "grpcs://"
 _Client = TypeVar("_Client")
 
 
-def connect(
+def connector(
     kind: Callable[..., _Client], endpoint: str, api_key: str | None, authorities: str | PathLike[str] | None
-) -> _Client:
-    """A client of Triton's of ``kind`` for ``endpoint``; ``grpcs://`` before it means TLS.
+) -> Callable[[], _Client]:
+    """What makes a client of Triton's of ``kind`` for ``endpoint``; ``grpcs://`` before it means TLS.
 
     Raises:
         ValueError: a key that no header can carry, or authorities without TLS.
@@ -78,20 +78,23 @@ def connect(
     if authorities is not None:
         check_authorities(authorities, address != endpoint, _TLS)
     authorization = None if api_key is None else bearer(api_key)
-    client: Any = kind(
-        address,
-        ssl=address != endpoint,
-        root_certificates=None if authorities is None else fspath(authorities),
-        channel_args=CHANNEL,
-    )
-    if authorization is not None:
 
-        def send_key(request: Any) -> None:
-            request.headers["authorization"] = authorization
+    def send_key(request: Any) -> None:
+        request.headers["authorization"] = authorization
 
-        client.register_plugin(send_key)
-    connected: _Client = client
-    return connected
+    def connect() -> _Client:
+        client: Any = kind(
+            address,
+            ssl=address != endpoint,
+            root_certificates=None if authorities is None else fspath(authorities),
+            channel_args=CHANNEL,
+        )
+        if authorization is not None:
+            client.register_plugin(send_key)
+        connected: _Client = client
+        return connected
+
+    return connect
 
 
 class RegionLostError(ServerError):

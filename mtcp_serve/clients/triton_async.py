@@ -27,7 +27,8 @@ T = TypeVar("T")
 class AsyncTritonClient(Client, AsyncClosing):
     """`mtcp_serve.clients.TritonClient` for asyncio: the same parameters, the same methods as coroutines.
 
-    Use it in an ``async with`` statement, in one event loop. Cancelling a call cancels the request.
+    Use it in an ``async with`` statement. It may be made anywhere, and belongs to the event loop of its first
+    call. Cancelling a call cancels the request.
     """
 
     _kind = InferenceServerClient

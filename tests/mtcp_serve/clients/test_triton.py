@@ -427,6 +427,22 @@ def test_the_example(triton: LocalTriton, tmp_path: Path) -> None:
     assert "bad.png" in done.stderr
 
 
+def test_an_asyncio_client_may_be_made_where_no_event_loop_runs() -> None:
+    """In a thread without one too; it belongs to the loop of its first call."""
+
+    async def ask(client: AsyncTritonClient) -> None:
+        async with client:
+            await client.manifest()
+
+    with ThreadPoolExecutor(1) as thread:
+        made_there = thread.submit(AsyncTritonClient, "127.0.0.1:1", "tiny", deadline_s=5).result()
+    for client in (made_there, AsyncTritonClient("127.0.0.1:1", "tiny", deadline_s=5)):
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
+            asyncio.run(ask(client))
+    with pytest.raises(ValueError, match="TLS"):  # what is wrong is told when it is made
+        AsyncTritonClient("127.0.0.1:1", authorities="ca.pem")
+
+
 def test_nobody_there() -> None:
     with (
         TritonClient("127.0.0.1:1", deadline_s=5) as client,
