@@ -17,6 +17,7 @@ from training.config import RunConfig
 from training.data import Batch
 from training.model import Network
 from training.objective import Objective
+from training.unchanged import unchanged
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class GraphedStep:
 
         # torch keeps the captured autograd graph, made on a stream of its own, alive on purpose
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-        with unchanged(self._network), torch.autocast(images.device.type, enabled=False):
+        plain = torch.autocast(images.device.type, enabled=False)
+        with unchanged(self._network), _finished(), plain:
             trained = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
             found = torch.autograd.grad(encode(images[:2])[0].float().sum(), trained, allow_unused=True)
             first = [p for p, gradient in zip(trained, found, strict=True) if gradient is not None]
@@ -116,19 +118,12 @@ class GraphedStep:
 
 
 @contextmanager
-def unchanged(network: nn.Module) -> Iterator[None]:
-    """Put the buffers of a network and the random state of its GPU back at the end."""
-    kept = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
-    state, cuda_state = torch.get_rng_state(), torch.cuda.get_rng_state()
+def _finished() -> Iterator[None]:
+    """Wait at the end for what the GPU has been told."""
     try:
         yield
     finally:
         torch.cuda.synchronize()
-        torch.set_rng_state(state)
-        torch.cuda.set_rng_state(cuda_state)
-        with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)
 
 
 def capture_all(step: GraphedStep, batches: Mapping[tuple[int, int], Batch]) -> bool:

@@ -1,13 +1,13 @@
 """Auto-lambda (Liu et al., "Auto-Lambda: Disentangling Dynamic Task Relationships", TMLR 2022)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from training.balancing.base import Observation, TaskWeights
 from training.balancing.meta import Losses, MetaBalancer
+from training.unchanged import unchanged
 
 REACH = 0.01
 """Length of the finite difference's step in parameter space."""
@@ -85,7 +85,7 @@ class AutoLambda(MetaBalancer):
         """See :class:`MetaBalancer`. All passes over the step's batch see the same random numbers."""
         parameters = [p for p in network.parameters() if p.requires_grad]
         start = [p.detach().clone() for p in parameters]
-        with _unchanged(network) as rewind:
+        with unchanged(network) as rewind:
             losses, rest = train()
             trial = _gradient((self.weights.detach() * losses).sum() + rest, parameters, average)
             rates = [rate[p] if isinstance(rate, Mapping) else rate for p in parameters]
@@ -112,28 +112,6 @@ class AutoLambda(MetaBalancer):
         mean = self.moments[0] / (1 - 0.9**self.updates)
         spread = (self.moments[1] / (1 - 0.999**self.updates)).sqrt()
         self.weights -= self.meta_lr * mean / (spread + 1e-8)
-
-
-@contextmanager
-def _unchanged(network: nn.Module) -> Iterator[Callable[[], None]]:
-    """Put back parameters, buffers and random state at the end; yields what puts back the random state."""
-    tensors = [*network.parameters(), *network.buffers()]
-    kept = [tensor.detach().clone() for tensor in tensors]
-    gpus = sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
-    state, gpu_states = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in gpus]
-
-    def rewind() -> None:
-        torch.set_rng_state(state)
-        for gpu, gpu_state in zip(gpus, gpu_states, strict=True):
-            torch.cuda.set_rng_state(gpu_state, gpu)
-
-    try:
-        yield rewind
-    finally:
-        rewind()
-        with torch.no_grad():
-            for tensor, value in zip(tensors, kept, strict=True):
-                tensor.copy_(value)
 
 
 def _gradient(
