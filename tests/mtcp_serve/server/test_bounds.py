@@ -19,7 +19,9 @@ from uvicorn.server import ServerState
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.inference.batcher import Batcher
+from mtcp_serve.inference.images import reader
 from mtcp_serve.inference.timings import Timings
+from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS
 from mtcp_serve.server import http_protocol as protocol
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.metrics import Metrics
@@ -32,7 +34,9 @@ from mtcp_serve.utils.concurrency import together
 from tests.mtcp_serve.clock import pass_over, run
 from tests.mtcp_serve.inference.test_batcher import GatedEngine, image
 from tests.mtcp_serve.server.test_bad_input import check_error
-from tests.mtcp_serve.support import GOOD, HEIGHT, SLOW, TASKS, WIDTH
+from tests.mtcp_serve.support import GOOD, HEIGHT, SLOW, TASKS, WIDTH, encode, noise
+
+RAW = {"Content-Type": "application/octet-stream"}
 
 
 def test_many_small_chunks_take_no_more_memory_than_one() -> None:
@@ -134,6 +138,32 @@ def test_a_body_of_json_is_parsed_in_a_slot(bundle: Path, monkeypatch: pytest.Mo
         assert client.post("/v2/models/tiny/infer", json=body).status_code == 200
         assert running == [(1, 0)]
         assert "mtcp_uploads 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("format", [form.name for form in FORMATS.values() if form.needs_image])
+def test_an_image_is_decoded_again_in_the_slot_of_its_request(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    """Of a large JPEG the network needs few pixels, and what shows the image all of them: no more than
+    ``concurrency`` images are decoded at a time, the first time and the second."""
+    app = create_app(Settings(bundle=(bundle,), intra_op_threads=1))
+    load, running = reader._load, []
+
+    def seen(*arguments: Any) -> Any:
+        decoded = load(*arguments)
+        running.append((decoded.image.width, app.state.service.admission.running))
+        return decoded
+
+    monkeypatch.setattr(reader, "_load", seen)
+    data = encode(noise(400, 600), "JPEG")
+    with TestClient(app) as client:
+        assert client.post(f"/predict?format={format}", content=data, headers=RAW).status_code == 200
+    assert running == [(150, 1), (600, 1)]
+
+
+def test_a_batch_never_needs_an_image_again() -> None:
+    """Its images are decoded one at a time, which holds for the first time alone."""
+    assert not any(form.needs_image for form in BATCH_FORMATS.values())
 
 
 @pytest.mark.parametrize("broken", ["too few maps", "too few images"])
