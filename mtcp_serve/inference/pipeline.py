@@ -59,6 +59,18 @@ class DenseMap:
         """The map at its size: made anew at each call, so that nobody keeps what may be very large."""
         return self.task.resize(self.raw, self.height, self.width)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of `values`."""
+        return (self.height, self.width, *self.raw.shape[2:])
+
+    def write(self, out: Map) -> None:
+        """Write `values` into ``out``, of their `shape`."""
+        if self.resampled == "none":
+            out[:] = self.raw
+        else:
+            self.task.resample(self.raw, out)
+
 
 @dataclass(frozen=True)
 class DenseMaps:

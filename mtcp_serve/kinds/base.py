@@ -138,11 +138,16 @@ class TaskSpec(Strict, ABC):
         """``values`` at ``height`` x ``width`` pixels, none invented; the same array where it fits."""
         if values.shape[:2] == (height, width):
             return values
-        return self.resample(values, height, width)
+        out: Map = np.empty((height, width, *values.shape[2:]), self.array_type)
+        self.resample(values, out)
+        return out
 
-    def resample(self, values: Map, height: int, width: int) -> Map:
-        """`resize`, where the sizes differ; bilinear, channel by channel, unless a kind has its own rule."""
-        return resize(values, height, width, Image.Resampling.BILINEAR)
+    def resample(self, values: Map, out: Map) -> None:
+        """Write ``values`` into ``out``, which has another height and width, as `resize` brings them there.
+
+        Bilinear, channel by channel, unless a kind has its own rule.
+        """
+        resize(values, out)
 
     @abstractmethod
     def to_image(self, values: Map) -> Image.Image:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text, in_range
 from mtcp_serve.kinds.colormaps import DEFAULT, colormap
-from mtcp_serve.kinds.resample import bands, quantize, resize
+from mtcp_serve.kinds.resample import bands, bilinear, nearest, quantize, resize
 
 MILLIMETRE: Final = 0.001
 """Metres a step of a metric depth PNG."""
@@ -69,15 +69,16 @@ class DepthTask(TaskSpec):
         """The range of the valid depths."""
         return in_range(values[values != 0], *self.range, self.unit)
 
-    def resample(self, values: Map, height: int, width: int) -> Map:
+    def resample(self, values: Map, out: Map) -> None:
         """Bilinear, but where the neighbourhood holds an invalid pixel (0) the nearest one."""
-        smooth = resize(values, height, width, Image.Resampling.BILINEAR)
+        resize(values, out)
         valid = values > 0
         if valid.all():
-            return smooth
-        weight = resize(valid.astype(np.float32), height, width, Image.Resampling.BILINEAR)
-        nearest = resize(values, height, width, Image.Resampling.NEAREST)
-        return np.where(weight > _WHOLE, smooth, nearest)
+            return
+        covering, weights_at = nearest(values, *out.shape), bilinear(valid.astype(np.float32), *out.shape)
+        for rows in bands(*out.shape):
+            (weight,) = weights_at(rows)
+            np.copyto(out[rows], covering[rows], where=weight <= _WHOLE)
 
     def png_scale(self) -> tuple[float, float]:
         """``scale, offset`` of the PNG form: value = offset + scale * pixel, for pixels 1 to 65535."""

@@ -70,9 +70,9 @@ class LabelsTask(TaskSpec):
         present = [self.labels[i] for i in np.unique(values) if i != self.ignore_index]
         return f"{len(present)} classes: {', '.join(present)}"
 
-    def resample(self, values: Map, height: int, width: int) -> Map:
+    def resample(self, values: Map, out: Map) -> None:
         """The class that most of the surrounding pixels have, the nearer the more; see `resize_labels`."""
-        return resize_labels(values.astype(np.uint8, copy=False), height, width)
+        resize_labels(values.astype(np.uint8, copy=False), out)
 
     def to_image(self, values: Map) -> Image.Image:
         """8-bit indexed, pixel = class id."""

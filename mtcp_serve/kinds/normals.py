@@ -44,9 +44,9 @@ class NormalsTask(TaskSpec):
             )
         return f"unit length; mean z {values[..., 2].mean():.2f}"
 
-    def resample(self, values: Map, height: int, width: int) -> Map:
+    def resample(self, values: Map, out: Map) -> None:
         """Bilinear and back to unit length; where opposite normals cancel out, the nearest one."""
-        unit = np.empty((height, width, 3), np.float32)
+        height, width = out.shape[:2]
         rows_at = bilinear(values.astype(np.float32, copy=False), height, width)
         for rows in bands(height, width):
             x, y, z = rows_at(rows)
@@ -61,8 +61,7 @@ class NormalsTask(TaskSpec):
                 length[lost] = np.maximum(np.linalg.norm(nearest, axis=-1), _CANCELLED)
             inverse = 1 / length
             for axis, plane in enumerate((x, y, z)):  # numpy is slow along a last axis of three
-                np.multiply(plane, inverse, out=unit[rows, :, axis])
-        return unit
+                out[rows, :, axis] = np.multiply(plane, inverse, out=plane)
 
     def to_image(self, values: Map) -> Image.Image:
         """8-bit RGB."""

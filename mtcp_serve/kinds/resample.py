@@ -18,18 +18,23 @@ def bands(height: int, width: int) -> Iterator[slice]:
         yield slice(top, min(top + step, height))
 
 
-def resize(values: NDArray[Any], height: int, width: int, rule: Image.Resampling) -> NDArray[Any]:
-    """``[h, w]`` or ``[h, w, channels]``, uint8 or float32, at ``height`` x ``width``."""
-    if rule is Image.Resampling.BILINEAR and values.dtype == np.float32:
-        resized = np.empty((height, width, *values.shape[2:]), values.dtype)
-        channels = np.atleast_3d(resized)  # the same memory
-        rows_at = bilinear(values, height, width)
-        for rows in bands(height, width):
-            for channel, plane in enumerate(rows_at(rows)):
-                channels[rows, :, channel] = plane
-        return resized
-    planes = [np.asarray(Image.fromarray(plane).resize((width, height), rule)) for plane in _planes(values)]
-    return planes[0] if values.ndim == 2 else np.stack(planes, axis=-1)
+def resize(values: NDArray[Any], out: NDArray[Any]) -> None:
+    """Write ``values``, ``[h, w]`` or ``[h, w, channels]``, into ``out``, bilinearly at its size."""
+    height, width = out.shape[:2]
+    channels = np.atleast_3d(out)  # the same memory
+    if values.dtype != np.float32:
+        for channel, plane in enumerate(_planes(values)):
+            channels[..., channel] = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
+        return
+    rows_at = bilinear(values, height, width)
+    for rows in bands(height, width):
+        for channel, plane in enumerate(rows_at(rows)):
+            channels[rows, :, channel] = plane
+
+
+def nearest(values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """``[h, w]`` at ``height`` x ``width``: of each pixel the nearest one, as Pillow has it."""
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
 
 
 def bilinear(
@@ -81,23 +86,24 @@ def _neighbours(
     return upper, lower, share * scale, rest * scale
 
 
-def resize_labels(values: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Class ids ``[h, w]`` at ``height`` x ``width``: borders between classes without stair-steps.
+def resize_labels(values: NDArray[np.uint8], out: NDArray[Any]) -> None:
+    """Class ids ``[h, w]`` at the size of ``out``, and into it: borders between classes without stair-steps.
 
     Each class is a map of zeros and ones; it is enlarged with quadratic B-splines, and of all classes the
     largest wins. A pixel sees the 3 x 3 pixels around the nearest one, so only those near a border are
     computed. A straight border stays where it is, a line of one pixel as wide as it is, and nothing is
     invented.
     """
-    resized = np.array(resize(values, height, width, Image.Resampling.NEAREST))
+    height, width = out.shape
+    out[:] = nearest(values, height, width)
     padded = np.pad(values, 1, mode="edge")
     mixed = _over_three(padded, np.maximum) != _over_three(padded, np.minimum)
     if not mixed.any():
-        return resized
+        return
     number = np.where(mixed, np.cumsum(mixed, dtype=np.int32).reshape(mixed.shape) - 1, -1)  # in what follows
     ids = sliding_window_view(padded, (3, 3))[mixed].reshape(-1, 9)
     same = (ids == ids[:, 4:5]).astype(np.float32)
-    near_border = resize(mixed.view(np.uint8), height, width, Image.Resampling.NEAREST)
+    near_border = nearest(mixed.view(np.uint8), height, width)
     rows, down = _splines(values.shape[0], height)
     columns, across = _splines(values.shape[1], width)
     for band in bands(height, width):
@@ -110,8 +116,7 @@ def resize_labels(values: NDArray[np.uint8], height: int, width: int) -> NDArray
         lost = np.flatnonzero(np.einsum("nk,nk->n", same[pixel], weights) < 0.5)
         seen, weights = ids[pixel[lost]], weights[lost]
         total = np.einsum("nij,nj->ni", seen[:, :, None] == seen[:, None, :], weights)
-        resized[y[lost], x[lost]] = seen[np.arange(len(lost)), total.argmax(1)]
-    return resized
+        out[y[lost], x[lost]] = seen[np.arange(len(lost)), total.argmax(1)]
 
 
 def _over_three(padded: NDArray[np.uint8], choose: np.ufunc) -> NDArray[np.uint8]:

@@ -1,6 +1,9 @@
 """``npz``: the arrays as they are, for ``numpy.load``."""
 
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from functools import partial
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,9 @@ from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.formats.base import Options, Writer
 from mtcp_serve.outputs.metadata import describe_map
 from mtcp_serve.outputs.picture import draw
+
+_LARGE: Final = 2**22  # pixels of a map from which on it is made in the archive, not held beside it
+_About = tuple[MapOut, NDArray[np.uint8] | None]  # what is said of a map, and its picture
 
 
 class NpzWriter(Writer):
@@ -38,24 +44,43 @@ class NpzWriter(Writer):
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         maps = {}
+        large = any(dense.height * dense.width > _LARGE for dense in prediction.maps)
+        if large:
+            for name, layer in _layers(prediction, folder):
+                self._archive.reserve(name, layer.shape, layer.task.array_type)
         here = self.wanted.style is None and all(map(_as_it_is, prediction.maps))
-        made = (map if here else self.pool.map)(self._encode, prediction.maps)
-        for dense, (values, metadata, picture, sure) in zip(prediction.maps, made, strict=True):
-            name = dense.task.name
-            self._archive.add(folder + name, values)
+        made = (map if here else self.pool.map)(partial(self._encode, folder, large), prediction.maps)
+        for dense, (values, sure, about) in zip(prediction.maps, [*made] if large else made, strict=True):
+            name = folder + dense.task.name
+            metadata, picture = about
+            if values is not None:
+                self._archive.add(name, values)
             if picture is not None:
-                self._archive.add(f"{folder}{name}.visualization", picture)
+                self._archive.add(f"{name}.visualization", picture)
             if sure is not None:
-                self._archive.add(folder + name + SUFFIX, sure)
-            maps[name] = metadata
+                self._archive.add(name + SUFFIX, sure)
+            maps[dense.task.name] = metadata
         return maps
 
-    def _encode(self, dense: DenseMap) -> tuple[Map, MapOut, NDArray[np.uint8] | None, Map | None]:
-        values = dense.values()
-        style = self.wanted.style
-        picture = None if style is None else np.asarray(draw(dense.task, values, style))
-        sure = None if dense.confidence is None else dense.confidence.values()
-        return values, describe_map(dense, values), picture, sure
+    def _encode(self, folder: str, reserved: bool, dense: DenseMap) -> tuple[Map | None, Map | None, _About]:
+        """The map and its confidence, unless they are in their reserved places, and what belongs to them."""
+        style, sure = self.wanted.style, dense.confidence
+
+        def about(values: Map) -> _About:
+            picture = None if style is None else np.asarray(draw(dense.task, values, style))
+            return describe_map(dense, values), picture
+
+        def written(out: Map) -> _About:
+            dense.write(out)
+            return about(out)
+
+        if not reserved:
+            values = dense.values()
+            return values, None if sure is None else sure.values(), about(values)
+        name = folder + dense.task.name
+        if sure is not None:
+            self._archive.fill(name + SUFFIX, sure.write)
+        return None, None, self._archive.fill(name, written)
 
     def finish(self, document: BaseModel) -> bytes:
         """The archive."""
@@ -67,3 +92,11 @@ def _as_it_is(dense: DenseMap) -> bool:
     """Whether nothing is left to compute: handing it to another thread would take longer than doing it."""
     sure = dense.confidence
     return dense.resampled == "none" and (sure is None or sure.resampled == "none")
+
+
+def _layers(prediction: DenseMaps, folder: str) -> Iterator[tuple[str, DenseMap]]:
+    """The members that are maps or confidences, by name."""
+    for dense in prediction.maps:
+        yield folder + dense.task.name, dense
+        if dense.confidence is not None:
+            yield folder + dense.task.name + SUFFIX, dense.confidence

@@ -60,8 +60,8 @@ def test_bilinear_in_bands_is_what_pillow_makes_at_once(
     values = np.random.default_rng(h * w).random((h, w, *channels), np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resample, "_BAND", band)
-        found = resample.resize(values, height, width, Image.Resampling.BILINEAR)
-    assert found.shape == (height, width, *channels)
+        found = np.empty((height, width, *channels), np.float32)
+        resample.resize(values, found)
     for plane, want in zip(np.atleast_3d(found).T, np.atleast_3d(values).T, strict=True):
         image = Image.fromarray(np.ascontiguousarray(want.T)).resize(
             (width, height), Image.Resampling.BILINEAR
@@ -69,12 +69,23 @@ def test_bilinear_in_bands_is_what_pillow_makes_at_once(
         assert np.array_equal(plane.T, np.asarray(image))
 
 
+@pytest.mark.parametrize("shape", [(9, 11), (9, 11, 2)])
+def test_bytes_are_bilinear_too(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    found = np.zeros((20, 15, *shape[2:]), np.uint8)
+    resample.resize(values, found)
+    plane = Image.fromarray(np.ascontiguousarray(np.atleast_3d(values)[..., -1]))
+    want = np.asarray(plane.resize((15, 20), Image.Resampling.BILINEAR))
+    assert np.array_equal(np.atleast_3d(found)[..., -1], want)
+
+
 @given(SIDES, SIDES, SIDES, SIDES, st.sampled_from([1, 60, 2**16]))
 def test_normals_in_bands_are_the_blend_at_unit_length(
     h: int, w: int, height: int, width: int, band: int
 ) -> None:
     values = values_for(NORMALS, h, w)
-    blend = resample.resize(values, height, width, Image.Resampling.BILINEAR)
+    blend = np.empty((height, width, 3), np.float32)
+    resample.resize(values, blend)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resample, "_BAND", band)
         found = NORMALS.resize(values, height, width)

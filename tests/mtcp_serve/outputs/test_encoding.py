@@ -24,9 +24,14 @@ from mtcp_serve.bundle.manifest import DepthTask, FileEntry, InputSpec, Manifest
 from mtcp_serve.inference.images import ImageInfo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
+from mtcp_serve.kinds.confidence import ConfidenceTask
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS, Options
+from mtcp_serve.outputs.formats import archive as archive_module
+from mtcp_serve.outputs.formats import npz as npz_module
 from mtcp_serve.outputs.formats.archive import ArrayArchive
+from mtcp_serve.outputs.metadata import describe
 from mtcp_serve.outputs.png import IMAGE_KEY, TEXT_KEY
+from mtcp_serve.outputs.schemas import PredictOut
 from tests.mtcp_serve.support import TASKS
 
 SEMSEG, DEPTH, NORMALS, SALIENCY, _ = TASKS
@@ -254,6 +259,59 @@ def test_an_archive_of_arrays_is_what_numpy_writes() -> None:
         for name, array in given.items():
             assert read[name].dtype == array.dtype
             assert np.array_equal(read[name], array)
+
+
+def test_what_is_made_in_an_archive_is_what_numpy_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "_STEP", 7)
+    given: dict[str, Any] = {
+        "first": np.arange(60, dtype=np.float32).reshape(3, 4, 5),
+        "labels": np.arange(7, dtype=np.uint8).reshape(7, 1),
+        "last": np.ones((1, 1), np.float32),
+    }
+    archive = ArrayArchive()
+    archive.add("before", given["first"])
+    for name, array in given.items():
+        archive.reserve(name, array.shape, array.dtype.name)
+
+    def fill(name: str) -> str:
+        def make(out: Any) -> str:
+            out[:] = given[name]
+            return name.upper()
+
+        return archive.fill(name, make)
+
+    assert list(POOL.map(fill, reversed(given))) == ["LAST", "LABELS", "FIRST"]
+    archive.add("after", given["labels"])
+    numpys = BytesIO()
+    np.savez(numpys, allow_pickle=False, before=given["first"], **given, after=given["labels"])
+    assert archive.finish() == numpys.getvalue()
+
+
+@pytest.mark.parametrize("visualize", [False, True])
+@pytest.mark.parametrize("size", [(7, 5), (31, 1), (1, 40)])
+def test_large_maps_are_made_in_the_archive_and_small_ones_beside_it(
+    size: tuple[int, int], visualize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    sure = ConfidenceTask(name="a_confidence", output="a", height=2, width=3, words="right")
+    maps = []
+    for task in TASKS[:4]:
+        channels = (3,) if task is NORMALS else ()
+        raw = rng.integers(0, 3, (7, 5)) if task is SEMSEG else rng.random((7, 5, *channels)) + 0.1
+        confidence = DenseMap("tiny", sure, rng.random((2, 3), np.float32), *size)
+        maps.append(DenseMap("tiny", task, raw.astype(task.array_type), *size, confidence))
+    one = replace(prediction(DEPTH, np.ones((7, 5), np.float32), size), maps=tuple(maps))
+    found = []
+    for large in (10**6, 0):
+        monkeypatch.setattr(npz_module, "_LARGE", large)
+        writer = FORMATS["npz"](POOL, Options(visualize=visualize, confidence=True))
+        described = [writer.add(one, folder).maps for folder in ("0/", "1/")]
+        body = writer.finish(PredictOut(models=[], image=describe(one, {}).image, maps={}, timings_ms={}))
+        with ZipFile(BytesIO(body)) as members:
+            assert members.testzip() is None
+            found.append((described, {name: members.read(name) for name in members.namelist()}))
+    assert found[0] == found[1]
+    assert len(found[0][1]) == 2 * 4 * (3 if visualize else 2) + 1
 
 
 def test_npz_and_zip_are_stored_not_deflated() -> None:
