@@ -7,8 +7,8 @@ Each method is a generator: it yields a `Call`, is sent what the call gave (or t
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from os import PathLike
+from threading import Lock
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -78,6 +78,8 @@ class Conversation:
         shared_memory: bool,
     ) -> None:
         self._connect = connect
+        self._client: Any = None
+        self._connecting = Lock()
         self._endpoint = endpoint
         self.deadline_s = deadline_s
         self._model = model
@@ -86,10 +88,16 @@ class Conversation:
         self._manifests: dict[str, Manifest] = {}
         self._regions = Regions()
 
-    @cached_property
+    @property
     def client(self) -> Any:
-        """Triton's client, made at the first call: one for asyncio belongs to the loop that runs then."""
-        return self._connect()
+        """Triton's client, made at the first call: one for asyncio belongs to the loop that runs then.
+
+        Threads whose first calls meet share the one that is made.
+        """
+        with self._connecting:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
 
     def options(self, call: Call) -> dict[str, Any]:
         """The keyword arguments of ``call``, with its deadline."""

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +35,7 @@ from mtcp_serve.clients import (
     UnavailableError,
     images_in,
 )
+from mtcp_serve.clients._conversation import Conversation
 from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.inference.camera import CameraRequest
@@ -441,6 +444,31 @@ def test_an_asyncio_client_may_be_made_where_no_event_loop_runs() -> None:
             asyncio.run(ask(client))
     with pytest.raises(ValueError, match="TLS"):  # what is wrong is told when it is made
         AsyncTritonClient("127.0.0.1:1", authorities="ca.pem")
+
+
+def test_threads_whose_first_calls_meet_share_one_connection() -> None:
+    """As those of ``stream`` do; a second one would never be closed."""
+    made: list[object] = []
+    before, all_there = threading.Event(), threading.Barrier(5)
+
+    def connect() -> object:
+        before.wait(10)
+        made.append(object())
+        return made[-1]
+
+    talk = Conversation(connect, "nowhere", None, None, 1.0, shared_memory=False)
+
+    def ask() -> object:
+        all_there.wait(10)
+        return talk.client
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask) for _ in range(4)]
+        all_there.wait(10)
+        time.sleep(0.05)  # for those that would not wait for the first to begin a second
+        before.set()
+        assert {future.result() for future in asked} == {*made}
+    assert len(made) == 1
 
 
 def test_nobody_there() -> None:
