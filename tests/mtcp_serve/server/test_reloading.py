@@ -19,6 +19,7 @@ from mtcp_serve.server.reloading import AGAIN_S
 from mtcp_serve.server.service import Service, Turn
 from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.clock import pass_over, run
+from tests.mtcp_serve.process import PATIENCE_S
 from tests.mtcp_serve.support import HEIGHT, TASKS, WIDTH, noise
 
 TRITON = ("127.0.0.1:1",)
@@ -113,7 +114,8 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def in_loop(main: Callable[[], Awaitable[None]]) -> None:
     async def body() -> None:
-        await main()
+        async with asyncio.timeout(PATIENCE_S):
+            await main()
 
     run(body())
 
