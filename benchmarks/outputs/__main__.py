@@ -2,7 +2,8 @@
 
 - ``formats``: for each size and format the bytes of the answer, and the milliseconds that it takes beyond
   queueing, decoding and inference (encoding, sending), as the least of ``--rounds`` rounds in turn; ``share``
-  is that over the least inference of the run.
+  is that over the least inference of the run. ``--large`` adds an image of 30 megapixels, as cameras take
+  them, in one round (half a minute or more).
 - ``stream``: a frame over ``WS /stream`` and a ``POST /predict``, in turn; the ratio of their least and of
   their median times, frames a second, and how many of a burst of frames were answered.
 - ``smooth``: what ``--smooth 0.8`` leaves of the flicker of a still scene with noise of 4 grey levels, and
@@ -26,6 +27,7 @@ from benchmarks.serving.tables import grid
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 
 SIZES = ((512, 512), (1920, 1080))
+LARGE = (6720, 4480)
 
 
 def main(
@@ -33,6 +35,7 @@ def main(
     bundle: Path = DEFAULT_BUNDLE,
     threads: int = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Of formats, and of stream and request.")] = 5,
+    large: Annotated[bool, typer.Option("--large", help="Formats of 30 megapixels too, one round.")] = False,
     frames: Annotated[int, typer.Option(min=4, help="Of the still scene and of the pan.")] = 20,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here.")] = None,
 ) -> None:
@@ -44,6 +47,9 @@ def main(
             f"{width} x {height}": measure_formats(server.url, image.resize((width, height)), rounds)
             for width, height in SIZES
         }
+        if large:
+            name = "{} x {}".format(*LARGE)
+            report["formats"][name] = measure_formats(server.url, image.resize(LARGE), 1)
         report["stream"] = measure_stream(server.url, image.resize(SIZES[0]), rounds)
     report["smooth"] = measure_smoothing(bundle, threads, image, frames)
     if json_file is not None:
