@@ -140,7 +140,15 @@ def quantize(
     dtype: type[np.uint8 | np.uint16],
     convert: Callable[[NDArray[Any]], NDArray[Any]],
 ) -> Image.Image:
-    """An image of ``convert(values)``, which must be in the range of ``dtype``; done band by band."""
+    """An image of ``convert(values)``, which must be in the range of ``dtype``; done band by band.
+
+    ``values`` are ``[height, width]``, or ``[height, width, 3]`` with uint8.
+    """
+    if values.ndim == 3:  # Pillow holds colours in a form of its own, and would copy them as a whole
+        image = Image.new("RGB", values.shape[1::-1])
+        for rows in bands(*values.shape[:2]):
+            image.paste(Image.fromarray(convert(values[rows]).astype(dtype)), (0, rows.start))
+        return image
     pixels = np.empty(values.shape, dtype)
     for rows in bands(*values.shape[:2]):
         pixels[rows] = convert(values[rows])

@@ -177,3 +177,15 @@ def test_a_zero_normal_stays_zero() -> None:
 def test_bands_cover_every_row_once(height: int, width: int) -> None:
     rows = [row for band in bands(height, width) for row in range(height)[band]]
     assert rows == list(range(height))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 5, 3), (7, 5)])
+@pytest.mark.parametrize("band", [1, 10, 2**16])
+def test_pixels_are_converted_band_by_band(
+    shape: tuple[int, ...], band: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resample, "_BAND", band)
+    values = np.random.default_rng(0).random(shape, np.float32)
+    image = resample.quantize(values, np.uint8, lambda v: np.rint(v * 255))
+    assert image.mode == ("RGB" if len(shape) == 3 else "L")
+    assert np.array_equal(np.asarray(image), np.rint(values * 255))
