@@ -17,6 +17,8 @@ from mtcp_serve.bundle.bundle import Bundle
 from training.checkpoint import CheckpointError, load_network
 from training.config import ConfigError
 
+SMALLEST = 32
+"""Pixels a side of an input: an encoder makes one of so many."""
 app = typer.Typer(add_completion=False)
 
 
@@ -43,12 +45,17 @@ def main(
     plain: Annotated[
         bool, typer.Option("--plain", help="Maps that are only resized, their edges not refined.")
     ] = False,
+    height: Annotated[
+        int | None, typer.Option(min=SMALLEST, help="Of the input, pixels; as in training unless given.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=SMALLEST, help="Beside --height.")] = None,
 ) -> None:
     """Write a bundle: manifest, ONNX graph with pre- and post-processing, parity with PyTorch on images.
 
     Exit status 1: a task's maps differ from PyTorch's; 2: something given cannot be used. Then no bundle is
     written.
     """
+    size = _size(height, width)
     with (
         told(CheckpointError, ConfigError),
         Console(stderr=True).status("exporting, then comparing images; some minutes"),
@@ -64,6 +71,7 @@ def main(
             trained_on=trained_on,
             fp16_weights=fp16_weights,
             plain=plain,
+            size=size,
         )
     typer.echo(describe(bundle))
 
@@ -80,10 +88,12 @@ def export_checkpoint(
     trained_on: str | None = None,
     fp16_weights: bool = False,
     plain: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> Bundle:
     """Write the bundle ``out`` of what training wrote, compared on the images that ``load`` gives for a size.
 
-    ``plain`` leaves the edges of maps as they are resized; see `training.guided_filter`.
+    ``plain`` leaves the edges of maps as they are resized; see `training.guided_filter`. ``size``, height and
+    width of the input in pixels, is that of training unless given.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be read.
@@ -92,11 +102,19 @@ def export_checkpoint(
     network, config = load_network(checkpoint)
     if fp16_weights:
         round_to_fp16(network)
-    height, width = config.data.height, config.data.width
+    height, width = size or (config.data.height, config.data.width)
     graph = DeploymentGraph(network, config.tasks, height, width, refine=not plain)
     sources = ", ".join(dict.fromkeys(source.title or source.label for source in config.data.train))
     options = BundleOptions(name or config.name, version, card, trained_on or sources, license)
     return write_bundle(graph, load(height, width), out, options)
+
+
+def _size(height: int | None, width: int | None) -> tuple[int, int] | None:
+    if height is None and width is None:
+        return None
+    if height is None or width is None:
+        raise typer.BadParameter("give both --height and --width, or neither")
+    return height, width
 
 
 def describe(bundle: Bundle) -> str:

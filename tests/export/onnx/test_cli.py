@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import export.bundle_writer
 import export.onnx.cli
+import mtcp_serve
 from export.onnx.convert import Converted
 from export.validation_images import RgbImage
 from mtcp_serve.bundle.manifest import DepthTask, Manifest, NormalsTask
@@ -21,6 +22,8 @@ from training.checkpoint import save
 from training.config import load_config
 from training.data import SourceConfig
 from training.model import build_network
+
+SOURCE = SourceConfig(kind="scenes", title="drawn rooms")
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def arguments(
 ) -> list[str]:
     """Arguments for a checkpoint of the tiny network, whose conversion without refinement is at hand."""
     sources = (
-        SourceConfig(kind="scenes", title="drawn rooms"),
+        SOURCE,
         SourceConfig(kind="folder", root="data/nyuv2"),
     )
     config = SimpleNamespace(
@@ -107,6 +110,41 @@ def test_failed_parity_ends_with_status_1_and_the_task(
     result = CliRunner().invoke(export.onnx.cli.app, arguments)
     assert result.exit_code == 1
     assert "task 'normals'" in result.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_input_may_have_another_size_than_in_training(
+    network: TinyNetwork, images: dict[str, RgbImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compared with PyTorch at that size, and opened by ONNX Runtime as that."""
+    config = SimpleNamespace(
+        name="tiny", tasks=TASKS, data=SimpleNamespace(height=HEIGHT, width=WIDTH, train=(SOURCE,))
+    )
+    monkeypatch.setattr(export.onnx.cli, "load_network", lambda path: (network, config))
+    (tmp_path / "ckpt.pt").touch()
+    size = ["--height", "48", "--width", "80"]
+    result = CliRunner().invoke(
+        export.onnx.cli.app, [str(tmp_path / "ckpt.pt"), "-o", str(tmp_path / "bundle"), *size]
+    )
+    assert result.exit_code == 0, result.output
+    with mtcp_serve.load(tmp_path / "bundle", threads=1) as model:
+        assert (model.manifest.input.height, model.manifest.input.width) == (48, 80)
+        assert {values.shape[:2] for values in model.predict(images["wave0"], size="model").values()} == {
+            (48, 80)
+        }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["--height", "48"], "both"), (["--width", "48"], "both"), (["--height", "8", "--width", "48"], "32")],
+    ids=str,
+)
+def test_half_a_size_or_none_at_all_is_refused(
+    arguments: list[str], tmp_path: Path, given: list[str], said: str
+) -> None:
+    result = CliRunner().invoke(export.onnx.cli.app, [*arguments, *given])
+    assert result.exit_code == 2
+    assert said in result.stderr
     assert not (tmp_path / "bundle").exists()
 
 
