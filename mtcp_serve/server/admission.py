@@ -22,11 +22,18 @@ class Admission:
         self._jobs: dict[asyncio.Task[object], float] = {}
         self.running = 0
         """Jobs that have a slot."""
+        self._between = self._recovering = 0
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that run or wait."""
+        return len(self._jobs)
 
     @property
     def waiting(self) -> int:
-        """Jobs that have none yet."""
-        return len(self._jobs) - self.running
+        """Jobs that have no slot, nor one that is free and theirs as soon as the event loop comes to them."""
+        free = self.concurrency - self.running - self._between
+        return max(self.jobs - self.running - free, self._recovering)
 
     @property
     def overdue(self) -> int:
@@ -40,7 +47,7 @@ class Admission:
         Raises:
             OverloadedError: every slot is taken and the queue is full.
         """
-        if len(self._jobs) >= self._limit:
+        if self.jobs >= self._limit:
             raise OverloadedError(f"{self._limit} requests are running or waiting, the most that may")
 
     async def run(
@@ -84,9 +91,11 @@ class Admission:
                 await self._slots.acquire()
         except TimeoutError:
             return await job()
+        self._between += 1
         try:
             return await job()
         finally:
+            self._between -= 1
             self._slots.release()
 
     async def drain(self) -> None:
@@ -104,7 +113,11 @@ class Admission:
         except VersionLostError as error:
             if recover is None:
                 raise
-            await recover(error)
+            self._recovering += 1
+            try:
+                await recover(error)
+            finally:
+                self._recovering -= 1
         return await self._in_slot(job)
 
     async def _in_slot(self, job: Callable[[], Awaitable[T]]) -> T:

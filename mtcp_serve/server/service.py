@@ -179,7 +179,7 @@ class Service:
     async def drain(self) -> None:
         """Refuse new requests, and wait for those that were accepted."""
         self.draining = True
-        while self.uploads.running or self.admission.running or self.admission.waiting or self.responses:
+        while self.uploads.running or self.admission.jobs or self.responses:
             await asyncio.sleep(_LOOK_S)
 
     async def reload(self, load: Callable[[], Sequence[Engine]]) -> None:

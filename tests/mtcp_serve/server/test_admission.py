@@ -40,6 +40,33 @@ def test_bounds() -> None:
     assert asyncio.run(scenario()) == (2, 4, 5)
 
 
+def test_no_more_wait_than_may_while_a_slot_passes_on() -> None:
+    """One that comes between the end of a job and the start of the next takes the next one's place."""
+
+    async def scenario() -> None:
+        admission = Admission(concurrency=2, queue=3, deadline_s=60)
+        go = [asyncio.Event() for _ in range(6)]
+        jobs = [asyncio.create_task(admission.run(each.wait)) for each in go[:5]]
+        while admission.running < 2:
+            await asyncio.sleep(0)
+        assert (admission.jobs, admission.waiting) == (5, 3)
+        go[0].set()
+        while admission.jobs == 5:
+            assert admission.waiting <= 3
+            await asyncio.sleep(0)
+        jobs.append(asyncio.create_task(admission.run(go[5].wait)))
+        while (admission.jobs, admission.running) != (5, 2):
+            assert admission.waiting <= 3
+            await asyncio.sleep(0)
+        assert admission.waiting == 3
+        for each in go:
+            each.set()
+        await asyncio.gather(*jobs)
+        assert (admission.jobs, admission.running, admission.waiting) == (0, 0, 0)
+
+    asyncio.run(scenario())
+
+
 def test_waiting_counts_towards_the_deadline_and_leaves_the_queue() -> None:
     async def scenario() -> None:
         admission = Admission(concurrency=1, queue=1, deadline_s=0.05)
