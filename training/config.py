@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from training.class_weights import ClassWeightSetting, Factor, RareClassRule
-from training.data import AugmentConfig, SourceConfig
+from training.data import AugmentConfig, Paste, SourceConfig
 from training.losses import MetricError
 from training.model import AnyNetworkConfig, DeepLabConfig
 from training.tasks import TASK_NAMES, Task
@@ -222,6 +222,15 @@ class RunConfig(_Strict):
                     f"loss.lovasz.{name}: the network has no such task with classes; there are "
                     f"{', '.join(labels) or 'none'}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _pastes_what_it_knows(self) -> "RunConfig":
+        if paste := self.data.augment.paste:
+            try:
+                Paste(paste, self.tasks)
+            except ValueError as error:
+                raise ValueError(f"data.augment.paste: {error}") from error
         return self
 
     @model_validator(mode="after")

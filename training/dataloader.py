@@ -18,6 +18,7 @@ from training.data import (
     Source,
     build_source,
     collate,
+    draw,
     validate,
 )
 from training.distributed import ShardSampler
@@ -37,7 +38,7 @@ class SizedMixture(Dataset[Sample]):
 
     def __getitem__(self, key: SizedKey) -> Sample:
         size, sample = key
-        return self._sources[size][sample.source].sample(sample.index, sample.seed)
+        return draw(self._sources[size], sample)
 
 
 class Feed:
@@ -85,7 +86,8 @@ class Feed:
         """The global order of ``epoch`` from step ``start`` on; each ``stream`` has its own."""
         data = self.config.data
         seed = self.config.seed + stream * 2**32
-        sampler = MixtureSampler(self.mixture, seed, data.batch_size, data.samples_per_epoch)
+        paste = data.augment.paste.probability if data.augment.paste else 0.0
+        sampler = MixtureSampler(self.mixture, seed, data.batch_size, data.samples_per_epoch, paste)
         sampler.set_epoch(epoch, start)
         return sampler
 

@@ -58,6 +58,10 @@ def test_the_papers_settings_are_the_defaults() -> None:
         (["epochs=many"], "epochs: Input should be a valid integer"),
         (["model.decoder.fusion=magic"], "model.decoder.fusion: Input should be 'sum' or 'dynamic'"),
         (["loss.scale.smell=1"], "unknown tasks"),
+        (
+            ["data.augment.paste={probability: 0.5, classes: [unicorn]}"],
+            r"data\.augment\.paste: semseg has no class 'unicorn'; it has ",
+        ),
         (["epochs=[1"], "scenes.yaml: while parsing"),
         (["seed=-1"], "seed: Input should be greater than or equal to 0"),
         (["loss.scale.normals=-1"], "loss.scale.normals: Input should be greater than or equal to 0"),

@@ -111,6 +111,17 @@ def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> Non
             raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
 
 
+class PasteConfig(_Config):
+    """Objects of other images of the mixture, pasted into a sample (`training.data.paste`)."""
+
+    probability: float = Field(gt=0.0, le=1.0)
+    """Share of the samples into which those of another one are pasted."""
+    task: Literal["semseg", "parsing"] = "semseg"
+    """Whose labels say where objects are."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """The classes of the network that are pasted, e.g. ``[person, dog]``."""
+
+
 class AugmentConfig(_Config):
     """Strengths of the random changes of a training sample; the size is given separately."""
 
@@ -137,6 +148,8 @@ class AugmentConfig(_Config):
     """Largest turn of the hue, in full circles."""
     grey: float = Field(default=0.05, ge=0.0, le=1.0)
     """Probability of taking all colour away."""
+    paste: PasteConfig | None = None
+    """None: no sample shows parts of another."""
 
     @field_validator("scale")
     @classmethod

@@ -82,6 +82,15 @@ class PixelMap(TVTensor):  # type: ignore[misc]  # torchvision is untyped
         """The map of the rotated image; what comes in from outside is missing."""
         return self.of(turn.nearest(self._values(), self.ignore))
 
+    @classmethod
+    def pasted(cls, values: Tensor, donor: Tensor, pixels: Tensor) -> Tensor:
+        """Of two packed maps: ``values`` once ``pixels`` (bool [H, W]) of the donor's image cover its own.
+
+        They are missing there, unless overridden: how far off a thing would be, and which way round, is not
+        known.
+        """
+        return values.masked_fill(pixels, cls.ignore)
+
 
 class LabelMap(PixelMap):
     """Target ids (see `training.label_spaces.targets`), uint8 [H, W]; 255 is missing."""
@@ -100,6 +109,11 @@ class LabelMap(PixelMap):
         """The region ``box`` at the nearest pixels: class ids have no averages."""
         return self.of(resample.nearest(self._values(), box, size))
 
+    @classmethod
+    def pasted(cls, values: Tensor, donor: Tensor, pixels: Tensor) -> Tensor:
+        """A thing is what it was."""
+        return torch.where(pixels, donor, values)
+
 
 class SaliencyMap(PixelMap):
     """Probability of the salient object, float32 [1, H, W] in 0..1; -1 is missing."""
@@ -114,6 +128,11 @@ class SaliencyMap(PixelMap):
             return super().decoded(pixels)
         probability = super().decoded(pixels[..., 0])
         return probability.masked_fill_(pixels[None, ..., 1] == 0, IGNORE_PROBABILITY)
+
+    @classmethod
+    def pasted(cls, values: Tensor, donor: Tensor, pixels: Tensor) -> Tensor:
+        """What stands out now is not known anywhere."""
+        return torch.full_like(values, cls.ignore)
 
 
 class EdgeMap(SaliencyMap):

@@ -1,6 +1,7 @@
 """Several sources as one data set, drawn in fixed shares by a sampler that can resume anywhere."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,20 @@ class Mixture(Dataset[Sample]):
             raise SourceError("the mixture is empty: give it a source with a weight above 0")
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        return self.sources[key.source].sample(key.index, key.seed)
+        return draw(self.sources, key)
 
     def __len__(self) -> int:
         return sum(len(source) for source in self.sources)
+
+
+def draw(sources: Sequence[Source], key: SampleKey) -> Sample:
+    """The sample of ``sources`` that ``key`` names, with the objects of its donor where it has one."""
+    source = sources[key.source]
+    sample = source.sample(key.index, key.seed)
+    if key.donor is None:
+        return sample
+    assert source.paste is not None
+    return source.paste(sample, draw(sources, key.donor))
 
 
 class MixtureSampler(Sampler[SampleKey]):
@@ -50,14 +61,21 @@ class MixtureSampler(Sampler[SampleKey]):
         seed: start of all randomness.
         batch_size: samples a batch, the unit of ``start``.
         samples_per_epoch: None: as many as draw an image of weight and factor 1 once.
+        paste: share of the samples with a donor, which is another look at any sample of the epoch.
     """
 
     def __init__(
-        self, mixture: Mixture, seed: int, batch_size: int, samples_per_epoch: int | None = None
+        self,
+        mixture: Mixture,
+        seed: int,
+        batch_size: int,
+        samples_per_epoch: int | None = None,
+        paste: float = 0.0,
     ) -> None:
         self._masses = mixture.masses
         self._seed = seed
         self._batch_size = batch_size
+        self._paste = paste
         total = sum(mass.sum() for mass in self._masses)
         self._samples = max(1, round(total)) if samples_per_epoch is None else samples_per_epoch
         self.set_epoch(0)
@@ -83,9 +101,20 @@ class MixtureSampler(Sampler[SampleKey]):
         index = np.concatenate([rng.permutation(indices) for indices in drawn])
         seeds = rng.integers(2**63, size=len(index))
         order = np.argsort(position, kind="stable")
-        return [
+        keys = [
             SampleKey(*key)
             for key in zip(source[order].tolist(), index[order].tolist(), seeds.tolist(), strict=True)
+        ]
+        return self._with_donors(keys, rng) if self._paste else keys
+
+    def _with_donors(self, keys: list[SampleKey], rng: np.random.Generator) -> list[SampleKey]:
+        """``keys``, of which a share has another as its donor: donors are drawn as often as samples are."""
+        donors = rng.permutation(len(keys))
+        seeds = rng.integers(2**63, size=len(keys)).tolist()
+        chosen = rng.random(len(keys)) < self._paste
+        return [
+            replace(key, donor=replace(keys[donor], seed=seed)) if paste else key
+            for key, donor, seed, paste in zip(keys, donors, seeds, chosen, strict=True)
         ]
 
     def _draw(self, source: int, count: int) -> NDArray[np.int64]:

@@ -40,11 +40,15 @@ known."""
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """Names one sample of a mixture completely: equal keys give bit-identical samples in any process."""
+    """Names one sample of a mixture completely: equal keys give bit-identical samples in any process.
+
+    ``donor`` names the sample whose objects are pasted into it.
+    """
 
     source: int
     index: int
     seed: int
+    donor: "SampleKey | None" = None
 
 
 def finish(record: Record, types: dict[str, type[PixelMap]], size: tuple[int, int]) -> Sample:

@@ -16,6 +16,7 @@ from training.data.folder import FolderReader
 from training.data.maps import map_types
 from training.data.nyud import NyudReader
 from training.data.pascal import PascalReader
+from training.data.paste import Paste
 from training.data.reader import Reader
 from training.data.sample import Sample, finish
 from training.data.scenes.reader import SceneReader
@@ -54,6 +55,7 @@ class Source(Dataset[Sample]):
         self.size = size
         self._types = map_types(tasks)
         self._transform = plain_transform(size) if augment is None else training_transform(size, augment)
+        self.paste = Paste(augment.paste, tasks) if augment is not None and augment.paste else None
 
     def target_counts(self, name: str) -> NDArray[np.int64]:
         """Pixels of each target id in each record's file of the ``labels`` task ``name``, [N, 255].
