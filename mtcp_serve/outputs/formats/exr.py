@@ -1,6 +1,10 @@
 """``exr``: every map as float channels of one OpenEXR file, for compositing (extra ``openexr``)."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,18 +56,40 @@ class ExrWriter(Writer):
         return maps
 
     def finish(self, document: BaseModel) -> bytes:
-        """The file; OpenEXR writes to a path only."""
+        """The file."""
         import OpenEXR
 
+        _use_all_cores()
         header = {
             "compression": OpenEXR.ZIP_COMPRESSION,
             "type": OpenEXR.scanlineimage,
             "mtcp": document.model_dump_json(exclude_none=True),
         }
-        with TemporaryDirectory() as place:
-            path = Path(place) / self.file_name
+        with _place() as path:
             OpenEXR.File(header, self._channels).write(str(path))
             return path.read_bytes()
+
+
+@cache
+def _use_all_cores() -> None:
+    """By default OpenEXR compresses in the calling thread alone."""
+    import OpenEXR
+
+    OpenEXR.set_global_thread_count(os.cpu_count() or 1)
+
+
+@contextmanager
+def _place() -> Iterator[Path]:
+    """Where to write, for OpenEXR takes a path only: in memory on Linux, where a server may have no disk."""
+    if sys.platform != "linux":
+        with TemporaryDirectory() as folder:
+            yield Path(folder) / ExrWriter.file_name
+        return
+    descriptor = os.memfd_create(ExrWriter.file_name)
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _encode(

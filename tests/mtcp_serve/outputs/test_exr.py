@@ -1,6 +1,9 @@
 """The OpenEXR file: the values of npz, bit for bit, as OpenEXR reads them."""
 
 import json
+import os
+import sys
+import tempfile
 from io import BytesIO
 from pathlib import Path
 
@@ -55,3 +58,18 @@ def test_without_the_extra_it_says_so(client: TestClient, monkeypatch: pytest.Mo
     response = client.post("/predict?format=exr", content=PHOTO, headers=RAW)
     check_error(response, 422, "invalid_parameter")
     assert "mtcp-serve[openexr]" in response.json()["error"]["hint"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files in memory are Linux's")
+def test_it_needs_no_place_on_a_disk(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    response = client.post("/predict?format=exr", content=PHOTO, headers=RAW)
+    assert response.content[:4] == b"\x76\x2f\x31\x01"
+    assert not [fd for fd in Path("/proc/self/fd").iterdir() if "memfd:maps.exr" in str(fd.resolve())]
+
+
+def test_all_cores_compress(client: TestClient) -> None:
+    client.post("/predict?format=exr", content=PHOTO, headers=RAW)
+    assert OpenEXR.global_thread_count() == os.cpu_count()
