@@ -14,10 +14,15 @@ from training.optim import GuardedAdamW, build_optimizer, parameter_groups
 from training.parts import build_network
 
 
-@pytest.mark.parametrize(("options", "rate"), [({}, 0.025), ({"lr": 0.5}, 0.5), ({"lr": 0.0}, 0.0)])
-def test_a_balancer_has_the_rate_it_asks_for_and_no_decay(options: dict[str, float], rate: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "usual"),
+    [("gradnorm", 0.025), ("uncertainty", 0.1), ("imtl_l", 0.1), ("imtl", 0.1), ("ial", 0.1)],
+)
+@pytest.mark.parametrize("lr", [None, 0.5, 0.0])
+def test_a_balancer_has_the_rate_it_asks_for_and_no_decay(name: str, usual: float, lr: float | None) -> None:
     network = MTCP(tiny_model(tasks={"parsing": "fashion"}, cfm=False, srm=False))
-    optimizer = build_optimizer(network, build_balancer("gradnorm", 2, options), OptimConfig(lr=0.1))
+    options, rate = ({}, usual) if lr is None else ({"lr": lr}, lr)
+    optimizer = build_optimizer(network, build_balancer(name, 2, options), OptimConfig(lr=0.1))
     own = optimizer.param_groups[-1]
     assert (own["lr"], own["weight_decay"]) == (rate, 0.0)
     assert own["params"][0].shape == (2,)

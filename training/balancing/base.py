@@ -109,6 +109,16 @@ class Balancer(nn.Module, ABC):
         self.names = [str(i) for i in range(tasks)] if isinstance(tasks, int) else list(tasks)
         self.tasks = len(self.names)
 
+    def learn_at(self, lr: float | None) -> None:
+        """Have the parameters of the method learn at ``lr``; None: at the run's rate.
+
+        Raises:
+            ValueError: it is negative.
+        """
+        if lr is not None and lr < 0:
+            raise ValueError(f"lr must not be negative, got {lr}")
+        self.lr = lr
+
     def index(self, task: int | str) -> int:
         """The position of a task given by name or position.
 

@@ -28,9 +28,8 @@ class GradNorm(Balancer):
         super().__init__(tasks)
         if alpha < 0:
             raise ValueError(f"alpha must not be negative, got {alpha}; 0 makes all norms equal")
-        if lr < 0:
-            raise ValueError(f"lr must not be negative, got {lr}")
-        self.alpha, self.lr = alpha, lr
+        self.learn_at(lr)
+        self.alpha = alpha
         self.logits = nn.Parameter(torch.zeros(self.tasks))
         self.register_buffer("first", torch.full((self.tasks,), torch.nan))
 

@@ -28,16 +28,20 @@ class IAL(Balancer):
         tasks: T, or the task names.
         primary: the primary task, by name or position.
         map: g, which the paper leaves open but for its range: ``relu``, ``softplus`` or ``exp``.
+        lr: learning rate of log sigma^2; None: the run's.
 
     Raises:
-        ValueError: an unknown task or map.
+        ValueError: an unknown task or map, or a negative ``lr``.
     """
 
     needs_gramian: ClassVar[bool] = True
     separate_encoder_weights: ClassVar[bool] = True
 
-    def __init__(self, tasks: int | Sequence[str], primary: int | str = 0, map: Map = "relu") -> None:
+    def __init__(
+        self, tasks: int | Sequence[str], primary: int | str = 0, map: Map = "relu", lr: float | None = None
+    ) -> None:
         super().__init__(tasks)
+        self.learn_at(lr)
         if map not in get_args(Map):
             raise ValueError(f"map must be one of {get_args(Map)}, got {map!r}")
         self.primary, self.map = self.index(primary), MAPS[map]

@@ -11,13 +11,18 @@ from training.balancing.imtl_g import impartial
 
 
 class IMTL(Balancer):
-    """IMTL-L on the heads, IMTL-G for the encoder on the losses that IMTL-L scaled."""
+    """IMTL-L on the heads, IMTL-G for the encoder on the losses that IMTL-L scaled.
+
+    Raises:
+        ValueError: ``lr``, the learning rate of IMTL-L's scales, negative; None: the run's.
+    """
 
     needs_gramian: ClassVar[bool] = True
     separate_encoder_weights: ClassVar[bool] = True
 
-    def __init__(self, tasks: int | Sequence[str]) -> None:
+    def __init__(self, tasks: int | Sequence[str], lr: float | None = None) -> None:
         super().__init__(tasks)
+        self.learn_at(lr)
         self.log_scale = nn.Parameter(torch.zeros(self.tasks))
 
     def forward(self, observation: Observation) -> TaskWeights:

@@ -12,10 +12,14 @@ class IMTLL(Balancer):
     """sum_i e^{s_i} L_i - s_i with learned s_i, 0 at first: all e^{s_i} L_i tend to 1.
 
     It is twice uncertainty weighting at -s. A task without a label in the batch leaves its s alone.
+
+    Raises:
+        ValueError: ``lr``, the learning rate of s, negative; None: the run's.
     """
 
-    def __init__(self, tasks: int | Sequence[str]) -> None:
+    def __init__(self, tasks: int | Sequence[str], lr: float | None = None) -> None:
         super().__init__(tasks)
+        self.learn_at(lr)
         self.log_scale = nn.Parameter(torch.zeros(self.tasks))
 
     def forward(self, observation: Observation) -> TaskWeights:

@@ -12,10 +12,14 @@ class Uncertainty(Balancer):
     """sum_i 1/2 e^{-s_i} L_i + 1/2 s_i with learned s_i = log sigma_i^2, 0 at first (Eq. 7 there).
 
     The stationary point is sigma_i^2 = L_i. A task without a label in the batch leaves its s alone.
+
+    Raises:
+        ValueError: ``lr``, the learning rate of s, negative; None: the run's.
     """
 
-    def __init__(self, tasks: int | Sequence[str]) -> None:
+    def __init__(self, tasks: int | Sequence[str], lr: float | None = None) -> None:
         super().__init__(tasks)
+        self.learn_at(lr)
         self.log_variance = nn.Parameter(torch.zeros(self.tasks))
 
     def forward(self, observation: Observation) -> TaskWeights:
