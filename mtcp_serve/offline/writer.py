@@ -9,7 +9,7 @@ from typing import Any
 
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import DecodedImage
-from mtcp_serve.inference.pipeline import DenseMaps, Size
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.kinds import MapOut
 from mtcp_serve.offline.results import METADATA_FILE, fingerprints, metadata, publish
@@ -130,13 +130,29 @@ def _write_files(
 def _write_formats(
     staging: Staging, prediction: DenseMaps, requested: OutputRequest, pool: Executor
 ) -> dict[str, MapOut]:
-    """A file of each format; what is known of the maps, which a format may not say."""
+    """A file of each format; what there is to say of the maps that they are made of."""
+    told: dict[str, MapOut] = {}
+    shown: dict[str, DenseMap] = {}
     for form in requested.formats:
         used = form.used([dense.task for dense in prediction.maps])
-        shown = tuple(dense for dense in prediction.maps if dense.task in used)
+        maps = tuple(dense for dense in prediction.maps if dense.task in used)
         if not requested.options.confidence and "min_confidence" not in form.options:
-            shown = tuple(replace(dense, confidence=None) for dense in shown)
+            maps = tuple(replace(dense, confidence=None) for dense in maps)
         writer = form(pool, requested.options)
-        content = writer.finish(writer.add(replace(prediction, maps=shown)))
-        staging.write(form.file_name.format(task=used[0].name), content)
-    return {dense.task.name: describe_map(dense, dense.values()) for dense in prediction.maps}
+        document = writer.add(replace(prediction, maps=maps))
+        staging.write(form.file_name.format(task=used[0].name), writer.finish(document))
+        told |= {name: _without_files(about) for name, about in document.maps.items()}
+        shown |= {dense.task.name: dense for dense in maps}
+    left = [dense for name, dense in shown.items() if name not in told]
+    told |= zip((dense.task.name for dense in left), pool.map(_describe, left), strict=True)
+    return {dense.task.name: told[dense.task.name] for dense in prediction.maps if dense.task.name in told}
+
+
+def _describe(dense: DenseMap) -> MapOut:
+    return describe_map(dense, dense.values())
+
+
+def _without_files(about: MapOut) -> MapOut:
+    """``about`` without the files that format json carries in it."""
+    sure = about.confidence and about.confidence.model_copy(update={"png": None})
+    return about.model_copy(update={"png": None, "visualization": None, "confidence": sure})

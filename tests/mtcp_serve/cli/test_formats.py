@@ -18,7 +18,7 @@ from mtcp_serve.outputs.formats.base import Writer
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.settings import Settings
 from tests.mtcp_serve.clips import write_clip
-from tests.mtcp_serve.support import GOOD, HEIGHT, WIDTH, encode, noise
+from tests.mtcp_serve.support import GOOD, HEIGHT, TASKS, WIDTH, encode, noise
 
 
 class ListWriter(Writer):
@@ -51,6 +51,31 @@ def test_every_format_writes_its_file_and_metadata(
     assert files.keys() == {FORMATS[name].file_name, "metadata.json"}
     assert files[FORMATS[name].file_name].stat().st_size > 0
     assert json.loads(files["metadata.json"].read_text())["files"] == [FORMATS[name].file_name]
+
+
+@pytest.mark.parametrize(
+    ("names", "tasks"),
+    [
+        (["cutout"], {"saliency"}),
+        (["glb", "cutout"], {"depth", "saliency"}),
+        (["json"], {task.name for task in TASKS}),
+        (["ply", "npz"], {task.name for task in TASKS}),
+    ],
+    ids=str,
+)
+def test_metadata_is_of_the_maps_that_the_formats_are_made_of(
+    names: list[str], tasks: set[str], bundle: Path, image: Path, tmp_path: Path
+) -> None:
+    """As the maps themselves have it when they are written."""
+    plain = run(image, bundle, "-o", str(tmp_path / "plain"))
+    formats = [argument for name in names for argument in ("--format", name)]
+    done = run(image, bundle, "-o", str(tmp_path / "out"), *formats)
+    assert (plain.exit_code, done.exit_code) == (0, 0), done.output
+    want, found = (
+        json.loads((tmp_path / folder / "image" / "metadata.json").read_text())["response"]["maps"]
+        for folder in ("plain", "out")
+    )
+    assert found == {name: about for name, about in want.items() if name in tasks}
 
 
 def test_files_are_those_of_the_server(bundle: Path, image: Path, tmp_path: Path, client: TestClient) -> None:
