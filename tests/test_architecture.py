@@ -47,7 +47,7 @@ EXCEPTIONS = {"training/pseudo/": {"mtcp_serve"}, "clients/examples/": {"mtcp_se
 """Labelling images with a bundle runs the gateway's engine; examples show what programs import."""
 OURS = ("mtcp_serve", "training", "export", "clients", "tests", "benchmarks")
 EXTRAS = {
-    "mtcp_serve": ["cpu", "heif", "video", "openexr", "openvino", "triton", "otel", "rtx", "clients"],
+    "mtcp_serve": ["cpu", "heif", "video", "openexr", "openvino", "triton", "otel", "rtx", "usd", "clients"],
     "training": ["train"],
     "export": ["export", "cpu"],
     "clients": ["clients"],
@@ -56,6 +56,7 @@ BROUGHT = {
     "OpenEXR": "openexr",
     "grpc": "tritonclient",
     "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+    "pxr": "usd-core",
     "pydantic_core": "pydantic",
 }
 """A module that an extra of a declared package brings, or a package that not every machine has."""

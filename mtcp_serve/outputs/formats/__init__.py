@@ -9,6 +9,7 @@ from mtcp_serve.outputs.formats.multipart import MultipartWriter
 from mtcp_serve.outputs.formats.npz import NpzWriter
 from mtcp_serve.outputs.formats.ply import PlyWriter
 from mtcp_serve.outputs.formats.png import PngWriter
+from mtcp_serve.outputs.formats.usdz import UsdzWriter
 from mtcp_serve.outputs.formats.zip import ZipWriter
 
 __all__ = ["BATCH_FORMATS", "FORMATS", "Options", "Writer"]
@@ -21,6 +22,7 @@ _WRITERS: list[type[Writer]] = [
     PngWriter,
     PlyWriter,
     GlbWriter,
+    UsdzWriter,
     CutoutWriter,
     ExrWriter,
 ]

@@ -3,24 +3,15 @@
 import json
 import struct
 from collections.abc import Sequence
-from io import BytesIO
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel
 
-from mtcp_serve.inference.camera import FRAME
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
 from mtcp_serve.outputs.formats.base import Writer, needs_depth
-from mtcp_serve.outputs.mesh import Mesh, surface
-from mtcp_serve.outputs.points import Relief, depth_of, pixels_of, unit_of
+from mtcp_serve.outputs.scene import Scene
 
-TEXTURE_SIDE: Final = 2048
-"""Longest side of the image on the surface, pixels."""
-_QUALITY: Final = 90
 _FLOAT, _UINT32 = 5126, 5125  # component types, and what the buffers are for, as glTF 2.0 numbers them
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
 _CLAMP, _LINEAR = 33071, 9729
@@ -49,21 +40,7 @@ class GlbWriter(Writer):
         return needs_depth(cls.name, tasks)[:1]
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
-        dense = depth_of(prediction)
-        shrink = min(TEXTURE_SIDE / max(dense.height, dense.width), 1)
-        image = pixels_of(
-            prediction, max(round(dense.height * shrink), 1), max(round(dense.width * shrink), 1)
-        )
-        camera = prediction.camera
-        facts = {
-            "model": f"{dense.model} {prediction.models[0].version}",
-            "frame": FRAME,
-            "unit": unit_of(dense),
-            "camera": {
-                "fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "source": camera.source,
-            },
-        }  # fmt: skip
-        self._file = to_glb(surface(Relief.of(prediction), self.wanted.min_confidence), image, facts)
+        self._file = to_glb(Scene.of(prediction, self.wanted.min_confidence))
         return {}
 
     def finish(self, document: BaseModel) -> bytes:
@@ -71,15 +48,14 @@ class GlbWriter(Writer):
         return self._file
 
 
-def to_glb(mesh: Mesh, image: NDArray[np.uint8], facts: dict[str, Any]) -> bytes:
-    """The mesh as a glTF 2.0 binary file with ``image`` (JPEG) on it and ``facts`` among its extras."""
-    picture = BytesIO()
-    Image.fromarray(image).save(picture, "JPEG", quality=_QUALITY)
+def to_glb(scene: Scene) -> bytes:
+    """``scene`` as a glTF 2.0 binary file; its facts are the extras of the scene in it."""
+    mesh = scene.mesh
     parts = [
         (mesh.positions.tobytes(), _ARRAY_BUFFER),
         (mesh.places.tobytes(), _ARRAY_BUFFER),
         (mesh.triangles.tobytes(), _ELEMENT_ARRAY_BUFFER),
-        (picture.getvalue(), None),
+        (scene.texture, None),
     ]
     if mesh.confidence is not None:
         parts.append((mesh.confidence.tobytes(), _ARRAY_BUFFER))
@@ -89,11 +65,11 @@ def to_glb(mesh: Mesh, image: NDArray[np.uint8], facts: dict[str, Any]) -> bytes
         view = {"buffer": 0, "byteOffset": len(body), "byteLength": len(data)}
         views.append(view if target is None else {**view, "target": target})
         body += data + bytes(-len(data) % 4)
-    scene: dict[str, Any] = {"extras": facts}
-    document = {"asset": {"version": "2.0", "generator": "mtcp-serve"}, "scene": 0, "scenes": [scene]}
+    content: dict[str, Any] = {"extras": scene.facts}
+    document = {"asset": {"version": "2.0", "generator": "mtcp-serve"}, "scene": 0, "scenes": [content]}
     if len(mesh.triangles) == 0:  # glTF allows no mesh without triangles: there is only the scene
         return _pack(document, b"")
-    scene["nodes"] = [0]
+    content["nodes"] = [0]
     low, high = mesh.positions.min(axis=0), mesh.positions.max(axis=0)
     attributes = {"POSITION": 0, "TEXCOORD_0": 1}
     accessors: list[dict[str, Any]] = [

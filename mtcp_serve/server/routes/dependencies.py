@@ -263,7 +263,7 @@ class PredictQuery(_Query):
     )
     min_confidence: MinConfidence | None = Field(
         default=None,
-        description="Of formats ply and glb: leave out what the model is less sure of than this, 0 to 1.",
+        description="Of formats ply, glb, usdz: leave out what the model is less sure of than this, 0 to 1.",
         examples=[0.5],
     )
     edges: bool = Field(

@@ -15,6 +15,7 @@ import pytest
 import trimesh
 from PIL import Image
 from plyfile import PlyData
+from pxr import Usd, UsdGeom
 from starlette.testclient import TestClient
 
 from mtcp_serve.outputs.formats import BATCH_FORMATS, FORMATS
@@ -157,7 +158,7 @@ def test_points_have_it_and_unsure_ones_can_be_left_out(sure: TestClient) -> Non
     assert np.allclose(kept["confidence"], WANTED["depth"][wanted], atol=1e-6)
 
 
-def test_the_surface_has_it_and_holes_where_it_is_low(sure: TestClient) -> None:
+def test_the_surface_has_it_and_holes_where_it_is_low(sure: TestClient, tmp_path: Path) -> None:
     columns = np.arange(WIDTH)
     image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
     image[..., 2] = np.where(columns < WIDTH // 2, 250, 100)  # blue: how sure it is of the depth
@@ -175,6 +176,13 @@ def test_the_surface_has_it_and_holes_where_it_is_low(sure: TestClient) -> None:
     assert seen == {round(250 / 255, 3), round(100 / 255, 3)}
     assert torn.vertex_attributes["_CONFIDENCE"].min() == pytest.approx(250 / 255)
     assert len(torn.faces) == 2 * (HEIGHT - 1) * (WIDTH // 2 - 1)
+    path = tmp_path / "scene.usdz"
+    path.write_bytes(ask(sure, data, format="usdz", min_confidence="0.9").content)
+    stage = Usd.Stage.Open(str(path))
+    surface = UsdGeom.Mesh(stage.GetPrimAtPath("/Scene/Depth"))
+    assert len(surface.GetFaceVertexCountsAttr().Get()) == len(torn.faces)
+    found = UsdGeom.PrimvarsAPI(surface).GetPrimvar("confidence").Get()
+    assert np.array_equal(found, torn.vertex_attributes["_CONFIDENCE"].ravel())
 
 
 def test_a_batch_has_it_for_each_image(sure: TestClient) -> None:
