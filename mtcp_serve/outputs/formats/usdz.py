@@ -141,6 +141,7 @@ def _image(stage: "Usd.Stage") -> "UsdShade.Material":
     shader.CreateIdAttr("UsdPreviewSurface")
     shader.CreateInput("diffuseColor", types.Color3f).Set(Gf.Vec3f(0))
     shader.CreateInput("roughness", types.Float).Set(1.0)
+    shader.CreateInput("ior", types.Float).Set(1.0)  # air: it reflects nothing
     shader.CreateInput("emissiveColor", types.Color3f).ConnectToSource(
         texture.CreateOutput("rgb", types.Float3)
     )
