@@ -67,6 +67,7 @@ class ExrWriter(Writer):
         }
         with _place() as path:
             OpenEXR.File(header, self._channels).write(str(path))
+            self._channels.clear()  # more than the file: they need not stand beside it twice
             return path.read_bytes()
 
 

@@ -32,8 +32,8 @@ class UsdzWriter(Writer):
     media_type = "model/vnd.usdz+zip"
     file_name = "scene.usdz"
     description = (
-        "the same as USDZ, for AR Quick Look and whatever else reads USD; it stands on the ground, where the "
-        "camera was is the transform of `/Scene`"
+        "the surface of `glb` as USDZ, for AR Quick Look and whatever else reads USD; the transform of "
+        "`/Scene` puts it on the ground, without it the camera is at the origin"
     )
     one_image = True
     needs_image = True

@@ -56,15 +56,15 @@ def test_every_format_writes_its_file_and_metadata(
 @pytest.mark.parametrize(
     ("names", "tasks"),
     [
-        (["cutout"], {"saliency"}),
-        (["glb", "cutout"], {"depth", "saliency"}),
-        (["json"], {task.name for task in TASKS}),
-        (["ply", "npz"], {task.name for task in TASKS}),
+        (["cutout"], ["saliency"]),
+        (["glb", "cutout"], ["depth", "saliency"]),
+        (["json"], [task.name for task in TASKS]),
+        (["ply", "npz"], [task.name for task in TASKS]),
     ],
     ids=str,
 )
 def test_metadata_is_of_the_maps_that_the_formats_are_made_of(
-    names: list[str], tasks: set[str], bundle: Path, image: Path, tmp_path: Path
+    names: list[str], tasks: list[str], bundle: Path, image: Path, tmp_path: Path
 ) -> None:
     """As the maps themselves have it when they are written."""
     plain = run(image, bundle, "-o", str(tmp_path / "plain"))
