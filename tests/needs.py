@@ -15,5 +15,7 @@ def needs_command(name: str, how: str) -> pytest.MarkDecorator:
 
 
 needs_triton = pytest.mark.skipif(missing() is not None, reason=f"no Triton can run here: {missing()}")
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, tgkill and mallinfo2 are Linux's")
+needs_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="/proc, /dev/shm, tgkill and mallinfo2 are Linux's"
+)
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="Windows ends processes and connections otherwise")

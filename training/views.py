@@ -26,7 +26,7 @@ def training_views(
     Args:
         config: of the run, with the sources where they are now.
         images: how many; a shorter mixture is begun again.
-        augment: random changes; None: images as a server looks at them.
+        augment: random changes, but nothing is pasted; None: images as a server looks at them.
         device: where the batches are to be.
         quiet: no progress bar.
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
@@ -140,6 +141,19 @@ class Writer(ABC):
     @abstractmethod
     def finish(self, document: BaseModel) -> bytes:
         """The body, with ``document``, which describes everything that was added."""
+
+
+def needs_package(format: str, name: str, module: str, extra: str, instead: str) -> None:
+    """Check that ``module`` of the package called ``name``, which ``extra`` brings, is installed.
+
+    Raises:
+        InvalidParameterError: it is not; the format ``instead`` does without.
+    """
+    if find_spec(module) is None:
+        raise InvalidParameterError(
+            f"format {format} needs {name}, which is not installed here",
+            f"pip install 'mtcp-serve[{extra}]' where the server runs, or ask for {instead}",
+        )
 
 
 def needs_depth(format: str, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from mtcp_serve.errors import InvalidParameterError
+from mtcp_serve.engines.sessions import cores
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import DepthTask, LabelsTask, MapOut, TaskSpec
-from mtcp_serve.outputs.formats.base import Writer
+from mtcp_serve.outputs.formats.base import Writer, needs_package
 from mtcp_serve.outputs.metadata import describe_map
 
 
@@ -40,11 +39,7 @@ class ExrWriter(Writer):
     @classmethod
     def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
         """All of them, where OpenEXR is installed."""
-        if find_spec("OpenEXR") is None:
-            raise InvalidParameterError(
-                "format exr needs OpenEXR, which is not installed here",
-                "pip install 'mtcp-serve[openexr]' where the server runs, or ask for npz",
-            )
+        needs_package(cls.name, "OpenEXR", "OpenEXR", "openexr", "npz")
         return list(tasks)
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
@@ -76,7 +71,7 @@ def _use_all_cores() -> None:
     """By default OpenEXR compresses in the calling thread alone."""
     import OpenEXR
 
-    OpenEXR.set_global_thread_count(os.cpu_count() or 1)
+    OpenEXR.set_global_thread_count(cores())
 
 
 @contextmanager

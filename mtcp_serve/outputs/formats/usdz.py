@@ -1,7 +1,6 @@
 """``usdz``: the depth as a surface with the image on it, for USD and for AR on iPhones (extra ``usd``)."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Final
@@ -9,10 +8,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from pydantic import BaseModel
 
-from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, TaskSpec
-from mtcp_serve.outputs.formats.base import Writer, needs_depth
+from mtcp_serve.outputs.formats.base import Writer, needs_depth, needs_package
 from mtcp_serve.outputs.scene import Scene
 
 if TYPE_CHECKING:
@@ -42,11 +40,7 @@ class UsdzWriter(Writer):
     @classmethod
     def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
         """The depth, where USD is installed."""
-        if find_spec("pxr") is None:
-            raise InvalidParameterError(
-                "format usdz needs USD, which is not installed here",
-                "pip install 'mtcp-serve[usd]' where the server runs, or ask for glb",
-            )
+        needs_package(cls.name, "USD", "pxr", "usd", "glb")
         return needs_depth(cls.name, tasks)[:1]
 
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:

@@ -1,8 +1,6 @@
 """The OpenEXR file: the values of npz, bit for bit, as OpenEXR reads them."""
 
 import json
-import os
-import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
@@ -12,9 +10,11 @@ import OpenEXR
 import pytest
 from starlette.testclient import TestClient
 
-from mtcp_serve.outputs.formats import exr
+from mtcp_serve.engines.sessions import cores
+from mtcp_serve.outputs.formats import base
 from tests.mtcp_serve.server.test_bad_input import check_error
 from tests.mtcp_serve.support import encode, noise
+from tests.needs import needs_linux
 
 RAW = {"Content-Type": "application/octet-stream"}
 PHOTO = encode(noise(50, 70))
@@ -54,13 +54,13 @@ def test_accept_and_one_task(client: TestClient) -> None:
 
 
 def test_without_the_extra_it_says_so(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exr, "find_spec", lambda name: None)
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
     response = client.post("/predict?format=exr", content=PHOTO, headers=RAW)
     check_error(response, 422, "invalid_parameter")
     assert "mtcp-serve[openexr]" in response.json()["error"]["hint"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="files in memory are Linux's")
+@needs_linux
 def test_it_needs_no_place_on_a_disk(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -72,4 +72,4 @@ def test_it_needs_no_place_on_a_disk(
 
 def test_all_cores_compress(client: TestClient) -> None:
     client.post("/predict?format=exr", content=PHOTO, headers=RAW)
-    assert OpenEXR.global_thread_count() == os.cpu_count()
+    assert OpenEXR.global_thread_count() == cores()

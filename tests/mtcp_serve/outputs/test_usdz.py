@@ -1,6 +1,5 @@
 """USDZ: what USD itself reads and checks, against the mesh of format glb."""
 
-import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +12,11 @@ from PIL import Image
 from pxr import Usd, UsdGeom, UsdShade, UsdValidation
 from starlette.testclient import TestClient
 
-from mtcp_serve.outputs.formats import usdz
-from tests.mtcp_serve.outputs.test_points import SIZE, plane, predicted, read_glb, slanted, written
+from mtcp_serve.outputs.formats import base, usdz
+from tests.mtcp_serve.outputs.test_points import CAMERA, SIZE, plane, predicted, read_glb, slanted, written
 from tests.mtcp_serve.server.test_bad_input import check_error
 from tests.mtcp_serve.support import GOOD
+from tests.needs import needs_linux
 
 RAW = {"Content-Type": "application/octet-stream"}
 HALVES = np.full(SIZE, 2, np.float32)
@@ -89,16 +89,22 @@ def test_it_stands_on_the_ground_before_the_viewer_in_metres(tmp_path: Path) -> 
 def test_the_image_shines_on_it(tmp_path: Path) -> None:
     photo = np.zeros((*SIZE, 3), np.uint8)
     photo[:10] = 255  # the upper rows
-    stage = opened(written("usdz", predicted(HALVES, photo=photo)), tmp_path)
+    data = written("usdz", predicted(HALVES, photo=photo))
+    stage = opened(data, tmp_path)
     mesh = stage.GetPrimAtPath("/Scene/Depth")
     material, _ = UsdShade.MaterialBindingAPI(mesh).ComputeBoundMaterial()
     shader, _, _ = material.ComputeSurfaceSource()
     (source,), _ = shader.GetInput("emissiveColor").GetConnectedSources()
     texture = UsdShade.Shader(source.source.GetPrim())
-    assert texture.GetInput("file").Get().path == "image.jpg"
+    with ZipFile(BytesIO(data)) as package, package.open(texture.GetInput("file").Get().path) as file:
+        pixels = np.asarray(Image.open(file).convert("L")).astype(int)
     points, _, places = surface(stage)
-    top = places[:, 1] > 1 - 8 / 48
-    assert points[top, 1].min() > points[~top & (points[:, 2] > -3), 1].max() > 0
+    rows, columns = ((1 - places[:, 1]) * 48).astype(int), (places[:, 0] * 64).astype(int).clip(0, 63)
+    seen_at = (
+        CAMERA.cy + CAMERA.fy * points[:, 1] / points[:, 2]
+    )  # the row of the image that a point is seen in
+    assert pixels[rows, columns][seen_at < 8].min() > 200
+    assert pixels[rows, columns][seen_at > 12].max() < 55
 
 
 def test_where_there_is_no_depth_there_is_no_mesh(tmp_path: Path) -> None:
@@ -114,7 +120,7 @@ def test_the_server_gives_it(client: TestClient, tmp_path: Path) -> None:
         assert len(surface(opened(response.content, tmp_path))[0]) > 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
+@needs_linux
 def test_it_needs_no_folder_for_temporary_files(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -130,7 +136,7 @@ def test_it_needs_no_folder_for_temporary_files(
 
 
 def test_without_the_extra_it_says_so(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usdz, "find_spec", lambda name: None)
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
     response = client.post("/predict?format=usdz", content=GOOD, headers=RAW)
     check_error(response, 422, "invalid_parameter")
     assert "mtcp-serve[usd]" in response.json()["error"]["hint"]
