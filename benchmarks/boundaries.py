@@ -1,7 +1,9 @@
 """How crisp maps are at the size of the image: ``python -m benchmarks.boundaries FOLDER TASK=SPACE ...``.
 
 Each bundle answers as it does everywhere, at image size, and is compared with true labels at their own size;
-label maps also as they would be if their ids were enlarged by nearest neighbour. Prints a Markdown table.
+also with ``refine``, along the edges of the image, and label maps as they would be if their ids were enlarged
+by nearest neighbour. ``--coarser 3`` makes the maps three times as coarse first, as those of an image three
+times as large would be beside it. Prints a Markdown table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,7 @@ from PIL import Image
 import mtcp_serve
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.kinds import LabelsTask, TaskSpec
+from mtcp_serve.kinds.guided import Guide
 from training.label_spaces import IGNORE_LABEL, LABEL_SPACES
 from training.metrics.boundaries import edge_counts, edge_f, label_edges
 from training.metrics.depth import DepthMetric
@@ -82,12 +85,13 @@ def main(
     bundle: Annotated[list[Path], typer.Option(help="Bundles to compare.")] = [DEFAULT_BUNDLE],  # noqa: B006
     split: Annotated[str, typer.Option(help="Of splits/.")] = "val",
     every: Annotated[int, typer.Option(min=1, help="Take every so many labelled images.")] = 1,
+    coarser: Annotated[int, typer.Option(min=1, help="Make maps so many times as coarse.")] = 1,
 ) -> None:
     """Compare bundles with true labels at the size of the labels."""
     spaces = dict(entry.partition("=")[::2] for entry in asked)
     lines = []
     for place in bundle:
-        for (way, name), score in score_bundle(place, folder, spaces, split, every).items():
+        for (way, name), score in score_bundle(place, folder, spaces, split, every, coarser).items():
             lines += [
                 [place.name, name, way, metric, f"{value:.4f}"] for metric, value in score.metrics().items()
             ]
@@ -95,7 +99,7 @@ def main(
 
 
 def score_bundle(
-    place: Path, folder: Path, spaces: Mapping[str, str], split: str, every: int = 1
+    place: Path, folder: Path, spaces: Mapping[str, str], split: str, every: int = 1, coarser: int = 1
 ) -> dict[tuple[str, str], LabelScore | ValueScore]:
     """The scores of a bundle, by how maps were enlarged and task; ``spaces`` has those of label tasks."""
     with mtcp_serve.load(place, engine="onnxruntime") as model:
@@ -105,10 +109,13 @@ def score_bundle(
         scores: dict[tuple[str, str], LabelScore | ValueScore] = {}
         for image, labels in list(_labelled(folder, list(tasks), split))[::every]:
             with Image.open(image) as opened:
-                maps = model.predict(opened.convert("RGB"), tasks=list(labels), size="model")
+                photo = opened.convert("RGB")
+            maps = model.predict(photo, tasks=list(labels), size="model")
             for name, path in labels.items():
                 truth = np.asarray(Image.open(path))
-                for way, values in _enlarged(tasks[name], maps[name], *truth.shape[:2]):
+                pixels = np.asarray(photo.resize(truth.shape[1::-1], Image.Resampling.BOX))
+                raw = _coarser(tasks[name], maps[name], coarser)
+                for way, values in _enlarged(tasks[name], raw, pixels):
                     if (way, name) not in scores:
                         scores[way, name] = _score(tasks[name], spaces[name])
                     scores[way, name].add(values, truth)
@@ -127,8 +134,19 @@ def _labelled(folder: Path, tasks: list[str], split: str) -> Iterator[tuple[Path
             yield folder / "images" / f"{name}.jpg", present
 
 
-def _enlarged(task: TaskSpec, values: Map, height: int, width: int) -> Iterator[tuple[str, Map]]:
+def _coarser(task: TaskSpec, values: Map, times: int) -> Map:
+    height, width = (side // times for side in values.shape[:2])
+    if isinstance(task, LabelsTask):
+        return task.resize(values, height, width)
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX))
+
+
+def _enlarged(task: TaskSpec, values: Map, pixels: NDArray[np.uint8]) -> Iterator[tuple[str, Map]]:
+    height, width = pixels.shape[:2]
     yield task.resampling, task.resize(values, height, width)
+    refined: Map = np.empty((height, width), task.array_type)
+    task.refine(values, Guide(lambda: pixels), refined)
+    yield "guided", refined
     if task.resampling == "majority":
         plain = Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST)
         yield "nearest", np.asarray(plain)

@@ -14,7 +14,16 @@ from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageLimits
-from mtcp_serve.inference.pipeline import Size, check_asked, check_maps, enough_for, infer_maps, input_sizes
+from mtcp_serve.inference.pipeline import (
+    Size,
+    check_asked,
+    check_maps,
+    check_refine,
+    enough_for,
+    infer_maps,
+    input_sizes,
+    refined,
+)
 from mtcp_serve.inference.registry import Choice, Models, with_confidence
 from mtcp_serve.inference.sources import ImageSource, to_image
 from mtcp_serve.inference.timings import Timings
@@ -89,21 +98,23 @@ class Model(Closing):
         size: Size = "input",
         camera: CameraRequest | None = None,
         confidence: bool = False,
+        refine: bool = False,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default), as large as the image or, with ``model``, as the network's.
 
         ``camera`` says what took the image, where its EXIF does not. With ``confidence`` the prediction says
-        how sure the model is of each map that it knows that of (`Prediction.confidence`).
+        how sure the model is of each map that it knows that of (`Prediction.confidence`). With ``refine``
+        classes, depth and probabilities are brought to the size of the image along its edges.
 
         Raises:
             OSError: the file cannot be read.
-            RequestError: the image cannot be used, there is no such task, or the model does not say how sure
-                it is of any of them.
+            RequestError: the image cannot be used, there is no such task, the model does not say how sure it
+                is of any of them, or there is nothing to refine.
             TypeError: ``image`` is none of `mtcp_serve.inference.sources.ImageSource`.
             RuntimeError: the model is closed.
         """
-        choices = self._choices(tasks, size, confidence)
-        return self._loop.run(self._predict(image, choices, size, camera))
+        choices = self._choices(tasks, size, confidence, refine)
+        return self._loop.run(self._predict(image, choices, size, camera, refine))
 
     async def apredict(
         self,
@@ -113,10 +124,11 @@ class Model(Closing):
         size: Size = "input",
         camera: CameraRequest | None = None,
         confidence: bool = False,
+        refine: bool = False,
     ) -> Prediction:
         """`predict` for asyncio: the event loop goes on meanwhile. Cancelling it stops the inference."""
-        choices = self._choices(tasks, size, confidence)
-        return await self._loop.wrap(self._predict(image, choices, size, camera))
+        choices = self._choices(tasks, size, confidence, refine)
+        return await self._loop.wrap(self._predict(image, choices, size, camera, refine))
 
     def predict_batch(
         self,
@@ -126,6 +138,7 @@ class Model(Closing):
         size: Size = "input",
         camera: CameraRequest | None = None,
         confidence: bool = False,
+        refine: bool = False,
     ) -> list[Prediction]:
         """The predictions for ``images``, in their order; decoding and inference overlap.
 
@@ -134,7 +147,8 @@ class Model(Closing):
         Raises:
             OSError, RequestError, TypeError, RuntimeError: as `predict`, for the first image that fails.
         """
-        return list(self.stream(images, tasks, size=size, camera=camera, confidence=confidence))
+        found = self.stream(images, tasks, size=size, camera=camera, confidence=confidence, refine=refine)
+        return list(found)
 
     def stream(
         self,
@@ -145,6 +159,7 @@ class Model(Closing):
         in_flight: int = 4,
         camera: CameraRequest | None = None,
         confidence: bool = False,
+        refine: bool = False,
     ) -> Iterator[Prediction]:
         """The predictions for ``images``, in their order, as they come; ``in_flight`` are worked on at once.
 
@@ -157,8 +172,8 @@ class Model(Closing):
         """
         if in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}, it must be at least 1")
-        choices = self._choices(tasks, size, confidence)
-        predict = partial(self._predict, choices=choices, size=size, camera=camera)
+        choices = self._choices(tasks, size, confidence, refine)
+        predict = partial(self._predict, choices=choices, size=size, camera=camera, refine=refine)
         return self._stream(iter(images), predict, in_flight)
 
     def close(self) -> None:
@@ -167,9 +182,13 @@ class Model(Closing):
             self._loop.run(self._models.close())
             self._loop.close()
 
-    def _choices(self, tasks: Sequence[str] | None, size: Size, confidence: bool) -> tuple[Choice, ...]:
+    def _choices(
+        self, tasks: Sequence[str] | None, size: Size, confidence: bool, refine: bool
+    ) -> tuple[Choice, ...]:
         check_asked(tasks, size)
         choices = self._models.select(tasks)
+        if refine:
+            check_refine(size, [choice.task for choice in choices])
         return with_confidence(choices) if confidence else choices
 
     def _stream(
@@ -193,6 +212,7 @@ class Model(Closing):
         choices: tuple[Choice, ...],
         size: Size,
         camera: CameraRequest | None,
+        refine: bool,
     ) -> Prediction:
         timings = Timings()
         sizes = input_sizes(choices)
@@ -203,4 +223,6 @@ class Model(Closing):
                 check_maps(decoded.info, size, self._limits)
                 pixels = await in_thread(lambda: {each: decoded.resized(*each) for each in sizes})
             found = await infer_maps(decoded.info, pixels, choices, size, timings, camera)
+            if refine:
+                found = refined(found, decoded)
             return await in_thread(partial(Prediction.of, found, decoded))

@@ -9,7 +9,7 @@ from html import escape
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,12 @@ from PIL import Image, ImageColor
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.camera import Camera
 from mtcp_serve.inference.images import DecodedImage
-from mtcp_serve.inference.pipeline import DenseMaps
+from mtcp_serve.inference.pipeline import DenseMaps, larger
 from mtcp_serve.kinds import KINDS, DepthTask, NormalsTask, ProbabilityTask
 from mtcp_serve.kinds.base import Confidence, Map, TaskSpec
 from mtcp_serve.kinds.colormaps import DEFAULT
 from mtcp_serve.kinds.confidence import SUFFIX, ConfidenceTask
+from mtcp_serve.kinds.guided import Guide
 from mtcp_serve.outputs.cutout import cutout, over
 from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.metadata import describe, describe_map
@@ -32,6 +33,7 @@ from mtcp_serve.outputs.points import PointCloud, Relief, nearest, point_cloud, 
 from mtcp_serve.outputs.schemas import ImageOut
 from mtcp_serve.utils.atomic import write_atomic
 
+_SHAPES: Final = (DepthTask, NormalsTask, ProbabilityTask)  # what points and cut-outs are made of
 THUMBNAIL = 240
 """Longer side of an image in a notebook, pixels."""
 
@@ -53,18 +55,18 @@ class Prediction(Mapping[str, Map]):
         metadata: Mapping[str, Any],
         source: Callable[[], DecodedImage] | None = None,
         confidences: Mapping[str, Map] | None = None,
-        geometry: DenseMaps | None = None,
+        given: DenseMaps | None = None,
     ) -> None:
         """``source`` gives the image, for `overlay`, `points` and `cutout`.
 
-        ``confidences`` are those of the maps, by task name, as large as they are; ``geometry`` has the maps
-        that `points` are made of as the model gave them, where that is known.
+        ``confidences`` are those of the maps, by task name, as large as they are; ``given`` has the maps
+        that `points` and `cutout` are made of as the model gave them, where that is known.
         """
         self._arrays = arrays
         self._confidences = confidences or {}
         self.metadata = metadata
         self._source = source
-        self._geometry = geometry
+        self._given = given
 
     @classmethod
     def of(cls, found: DenseMaps, image: DecodedImage | None = None) -> Self:
@@ -76,9 +78,9 @@ class Prediction(Mapping[str, Map]):
             if dense.confidence is not None:
                 sure[dense.task.name] = dense.confidence.values()
         metadata = describe(found, maps).model_dump(mode="json", exclude_none=True)
-        solid = tuple(dense for dense in found.maps if isinstance(dense.task, DepthTask | NormalsTask))
-        geometry = replace(found, maps=solid, decoded=None)
-        return cls(arrays, metadata, None if image is None else lambda: image, sure, geometry)
+        shapes = (dense for dense in found.maps if isinstance(dense.task, _SHAPES))
+        given = replace(found, maps=tuple(replace(dense, guide=None) for dense in shapes), decoded=None)
+        return cls(arrays, metadata, None if image is None else lambda: image, sure, given)
 
     def __getitem__(self, task: str) -> Map:
         """The map of ``task``.
@@ -208,16 +210,24 @@ class Prediction(Mapping[str, Map]):
         """
         return point_cloud(self._relief(), step, ramps, min_confidence)
 
-    def cutout(self, background: str = "transparent") -> Image.Image:
+    def cutout(self, background: str = "transparent", refine: bool = True) -> Image.Image:
         """The image without its background, by the saliency: RGBA, or RGB over the color ``#rrggbb``.
+
+        With ``refine`` its outline follows the edges of the image where that is larger than the model's maps.
 
         Raises:
             KeyError: there is no probability map.
             ValueError: ``background`` is not a color, or the prediction does not know its image.
         """
         color = None if background == "transparent" else ImageColor.getrgb(background)[:3]
-        probability = self[self._first(ProbabilityTask)].astype(np.float32, copy=False)
-        cut = cutout(self._colors(*probability.shape), probability)
+        name = self._first(ProbabilityTask)
+        probability = self[name].astype(np.float32, copy=False)
+        pixels = self._colors(*probability.shape)
+        raw = self._as_given(name)
+        if refine and self.about(name)["resampled"] != "guided" and larger(raw, *probability.shape):
+            probability = np.empty_like(probability)
+            self._spec(name).refine(raw, Guide(lambda: pixels), probability)
+        cut = cutout(pixels, probability)
         return Image.fromarray(cut if color is None else over(cut, color))
 
     def save(self, folder: str | PathLike[str]) -> Path:
@@ -278,12 +288,11 @@ class Prediction(Mapping[str, Map]):
 
     def _relief(self) -> Relief:
         name = self._first(DepthTask)
-        if self._geometry is not None:
-            return replace(Relief.of(self._geometry), colors=self._colors)
+        if self._given is not None:
+            return replace(Relief.of(self._given), colors=self._colors)
         depth, spec = self[name].astype(np.float32, copy=False), self._spec(name)
         normals = next((task for task in self if isinstance(self._spec(task), NormalsTask)), None)
-        models = {model["name"]: model for model in self.metadata["models"]}
-        model = models[self.about(name)["model"]]
+        model = self._model_of(name)
         size = min(model["height"], depth.shape[0]), min(model["width"], depth.shape[1])
         image = self.metadata["image"]
         camera = Camera(width=image["width"], height=image["height"], **image["camera"])
@@ -292,6 +301,21 @@ class Prediction(Mapping[str, Map]):
         known = self._confidences.get(name)
         sure = None if known is None else partial(sized, self._sure(name), known)
         return Relief(spec, nearest(depth, *size), height, width, camera, self._colors, directions, sure)
+
+    def _as_given(self, name: str) -> Map:
+        """A map at no more than the size of the model's, where it is not known as that gave it."""
+        if self._given is not None:
+            return next(dense.raw for dense in self._given.maps if dense.task.name == name)
+        values, model = self[name], self._model_of(name)
+        size = min(model["width"], values.shape[1]), min(model["height"], values.shape[0])
+        found: Map = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX))
+        return found
+
+    def _model_of(self, name: str) -> Mapping[str, Any]:
+        """What is known of the model that gave a map."""
+        models = {model["name"]: model for model in self.metadata["models"]}
+        found: Mapping[str, Any] = models[self.about(name)["model"]]
+        return found
 
     def _first(self, kind: type[TaskSpec]) -> str:
         for task in self:

@@ -13,11 +13,14 @@ QUERIES: Final = {
     "npz, depth": "format=npz&tasks=depth",
     "npz, all maps": "format=npz",
     "json, all maps": "format=json",
+    "json, all maps, refined": "format=json&refine=true",
+    "npz, all maps, refined": "format=npz&refine=true",
     "png, depth (16-bit)": "format=png&tasks=depth",
     "png, depth in colors": "format=png&tasks=depth&colormap=turbo&legend=true",
     "ply": "format=ply",
     "glb": "format=glb",
     "cutout": "format=cutout",
+    "cutout, not refined": "format=cutout&refine=false",
     "exr, all maps": "format=exr",
 }
 _BEFORE: Final = ("queue", "decode", "infer")

@@ -1,7 +1,7 @@
 """``mtcp-serve predict``."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -101,6 +101,14 @@ def predict(
             "--confidence", help="Write how sure the model is of each map too, where the model says so."
         ),
     ] = False,
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine",
+            help="Bring classes, depth and probabilities to the size of the image along its edges: sharper, "
+            "and slower.",
+        ),
+    ] = False,
     video: Annotated[
         list[str] | None,
         typer.Option(
@@ -182,6 +190,7 @@ def predict(
     from mtcp_serve.cli.progress import Work
     from mtcp_serve.inference.batcher import Batcher
     from mtcp_serve.inference.camera import CameraError, CameraRequest
+    from mtcp_serve.inference.pipeline import check_refine
     from mtcp_serve.inference.registry import Models, with_confidence
     from mtcp_serve.offline.inputs import InputError, collect
     from mtcp_serve.offline.live import Live
@@ -211,7 +220,12 @@ def predict(
         models = Models(Batcher(engine) for engine in engines)
         rendered = _video_options(models, video or [], overlay or [], every, smooth)
         choices = models.select(names)
-        formats, options = _formats(format or [], format_option or [], choices, colormap, legend, confidence)
+        switches = {"confidence": confidence, "refine": refine}
+        formats, options = _formats(format or [], format_option or [], choices, colormap, legend, switches)
+        refine = refine or bool(options.refine)
+        if refine:
+            shown = [layer.choice for layer in rendered.layers] or choices
+            check_refine("input" if rendered.layers else size, [choice.task for choice in shown])
         if confidence and rendered.layers:
             raise InvalidParameterError(
                 "--confidence is of maps, a rendered video shows none", "leave it out"
@@ -221,7 +235,7 @@ def predict(
         drawing = bool(rendered.layers or options.style or (overview and not formats))
         style = _style(colormap, legend, choices, rendered, drawing)
         requested = OutputRequest(
-            choices, size, arrays, overview, rendered, overwrite, camera, formats, options, style
+            choices, size, arrays, overview, rendered, overwrite, camera, formats, options, style, refine
         )
     except (UnknownTaskError, InvalidParameterError) as error:
         fail(_with_hint(error), ExitStatus.NOTHING_DONE)
@@ -267,7 +281,7 @@ def _formats(
     choices: "Sequence[Choice]",
     colormap: str | None,
     legend: bool,
-    confidence: bool,
+    switches: Mapping[str, bool],
 ) -> "tuple[tuple[type[Writer], ...], Options]":
     """The formats called ``names``, which the tasks of ``choices`` suffice for, and their options."""
     from pydantic import TypeAdapter, ValidationError
@@ -292,16 +306,14 @@ def _formats(
                 f"--format-option {text}: write KEY=VALUE; the formats have {', '.join(known) or 'none'}"
             )
         options[key] = value
-    if confidence and formats and "confidence" not in known:
-        raise InvalidParameterError(
-            f"--confidence: format {' and '.join(form.name for form in formats)} has none",
-            "leave it out, or name another format",
-        )
-    for key, drawn in (
-        ("colormap", colormap),
-        ("legend", legend or None),
-        ("confidence", confidence or None),
-    ):
+    for key, on in switches.items():
+        if on and formats and key not in known:
+            raise InvalidParameterError(
+                f"--{key}: format {' and '.join(form.name for form in formats)} has none",
+                "leave it out, or name another format",
+            )
+    said = {"colormap": colormap, "legend": legend, **switches}
+    for key, drawn in ((key, value or None) for key, value in said.items()):
         if drawn is None or key not in known:  # then an overview or a rendered video heeds it
             continue
         if key in options:

@@ -24,7 +24,15 @@ from mtcp_serve.clients.errors import ClientError, InvalidRequestError
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageInfo
-from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size, check_asked, check_maps, enough_for
+from mtcp_serve.inference.pipeline import (
+    DenseMap,
+    DenseMaps,
+    Size,
+    check_asked,
+    check_maps,
+    enough_for,
+    refined,
+)
 from mtcp_serve.inference.sources import ImageSource, name_of, to_image
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map
@@ -131,14 +139,18 @@ class Conversation:
         size: Size = "model",
         camera: CameraRequest | None = None,
         confidence: bool = False,
+        refine: bool = False,
     ) -> Steps[list[Prediction]]:
         """The prediction for each of ``images``; ``image`` is what the only one was made of.
 
-        With ``confidence`` the outputs that say how sure the model is are asked for too.
+        With ``confidence`` the outputs that say how sure the model is are asked for too; with ``refine`` maps
+        follow the edges of the image where they are enlarged.
         """
         check_asked(tasks, size)
         manifest = yield from self.known()
         selected = wire.select(manifest, tasks)
+        if refine:
+            wire.check_refine(size, selected)
         sure = wire.confidences(manifest, selected) if confidence else {}
         wire.check_images(images, manifest)
         wanted = (*selected, *sure.values())
@@ -150,7 +162,7 @@ class Conversation:
         manifest = yield from self._of_version(version)
         made_by = manifest.model_copy(update={"version": version})
         return [
-            _prediction(made_by, selected, sure, maps, index, image, size, camera)
+            _prediction(made_by, selected, sure, maps, index, image, size, camera, refine)
             for index in range(len(images))
         ]
 
@@ -303,6 +315,7 @@ def _prediction(
     image: DecodedImage | None,
     size: Size,
     camera: CameraRequest | None,
+    refine: bool,
 ) -> Prediction:
     height, width = manifest.input.height, manifest.input.width
     info = ImageInfo(width, height, "array", "RGB", exif_rotated=False, animated=False)
@@ -323,4 +336,7 @@ def _prediction(
         )
 
     dense = tuple(given(task) for task in tasks)
-    return Prediction.of(DenseMaps((manifest,), info, dense, Timings(), camera), image)
+    found = DenseMaps((manifest,), info, dense, Timings(), camera)
+    if refine and image is not None:
+        found = refined(found, image)
+    return Prediction.of(found, image)

@@ -85,19 +85,23 @@ class GatewayClient(_Client[httpx.Client], Closing):
         model: str | None = None,
         camera: CameraRequest | None = None,
         confidence: bool = False,
+        refine: bool = False,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default), as large as the image or as the model gives them.
 
         ``npz`` carries the arrays as they are; ``json`` carries PNGs: smaller, and rounded (depth to
         millimetres, normals and probabilities to 8 bits). ``camera`` says what took the image, where its
         EXIF does not. With ``confidence`` the prediction says how sure the model is of each map that it knows
-        that of (`Prediction.confidence`); one that does not know it of any is an `InvalidRequestError`.
+        that of (`Prediction.confidence`); one that does not know it of any is an `InvalidRequestError`. With
+        ``refine`` classes, depth and probabilities are brought to the size of the image along its edges.
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
         """
         content = _read(image)
-        request = _predict(self._client, content, tasks, size, format, model, _said(camera, confidence))
+        request = _predict(
+            self._client, content, tasks, size, format, model, _said(camera, confidence, refine)
+        )
         return read_prediction(self._send(request), content)
 
     def download(
@@ -157,10 +161,13 @@ class AsyncGatewayClient(_Client[httpx.AsyncClient], AsyncClosing):
         model: str | None = None,
         camera: CameraRequest | None = None,
         confidence: bool = False,
+        refine: bool = False,
     ) -> Prediction:
         """See `GatewayClient.predict`."""
         content = _read(image)
-        request = _predict(self._client, content, tasks, size, format, model, _said(camera, confidence))
+        request = _predict(
+            self._client, content, tasks, size, format, model, _said(camera, confidence, refine)
+        )
         return read_prediction(await self._send(request), content)
 
     async def download(
@@ -202,9 +209,10 @@ def _read(image: Source) -> bytes:
         raise InvalidRequestError(f"{image} cannot be read: {error.strerror or error}") from error
 
 
-def _said(camera: CameraRequest | None, confidence: bool) -> dict[str, str]:
+def _said(camera: CameraRequest | None, confidence: bool, refine: bool) -> dict[str, str]:
     query = {} if camera is None else camera.query()
-    return query | {"confidence": "true"} if confidence else query
+    switches = {"confidence": confidence, "refine": refine}
+    return query | {name: "true" for name, on in switches.items() if on}
 
 
 def _predict(

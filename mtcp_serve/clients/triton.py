@@ -65,19 +65,23 @@ class TritonClient(Client, Closing):
         size: Size = "model",
         camera: CameraRequest | None = None,
         confidence: bool = False,
+        refine: bool = False,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default) for one image, as the model gives them, or as large as it.
 
         The version that its metadata names is Triton's number. ``camera`` says what took the image, where its
         EXIF does not; a Triton knows nothing of cameras, so it stays here. With
-        ``confidence`` the prediction says how sure the model is of each map that it knows that of.
+        ``confidence`` the prediction says how sure the model is of each map that it knows that of. With
+        ``refine`` and ``size="input"`` classes, depth and probabilities come to the size of the image along
+        its edges.
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
             RuntimeError: the client is closed.
         """
         decoded, pixels = read_image(image, self._run(self._conversation.known()).input, size)
-        return self._run(self._conversation.infer(pixels, tasks, decoded, size, camera, confidence))[0]
+        steps = self._conversation.infer(pixels, tasks, decoded, size, camera, confidence, refine)
+        return self._run(steps)[0]
 
     def infer(
         self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None, *, confidence: bool = False

@@ -49,13 +49,13 @@ class AsyncTritonClient(Client, AsyncClosing):
         size: Size = "model",
         camera: CameraRequest | None = None,
         confidence: bool = False,
+        refine: bool = False,
     ) -> Prediction:
         """See `mtcp_serve.clients.TritonClient.predict`; the image is decoded in a thread."""
         manifest = await self._run(self._conversation.known())
         decoded, pixels = await asyncio.to_thread(read_image, image, manifest.input, size)
-        return (await self._run(self._conversation.infer(pixels, tasks, decoded, size, camera, confidence)))[
-            0
-        ]
+        steps = self._conversation.infer(pixels, tasks, decoded, size, camera, confidence, refine)
+        return (await self._run(steps))[0]
 
     async def infer(
         self, images: NDArray[np.uint8], tasks: Sequence[str] | None = None, *, confidence: bool = False

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtcp_serve.bundle.manifest import DepthTask, Manifest, TaskSpec
-from mtcp_serve.errors import ImageTooLargeError
+from mtcp_serve.errors import ImageTooLargeError, InvalidParameterError
 from mtcp_serve.inference.camera import Camera, CameraRequest, find_camera
 from mtcp_serve.inference.images import DecodedImage, ImageInfo, ImageLimits, decode
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map, Rule
+from mtcp_serve.kinds.guided import Guide
 from mtcp_serve.utils.concurrency import in_thread, together
 
 Size = Literal["input", "model"]
@@ -49,15 +50,23 @@ class DenseMap:
     width: int
     confidence: "DenseMap | None" = None
     """How sure the model is of it, at the same size, where that was asked for and the model says so."""
+    guide: Guide | None = None
+    """The image whose edges the map is to follow where it is enlarged."""
 
     @property
     def resampled(self) -> Rule:
         """How `values` are brought to their size."""
+        if self.guide is not None and self.task.refinable and larger(self.raw, self.height, self.width):
+            return "guided"
         return self.task.resampled(self.raw, self.height, self.width)
 
     def values(self) -> Map:
         """The map at its size: made anew at each call, so that nobody keeps what may be very large."""
-        return self.task.resize(self.raw, self.height, self.width)
+        if self.resampled == "none":
+            return self.raw
+        out: Map = np.empty(self.shape, self.task.array_type)
+        self.write(out)
+        return out
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,6 +77,8 @@ class DenseMap:
         """Write `values` into ``out``, of their `shape`."""
         if self.resampled == "none":
             out[:] = self.raw
+        elif self.resampled == "guided" and self.guide is not None:
+            self.task.refine(self.raw, self.guide, out)
         else:
             self.task.resample(self.raw, out)
 
@@ -97,6 +108,35 @@ class DenseMaps:
         )
 
 
+def larger(values: Map, height: int, width: int) -> bool:
+    """Whether ``height`` x ``width`` pixels are more than ``values`` have, along one side or both."""
+    there: tuple[int, ...] = values.shape
+    return height > there[0] or width > there[1]
+
+
+def refined(found: DenseMaps, image: DecodedImage) -> DenseMaps:
+    """``found``, its maps following the edges of ``image`` where they are enlarged to its size."""
+    guide = Guide(partial(image.resized, found.image.height, found.image.width))
+    return replace(found, maps=tuple(replace(dense, guide=guide) for dense in found.maps))
+
+
+def check_refine(size: Size, tasks: Sequence[TaskSpec]) -> None:
+    """Refuse to refine what cannot be refined.
+
+    Raises:
+        InvalidParameterError: no map is enlarged, or none of ``tasks`` has edges to refine.
+    """
+    if size == "model":
+        raise InvalidParameterError(
+            "refine brings maps to the size of the image along its edges, but size is model",
+            "leave size out, or refine",
+        )
+    if not any(task.refinable for task in tasks):
+        raise InvalidParameterError(
+            f"refine does nothing for {', '.join(task.name for task in tasks)}", "leave it out"
+        )
+
+
 async def predict(
     data: bytes,
     choices: Sequence[Choice],
@@ -106,11 +146,13 @@ async def predict(
     decoding: AbstractAsyncContextManager[object] | None = None,
     camera: CameraRequest | None = None,
     keep_image: bool = False,
+    refine: bool = False,
 ) -> DenseMaps:
     """The maps of ``choices`` for the image in ``data``; stage times go into ``timings``.
 
     The image is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
-    decoding; with ``keep_image`` the prediction has the image.
+    decoding; with ``keep_image`` the prediction has the image; with ``refine`` its maps follow the image's
+    edges where they are enlarged.
 
     Raises:
         RequestError: what `mtcp_serve.inference.images.decode` raises.
@@ -122,9 +164,11 @@ async def predict(
             image, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices)))
             info = image.info
             check_maps(info, size, limits)
-            if not keep_image:
+            if not (keep_image or refine):
                 del image
     prediction = await infer_maps(info, pixels, choices, size, timings, camera)
+    if refine:
+        prediction = refined(prediction, image)
     return replace(prediction, decoded=image) if keep_image else prediction
 
 

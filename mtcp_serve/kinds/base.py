@@ -15,12 +15,16 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from mtcp_serve.errors import InternalError
+from mtcp_serve.kinds.guided import Guide
 from mtcp_serve.kinds.resample import resize
 
 Map = NDArray[np.uint8] | NDArray[np.float32]
 """One task's map: uint8 labels or float32 values, ``[height, width]`` and the kind's own axes after them."""
-Rule = Literal["none", "nearest", "bilinear", "majority"]
-"""How a map was brought to its size; ``majority`` is the class that most of the surrounding pixels have."""
+Rule = Literal["none", "nearest", "bilinear", "majority", "guided"]
+"""How a map was brought to its size.
+
+``majority`` is the class that most of the surrounding pixels have, ``guided`` follows the edges of the image.
+"""
 TensorType = Literal["uint8", "float32", "float16"]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
@@ -89,6 +93,8 @@ class TaskSpec(Strict, ABC):
     """Type of the maps that engines give, whatever type the graph has."""
     resampling: ClassVar[Rule] = "bilinear"
     """How `resize` changes the size."""
+    refinable: ClassVar[bool] = False
+    """Whether `refine` does better than `resample`."""
     metadata: ClassVar[type[MapOut]]
     """What a response says of a map of this kind."""
     criterion: ClassVar[str] = "the value is the true one"
@@ -148,6 +154,13 @@ class TaskSpec(Strict, ABC):
         Bilinear, channel by channel, unless a kind has its own rule.
         """
         resize(values, out)
+
+    def refine(self, values: Map, guide: Guide, out: Map) -> None:
+        """Write ``values`` into ``out``, at the size of the image of ``guide`` and along its edges.
+
+        Only `refinable` kinds have it.
+        """
+        raise NotImplementedError(f"maps of kind {self.kind} are not refined")
 
     @abstractmethod
     def to_image(self, values: Map) -> Image.Image:

@@ -1,6 +1,6 @@
 """How sure a model is of a map: a map of probabilities beside it, asked for and given like any other."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from mtcp_serve.kinds.base import Confidence, Map, MapOut, TaskSpec
 from mtcp_serve.kinds.probability import ProbabilityOut, ProbabilityTask
@@ -21,6 +21,8 @@ class ConfidenceTask(ProbabilityTask):
     Its own size is that of the graph's output, which may be coarser than the maps; `resize` brings it to
     theirs, bilinearly.
     """
+
+    refinable: ClassVar[bool] = False
 
     name: str
     """That of the task and `SUFFIX`."""

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text, in_range
 from mtcp_serve.kinds.colormaps import DEFAULT, colormap
+from mtcp_serve.kinds.guided import Guide
 from mtcp_serve.kinds.resample import bands, bilinear, nearest, quantize, resize
 
 MILLIMETRE: Final = 0.001
@@ -18,6 +19,8 @@ FOV_X: Final = (0.001, 179.0)
 """Least and most field of view that a camera may be said to have, degrees."""
 _WHOLE = 1 - 1e-5  # a blend with this much valid weight has met no invalid pixel, rounding aside
 _INVALID_GREY: Final = 128
+_RELIEF: Final = 0.03
+"""Variance of colour from which on depth follows it: below, every texture would become relief."""
 
 
 class DepthOut(MapOut):
@@ -35,6 +38,7 @@ class DepthOut(MapOut):
 class DepthTask(TaskSpec):
     """Distance from the camera: metres when ``metric``, otherwise right only up to an unknown scale."""
 
+    refinable: ClassVar[bool] = True
     metadata: ClassVar[type[MapOut]] = DepthOut
     criterion: ClassVar[str] = "the distance is within a factor of 1.25 of the true one"
 
@@ -79,6 +83,17 @@ class DepthTask(TaskSpec):
         for rows in bands(*out.shape):
             (weight,) = weights_at(rows)
             np.copyto(out[rows], covering[rows], where=weight <= _WHOLE)
+
+    def refine(self, values: Map, guide: Guide, out: Map) -> None:
+        """By their logarithms, within the range there is; with an invalid pixel (0) as `resample` does."""
+        least, most = values.min(), values.max()
+        if least <= 0:
+            self.resample(values, out)
+            return
+        rows_at = guide.along([np.log(values.astype(np.float32, copy=False))], _RELIEF)
+        for rows in bands(*out.shape):
+            logs = rows_at(rows, 0)
+            np.clip(np.exp(logs, out=logs), least, most, out=out[rows])
 
     def png_scale(self) -> tuple[float, float]:
         """``scale, offset`` of the PNG form: value = offset + scale * pixel, for pixels 1 to 65535."""

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from mtcp_serve.errors import InternalError
 from mtcp_serve.kinds.base import Map, MapOut, Rule, TaskSpec, Text
-from mtcp_serve.kinds.resample import resize_labels
+from mtcp_serve.kinds.guided import RADIUS, Guide
+from mtcp_serve.kinds.resample import bands, resize_labels
 
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 _WHITE = (255, 255, 255)
@@ -40,6 +41,7 @@ class LabelsTask(TaskSpec):
 
     array_type: ClassVar[Literal["uint8", "float32"]] = "uint8"
     resampling: ClassVar[Rule] = "majority"
+    refinable: ClassVar[bool] = True
     metadata: ClassVar[type[MapOut]] = LabelsOut
     criterion: ClassVar[str] = "the label is the true one"
 
@@ -73,6 +75,27 @@ class LabelsTask(TaskSpec):
     def resample(self, values: Map, out: Map) -> None:
         """The class that most of the surrounding pixels have, the nearer the more; see `resize_labels`."""
         resize_labels(values.astype(np.uint8, copy=False), out)
+
+    def refine(self, values: Map, guide: Guide, out: Map) -> None:
+        """Each class as a map of zeros and ones; of those within reach of a pixel the largest wins."""
+        ids = values.astype(np.uint8, copy=False)
+        classes = np.unique(ids)
+        of_class = [ids == each for each in classes]
+        rows_at = guide.along([each.astype(np.float32) for each in of_class])
+        in_rows = np.stack([each.any(axis=1) for each in of_class])
+        scale, reach = len(ids) / len(out), 2 * (RADIUS + 2)  # the grid is half as fine
+        for rows in bands(*out.shape):
+            first = max(int(rows.start * scale) - reach, 0)
+            within = np.flatnonzero(in_rows[:, first : int(rows.stop * scale) + reach + 1].any(axis=1))
+            found = np.full_like(out[rows], classes[within[0]])
+            if len(within) > 1:
+                most = rows_at(rows, within[0])
+            for other in within[1:]:
+                share = rows_at(rows, other)
+                larger = share > most
+                np.copyto(most, share, where=larger)
+                found[larger] = classes[other]
+            out[rows] = found
 
     def to_image(self, values: Map) -> Image.Image:
         """8-bit indexed, pixel = class id."""

@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, TensorType, Text, in_range
-from mtcp_serve.kinds.resample import quantize
+from mtcp_serve.kinds.guided import Guide
+from mtcp_serve.kinds.resample import bands, quantize
+
+_CERTAIN = 1e-4  # probabilities are kept so far from 0 and 1 where logits are taken of them
 
 
 class ProbabilityOut(MapOut):
@@ -21,6 +24,7 @@ class ProbabilityOut(MapOut):
 class ProbabilityTask(TaskSpec):
     """A probability per pixel, 0 to 1; with dtype ``uint8`` the graph gives ``round(255 * p)``."""
 
+    refinable: ClassVar[bool] = True
     metadata: ClassVar[type[MapOut]] = ProbabilityOut
     criterion: ClassVar[str] = "the value is on the true side of one half"
 
@@ -36,6 +40,15 @@ class ProbabilityTask(TaskSpec):
     def inspect(self, values: Map) -> str:
         """They must be between 0 and 1."""
         return in_range(values, 0, 1, "")
+
+    def refine(self, values: Map, guide: Guide, out: Map) -> None:
+        """By their logits: what is sure stays sure, and a soft edge becomes as sharp as that of the image."""
+        sure = values.astype(np.float32, copy=False).clip(_CERTAIN, 1 - _CERTAIN)
+        rows_at = guide.along([np.log(sure / (1 - sure))])
+        for rows in bands(*out.shape):
+            logits = rows_at(rows, 0)
+            np.exp(np.negative(logits, out=logits), out=logits)
+            np.reciprocal(np.add(logits, 1, out=logits), out=out[rows])
 
     def to_image(self, values: Map) -> Image.Image:
         """8-bit grey."""

@@ -35,6 +35,7 @@ async def predict_image(
         Timings(),
         camera=requested.camera,
         keep_image=requested.keep_image,
+        refine=requested.refine,
     )
     sheet = requested.overview and not requested.formats
     image = await in_thread(partial(decode, data, limits, enough=CELL)) if sheet else None

@@ -44,6 +44,8 @@ class OutputRequest:
     """What is said of the formats."""
     style: Style = field(default_factory=Style)
     """How depth is drawn in the overview and in rendered videos."""
+    refine: bool = False
+    """Maps follow the edges of the image where they are enlarged."""
 
     @property
     def keep_image(self) -> bool:
@@ -60,6 +62,8 @@ class OutputRequest:
         sure = [choice.task.name for choice in self.choices if choice.confidence is not None]
         if sure:
             options["confidence"] = sure
+        if self.refine:
+            options["refine"] = True
         if self.formats:
             options["formats"] = {form.name: asdict(self.options) for form in self.formats}
         return {

@@ -5,7 +5,7 @@ old one along as a rim, so the subject's own colour is estimated there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -14,6 +14,8 @@ from PIL import Image
 
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import ProbabilityTask
+from mtcp_serve.kinds.grids import neighbours, window_means
+from mtcp_serve.kinds.guided import Guide
 from mtcp_serve.kinds.resample import bands
 from mtcp_serve.outputs.points import pixels_of
 
@@ -65,7 +67,7 @@ class Surroundings:
     ) -> NDArray[np.float32]:
         """The subject's own colours ``[N, 3]`` at the flat indices ``places`` of rows from ``first`` on."""
         rows, width = alpha.shape
-        before, beyond = _neighbours(np.arange(first, first + rows), self.height, len(self.own))
+        before, beyond = neighbours(np.arange(first, first + rows), self.height, len(self.own))
         down, across = np.divmod(places, width)
         upper, lower = ((each[down] * width + across) for each in (before, before + (beyond > 0)))
         share = beyond[down][:, None]
@@ -128,16 +130,21 @@ def saliency_of(prediction: DenseMaps) -> DenseMap:
     raise ValueError("the prediction has no probability map, such as saliency")
 
 
-def cut_out(prediction: DenseMaps, color: tuple[int, int, int] | None = None) -> Image.Image:
+def cut_out(
+    prediction: DenseMaps, color: tuple[int, int, int] | None = None, refine: bool = True
+) -> Image.Image:
     """The image's subject at the size of the maps: RGBA, or RGB over ``color``.
+
+    With ``refine`` the saliency follows the edges of the image where it is enlarged.
 
     Raises:
         ValueError: the prediction has no saliency, or was not told to keep its image.
     """
     dense = saliency_of(prediction)
-    cut = cutout(
-        pixels_of(prediction, dense.height, dense.width), dense.values().astype(np.float32, copy=False)
-    )
+    pixels = pixels_of(prediction, dense.height, dense.width)
+    if refine:
+        dense = replace(dense, guide=Guide(lambda: pixels))
+    cut = cutout(pixels, dense.values().astype(np.float32, copy=False))
     return Image.fromarray(cut if color is None else over(cut, color))
 
 
@@ -148,7 +155,7 @@ def _blur(
 
     Colours are ``[height, 3, width]``, the share of the subject ``[height, 1, width]``.
     """
-    parts = _box(np.concatenate([own * share, other * (1 - share), share], axis=1), radius)
+    parts = window_means(np.concatenate([own * share, other * (1 - share), share], axis=1), radius)
     weight = parts[:, 6:]
     own = np.divide(parts[:, :3], np.maximum(weight, _LEAST), dtype=np.float32)
     return own, np.divide(parts[:, 3:6], np.maximum(1 - weight, _LEAST), dtype=np.float32)
@@ -163,30 +170,6 @@ def _fuse(
     mixed = share * own + (1 - share) * other
     fused: NDArray[np.float32] = own + share * (image - mixed)
     return fused.clip(0, 255, out=fused)
-
-
-def _box(values: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Of ``[height, channels, width]`` the mean over a square of ``2 * radius + 1`` pixels, or over what
-    of it lies in the image."""
-    for _ in range(2):
-        values = _means(np.ascontiguousarray(values), radius).transpose(2, 1, 0)
-    return values
-
-
-def _means(rows: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """The mean of each row and of the ``radius`` rows on either side of it that there are.
-
-    A sum runs along with the window; of at most `_COARSE` rows, so single precision is enough.
-    """
-    means = np.empty_like(rows)
-    total = rows[:radius].sum(axis=0)
-    for row, mean in enumerate(means):
-        if row + radius < len(rows):
-            total += rows[row + radius]
-        if row > radius:
-            total -= rows[row - radius - 1]
-        np.divide(total, min(row + radius + 1, len(rows)) - max(row - radius, 0), out=mean)
-    return means
 
 
 def _shrunk(
@@ -214,16 +197,7 @@ def _widened(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
     values = np.ascontiguousarray(rows.transpose(0, 2, 1))
     if rows.shape[2] == width:
         return values
-    left, beyond = _neighbours(np.arange(width), width, rows.shape[2])
+    left, beyond = neighbours(np.arange(width), width, rows.shape[2])
     widened = values.take(left, axis=1)
     widened += beyond[:, None] * (values.take(left + (beyond > 0), axis=1) - widened)
     return widened
-
-
-def _neighbours(
-    places: NDArray[np.intp], size: int, small: int
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Of ``places`` of an axis of ``size``: the one before on an axis of ``small``, and how far beyond it."""
-    exact = ((places + 0.5) * (small / size) - 0.5).clip(0, small - 1)
-    before = exact.astype(np.intp)
-    return before, (exact - before).astype(np.float32)

@@ -65,7 +65,8 @@ def test_every_task_is_scored_where_it_is_labelled(folder: Path, monkeypatch: py
     spaces = {"semseg": "voc", "depth": "", "saliency": ""}
     found = boundaries.score_bundle(Path("oracle"), folder, spaces, "val")
     assert set(found) == {
-        ("majority", "semseg"), ("nearest", "semseg"), ("bilinear", "depth"), ("bilinear", "saliency"),
+        ("majority", "semseg"), ("nearest", "semseg"), ("guided", "semseg"), ("bilinear", "depth"),
+        ("guided", "depth"), ("bilinear", "saliency"), ("guided", "saliency"),
     }  # fmt: skip
     smooth, stepped = (found[way, "semseg"].metrics() for way in ("majority", "nearest"))
     assert smooth["edgeF"] == stepped["edgeF"] == 1  # half a large pixel is within the tolerance
@@ -75,6 +76,21 @@ def test_every_task_is_scored_where_it_is_labelled(folder: Path, monkeypatch: py
     assert 0 < depth["rmse/invpt"] < 0.5
     saliency = found["bilinear", "saliency"].metrics()
     assert 0 < saliency["MAE"] < saliency["MAE/edges"] < 0.3
+
+
+def test_images_show_maps_where_edges_are_and_maps_may_be_made_coarser(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mtcp_serve, "load", lambda place, engine: Oracle())
+    colors = np.where(_disc(*SIZE)[..., None], (220, 200, 60), (10, 30, 90)).astype(np.uint8)
+    Image.fromarray(colors).save(folder / "images" / "b.jpg", quality=95)
+    found = [boundaries.score_bundle(Path("oracle"), folder, {"saliency": ""}, "val", 1, by) for by in (1, 2)]
+    (soft, sharp), (softer, still_sharp) = (
+        [scores[way, "saliency"].metrics()["MAE/edges"] for way in ("bilinear", "guided")] for scores in found
+    )
+    assert soft < softer
+    assert sharp < soft / 1.5
+    assert still_sharp < softer / 1.5
 
 
 def test_the_command_prints_a_table_and_refuses_what_is_not_there(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.images import DecodedImage, ImageLimits
-from mtcp_serve.inference.pipeline import DenseMaps, Size, infer_maps, input_sizes
+from mtcp_serve.inference.pipeline import DenseMaps, Size, infer_maps, input_sizes, refined
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.offline.inputs import Item
@@ -28,7 +28,7 @@ from mtcp_serve.offline.results import (
     publish,
     sha256,
 )
-from mtcp_serve.offline.video import SEGMENT, Progress, VideoError, VideoOptions
+from mtcp_serve.offline.video import SEGMENT, Progress, VideoError
 from mtcp_serve.offline.video.drawing import draw_frame
 from mtcp_serve.offline.video.reader import Frame, VideoReader
 from mtcp_serve.offline.video.segments import Segments
@@ -65,7 +65,7 @@ def target(item: Item, requested: OutputRequest, source: dict[str, Any]) -> tupl
     """The folder for the results of the video ``source``, and what they will have been made from."""
     video = requested.video
     if video.layers:
-        folder, made_from = item.folder, _video_made_from(video, source, requested.style)
+        folder, made_from = item.folder, _video_made_from(requested, source)
     else:
         folder, made_from = item.folder / "frames", {**requested.made_from(source), "every": video.every}
     if video.smooth:
@@ -93,15 +93,18 @@ async def write_video(
     return await _write_frames(reader, folder, requested, made_from, pool, progress)
 
 
-def _video_made_from(video: VideoOptions, source: dict[str, Any], style: Style) -> dict[str, Any]:
+def _video_made_from(requested: OutputRequest, source: dict[str, Any]) -> dict[str, Any]:
+    video = requested.video
     made_from: dict[str, Any] = {
         "source": source,
         "models": fingerprints(layer.choice.manifest for layer in video.layers),
         "films": {layer.name: layer.opacity for layer in video.layers},
         "every": video.every,
     }
-    if style != Style():
-        made_from["style"] = asdict(style)
+    if requested.style != Style():
+        made_from["style"] = asdict(requested.style)
+    if requested.refine:
+        made_from["refine"] = True
     return made_from
 
 
@@ -160,7 +163,9 @@ async def _encode(
     skipped = 0 if smoother else done  # a smoother has to see the frames before
     async for frame in _frames(reader, video.every, skipped * video.every):
         pixels = await in_thread(partial(frame.pixels, of_video=True))
-        prediction = await _predict(reader, pixels, choices, "input", smoother=smoother)
+        prediction = await _predict(
+            reader, pixels, choices, "input", smoother=smoother, refine=requested.refine
+        )
         if skipped < done:
             skipped += 1
             continue
@@ -212,7 +217,13 @@ async def _write_frames(
         if wanting or smoother:
             pixels = await in_thread(frame.pixels)
             prediction = await _predict(
-                reader, pixels, requested.choices, requested.size, requested.camera, smoother
+                reader,
+                pixels,
+                requested.choices,
+                requested.size,
+                requested.camera,
+                smoother,
+                requested.refine,
             )
         if wanting:
             image = DecodedImage(Image.fromarray(pixels), prediction.image)
@@ -260,12 +271,15 @@ async def _predict(
     size: Size,
     camera: CameraRequest | None = None,
     smoother: Smoother | None = None,
+    refine: bool = False,
 ) -> DenseMaps:
     """The maps of an upright frame, ``[height, width, 3]`` uint8 RGB."""
     image = DecodedImage(Image.fromarray(pixels), reader.info(pixels))
     inputs = await in_thread(lambda: {size: image.resized(*size) for size in input_sizes(choices)})
     found = await infer_maps(image.info, inputs, choices, size, Timings(), camera)
-    return found if smoother is None else await in_thread(partial(smoother, found, inputs))
+    if smoother is not None:
+        found = await in_thread(partial(smoother, found, inputs))
+    return refined(found, image) if refine else found
 
 
 def _total(reader: VideoReader, every: int) -> int | None:

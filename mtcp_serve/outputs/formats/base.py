@@ -50,6 +50,8 @@ class Options:
     """Colours of the pictures of depth (`mtcp_serve.kinds.colormaps`)."""
     legend: bool = False
     """Say below the pictures of depth which depth a colour stands for."""
+    refine: bool | None = None
+    """Maps follow the edges of the image where they are enlarged; unsaid, those of cut-outs do."""
     confidence: bool = False
     """Each map comes with how sure the model is of it, where the model says so."""
     min_confidence: MinConfidence | None = None
@@ -97,7 +99,7 @@ class Writer(ABC):
     """Whether ``Accept`` cannot ask for it: another format has the same media type."""
     needs_image: ClassVar[bool] = False
     """Whether the image itself is needed beside its maps."""
-    options: ClassVar[frozenset[str]] = frozenset({"visualize", "colormap", "legend", "confidence"})
+    options: ClassVar[frozenset[str]] = frozenset({"visualize", "colormap", "legend", "refine", "confidence"})
     """The fields of `Options` that it heeds."""
 
     def __init__(self, pool: Executor, wanted: Options | None = None) -> None:

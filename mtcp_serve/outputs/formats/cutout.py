@@ -25,7 +25,7 @@ class CutoutWriter(Writer):
     one_image = True
     by_name_only = True
     needs_image = True
-    options = frozenset({"background"})
+    options = frozenset({"background", "refine"})
 
     @classmethod
     def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
@@ -42,7 +42,7 @@ class CutoutWriter(Writer):
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         color = self.wanted.background
         red_green_blue = None if color == "transparent" else ImageColor.getrgb(color)[:3]
-        self._file = write_png(cut_out(prediction, red_green_blue))
+        self._file = write_png(cut_out(prediction, red_green_blue, self.wanted.refine is not False))
         return {}
 
     def finish(self, document: BaseModel) -> bytes:

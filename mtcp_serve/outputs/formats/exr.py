@@ -34,7 +34,7 @@ class ExrWriter(Writer):
         "`semseg.id` uint32; the JSON is the attribute `mtcp`"
     )
     one_image = True
-    options = frozenset({"confidence"})
+    options = frozenset({"refine", "confidence"})
 
     @classmethod
     def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:

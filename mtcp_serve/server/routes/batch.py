@@ -124,7 +124,16 @@ async def _predict_all(
                         "send fewer images per request, or ask for size=model",
                     )
                 left -= width * height
-            return await predict(data, choices, query.size, service.limits, times, decoding, query.camera())
+            return await predict(
+                data,
+                choices,
+                query.size,
+                service.limits,
+                times,
+                decoding,
+                query.camera(),
+                refine=bool(query.refine),
+            )
         except VersionLostError:
             raise  # of all images: they are inferred anew, by one version
         except RequestError as error:

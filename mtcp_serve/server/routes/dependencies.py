@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mtcp_serve.errors import InvalidParameterError, NotReadyError
 from mtcp_serve.inference.camera import FOCAL_PX, CameraRequest
-from mtcp_serve.inference.pipeline import Size, predict
+from mtcp_serve.inference.pipeline import Size, check_refine, predict
 from mtcp_serve.inference.registry import Choice, Models, with_confidence
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import TaskSpec
@@ -144,6 +144,13 @@ class _Query(BaseModel):
         examples=[True],
     )
 
+    refine: bool | None = Field(
+        default=None,
+        description="Bring classes, depth and probabilities to the size of the image along its edges: "
+        "sharper where the image is larger than the model's maps, and slower. By default cut-outs are, other "
+        "formats are not.",
+        examples=[True],
+    )
     confidence: bool = Field(
         default=False,
         description="Add to every map how sure the model is of it: at each pixel the calibrated probability "
@@ -214,6 +221,8 @@ class _Query(BaseModel):
                 "visualize is false, but a colormap or legend is given", "leave visualize out"
             )
         check_style(self.colormap, self.legend, tasks)
+        if self.refine:
+            check_refine(self.size, tasks)
         return Options(**{name: getattr(self, name) for name in known})
 
     def with_fields(self, form: Sequence[tuple[str, str]]) -> Self:
@@ -337,5 +346,6 @@ async def write_prediction(
         timings,
         camera=query.camera(),
         keep_image=writer.needs_image,
+        refine=bool(query.refine),
     )
     return await in_thread(lambda: writer.finish(writer.add(prediction)))

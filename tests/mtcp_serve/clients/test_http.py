@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -36,6 +37,7 @@ from mtcp_serve.clients import (
     UnavailableError,
 )
 from mtcp_serve.inference.camera import CameraRequest
+from mtcp_serve.outputs.cutout import cutout
 from tests.mtcp_serve.confident import expected_confidences, make_confident_bundle
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, noise
 from tests.needs import needs_command
@@ -90,6 +92,26 @@ def test_maps_and_what_they_mean(client: GatewayClient, format: str, millimetres
     assert [label["name"] for label in answer.about("semseg")["labels"]] == ["dark", "medium", "bright"]
     assert "png" not in answer.about("depth")
     assert answer.metadata["models"][0]["version"] == "7"
+
+
+def test_maps_and_cut_outs_along_the_edges_of_the_image(client: GatewayClient, url: str) -> None:
+    from tests.mtcp_serve.server.test_refine import IMAGE, PIXELS
+
+    async def ask() -> Prediction:
+        async with AsyncGatewayClient(url) as other:
+            return await other.predict(IMAGE, ["saliency"], refine=True)
+
+    refined = client.predict(IMAGE, ["saliency", "depth"], refine=True)
+    assert refined.about("depth")["resampled"] == "guided"
+    assert np.array_equal(asyncio.run(ask())["saliency"], refined["saliency"])
+    server = np.asarray(Image.open(BytesIO(client.download(IMAGE, "cutout")))).astype(int)
+    plain = client.predict(IMAGE, ["saliency"])
+    assert np.array_equal(np.asarray(refined.cutout()), server)
+    assert np.abs(np.asarray(plain.cutout())[..., 3] - server[..., 3]).mean() < 2  # of an enlarged map
+    saliency = plain["saliency"].astype(np.float32)
+    assert np.array_equal(np.asarray(plain.cutout(refine=False)), cutout(PIXELS, saliency))
+    with pytest.raises(InvalidRequestError, match="size is model"):
+        client.predict(IMAGE, size="model", refine=True)
 
 
 @pytest.mark.parametrize(("format", "off"), [("npz", 1e-6), ("json", 0.5 / 255 + 1e-6)])

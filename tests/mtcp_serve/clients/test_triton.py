@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 
+import mtcp_serve
 from export.errors import ExportError
 from export.triton import Serving, local, write_repository
 from export.triton.local import LocalTriton
@@ -133,6 +134,27 @@ def test_a_prediction_knows_its_image(client: TritonClient) -> None:
     assert maps.metadata["image"]["format"] == "JPEG"
     assert maps.overlay("depth").size == (512, 512)
     assert client.predict(ASTRONAUT, ["depth"]).image("depth").size == SIZE[::-1]
+
+
+def test_maps_follow_the_edges_of_the_image_where_that_is_wanted(
+    client: TritonClient, triton: LocalTriton, embedded: OnnxEngine
+) -> None:
+    with mtcp_serve.load(threads=1) as model:
+        wanted = model.predict(ASTRONAUT, ["depth", "saliency"], refine=True)
+
+    async def ask() -> Prediction:
+        async with AsyncTritonClient(triton.grpc, MODEL) as other:
+            return await other.predict(ASTRONAUT, ["depth", "saliency"], size="input", refine=True)
+
+    for maps in (
+        client.predict(ASTRONAUT, ["depth", "saliency"], size="input", refine=True),
+        asyncio.run(ask()),
+    ):
+        assert maps.about("depth")["resampled"] == "guided"
+        np.testing.assert_array_equal(maps["depth"], wanted["depth"])
+        np.testing.assert_array_equal(np.asarray(maps.cutout()), np.asarray(wanted.cutout()))
+    with pytest.raises(InvalidRequestError, match="but size is model"):
+        client.predict(ASTRONAUT, refine=True)
 
 
 def test_the_manifest_comes_from_the_server(client: TritonClient) -> None:

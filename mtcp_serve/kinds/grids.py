@@ -1,0 +1,54 @@
+"""Arithmetic on coarse grids of an image: means over windows, and what lies between pixels.
+
+Rows come first and columns last, ``[height, channels, width]``, so that whole rows are added up at a time.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T", np.float32, np.float64)
+
+
+def window_means(values: NDArray[T], radius: int) -> NDArray[T]:
+    """Of ``[height, channels, width]`` the mean over a square of ``2 * radius + 1`` pixels, or over what
+    of it lies in the image."""
+    for _ in range(2):
+        values = _means(np.ascontiguousarray(values), radius).transpose(2, 1, 0)
+    return values
+
+
+def _means(rows: NDArray[T], radius: int) -> NDArray[T]:
+    """The mean of each row and of the ``radius`` rows on either side of it that there are.
+
+    A sum runs along with the window; of a grid's few hundred rows, so single precision is enough.
+    """
+    means = np.empty_like(rows)
+    total = rows[:radius].sum(axis=0)
+    for row, mean in enumerate(means):
+        if row + radius < len(rows):
+            total += rows[row + radius]
+        if row > radius:
+            total -= rows[row - radius - 1]
+        np.divide(total, min(row + radius + 1, len(rows)) - max(row - radius, 0), out=mean)
+    return means
+
+
+def neighbours(
+    places: NDArray[np.intp], size: int, small: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Of ``places`` of an axis of ``size``: the one before on an axis of ``small``, and how far beyond it."""
+    exact = ((places + 0.5) * (small / size) - 0.5).clip(0, small - 1)
+    before = exact.astype(np.intp)
+    return before, (exact - before).astype(np.float32)
+
+
+def widened(values: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """``[height, channels, columns]`` with ``width`` columns, linear between those there are."""
+    if values.shape[2] == width:
+        return values
+    left, beyond = neighbours(np.arange(width), width, values.shape[2])
+    wide: NDArray[np.float32] = values.take(left, axis=2)
+    wide += beyond * (values.take(left + (beyond > 0), axis=2) - wide)
+    return wide
