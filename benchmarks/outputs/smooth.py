@@ -37,7 +37,7 @@ def measure_smoothing(
 
 async def _measure(bundle: Path, threads: int, image: Image.Image, count: int) -> dict[str, dict[str, float]]:
     models = Models([Batcher(load_engine(Bundle.open(bundle), options=EngineOptions(threads=threads)))])
-    choices = [each for each in models.choices().values() if not isinstance(each.task, LabelsTask)]
+    choices = list(models.choices().values())
     height, width = choices[0].manifest.input.height, choices[0].manifest.input.width
     random = np.random.default_rng(0)
 
@@ -65,27 +65,35 @@ async def _measure(bundle: Path, threads: int, image: Image.Image, count: int) -
     pan = [np.ascontiguousarray(wide[:, PAN * at : PAN * at + width]) for at in range(count)]
     clean = [{dense.task.name: dense.raw for dense in (await predict(frame)).maps} for frame in pan]
     plain, smooth = await smoothed(iter(pan))
-    names = [choice.task.name for choice in choices]
-    return {
-        name: {
+    report = {}
+    for choice in choices:
+        name, labels = choice.task.name, isinstance(choice.task, LabelsTask)
+        report[name] = {
             "flicker left": round(_flicker(after, name) / max(_flicker(before, name), 1e-9), 3),
             "pan, error as it is": round(_error(plain, clean, name), 4),
             "pan, error smoothed": round(_error(smooth, clean, name), 4),
-            "pan, error of a blind mean": round(_error(_mean(plain, name), clean, name), 4),
         }
-        for name in names
-    }
+        if not labels:
+            report[name]["pan, error of a blind mean"] = round(_error(_mean(plain, name), clean, name), 4)
+    return report
 
 
 def _flicker(maps: list[Any], name: str) -> float:
-    """How much a map changes from frame to frame."""
-    return float(np.std(np.diff([each[name] for each in maps[_SETTLED:]], axis=0)))
+    """How much a map changes from frame to frame; of classes the share of pixels that do."""
+    values = np.stack([each[name] for each in maps[_SETTLED:]])
+    if values.dtype == np.uint8:
+        return float((values[1:] != values[:-1]).mean())
+    return float(np.std(np.diff(values, axis=0)))
 
 
 def _error(maps: list[Any], truth: list[Any], name: str) -> float:
-    """The mean distance from the maps of the frames without noise."""
+    """The mean distance from the maps of the frames without noise; of classes the share that is another."""
     pairs = zip(maps[_SETTLED:], truth[_SETTLED:], strict=True)
-    return float(np.mean([np.abs(found[name] - expected[name]).mean() for found, expected in pairs]))
+    return float(np.mean([_distance(found[name], expected[name]) for found, expected in pairs]))
+
+
+def _distance(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float((found != expected if found.dtype == np.uint8 else np.abs(found - expected)).mean())
 
 
 def _mean(maps: list[Any], name: str) -> list[Any]:

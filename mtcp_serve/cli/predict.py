@@ -134,8 +134,7 @@ def predict(
             min=0,
             max=0.99,
             metavar="SHARE",
-            help="Of videos, take the flicker off depth, normals and probabilities: the share of the past "
-            "where nothing moves, such as 0.8.",
+            help="Of videos, take the flicker off: the share of the past where nothing moves, such as 0.8.",
         ),
     ] = 0.0,
     frames: Annotated[

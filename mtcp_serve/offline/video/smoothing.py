@@ -1,8 +1,9 @@
 """Maps that do not flicker: a mean over time where the picture stands still, the new map where it moves.
 
 A network that sees one frame at a time answers noise with noise. Where a pixel looks as it did, its value is
-an exponential mean of the past; where it looks different, something moved, and the mean would smear it. A cut
-to another scene starts anew. Labels are left as they are.
+an exponential mean of the past; where it looks different, something moved, and the mean would smear it. Of
+classes there is no mean: a pixel keeps its own until most of the frames say another. A cut to another scene
+starts anew.
 """
 
 from collections.abc import Mapping
@@ -22,12 +23,17 @@ _STILL, _MOVED = 6.0, 20.0  # differences of grey, of 255, that count as none an
 _BLUR: Final = 2  # radius, pixels: single pixels differ by the noise of the camera
 _AROUND: Final = 9  # width, pixels, of what moves along with a moved pixel: a network looks around it
 _CUT: Final = 0.5  # share of moved pixels that is another scene
+_DOUBTED: Final = (
+    0.3  # mean agreement with a class below which a pixel gives it up; half would let it flicker
+)
 
 
 @dataclass
 class _Past:
     grey: NDArray[np.float32]
     maps: dict[str, NDArray[np.float32]]
+    labels: dict[str, tuple[NDArray[np.uint8], NDArray[np.float32]]]
+    """Classes, and how far the frames have agreed with each: a mean of ones and zeros."""
 
 
 class Smoother:
@@ -61,7 +67,7 @@ class Smoother:
             spots = Image.fromarray(np.rint(change * 255).astype(np.uint8))
             moved = np.asarray(spots.filter(ImageFilter.MaxFilter(_AROUND)), np.float32) / np.float32(255)
         if past is None or moved.mean() > _CUT:
-            self._past[model] = _Past(grey, {})
+            self._past[model] = _Past(grey, {}, {})
             return np.ones_like(grey)
         share = 1 - np.float32(self.strength) * (1 - moved)
         past.grey = past.grey + share * (grey - past.grey)
@@ -69,7 +75,7 @@ class Smoother:
 
     def _smooth(self, dense: DenseMap, share: NDArray[np.float32]) -> DenseMap:
         if isinstance(dense.task, LabelsTask):
-            return dense
+            return replace(dense, raw=self._keep(dense, share))
         maps = self._past[dense.model].maps
         new = dense.raw.astype(np.float32, copy=False)
         before = maps.get(dense.task.name)
@@ -84,3 +90,15 @@ class Smoother:
             new = mixed.astype(np.float32, copy=False)
         maps[dense.task.name] = new
         return replace(dense, raw=new)
+
+    def _keep(self, dense: DenseMap, share: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The classes of a map, those of the past where they are not in doubt."""
+        known = self._past[dense.model].labels
+        new = dense.raw.astype(np.uint8, copy=False)
+        shown, agreed = known.get(dense.task.name, (new, np.ones_like(share)))
+        agreed = agreed + share * ((new == shown) - agreed)
+        doubted = agreed < _DOUBTED
+        shown = np.where(doubted, new, shown)
+        agreed = np.where(doubted, 1 - agreed, agreed)
+        known[dense.task.name] = shown, agreed
+        return shown

@@ -100,12 +100,47 @@ def test_what_moves_before_a_still_wall_is_new_and_the_wall_is_smooth() -> None:
     assert found[:15].std() < 0.02
 
 
+def test_classes_of_a_still_scene_hold_against_frames_that_err() -> None:
+    """A fifth of the pixels err in each frame, and where two classes alternate one of them stays."""
+    frame, smoother = texture()[:, : SIZE[1]], Smoother(0.8)
+    truth = np.zeros(SIZE, np.uint8)
+    truth[:, 40:] = 1
+    shown = []
+    for number in range(60):
+        labels = np.where(RANDOM.random(SIZE) < 0.2, 1 - truth, truth)
+        labels[:10] = number % 2
+        shown.append(smoothed(smoother, noisy(frame), {LABELS: labels.astype(np.uint8)})[0])
+    settled = np.array(shown[10:])
+    assert (settled[:, 10:] != truth[10:]).mean() < 0.02
+    assert (settled[1:] != settled[:-1]).mean() < 0.005
+    assert (settled[1:, :10] == settled[:-1, :10]).all()
+
+
+def test_classes_change_in_a_few_frames_and_at_once_where_something_moves() -> None:
+    wall, smoother = texture()[:, : SIZE[1]], Smoother(0.8)
+    for _ in range(10):
+        smoothed(smoother, noisy(wall), {LABELS: np.zeros(SIZE, np.uint8)})
+    late = [smoothed(smoother, noisy(wall), {LABELS: np.ones(SIZE, np.uint8)})[0].mean() for _ in range(7)]
+    assert late[3] < 0.01
+    assert late[6] > 0.99
+    for at in range(0, 40, 2):
+        frame, labels = wall.copy(), np.ones(SIZE, np.uint8)
+        frame[20:40, at : at + 20] = (255, 0, 0)
+        labels[20:40, at : at + 20] = 0
+        (found,) = smoothed(smoother, noisy(frame), {LABELS: labels})
+        assert (found[22:38, at + 2 : at + 18] == 0).mean() > 0.98
+        assert (found[22:38, : max(at - 6, 0)] == 1).all()  # nothing of it is left behind
+
+
 def test_a_cut_starts_anew() -> None:
     smoother = Smoother(0.9)
     for _ in range(5):
         smoothed(smoother, np.zeros((*SIZE, 3), np.uint8), {DEPTH: np.full(SIZE, 1, np.float32)})
-    (found,) = smoothed(smoother, np.full((*SIZE, 3), 200, np.uint8), {DEPTH: np.full(SIZE, 9, np.float32)})
-    assert (found == 9).all()
+        smoothed(smoother, np.zeros((*SIZE, 3), np.uint8), {LABELS: np.zeros(SIZE, np.uint8)})
+    second = {DEPTH: np.full(SIZE, 9, np.float32), LABELS: np.ones(SIZE, np.uint8)}
+    depth, labels = smoothed(smoother, np.full((*SIZE, 3), 200, np.uint8), second)
+    assert (depth == 9).all()
+    assert (labels == 1).all()
 
 
 def test_each_kind_keeps_to_its_values() -> None:
@@ -121,7 +156,10 @@ def test_each_kind_keeps_to_its_values() -> None:
     assert normals[0, 0] == pytest.approx([np.sqrt(0.5), np.sqrt(0.5), 0])
     assert (depth[0, 0], depth[5, 5]) == (0, 3)  # invalid stays invalid
     assert (saliency == 0.5).all()
-    assert (labels == 1).all()
+    assert (labels == 0).all()  # one frame says another class
+    (labels,) = smoothed(smoother, frame, {LABELS: np.ones(SIZE, np.uint8)})
+    assert labels.dtype == np.uint8
+    assert (labels == 1).all()  # two do
     (again,) = smoothed(smoother, frame, {DEPTH: np.full(SIZE, 4, np.float32)})
     assert (again[0, 0], again[5, 5]) == (4, 3.5)
 
