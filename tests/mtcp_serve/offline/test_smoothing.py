@@ -1,6 +1,7 @@
 """Smoothing over time: less flicker where nothing moves, no smear where something does, a cut starts anew."""
 
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ LABELS = LabelsTask(name="semseg", dataset="d", labels=("a", "b"), palette=("#00
 RANDOM = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every order of the tests."""
+    monkeypatch.setattr(sys.modules[__name__], "RANDOM", np.random.default_rng(0))
+
+
 def predicted(maps: dict[TaskSpec, Any]) -> DenseMaps:
     manifest = Manifest(
         name="tiny",
@@ -47,6 +54,12 @@ def texture(width: int = 400) -> NDArray[np.uint8]:
     """A strip of blocks of random grey, as high as a frame."""
     blocks = RANDOM.integers(0, 256, (SIZE[0] // 5, width // 5), dtype=np.uint8)
     return np.repeat(np.repeat(np.repeat(blocks, 5, 0), 5, 1)[..., None], 3, axis=2)
+
+
+def bright_wall() -> NDArray[np.uint8]:
+    """A frame of blocks, all of them brighter than red: what is red before it can be seen to move."""
+    wall: NDArray[np.uint8] = texture()[:, : SIZE[1]] // 2 + 128
+    return wall
 
 
 def noisy(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -87,7 +100,7 @@ def test_a_pan_is_not_smeared() -> None:
 
 
 def test_what_moves_before_a_still_wall_is_new_and_the_wall_is_smooth() -> None:
-    wall = texture()[:, : SIZE[1]]
+    wall = bright_wall()
     smoother = Smoother(0.8)
     for at in range(0, 40, 2):
         frame, depth = wall.copy(), np.full(SIZE, 8, np.float32)
@@ -117,7 +130,7 @@ def test_classes_of_a_still_scene_hold_against_frames_that_err() -> None:
 
 
 def test_classes_change_in_a_few_frames_and_at_once_where_something_moves() -> None:
-    wall, smoother = texture()[:, : SIZE[1]], Smoother(0.8)
+    wall, smoother = bright_wall(), Smoother(0.8)
     for _ in range(10):
         smoothed(smoother, noisy(wall), {LABELS: np.zeros(SIZE, np.uint8)})
     late = [smoothed(smoother, noisy(wall), {LABELS: np.ones(SIZE, np.uint8)})[0].mean() for _ in range(7)]
