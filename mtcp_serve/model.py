@@ -109,7 +109,7 @@ class Model(Closing):
         Raises:
             OSError: the file cannot be read.
             RequestError: the image cannot be used, there is no such task, the model does not say how sure it
-                is of any of them, or there is nothing to refine.
+                is of any of them, or maps of the model's size are to be refined.
             TypeError: ``image`` is none of `mtcp_serve.inference.sources.ImageSource`.
             RuntimeError: the model is closed.
         """
@@ -186,9 +186,9 @@ class Model(Closing):
         self, tasks: Sequence[str] | None, size: Size, confidence: bool, refine: bool
     ) -> tuple[Choice, ...]:
         check_asked(tasks, size)
-        choices = self._models.select(tasks)
         if refine:
-            check_refine(size, [choice.task for choice in choices])
+            check_refine(size)
+        choices = self._models.select(tasks)
         return with_confidence(choices) if confidence else choices
 
     def _stream(

@@ -223,8 +223,7 @@ def predict(
         formats, options = _formats(format or [], format_option or [], choices, colormap, legend, switches)
         refine = refine or bool(options.refine)
         if refine:
-            shown = [layer.choice for layer in rendered.layers] or choices
-            check_refine("input" if rendered.layers else size, [choice.task for choice in shown])
+            check_refine("input" if rendered.layers else size)
         if confidence and rendered.layers:
             raise InvalidParameterError(
                 "--confidence is of maps, a rendered video shows none", "leave it out"

@@ -147,10 +147,10 @@ class Conversation:
         follow the edges of the image where they are enlarged.
         """
         check_asked(tasks, size)
+        if refine:
+            wire.check_refine(size)
         manifest = yield from self.known()
         selected = wire.select(manifest, tasks)
-        if refine:
-            wire.check_refine(size, selected)
         sure = wire.confidences(manifest, selected) if confidence else {}
         wire.check_images(images, manifest)
         wanted = (*selected, *sure.values())

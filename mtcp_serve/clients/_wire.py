@@ -201,14 +201,14 @@ def confidences(manifest: Manifest, tasks: Sequence[TaskSpec]) -> dict[str, Conf
     return found
 
 
-def check_refine(size: pipeline.Size, tasks: Sequence[TaskSpec]) -> None:
+def check_refine(size: pipeline.Size) -> None:
     """`mtcp_serve.inference.pipeline.check_refine` of a client.
 
     Raises:
-        InvalidRequestError: there is nothing to refine.
+        InvalidRequestError: ``size`` is the model's.
     """
     try:
-        pipeline.check_refine(size, tasks)
+        pipeline.check_refine(size)
     except InvalidParameterError as error:
         raise InvalidRequestError(error.message, hint=error.hint) from error
 

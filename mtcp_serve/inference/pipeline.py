@@ -120,20 +120,16 @@ def refined(found: DenseMaps, image: DecodedImage) -> DenseMaps:
     return replace(found, maps=tuple(replace(dense, guide=guide) for dense in found.maps))
 
 
-def check_refine(size: Size, tasks: Sequence[TaskSpec]) -> None:
-    """Refuse to refine what cannot be refined.
+def check_refine(size: Size) -> None:
+    """Refuse to refine maps that are not enlarged.
 
     Raises:
-        InvalidParameterError: no map is enlarged, or none of ``tasks`` has edges to refine.
+        InvalidParameterError: ``size`` is the model's.
     """
     if size == "model":
         raise InvalidParameterError(
             "refine brings maps to the size of the image along its edges, but size is model",
             "leave size out, or refine",
-        )
-    if not any(task.refinable for task in tasks):
-        raise InvalidParameterError(
-            f"refine does nothing for {', '.join(task.name for task in tasks)}", "leave it out"
         )
 
 

@@ -16,6 +16,8 @@ from mtcp_serve.kinds.resample import bands, resize_labels
 
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 _WHITE = (255, 255, 255)
+_TEXTURE = 0.01
+"""Variance of colour from which on borders of classes follow it: below, texture would fray them."""
 
 
 class Label(BaseModel):
@@ -81,7 +83,7 @@ class LabelsTask(TaskSpec):
         ids = values.astype(np.uint8, copy=False)
         classes = np.unique(ids)
         of_class = [ids == each for each in classes]
-        rows_at = guide.along([each.astype(np.float32) for each in of_class])
+        rows_at = guide.along([each.astype(np.float32) for each in of_class], _TEXTURE)
         in_rows = np.stack([each.any(axis=1) for each in of_class])
         scale, reach = len(ids) / len(out), 2 * (RADIUS + 2)  # the grid is half as fine
         for rows in bands(*out.shape):

@@ -222,7 +222,7 @@ class _Query(BaseModel):
             )
         check_style(self.colormap, self.legend, tasks)
         if self.refine:
-            check_refine(self.size, tasks)
+            check_refine(self.size)
         return Options(**{name: getattr(self, name) for name in known})
 
     def with_fields(self, form: Sequence[tuple[str, str]]) -> Self:

@@ -202,7 +202,8 @@ function show(found) {
   for (const [file, kind] of Object.entries(NEEDS)) {
     document.querySelector(`[data-file=${file}]`).hidden = !has(kind);
   }
-  showSnippets(found.input, sureness.on);
+  const parameters = { ...sized(sizeOf(found)), confidence: sureness.on };
+  showSnippets(found.input, ["refine", "confidence"].filter((name) => parameters[name]));
   legend.show(found);
   views[view].show(found);
   if (enlarged.dialog.open) enlarged.show(found);
@@ -229,7 +230,7 @@ async function download(file, name) {
   const sure = ["png", "cutout"].includes(parameters.format) ? {} : sureness.query(shown, solid ? "depth" : null);
   say(`Making ${fileName}…`);
   try {
-    const query = { ...parameters, ...camera, ...sure, size: sizeToKeep(), ...modelQuery() };
+    const query = { ...parameters, ...camera, ...sure, ...sized(sizeToKeep(), solid), ...modelQuery() };
     save(await api.predict(shown.input.blob, query, "blob"), fileName);
     say(`${fileName} is ready.`);
   } catch (error) {
@@ -241,7 +242,7 @@ async function download(file, name) {
 function zipOf(item) {
   const depth = answer.maps.some((map) => map.info.kind === "depth");
   const [parameters] = FILES.zip("", null, colors.query(depth));
-  const query = { ...parameters, ...sureness.query(answer), size: sizeToKeep(), ...modelQuery() };
+  const query = { ...parameters, ...sureness.query(answer), ...sized(sizeToKeep()), ...modelQuery() };
   return api.predict(item.blob, query, "arrayBuffer");
 }
 
@@ -253,7 +254,7 @@ function sizeOf(shown) {
 /** The cut-out of the image of `shown`, a Blob, or null where it failed, and why is said. */
 async function cutOut(shown, background, size = sizeOf(shown)) {
   try {
-    return await api.predict(shown.input.blob, { format: "cutout", background, size, ...modelQuery() }, "blob");
+    return await api.predict(shown.input.blob, { format: "cutout", background, ...sized(size), ...modelQuery() }, "blob");
   } catch (error) {
     fail(error);
     return null;
@@ -274,7 +275,12 @@ function queryFor(input) {
   const chosen = $("size").value;
   const small = input !== null && input.pixels !== null && input.pixels <= MOST_PIXELS;
   const size = chosen !== "auto" ? chosen : small ? "input" : "model";
-  return { format: "npz", visualize: true, size, ...sureness.query(), ...modelQuery() };
+  return { format: "npz", visualize: true, ...sized(size), ...sureness.query(), ...modelQuery() };
+}
+
+/** Maps as large as the image follow its edges, where they are not of `solid` things, which have edges of their own. */
+function sized(size, solid = false) {
+  return size === "input" && !solid ? { size, refine: true } : { size };
 }
 
 function modelQuery() {

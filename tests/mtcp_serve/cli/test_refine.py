@@ -77,7 +77,6 @@ def test_frames_and_rendered_videos_are_refined(bundle: Path, tmp_path: Path) ->
     ("arguments", "message"),
     [
         (["--refine", "--size", "model"], "but size is model"),
-        (["--refine", "--tasks", "normals"], "refine does nothing for normals"),
         (["--refine", "--format", "ply"], "--refine: format ply has none"),
         (["--refine", "--format", "npz", "--format-option", "refine=true"], "give one of them"),
     ],

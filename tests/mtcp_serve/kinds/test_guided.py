@@ -133,7 +133,7 @@ def test_classes_far_from_a_band_are_not_looked_at_and_would_not_win() -> None:
     ids = np.repeat(np.array([0, 2, 1], np.uint8), 16)[:, None].repeat(64, axis=1)
     pixels = noise(480, 640)
     guide = Guide(lambda: pixels)
-    planes = guide.along([(ids == each).astype(np.float32) for each in range(3)])
+    planes = guide.along([(ids == each).astype(np.float32) for each in range(3)], 0.01)
     want = np.argmax([planes(slice(0, 480), each) for each in range(3)], axis=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resample, "_BAND", 640 * 20)

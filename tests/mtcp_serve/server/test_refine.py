@@ -113,7 +113,6 @@ def test_a_batch_and_a_form_take_it(client: TestClient, wanted: dict[str, Any]) 
     ("query", "reason"),
     [
         ({"size": "model"}, "but size is model"),
-        ({"tasks": "normals"}, "refine does nothing for normals"),
         ({"format": "ply"}, "format ply has no refine"),
         ({"format": "glb"}, "format glb has no refine"),
     ],
@@ -124,4 +123,9 @@ def test_what_would_be_without_effect_is_refused(
     response = client.post("/predict", params={"refine": "true", **query}, content=IMAGE, headers=RAW)
     check_error(response, 422, "invalid_parameter")
     assert reason in response.json()["error"]["message"]
-    assert ask(client, refine="false", tasks="normals").status_code == 200
+
+
+def test_normals_are_as_they_were_and_say_so(client: TestClient) -> None:
+    plain, refined = (ask(client, tasks="normals", refine=refine).json() for refine in ("false", "true"))
+    assert refined["maps"] == plain["maps"]
+    assert refined["maps"]["normals"]["resampled"] == "bilinear"

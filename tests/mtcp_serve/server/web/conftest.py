@@ -31,7 +31,7 @@ def page(server: Server, browser: Browser) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def answer(server: Server) -> Any:
     """The same image's arrays and pictures, asked for without the page."""
-    body = server.predict(PHOTO.read_bytes(), "format=npz&visualize=true").content
+    body = server.predict(PHOTO.read_bytes(), "format=npz&visualize=true&refine=true").content
     return dict(np.load(io.BytesIO(body)))
 
 

@@ -141,8 +141,10 @@ def test_over_the_image_what_is_unsure_has_a_veil(page: Page, arrays: Any) -> No
 def test_downloads_and_programs_have_it_too(page: Page) -> None:
     expect(page.locator("#snippet-curl")).not_to_contain_text("confidence")
     switch_on(page)
-    expect(page.locator("#snippet-curl")).to_contain_text("format=npz&confidence=true")
-    expect(page.locator("#snippet-python")).to_contain_text('predict("noise.png", confidence=True)')
+    expect(page.locator("#snippet-curl")).to_contain_text("format=npz&refine=true&confidence=true")
+    expect(page.locator("#snippet-python")).to_contain_text(
+        'predict("noise.png", refine=True, confidence=True)'
+    )
     for name, wanted in (("zip", True), ("ply", True), ("cutout", False)):
         with page.expect_response(lambda response: "/predict?" in response.url) as sent:
             page.click(f"[data-file={name}]")

@@ -198,7 +198,7 @@ def test_depth_has_the_colors_of_the_gateways_tables(page: Page, server: Server,
     choice = page.get_by_label("Colours of depth")
     assert choice.locator("option").all_inner_texts() == list(colormap_names())
     chart = page.locator("[data-map=depth] canvas")
-    body = server.predict(PHOTO.read_bytes(), "format=npz&tasks=depth&colormap=turbo").content
+    body = server.predict(PHOTO.read_bytes(), "format=npz&tasks=depth&colormap=turbo&refine=true").content
     want = np.load(io.BytesIO(body))["depth.visualization"].astype(int)
     sent = answer["depth.visualization"].astype(int)
     bar = page.locator(".colorbar canvas")
@@ -245,7 +245,10 @@ def test_the_first_map_is_on_a_phones_first_screen(server: Server, browser: Brow
 
 def test_the_same_request_from_a_program(page: Page, server: Server) -> None:
     curl = page.locator("#snippet-curl").text_content()
-    assert curl == f"curl -F image=@'astronaut.jpg' \\\n  '{server.url}/predict?format=npz' -o maps.npz"
+    assert (
+        curl
+        == f"curl -F image=@'astronaut.jpg' \\\n  '{server.url}/predict?format=npz&refine=true' -o maps.npz"
+    )
     program = page.locator("#snippet-python").text_content() or ""
     said = io.StringIO()
     with contextlib.chdir(PHOTO.parent), contextlib.redirect_stdout(said):

@@ -90,7 +90,7 @@ def test_a_file_that_is_no_image_keeps_none_from_its_maps(server: Server, browse
             folders = {name.partition("/")[0] for name in archive.namelist()}
             assert folders == {"001-0", "002-2"}
             for folder, photo in zip(sorted(folders), (files[0], files[2]), strict=True):
-                body = server.predict(photo["buffer"], "format=zip&visualize=true").content
+                body = server.predict(photo["buffer"], "format=zip&visualize=true&refine=true").content
                 with ZipFile(io.BytesIO(body)) as want:
                     names = want.namelist()
                     assert [n for n in archive.namelist() if n.startswith(folder)] == [

@@ -145,15 +145,19 @@ def test_timings_are_those_of_the_server_and_add_up(page: Page) -> None:
 @pytest.mark.parametrize(
     ("button", "query", "name"),
     [
-        ("Download the values of Distance as PNG", "format=png&tasks=depth", "astronaut-depth.png"),
+        (
+            "Download the values of Distance as PNG",
+            "format=png&tasks=depth&refine=true",
+            "astronaut-depth.png",
+        ),
         (
             "Download the colour picture of Clothes and skin",
-            "format=png&tasks=parsing&visualize=true",
+            "format=png&tasks=parsing&visualize=true&refine=true",
             "astronaut-parsing-colour.png",
         ),
-        ("PNGs (zip)", "format=zip&visualize=true", "astronaut-maps.zip"),
-        ("npz", "format=npz", "astronaut-maps.npz"),
-        ("JSON", "format=json", "astronaut-maps.json"),
+        ("PNGs (zip)", "format=zip&visualize=true&refine=true", "astronaut-maps.zip"),
+        ("npz", "format=npz&refine=true", "astronaut-maps.npz"),
+        ("JSON", "format=json&refine=true", "astronaut-maps.json"),
         ("Points (PLY)", "format=ply", "astronaut.ply"),
         ("3-D model (GLB)", "format=glb", "astronaut.glb"),
         ("Cut-out (PNG)", "format=cutout", "astronaut-cutout.png"),
