@@ -26,6 +26,8 @@ from training.pseudo.cli import pseudo_label
 if TYPE_CHECKING:
     from training.config import RunConfig
     from training.evaluation import Report
+    from training.model import Network
+    from training.trust import Trust
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Train, score and ship networks of many tasks."
@@ -124,6 +126,14 @@ def evaluate_command(
         bool,
         typer.Option("--held-out", help="Only the half that confidence does not calibrate on."),
     ] = False,
+    standard_errors: Annotated[
+        bool,
+        typer.Option("--standard-errors", help="Also how far each metric can be trusted on so many images."),
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another checkpoint: the differences on the same images, and how sure they are."),
+    ] = None,
 ) -> None:
     """Score a checkpoint on its validation sources, its metrics beside the paper's where they compare."""
     with _told():
@@ -132,9 +142,10 @@ def evaluate_command(
         from training.config import ConfigError
         from training.data import DataError
         from training.distributed import usable_device
-        from training.evaluation import evaluate, validation_sources
+        from training.evaluation import Validation, validation_sources
         from training.model import MTCP
         from training.report import gains, markdown_table, read_single_tasks, write_json
+        from training.trust import trusted
 
         network, config = load_network(path)
         config = _moved(config, overrides)
@@ -150,27 +161,47 @@ def evaluate_command(
         device = usable_device(config.device)
         for written in filter(None, (report, table)):
             written.parent.mkdir(parents=True, exist_ok=True)
+        others = {} if against is None else {str(against): _like(config, against).to(device)}
         sources = validation_sources(config.data, config.tasks)
         single = read_single_tasks(single_task, config.tasks) if single_task else None
-        metrics = evaluate(
-            network.to(device),
+        validation = Validation(
             held_out_half(sources) if held_out else sources,
             config.data.batch_size,
             device,
-            workers=config.data.workers,
+            config.data.workers,
             per_class=per_class,
             plain=plain,
         )
+        trust = None
+        if standard_errors or others:
+            metrics, trust = trusted(validation, network.to(device), others)
+        else:
+            metrics = validation.score({path.name: network.to(device)})[path.name]
         if not metrics:
             raise DataError(
                 "data.val: no validation source has a label of any task, there is nothing to score"
             )
         delta = None if single is None else gains(metrics, single, config.tasks)
-        _show(path.name, metrics, config, delta)
+        _show(path.name, metrics, config, delta, trust)
         if report is not None:
-            write_json(report, metrics, config.name, delta)
+            write_json(report, metrics, config.name, delta, trust)
         if table is not None:
-            table.write_text(markdown_table(metrics, config.name, config.tasks, delta))
+            table.write_text(markdown_table(metrics, config.name, config.tasks, delta, trust))
+
+
+def _like(config: "RunConfig", path: Path) -> "Network":
+    """The network of another checkpoint, which is of the same tasks.
+
+    Raises:
+        ConfigError: it is of others.
+    """
+    from training.checkpoint import load_network
+    from training.config import ConfigError
+
+    network, other = load_network(path)
+    if other.tasks != config.tasks:
+        raise ConfigError(f"--against {path}: its tasks or their classes are others, so nothing compares")
+    return network
 
 
 def _moved(config: "RunConfig", overrides: list[str] | None) -> "RunConfig":
@@ -188,13 +219,17 @@ def _moved(config: "RunConfig", overrides: list[str] | None) -> "RunConfig":
 
 
 def _show(
-    title: str, metrics: "Report", config: "RunConfig", delta: "Mapping[str, float] | None" = None
+    title: str,
+    metrics: "Report",
+    config: "RunConfig",
+    delta: "Mapping[str, float] | None" = None,
+    trust: "Trust | None" = None,
 ) -> None:
     """Print the metrics and, if there are any, the reliability curves."""
     from training.report import reliability_table, terminal_table
 
     console = Console()
-    console.print(terminal_table(title, metrics, config.name, config.tasks, delta))
+    console.print(terminal_table(title, metrics, config.name, config.tasks, delta, trust))
     curves = reliability_table(metrics)
     if curves.row_count:
         console.print(curves)

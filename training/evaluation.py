@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.progress import track
@@ -19,6 +19,7 @@ from training.model import Network
 from training.postprocess import confidence_maps, deployment_maps
 from training.tasks import Task
 
+E = TypeVar("E", bound=Evaluation)
 Report = dict[str, dict[str, float]]
 
 _REHEARSED = 3
@@ -67,18 +68,24 @@ class Validation:
 
     @torch.no_grad()
     def score(self, networks: Mapping[str, Network]) -> dict[str, Report]:
-        """All metrics of all tasks by name of the network, pooled over the sources.
+        """All metrics of all tasks by name of the network, pooled over the sources."""
+        found = self.evaluations(list(networks.values()), Evaluation)
+        return {name: each.compute() for name, each in zip(networks, found, strict=True)}
+
+    @torch.no_grad()
+    def evaluations(self, networks: Sequence[Network], kind: type[E]) -> list[E]:
+        """For each network one of ``kind`` that has seen every image.
 
         Each image is loaded once for all networks, which are left in evaluation mode.
         """
-        evaluations = {
-            name: Evaluation(network.eval().tasks, self.per_class, network.confident).to(self.device)
-            for name, network in networks.items()
-        }
+        evaluations = [
+            kind(network.eval().tasks, self.per_class, network.confident).to(self.device)
+            for network in networks
+        ]
         for batch in self.batches():
-            for name, network in networks.items():
-                _add(evaluations[name], network, batch, self.plain)
-        return {name: evaluation.compute() for name, evaluation in evaluations.items()}
+            for evaluation, network in zip(evaluations, networks, strict=True):
+                _add(evaluation, network, batch, self.plain)
+        return evaluations
 
     @torch.no_grad()
     def seconds(self, networks: Mapping[str, Network]) -> float:

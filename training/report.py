@@ -13,6 +13,7 @@ from training.metrics import delta_mtl
 from training.metrics.confidence import curve, without_curve
 from training.metrics.delta_mtl import HEADLINE, Protocol, headline, scored
 from training.tasks import Task, entry
+from training.trust import Trust
 
 PROTOCOLS: tuple[Protocol, ...] = ("mtcp", "invpt")
 
@@ -72,10 +73,13 @@ def gains(metrics: Report, single: Report, tasks: Sequence[Task]) -> dict[str, f
     return found
 
 
-def write_json(path: Path, metrics: Report, name: str, delta: Mapping[str, float] | None) -> None:
+def write_json(
+    path: Path, metrics: Report, name: str, delta: Mapping[str, float] | None, trust: Trust | None = None
+) -> None:
     """By task name the metrics; beside them ``delta_mtl`` and the paper's ``published`` rows, if any.
 
-    And ``reliability``: for each task with a confidence its curve, a list of bins.
+    And ``reliability``: for each task with a confidence its curve, a list of bins; ``standard_errors``, and
+    ``against`` with the ``differences`` to another network and their ``standard_errors``.
     """
     content: dict[str, Any] = {task: without_curve(values) for task, values in metrics.items()}
     curves = {
@@ -83,6 +87,14 @@ def write_json(path: Path, metrics: Report, name: str, delta: Mapping[str, float
     }
     if curves:
         content["reliability"] = curves
+    if trust is not None:
+        content["standard_errors"] = trust.errors
+        if trust.other is not None:
+            content["against"] = {
+                "name": trust.other,
+                "differences": trust.differences,
+                "standard_errors": trust.difference_errors,
+            }
     if delta is not None:
         content["delta_mtl"] = dict(delta)
     if name in PUBLISHED:
@@ -117,32 +129,62 @@ def published_value(name: str, row: str, task: Task, metric: str) -> float | Non
     return PUBLISHED[name][row].get(task.name)
 
 
-def _cells(metrics: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None) -> Any:
+def _header(name: str, trust: Trust | None) -> list[str]:
+    trusted = [] if trust is None else ["±"]
+    if trust is not None and trust.other is not None:
+        trusted += [f"less {trust.other}", "±"]
+    return ["task", "metric", "value", *trusted, *PUBLISHED.get(name, ())]
+
+
+def _cells(
+    metrics: Report,
+    name: str,
+    tasks: Sequence[Task],
+    delta: Mapping[str, float] | None,
+    trust: Trust | None,
+) -> Any:
     by_name = {task.name: task for task in tasks}
     papers = list(PUBLISHED.get(name, ()))
+    trusted = [] if trust is None else [trust.errors]
+    if trust is not None and trust.other is not None:
+        trusted += [trust.differences, trust.difference_errors]
     for task, metric, value in rows(metrics, delta):
         beside = [
             published_value(name, row, by_name[task], metric) if task in by_name else None for row in papers
         ]
-        yield [task, metric, f"{value:.4f}", *("" if known is None else f"{known:.4f}" for known in beside)]
+        known = [report.get(task, {}).get(metric) for report in trusted]
+        yield [
+            task,
+            metric,
+            f"{value:.4f}",
+            *("" if each is None else f"{each:.4f}" for each in known + beside),
+        ]
 
 
 def terminal_table(
-    title: str, metrics: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None = None
+    title: str,
+    metrics: Report,
+    name: str,
+    tasks: Sequence[Task],
+    delta: Mapping[str, float] | None = None,
+    trust: Trust | None = None,
 ) -> Table:
     """All metrics for a terminal, with a column per published row."""
-    table = Table("task", "metric", "value", *PUBLISHED.get(name, ()), title=title)
-    for cells in _cells(metrics, name, tasks, delta):
+    table = Table(*_header(name, trust), title=title)
+    for cells in _cells(metrics, name, tasks, delta, trust):
         table.add_row(*cells)
     return table
 
 
 def markdown_table(
-    metrics: Report, name: str, tasks: Sequence[Task], delta: Mapping[str, float] | None = None
+    metrics: Report,
+    name: str,
+    tasks: Sequence[Task],
+    delta: Mapping[str, float] | None = None,
+    trust: Trust | None = None,
 ) -> str:
     """The same as Markdown."""
-    header = ["task", "metric", "value", *PUBLISHED.get(name, ())]
-    return markdown(header, list(_cells(metrics, name, tasks, delta)))
+    return markdown(_header(name, trust), list(_cells(metrics, name, tasks, delta, trust)))
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

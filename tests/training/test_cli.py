@@ -155,3 +155,43 @@ def test_a_run_folder_that_is_a_file(tmp_path: Path) -> None:
     done = runner.invoke(app, ["train", "scenes", *RUN, "--run", str(tmp_path / "run")])
     assert done.exit_code == 2
     assert done.output.split("error: ")[1].replace("\n", "") == f"{tmp_path / 'run'}: File exists"
+
+
+def test_standard_errors_and_differences_are_told(tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("other", 1)):
+        Trainer(tiny_run(f"seed={seed}", "data.val.0.count=4"), tmp_path / name).save()
+    one, other = (str(tmp_path / name / LAST) for name in ("one", "other"))
+    report, table = tmp_path / "report.json", tmp_path / "table.md"
+    written = ["--report", str(report), "--table", str(table)]
+    assert runner.invoke(app, ["evaluate", one, *written]).exit_code == 0
+    plain = json.loads(report.read_text())
+    done = runner.invoke(app, ["evaluate", one, "--standard-errors", *written])
+    assert done.exit_code == 0, done.output
+    trusted = json.loads(report.read_text())
+    errors = trusted.pop("standard_errors")
+    assert {task: {name: pytest.approx(value) for name, value in metrics.items()}
+            for task, metrics in plain.items()} == trusted  # fmt: skip
+    assert 0 < errors["depth"]["absrel"] < plain["depth"]["absrel"]
+    assert table.read_text().startswith("| task | metric | value | ± |\n")
+    done = runner.invoke(app, ["evaluate", one, "--against", other, *written])
+    assert done.exit_code == 0, done.output
+    found = json.loads(report.read_text())
+    assert found["standard_errors"] == errors
+    against = found["against"]
+    assert against["name"] == other
+    assert against["differences"]["depth"]["absrel"] != 0
+    assert against["standard_errors"]["depth"]["absrel"] > 0
+    assert f"| value | ± | less {other} | ± |" in table.read_text()
+    assert runner.invoke(app, ["evaluate", one, "--against", one, *written]).exit_code == 0
+    itself = json.loads(report.read_text())["against"]
+    for what in ("differences", "standard_errors"):
+        assert {value for metrics in itself[what].values() for value in metrics.values()} == {0}
+
+
+def test_networks_of_other_tasks_do_not_compare(tmp_path: Path) -> None:
+    Trainer(tiny_run(), tmp_path / "one").save()
+    Trainer(tiny_run("model.tasks.semseg=objects_rooms"), tmp_path / "other").save()
+    one, other = (str(tmp_path / name / LAST) for name in ("one", "other"))
+    done = runner.invoke(app, ["evaluate", one, "--against", other])
+    assert done.exit_code == 2
+    assert "its tasks or their classes are others" in done.output.replace("\n", " ")

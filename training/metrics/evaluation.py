@@ -132,6 +132,18 @@ class Evaluation:
                 joined[name] = {**joined.get(name, {}), **values}
         return joined
 
+    def states(self) -> list[dict[str, Tensor]]:
+        """A copy of the sums of every metric; `restore` takes it."""
+        return [
+            {name: value.clone() for name, value in metric.metric_state.items()} for metric in self._all()
+        ]
+
+    def restore(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Have ``states`` in place of everything seen so far."""
+        for metric, its in zip(self._all(), states, strict=True):
+            metric.reset()
+            metric.merge_state({name: value.to(metric.device) for name, value in its.items()})
+
     def reset(self) -> None:
         """Forget everything seen so far."""
         for metric in self._all():

@@ -1,0 +1,48 @@
+"""How far the metrics of a split can be trusted, and whether another network's are better or only luckier."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from training.evaluation import Report, Validation
+from training.metrics.resampling import RESAMPLES, ImageByImage, difference, standard_errors
+from training.model import Network
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Standard errors of the metrics of a network, and what they are beside another's, if there is one."""
+
+    errors: Report
+    """The standard error of each metric."""
+    other: str | None = None
+    """The name of the other network."""
+    differences: Report = field(default_factory=dict)
+    """This one's metrics less the other's, on the same images."""
+    difference_errors: Report = field(default_factory=dict)
+    """The standard errors of these."""
+
+
+def trusted(
+    validation: Validation, network: Network, others: Mapping[str, Network], times: int = RESAMPLES
+) -> tuple[Report, Trust]:
+    """The metrics of ``network``, and how far to trust them by ``times`` draws of the images.
+
+    Args:
+        validation: on which images.
+        network: the one to score.
+        others: by its name one more to compare with, or none.
+        times: see `training.metrics.resampling`.
+    """
+    this, *more = validation.evaluations([network, *others.values()], ImageByImage)
+    metrics = this.compute()
+    if not metrics:
+        return {}, Trust({})
+    draws = this.draws(times)
+    drawn = list(this.resampled(draws))
+    if not more:
+        return metrics, Trust(standard_errors(drawn))
+    (name,), (other,) = others, more
+    apart = [difference(one, less) for one, less in zip(drawn, other.resampled(draws), strict=True)]
+    return metrics, Trust(
+        standard_errors(drawn), name, difference(metrics, other.compute()), standard_errors(apart)
+    )
