@@ -18,7 +18,7 @@ from PIL import Image, ImageColor
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.camera import Camera
 from mtcp_serve.inference.images import DecodedImage
-from mtcp_serve.inference.pipeline import DenseMaps, larger
+from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import KINDS, DepthTask, NormalsTask, ProbabilityTask
 from mtcp_serve.kinds.base import Confidence, Map, TaskSpec
 from mtcp_serve.kinds.colormaps import DEFAULT
@@ -223,10 +223,11 @@ class Prediction(Mapping[str, Map]):
         name = self._first(ProbabilityTask)
         probability = self[name].astype(np.float32, copy=False)
         pixels = self._colors(*probability.shape)
-        raw = self._as_given(name)
-        if refine and self.about(name)["resampled"] != "guided" and larger(raw, *probability.shape):
-            probability = np.empty_like(probability)
-            self._spec(name).refine(raw, Guide(lambda: pixels), probability)
+        if refine and self.about(name)["resampled"] != "guided":
+            model, (height, width) = self.about(name)["model"], probability.shape
+            guide = Guide(lambda: pixels)
+            dense = DenseMap(model, self._spec(name), self._as_given(name), height, width, guide=guide)
+            probability = dense.values().astype(np.float32, copy=False)
         cut = cutout(pixels, probability)
         return Image.fromarray(cut if color is None else over(cut, color))
 

@@ -56,9 +56,15 @@ class DenseMap:
     @property
     def resampled(self) -> Rule:
         """How `values` are brought to their size."""
-        if self.guide is not None and self.task.refinable and larger(self.raw, self.height, self.width):
+        if self.guide is not None and self.task.refinable and self._enlarged:
             return "guided"
         return self.task.resampled(self.raw, self.height, self.width)
+
+    @property
+    def _enlarged(self) -> bool:
+        """Whether it has more pixels than ``raw`` along one side or both."""
+        there: tuple[int, ...] = self.raw.shape
+        return self.height > there[0] or self.width > there[1]
 
     def values(self) -> Map:
         """The map at its size: made anew at each call, so that nobody keeps what may be very large."""
@@ -106,12 +112,6 @@ class DenseMaps:
             self.image.focal,
             assumed_fov(self.models),
         )
-
-
-def larger(values: Map, height: int, width: int) -> bool:
-    """Whether ``height`` x ``width`` pixels are more than ``values`` have, along one side or both."""
-    there: tuple[int, ...] = values.shape
-    return height > there[0] or width > there[1]
 
 
 def refined(found: DenseMaps, image: DecodedImage) -> DenseMaps:

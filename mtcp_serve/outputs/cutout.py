@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
-from mtcp_serve.kinds import ProbabilityTask
+from mtcp_serve.kinds import MapOut, ProbabilityTask
 from mtcp_serve.kinds.grids import neighbours, window_means
 from mtcp_serve.kinds.guided import Guide
 from mtcp_serve.kinds.resample import bands
+from mtcp_serve.outputs.metadata import describe_map
 from mtcp_serve.outputs.points import pixels_of
 
 _CLEAR, _SOLID = 0.05, 0.95  # probabilities that count as 0 and as 1: haze and pinholes are no soft edge
@@ -132,8 +133,8 @@ def saliency_of(prediction: DenseMaps) -> DenseMap:
 
 def cut_out(
     prediction: DenseMaps, color: tuple[int, int, int] | None = None, refine: bool = True
-) -> Image.Image:
-    """The image's subject at the size of the maps: RGBA, or RGB over ``color``.
+) -> tuple[Image.Image, MapOut]:
+    """The image's subject at the size of the maps: RGBA, or RGB over ``color``; and what its saliency is.
 
     With ``refine`` the saliency follows the edges of the image where it is enlarged.
 
@@ -144,8 +145,9 @@ def cut_out(
     pixels = pixels_of(prediction, dense.height, dense.width)
     if refine:
         dense = replace(dense, guide=Guide(lambda: pixels))
-    cut = cutout(pixels, dense.values().astype(np.float32, copy=False))
-    return Image.fromarray(cut if color is None else over(cut, color))
+    values = dense.values()
+    cut = cutout(pixels, values.astype(np.float32, copy=False))
+    return Image.fromarray(cut if color is None else over(cut, color)), describe_map(dense, values)
 
 
 def _blur(

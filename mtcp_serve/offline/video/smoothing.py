@@ -23,9 +23,7 @@ _STILL, _MOVED = 6.0, 20.0  # differences of grey, of 255, that count as none an
 _BLUR: Final = 2  # radius, pixels: single pixels differ by the noise of the camera
 _AROUND: Final = 9  # width, pixels, of what moves along with a moved pixel: a network looks around it
 _CUT: Final = 0.5  # share of moved pixels that is another scene
-_DOUBTED: Final = (
-    0.3  # mean agreement with a class below which a pixel gives it up; half would let it flicker
-)
+_DOUBTED: Final = 0.3  # agreement below which a pixel gives its class up; with half it would flicker
 
 
 @dataclass

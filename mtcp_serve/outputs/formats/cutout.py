@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.pipeline import DenseMaps
 from mtcp_serve.kinds import MapOut, ProbabilityTask, TaskSpec
-from mtcp_serve.outputs.cutout import cut_out
+from mtcp_serve.outputs.cutout import cut_out, saliency_of
 from mtcp_serve.outputs.formats.base import Writer
 from mtcp_serve.outputs.png_file import write_png
 
@@ -42,8 +42,9 @@ class CutoutWriter(Writer):
     def _write(self, prediction: DenseMaps, folder: str) -> dict[str, MapOut]:
         color = self.wanted.background
         red_green_blue = None if color == "transparent" else ImageColor.getrgb(color)[:3]
-        self._file = write_png(cut_out(prediction, red_green_blue, self.wanted.refine is not False))
-        return {}
+        cut, saliency = cut_out(prediction, red_green_blue, self.wanted.refine is not False)
+        self._file = write_png(cut)
+        return {saliency_of(prediction).task.name: saliency}
 
     def finish(self, document: BaseModel) -> bytes:
         """The file."""

@@ -56,6 +56,7 @@ def test_formats_take_it_as_their_option_too(bundle: Path, large: Path) -> None:
     for way, same in ([], True), (["--format-option", "refine=false"], False):
         assert run(large, bundle, "--format", "cutout", *way).exit_code == 0
         assert ((folder / "cutout.png").read_bytes() == refined) == same
+        assert resampled(folder) == {"saliency": "guided" if same else "bilinear"}
 
 
 def test_frames_and_rendered_videos_are_refined(bundle: Path, tmp_path: Path) -> None:
