@@ -137,7 +137,8 @@ def _write_formats(
     """A file of each format; what there is to say of the maps that they are made of."""
     told: dict[str, MapOut] = {}
     shown: dict[str, DenseMap] = {}
-    for form in requested.formats:
+    maps_last = sorted(requested.formats, key=lambda form: not form.needs_image)  # what they hold is told
+    for form in maps_last:
         used = form.used([dense.task for dense in prediction.maps])
         maps = tuple(dense for dense in prediction.maps if dense.task in used)
         if not requested.options.confidence and "min_confidence" not in form.options:

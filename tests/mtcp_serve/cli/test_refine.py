@@ -57,6 +57,13 @@ def test_formats_take_it_as_their_option_too(bundle: Path, large: Path) -> None:
         assert run(large, bundle, "--format", "cutout", *way).exit_code == 0
         assert ((folder / "cutout.png").read_bytes() == refined) == same
         assert resampled(folder) == {"saliency": "guided" if same else "bilinear"}
+    for names in (
+        ["npz", "cutout"],
+        ["cutout", "npz"],
+    ):  # the map that is in a file is the one that is told of
+        formats = [word for name in names for word in ("--format", name)]
+        assert run(large, bundle, *formats, "--tasks", "saliency").exit_code == 0
+        assert resampled(folder) == {"saliency": "bilinear"}
 
 
 def test_frames_and_rendered_videos_are_refined(bundle: Path, tmp_path: Path) -> None:
