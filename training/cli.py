@@ -161,7 +161,7 @@ def evaluate_command(
         device = usable_device(config.device)
         for written in filter(None, (report, table)):
             written.parent.mkdir(parents=True, exist_ok=True)
-        others = {} if against is None else {str(against): _like(config, against).to(device)}
+        other = None if against is None else (str(against), _like(config, against).to(device))
         sources = validation_sources(config.data, config.tasks)
         single = read_single_tasks(single_task, config.tasks) if single_task else None
         validation = Validation(
@@ -173,8 +173,8 @@ def evaluate_command(
             plain=plain,
         )
         trust = None
-        if standard_errors or others:
-            metrics, trust = trusted(validation, network.to(device), others)
+        if standard_errors or other is not None:
+            metrics, trust = trusted(validation, network.to(device), other)
         else:
             metrics = validation.score({path.name: network.to(device)})[path.name]
         if not metrics:

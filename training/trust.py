@@ -1,6 +1,5 @@
 """How far the metrics of a split can be trusted, and whether another network's are better or only luckier."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from training.evaluation import Report, Validation
@@ -23,26 +22,25 @@ class Trust:
 
 
 def trusted(
-    validation: Validation, network: Network, others: Mapping[str, Network], times: int = RESAMPLES
+    validation: Validation,
+    network: Network,
+    against: tuple[str, Network] | None = None,
+    times: int = RESAMPLES,
 ) -> tuple[Report, Trust]:
     """The metrics of ``network``, and how far to trust them by ``times`` draws of the images.
 
-    Args:
-        validation: on which images.
-        network: the one to score.
-        others: by its name one more to compare with, or none.
-        times: see `training.metrics.resampling`.
+    ``against`` is another network to compare with, and its name.
     """
-    this, *more = validation.evaluations([network, *others.values()], ImageByImage)
+    networks = [network] if against is None else [network, against[1]]
+    this, *others = validation.evaluations(networks, ImageByImage)
     metrics = this.compute()
     if not metrics:
         return {}, Trust({})
     draws = this.draws(times)
     drawn = list(this.resampled(draws))
-    if not more:
-        return metrics, Trust(standard_errors(drawn))
-    (name,), (other,) = others, more
-    apart = [difference(one, less) for one, less in zip(drawn, other.resampled(draws), strict=True)]
-    return metrics, Trust(
-        standard_errors(drawn), name, difference(metrics, other.compute()), standard_errors(apart)
-    )
+    errors = standard_errors(drawn)
+    if against is None:
+        return metrics, Trust(errors)
+    (other,) = others
+    apart = [difference(*pair) for pair in zip(drawn, other.resampled(draws), strict=True)]
+    return metrics, Trust(errors, against[0], difference(metrics, other.compute()), standard_errors(apart))

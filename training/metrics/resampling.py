@@ -53,6 +53,8 @@ class ImageByImage(Evaluation):
 
     def compute(self) -> dict[str, dict[str, float]]:
         """See `Evaluation.compute`."""
+        if not self._images:
+            return super().compute()
         (everything,) = self._sums(torch.ones(1, len(self._images), dtype=torch.float64))
         self.restore(everything)
         return super().compute()

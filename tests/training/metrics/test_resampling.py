@@ -82,6 +82,10 @@ def test_what_two_networks_have_in_common_cancels_out() -> None:
     assert together["depth"]["absrel"] < alone["depth"]["absrel"] / 10
 
 
+def test_without_images_there_is_nothing() -> None:
+    assert ImageByImage(TASKS).compute() == {}
+
+
 def test_differences_are_of_what_both_have() -> None:
     one = {"depth": {"rmse": 1.0, "absrel": 0.5}, "semseg": {"mIoU": 0.4}}
     other = {"depth": {"rmse": 0.75, "delta": 0.1}, "saliency": {"MAE": 0.1}}
