@@ -90,9 +90,9 @@ class DepthTask(TaskSpec):
         if least <= 0:
             self.resample(values, out)
             return
-        rows_at = guide.along([np.log(values.astype(np.float32, copy=False))], _RELIEF)
+        enlarged = guide.along([np.log(values.astype(np.float32, copy=False))], _RELIEF)
         for rows in bands(*out.shape):
-            logs = rows_at(rows, 0)
+            logs = enlarged.at(rows, 0)
             np.clip(np.exp(logs, out=logs), least, most, out=out[rows])
 
     def png_scale(self) -> tuple[float, float]:

@@ -42,13 +42,3 @@ def neighbours(
     exact = ((places + 0.5) * (small / size) - 0.5).clip(0, small - 1)
     before = exact.astype(np.intp)
     return before, (exact - before).astype(np.float32)
-
-
-def widened(values: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """``[height, channels, columns]`` with ``width`` columns, linear between those there are."""
-    if values.shape[2] == width:
-        return values
-    left, beyond = neighbours(np.arange(width), width, values.shape[2])
-    wide: NDArray[np.float32] = values.take(left, axis=2)
-    wide += beyond * (values.take(left + (beyond > 0), axis=2) - wide)
-    return wide

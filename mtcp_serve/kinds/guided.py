@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtcp_serve.kinds.grids import neighbours, widened, window_means
+from mtcp_serve.kinds.grids import neighbours, window_means
 
 Plane = NDArray[np.float32]
 RADIUS: Final = 2
@@ -39,8 +39,8 @@ class Guide:
     def _pixels(self) -> NDArray[np.uint8]:
         return self._read()
 
-    def along(self, planes: Sequence[Plane], epsilon: float = EPSILON) -> Callable[[slice, int], Plane]:
-        """What gives any rows of any of ``planes`` at the size of the image, float32 ``[rows, width]``.
+    def along(self, planes: Sequence[Plane], epsilon: float = EPSILON) -> "Enlarged":
+        """``planes`` at the size of the image, to be evaluated part by part.
 
         It is linear in the plane, and may go a little beyond its range.
 
@@ -55,32 +55,45 @@ class Guide:
             size = max(min(columns, width) // 2, 1), max(min(rows, height) // 2, 1)
             colors = self._colors(size, epsilon)
         coarse = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BOX)) for plane in planes]
-        functions = colors.linear_functions(np.stack(coarse, axis=1))
-        upper, share = neighbours(np.arange(height), height, size[1])
-
-        def rows_at(rows: slice, plane: int) -> Plane:
-            above, beyond = upper[rows], share[rows]
-            first, last = above[0], min(above[-1] + 2, size[1])
-            weights = np.zeros((len(above), last - first), np.float32)
-            row = np.arange(len(above))
-            weights[row, above - first] = 1 - beyond
-            row = row[beyond > 0]
-            weights[row, above[row] - first + 1] = beyond[row]
-            wide = widened(functions[first:last, :, plane], width)
-            here = (weights @ wide.reshape(last - first, -1)).reshape(len(above), 4, width)
-            found: Plane = here[:, 3]
-            for channel in range(3):
-                here[:, channel] *= pixels[rows, :, channel]
-                found += here[:, channel]
-            return found
-
-        return rows_at
+        return Enlarged(pixels, colors.linear_functions(np.stack(coarse, axis=1)))
 
     def _colors(self, size: tuple[int, int], epsilon: float) -> "_Colors":
         if (size, epsilon) not in self._known:
             grid = Image.fromarray(self._pixels).resize(size, Image.Resampling.BOX)
             self._known[size, epsilon] = _Colors.of(np.asarray(grid, np.float32), epsilon * 255**2)
         return self._known[size, epsilon]
+
+
+class Enlarged:
+    """Maps at the size of their image, which are evaluated part by part."""
+
+    def __init__(self, pixels: NDArray[np.uint8], functions: Plane) -> None:
+        """``functions`` ``[h, 4, C, w]``: three slopes and an offset for each pixel of a grid, of C maps."""
+        self._pixels, self._functions = pixels, functions
+        self.grid = functions.shape[0], functions.shape[3]
+        height, width = pixels.shape[:2]
+        self._down = neighbours(np.arange(height), height, self.grid[0])
+        self._across = neighbours(np.arange(width), width, self.grid[1])
+
+    def at(self, rows: slice, plane: int, columns: slice = slice(None)) -> Plane:
+        """Some rows of a map, of all columns or some, float32."""
+        above, below = self._down[0][rows], self._down[1][rows]
+        left, right = self._across[0][columns], self._across[1][columns]
+        first, last = above[0], min(above[-1] + 2, len(self._functions))
+        there = self._functions[first:last, :, plane]
+        weights = np.zeros((len(above), last - first), np.float32)
+        row = np.arange(len(above))
+        weights[row, above - first] = 1 - below
+        row = row[below > 0]
+        weights[row, above[row] - first + 1] = below[row]
+        wide: Plane = there.take(left, axis=2)
+        wide += right * (there.take(left + (right > 0), axis=2) - wide)
+        here = (weights @ wide.reshape(last - first, -1)).reshape(len(above), 4, len(left))
+        found: Plane = here[:, 3]
+        for channel in range(3):
+            here[:, channel] *= self._pixels[rows, columns, channel]
+            found += here[:, channel]
+        return found
 
 
 @dataclass(frozen=True)

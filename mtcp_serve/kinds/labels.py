@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from math import ceil
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -83,21 +84,23 @@ class LabelsTask(TaskSpec):
         ids = values.astype(np.uint8, copy=False)
         classes = np.unique(ids)
         of_class = [ids == each for each in classes]
-        rows_at = guide.along([each.astype(np.float32) for each in of_class], _TEXTURE)
-        in_rows = np.stack([each.any(axis=1) for each in of_class])
-        scale, reach = len(ids) / len(out), 2 * (RADIUS + 2)  # the grid is half as fine
+        enlarged = guide.along([each.astype(np.float32) for each in of_class], _TEXTURE)
+        down, across = (before / after for before, after in zip(ids.shape, out.shape, strict=True))
+        above, beside = (  # how far a class is seen, in pixels of the map
+            ceil((RADIUS + 2) * before / grid) for before, grid in zip(ids.shape, enlarged.grid, strict=True)
+        )
         for rows in bands(*out.shape):
-            first = max(int(rows.start * scale) - reach, 0)
-            within = np.flatnonzero(in_rows[:, first : int(rows.stop * scale) + reach + 1].any(axis=1))
-            found = np.full_like(out[rows], classes[within[0]])
-            if len(within) > 1:
-                most = rows_at(rows, within[0])
-            for other in within[1:]:
-                share = rows_at(rows, other)
-                larger = share > most
-                np.copyto(most, share, where=larger)
-                found[larger] = classes[other]
-            out[rows] = found
+            near = slice(max(int(rows.start * down) - above, 0), int(rows.stop * down) + above + 1)
+            most = np.zeros(out[rows].shape, np.float32)
+            for index, there in enumerate(each[near].any(axis=0) for each in of_class):
+                if not there.any():
+                    continue
+                first, last = np.flatnonzero(there)[[0, -1]]
+                columns = slice(max(int((first - beside) / across), 0), int((last + 1 + beside) / across) + 1)
+                share, before = enlarged.at(rows, index, columns), most[:, columns]
+                larger = share > before
+                np.copyto(before, share, where=larger)
+                np.copyto(out[rows, columns], classes[index], where=larger)
 
     def to_image(self, values: Map) -> Image.Image:
         """8-bit indexed, pixel = class id."""

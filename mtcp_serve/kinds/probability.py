@@ -44,9 +44,9 @@ class ProbabilityTask(TaskSpec):
     def refine(self, values: Map, guide: Guide, out: Map) -> None:
         """By their logits: what is sure stays sure, and a soft edge becomes as sharp as that of the image."""
         sure = values.astype(np.float32, copy=False).clip(_CERTAIN, 1 - _CERTAIN)
-        rows_at = guide.along([np.log(sure / (1 - sure))])
+        enlarged = guide.along([np.log(sure / (1 - sure))])
         for rows in bands(*out.shape):
-            logits = rows_at(rows, 0)
+            logits = enlarged.at(rows, 0)
             np.exp(np.negative(logits, out=logits), out=logits)
             np.reciprocal(np.add(logits, 1, out=logits), out=out[rows])
 
