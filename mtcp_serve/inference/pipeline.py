@@ -56,7 +56,7 @@ class DenseMap:
     @property
     def resampled(self) -> Rule:
         """How `values` are brought to their size."""
-        if self.guide is not None and self.task.refinable and self._enlarged:
+        if self.guide is not None and self._enlarged and self.task.refines(self.raw):
             return "guided"
         return self.task.resampled(self.raw, self.height, self.width)
 
@@ -68,7 +68,7 @@ class DenseMap:
 
     def values(self) -> Map:
         """The map at its size: made anew at each call, so that nobody keeps what may be very large."""
-        if self.resampled == "none":
+        if self.shape == self.raw.shape:
             return self.raw
         out: Map = np.empty(self.shape, self.task.array_type)
         self.write(out)
@@ -81,9 +81,9 @@ class DenseMap:
 
     def write(self, out: Map) -> None:
         """Write `values` into ``out``, of their `shape`."""
-        if self.resampled == "none":
+        if self.shape == self.raw.shape:
             out[:] = self.raw
-        elif self.resampled == "guided" and self.guide is not None:
+        elif self.guide is not None and self._enlarged:
             self.task.refine(self.raw, self.guide, out)
         else:
             self.task.resample(self.raw, out)

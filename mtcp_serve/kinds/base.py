@@ -93,8 +93,6 @@ class TaskSpec(Strict, ABC):
     """Type of the maps that engines give, whatever type the graph has."""
     resampling: ClassVar[Rule] = "bilinear"
     """How `resize` changes the size."""
-    refinable: ClassVar[bool] = False
-    """Whether `refine` does better than `resample`."""
     metadata: ClassVar[type[MapOut]]
     """What a response says of a map of this kind."""
     criterion: ClassVar[str] = "the value is the true one"
@@ -158,9 +156,13 @@ class TaskSpec(Strict, ABC):
     def refine(self, values: Map, guide: Guide, out: Map) -> None:
         """Write ``values`` into ``out``, at the size of the image of ``guide`` and along its edges.
 
-        Only `refinable` kinds have it.
+        As `resample` does it, unless a kind has its own rule; see `refines`.
         """
-        raise NotImplementedError(f"maps of kind {self.kind} are not refined")
+        self.resample(values, out)
+
+    def refines(self, values: Map) -> bool:
+        """Whether `refine` does anything else with ``values`` than `resample`."""
+        return False
 
     @abstractmethod
     def to_image(self, values: Map) -> Image.Image:

@@ -1,6 +1,6 @@
 """How sure a model is of a map: a map of probabilities beside it, asked for and given like any other."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from mtcp_serve.kinds.base import Confidence, Map, MapOut, TaskSpec
 from mtcp_serve.kinds.probability import ProbabilityOut, ProbabilityTask
@@ -21,8 +21,6 @@ class ConfidenceTask(ProbabilityTask):
     Its own size is that of the graph's output, which may be coarser than the maps; `resize` brings it to
     theirs, bilinearly.
     """
-
-    refinable: ClassVar[bool] = False
 
     name: str
     """That of the task and `SUFFIX`."""
@@ -47,6 +45,10 @@ class ConfidenceTask(ProbabilityTask):
             width=about.width,
             words=about.criterion or task.criterion,
         )
+
+    def refines(self, values: Map) -> bool:
+        """Never: how sure a model is has no edges of its own."""
+        return False
 
     def output_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Its own size, whatever that of the input."""

@@ -38,7 +38,6 @@ class DepthOut(MapOut):
 class DepthTask(TaskSpec):
     """Distance from the camera: metres when ``metric``, otherwise right only up to an unknown scale."""
 
-    refinable: ClassVar[bool] = True
     metadata: ClassVar[type[MapOut]] = DepthOut
     criterion: ClassVar[str] = "the distance is within a factor of 1.25 of the true one"
 
@@ -86,14 +85,18 @@ class DepthTask(TaskSpec):
 
     def refine(self, values: Map, guide: Guide, out: Map) -> None:
         """By their logarithms, within the range there is; with an invalid pixel (0) as `resample` does."""
-        least, most = values.min(), values.max()
-        if least <= 0:
+        if not self.refines(values):
             self.resample(values, out)
             return
+        least, most = values.min(), values.max()
         enlarged = guide.along([np.log(values.astype(np.float32, copy=False))], _RELIEF)
         for rows in bands(*out.shape):
             logs = enlarged.at(rows, 0)
             np.clip(np.exp(logs, out=logs), least, most, out=out[rows])
+
+    def refines(self, values: Map) -> bool:
+        """Where every pixel is valid."""
+        return bool(values.min() > 0)
 
     def png_scale(self) -> tuple[float, float]:
         """``scale, offset`` of the PNG form: value = offset + scale * pixel, for pixels 1 to 65535."""

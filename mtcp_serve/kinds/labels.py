@@ -44,7 +44,6 @@ class LabelsTask(TaskSpec):
 
     array_type: ClassVar[Literal["uint8", "float32"]] = "uint8"
     resampling: ClassVar[Rule] = "majority"
-    refinable: ClassVar[bool] = True
     metadata: ClassVar[type[MapOut]] = LabelsOut
     criterion: ClassVar[str] = "the label is the true one"
 
@@ -101,6 +100,10 @@ class LabelsTask(TaskSpec):
                 larger = share > before
                 np.copyto(before, share, where=larger)
                 np.copyto(out[rows, columns], classes[index], where=larger)
+
+    def refines(self, values: Map) -> bool:
+        """Always."""
+        return True
 
     def to_image(self, values: Map) -> Image.Image:
         """8-bit indexed, pixel = class id."""

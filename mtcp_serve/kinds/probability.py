@@ -24,7 +24,6 @@ class ProbabilityOut(MapOut):
 class ProbabilityTask(TaskSpec):
     """A probability per pixel, 0 to 1; with dtype ``uint8`` the graph gives ``round(255 * p)``."""
 
-    refinable: ClassVar[bool] = True
     metadata: ClassVar[type[MapOut]] = ProbabilityOut
     criterion: ClassVar[str] = "the value is on the true side of one half"
 
@@ -49,6 +48,10 @@ class ProbabilityTask(TaskSpec):
             logits = enlarged.at(rows, 0)
             np.exp(np.negative(logits, out=logits), out=logits)
             np.reciprocal(np.add(logits, 1, out=logits), out=out[rows])
+
+    def refines(self, values: Map) -> bool:
+        """Always."""
+        return True
 
     def to_image(self, values: Map) -> Image.Image:
         """8-bit grey."""

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtcp_serve.bundle.manifest import TaskSpec
+from mtcp_serve.inference.pipeline import DenseMap
 from mtcp_serve.kinds import resample
+from mtcp_serve.kinds.base import Confidence
+from mtcp_serve.kinds.confidence import ConfidenceTask
 from mtcp_serve.kinds.guided import EPSILON, RADIUS, Guide
 from mtcp_serve.kinds.resample import bands
 from tests.mtcp_serve.kinds.test_resample import DEPTH, NORMALS, SALIENCY, SEMSEG, SIDES, values_for
@@ -179,17 +182,35 @@ def test_with_an_invalid_pixel_depth_is_as_without_an_image() -> None:
 @given(SIDES, SIDES, SIDES, SIDES)
 def test_every_size_to_every_size(task: TaskSpec, h: int, w: int, height: int, width: int) -> None:
     values = values_for(task, h, w)
-    if task is NORMALS:
-        assert not task.refinable
-        return
     found = refined(task, values, noise(height, width))
-    if task.kind == "labels":
+    assert task.refines(values) == (task is not NORMALS)
+    if task is NORMALS and (h, w) != (height, width):
+        assert np.array_equal(found, task.resize(values, height, width))
+    elif task is NORMALS:
+        assert np.allclose(found, values, atol=1e-6)
+    elif task.kind == "labels":
         assert set(np.unique(found)) <= set(np.unique(values))
     else:
         assert np.isfinite(found).all()
         assert 0 <= found.min() <= found.max() <= 1
 
 
-def test_what_cannot_be_refined_says_so() -> None:
-    with pytest.raises(NotImplementedError, match="kind normals are not refined"):
-        refined(NORMALS, values_for(NORMALS, 4, 4), noise(8, 8))
+def test_a_map_says_how_it_was_brought_to_its_size() -> None:
+    """Guided only where it was: not without a guide, where it shrinks, or with an invalid pixel."""
+    guide, depths = Guide(lambda: noise(30, 40)), np.full((6, 8), 2, np.float32)
+    hole = depths.copy()
+    hole[2, 3] = 0
+
+    def said(values: NDArray[np.float32], size: tuple[int, int], guide: Guide | None) -> str:
+        return DenseMap("tiny", DEPTH, values, *size, guide=guide).resampled
+
+    assert said(depths, (30, 40), guide) == "guided"
+    assert said(depths, (30, 40), None) == "bilinear"
+    assert said(depths, (6, 8), guide) == "none"
+    assert said(depths, (4, 5), guide) == "bilinear"
+    assert said(depths, (4, 40), guide) == "guided"
+    assert said(hole, (30, 40), guide) == "bilinear"
+    normals = values_for(NORMALS, 6, 8)
+    assert DenseMap("tiny", NORMALS, normals, 30, 40, guide=guide).resampled == "bilinear"
+    sure = ConfidenceTask.beside(DEPTH, Confidence(output="sure", height=6, width=8))
+    assert DenseMap("tiny", sure, depths, 30, 40, guide=guide).resampled == "bilinear"

@@ -44,7 +44,7 @@ def wanted(client: TestClient) -> dict[str, Any]:
     for task in TASKS:
         values = raw[task.name]
         found[task.name] = task.resize(values, *SIZE)
-        if task.refinable:
+        if task.refines(values):
             found[task.name] = np.empty(SIZE, task.array_type)
             task.refine(values, Guide(lambda: PIXELS), found[task.name])
     return found
