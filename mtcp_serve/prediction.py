@@ -304,7 +304,7 @@ class Prediction(Mapping[str, Map]):
         return Relief(spec, nearest(depth, *size), height, width, camera, self._colors, directions, sure)
 
     def _as_given(self, name: str) -> Map:
-        """A map at no more than the size of the model's, where it is not known as that gave it."""
+        """A map as the model gave it; where that is not known, at no more than the model's size."""
         if self._given is not None:
             return next(dense.raw for dense in self._given.maps if dense.task.name == name)
         values, model = self[name], self._model_of(name)

@@ -145,21 +145,3 @@ def on_device(batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
     """Images and labels on ``device``, half-precision labels as float32 from there on."""
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if name != "id"}
     return {name: value.float() if value.is_floating_point() else value for name, value in moved.items()}
-
-
-def evaluate(
-    network: Network,
-    sources: Sequence[Source | Subset[Sample]],
-    batch_size: int,
-    device: torch.device | str,
-    quiet: bool = False,
-    shard: tuple[int, int] = (0, 1),
-    workers: int = 0,
-    per_class: bool = False,
-    plain: bool = False,
-) -> Report:
-    """All metrics of all tasks of one network; see :class:`Validation`."""
-    validation = Validation(
-        sources, batch_size, device, workers, quiet, shard, per_class=per_class, plain=plain
-    )
-    return validation.score({"network": network})["network"]

@@ -310,9 +310,9 @@ def _formats(
                 f"--{key}: format {' and '.join(form.name for form in formats)} has none",
                 "leave it out, or name another format",
             )
-    said = {"colormap": colormap, "legend": legend, **switches}
-    for key, drawn in ((key, value or None) for key, value in said.items()):
-        if drawn is None or key not in known:  # then an overview or a rendered video heeds it
+    said: dict[str, str | bool | None] = {"colormap": colormap, "legend": legend, **switches}
+    for key, drawn in said.items():
+        if drawn is None or drawn is False or key not in known:  # an overview or a rendered video may heed it
             continue
         if key in options:
             raise InvalidParameterError(f"--format-option {key} and --{key} are given", "give one of them")

@@ -129,7 +129,7 @@ def check_refine(size: Size) -> None:
     if size == "model":
         raise InvalidParameterError(
             "refine brings maps to the size of the image along its edges, but size is model",
-            "leave size out, or refine",
+            "leave one of the two out",
         )
 
 

@@ -3,15 +3,11 @@
 Rows come first and columns last, ``[height, channels, width]``, so that whole rows are added up at a time.
 """
 
-from typing import TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
-T = TypeVar("T", np.float32, np.float64)
 
-
-def window_means(values: NDArray[T], radius: int) -> NDArray[T]:
+def window_means(values: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
     """Of ``[height, channels, width]`` the mean over a square of ``2 * radius + 1`` pixels, or over what
     of it lies in the image."""
     for _ in range(2):
@@ -19,7 +15,7 @@ def window_means(values: NDArray[T], radius: int) -> NDArray[T]:
     return values
 
 
-def _means(rows: NDArray[T], radius: int) -> NDArray[T]:
+def _means(rows: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
     """The mean of each row and of the ``radius`` rows on either side of it that there are.
 
     A sum runs along with the window; of a grid's few hundred rows, so single precision is enough.
@@ -42,3 +38,13 @@ def neighbours(
     exact = ((places + 0.5) * (small / size) - 0.5).clip(0, small - 1)
     before = exact.astype(np.intp)
     return before, (exact - before).astype(np.float32)
+
+
+def between(
+    values: NDArray[np.float32], before: NDArray[np.intp], beyond: NDArray[np.float32], axis: int
+) -> NDArray[np.float32]:
+    """``values`` at places of an axis (the second or the third) that `neighbours` gave, linearly."""
+    share = beyond if axis == 2 else beyond[:, None]
+    found: NDArray[np.float32] = values.take(before, axis=axis)
+    found += share * (values.take(before + (beyond > 0), axis=axis) - found)
+    return found

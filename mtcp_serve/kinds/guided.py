@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtcp_serve.kinds.grids import neighbours, window_means
+from mtcp_serve.kinds.grids import between, neighbours, window_means
 
 Plane = NDArray[np.float32]
 RADIUS: Final = 2
@@ -42,7 +42,7 @@ class Guide:
     def along(self, planes: Sequence[Plane], epsilon: float = EPSILON) -> "Enlarged":
         """``planes`` at the size of the image, to be evaluated part by part.
 
-        It is linear in the plane, and may go a little beyond its range.
+        Each is linear in its plane, and may go a little beyond its range.
 
         Args:
             planes: maps ``[h, w]`` of one size, of any scale.
@@ -71,6 +71,7 @@ class Enlarged:
         """``functions`` ``[h, 4, C, w]``: three slopes and an offset for each pixel of a grid, of C maps."""
         self._pixels, self._functions = pixels, functions
         self.grid = functions.shape[0], functions.shape[3]
+        """Height and width of the grid."""
         height, width = pixels.shape[:2]
         self._down = neighbours(np.arange(height), height, self.grid[0])
         self._across = neighbours(np.arange(width), width, self.grid[1])
@@ -86,8 +87,7 @@ class Enlarged:
         weights[row, above - first] = 1 - below
         row = row[below > 0]
         weights[row, above[row] - first + 1] = below[row]
-        wide: Plane = there.take(left, axis=2)
-        wide += right * (there.take(left + (right > 0), axis=2) - wide)
+        wide = between(there, left, right, axis=2)
         here = (weights @ wide.reshape(last - first, -1)).reshape(len(above), 4, len(left))
         found: Plane = here[:, 3]
         for channel in range(3):
@@ -111,12 +111,13 @@ class _Colors:
     def of(cls, colors: NDArray[np.float32], ridge: float) -> "_Colors":
         """Those of the image ``[h, w, 3]`` of the grid."""
         planes = np.ascontiguousarray(colors.transpose(0, 2, 1)) - _MIDDLE
+        ridges: Plane = np.eye(3, dtype=np.float32) * np.float32(ridge)
         pairs = [(one, other) for one in range(3) for other in range(one, 3)]
         products = np.stack([planes[:, one] * planes[:, other] for one, other in pairs], axis=1)
         found = window_means(np.concatenate([planes, products], axis=1), RADIUS)
         means = found[:, :3]
         a, b, c, d, e, f = (
-            found[:, 3 + at] - means[:, one] * means[:, other] + np.float32(ridge * (one == other))
+            found[:, 3 + at] - means[:, one] * means[:, other] + ridges[one, other]
             for at, (one, other) in enumerate(pairs)
         )
         first = d * f - e * e, c * e - b * f, b * e - c * d

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import MapOut, ProbabilityTask
-from mtcp_serve.kinds.grids import neighbours, window_means
+from mtcp_serve.kinds.grids import between, neighbours, window_means
 from mtcp_serve.kinds.guided import Guide
 from mtcp_serve.kinds.resample import bands
 from mtcp_serve.outputs.metadata import describe_map
@@ -199,7 +199,4 @@ def _widened(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
     values = np.ascontiguousarray(rows.transpose(0, 2, 1))
     if rows.shape[2] == width:
         return values
-    left, beyond = neighbours(np.arange(width), width, rows.shape[2])
-    widened = values.take(left, axis=1)
-    widened += beyond[:, None] * (values.take(left + (beyond > 0), axis=1) - widened)
-    return widened
+    return between(values, *neighbours(np.arange(width), width, rows.shape[2]), axis=1)

@@ -11,7 +11,7 @@ from typing import Any
 from mtcp_serve.utils.atomic import write_atomic
 from training import checkpoint
 from training.config import ConfigError, RunConfig, override
-from training.evaluation import evaluate, validation_sources
+from training.evaluation import Validation, validation_sources
 from training.parts import chosen_balancer
 from training.sweep.config import SweepConfig, slug
 from training.trainer import LAST, Trainer
@@ -97,7 +97,8 @@ def _finish(run: Run, config: RunConfig, test: tuple[str, ...], until: float, ch
     if test:
         data = override(config, test).data
         sources = validation_sources(data, config.tasks, check=check)
-        report["test"] = evaluate(trainer.best, sources, data.batch_size, config.device)
+        validation = Validation(sources, data.batch_size, config.device)
+        report |= validation.score({"test": trainer.best})
     checkpoint.strip(run.folder / LAST, run.folder / SLIM)
     write_atomic(run.folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     (run.folder / LAST).unlink()

@@ -39,6 +39,7 @@ from mtcp_serve.clients import (
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.outputs.cutout import cutout
 from tests.mtcp_serve.confident import expected_confidences, make_confident_bundle
+from tests.mtcp_serve.server.test_refine import IMAGE, PIXELS
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, noise
 from tests.needs import needs_command
 
@@ -95,8 +96,6 @@ def test_maps_and_what_they_mean(client: GatewayClient, format: str, millimetres
 
 
 def test_maps_and_cut_outs_along_the_edges_of_the_image(client: GatewayClient, url: str) -> None:
-    from tests.mtcp_serve.server.test_refine import IMAGE, PIXELS
-
     async def ask() -> Prediction:
         async with AsyncGatewayClient(url) as other:
             return await other.predict(IMAGE, ["saliency"], refine=True)
