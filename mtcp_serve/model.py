@@ -6,6 +6,8 @@ from itertools import islice
 from os import PathLike
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import Manifest
@@ -13,6 +15,7 @@ from mtcp_serve.engines.base import Engine, EngineOptions, Precision, Provider
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.camera import CameraRequest
+from mtcp_serve.inference.distances import Distances, check_measurable
 from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageLimits
 from mtcp_serve.inference.pipeline import (
     Size,
@@ -22,6 +25,7 @@ from mtcp_serve.inference.pipeline import (
     enough_for,
     infer_maps,
     input_sizes,
+    measured,
     refined,
 )
 from mtcp_serve.inference.registry import Choice, Models, with_confidence
@@ -99,22 +103,27 @@ class Model(Closing):
         camera: CameraRequest | None = None,
         confidence: bool = False,
         refine: bool = False,
+        distances: ArrayLike | None = None,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default), as large as the image or, with ``model``, as the network's.
 
         ``camera`` says what took the image, where its EXIF does not. With ``confidence`` the prediction says
         how sure the model is of each map that it knows that of (`Prediction.confidence`). With ``refine``
-        classes, depth and probabilities are brought to the size of the image along its edges.
+        classes, depth and probabilities are brought to the size of the image along its edges. ``distances``
+        that are known, ``[(x, y, metres), ...]`` in pixels of the upright image and along the optical axis,
+        correct the depth (`mtcp_serve.inference.distances`).
 
         Raises:
             OSError: the file cannot be read.
             RequestError: the image cannot be used, there is no such task, the model does not say how sure it
-                is of any of them, or maps of the model's size are to be refined.
+                is of any of them, maps of the model's size are to be refined, or ``distances`` are none of
+                the image or none for the tasks.
             TypeError: ``image`` is none of `mtcp_serve.inference.sources.ImageSource`.
             RuntimeError: the model is closed.
         """
         choices = self._choices(tasks, size, confidence, refine)
-        return self._loop.run(self._predict(image, choices, size, camera, refine))
+        known = _known(distances, choices)
+        return self._loop.run(self._predict(image, choices, size, camera, refine, known))
 
     async def apredict(
         self,
@@ -125,10 +134,12 @@ class Model(Closing):
         camera: CameraRequest | None = None,
         confidence: bool = False,
         refine: bool = False,
+        distances: ArrayLike | None = None,
     ) -> Prediction:
         """`predict` for asyncio: the event loop goes on meanwhile. Cancelling it stops the inference."""
         choices = self._choices(tasks, size, confidence, refine)
-        return await self._loop.wrap(self._predict(image, choices, size, camera, refine))
+        known = _known(distances, choices)
+        return await self._loop.wrap(self._predict(image, choices, size, camera, refine, known))
 
     def predict_batch(
         self,
@@ -213,6 +224,7 @@ class Model(Closing):
         size: Size,
         camera: CameraRequest | None,
         refine: bool,
+        distances: Distances | None = None,
     ) -> Prediction:
         timings = Timings()
         sizes = input_sizes(choices)
@@ -221,8 +233,19 @@ class Model(Closing):
                 read = partial(to_image, image, self._limits, enough_for(sizes))
                 decoded: DecodedImage = await in_thread(read)
                 check_maps(decoded.info, size, self._limits)
+                if distances is not None:
+                    distances.check(decoded.info)
                 pixels = await in_thread(lambda: {each: decoded.resized(*each) for each in sizes})
             found = await infer_maps(decoded.info, pixels, choices, size, timings, camera)
+            if distances is not None:
+                found = await in_thread(partial(measured, found, distances))
             if refine:
                 found = refined(found, decoded)
             return await in_thread(partial(Prediction.of, found, decoded))
+
+
+def _known(distances: ArrayLike | None, choices: Sequence[Choice]) -> Distances | None:
+    if distances is None:
+        return None
+    check_measurable(choice.task for choice in choices)
+    return Distances.of(distances)

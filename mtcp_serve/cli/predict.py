@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mtcp_serve.cli.common import (
-    ERRORS,
     OLD_THREADS,
     BundleOption,
     EngineOption,
@@ -23,14 +22,20 @@ from mtcp_serve.cli.common import (
     take_old,
 )
 from mtcp_serve.cli.completion import complete_colormap, complete_format, complete_task, complete_tasks
-from mtcp_serve.cli.inputs import parse_input
+from mtcp_serve.cli.inputs import (
+    check_live,
+    check_moving,
+    check_one_image,
+    check_video,
+    parse_input,
+    say_what_is_left_out,
+)
 from mtcp_serve.errors import BundleError, InvalidParameterError, RequestError, UnknownTaskError
 from mtcp_serve.utils.exit_status import ExitStatus
 from mtcp_serve.utils.faults import faults_of
 
 if TYPE_CHECKING:
     from mtcp_serve.inference.registry import Choice, Models
-    from mtcp_serve.offline.inputs import Inputs, Item
     from mtcp_serve.offline.video import VideoOptions
     from mtcp_serve.outputs.formats import Options, Writer
     from mtcp_serve.outputs.picture import Style
@@ -166,6 +171,15 @@ def predict(
         str | None,
         typer.Option("--intrinsics", metavar="FX,FY,CX,CY", help="The same, as four numbers in pixels."),
     ] = None,
+    distance: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--distance",
+            metavar="X,Y,METRES",
+            help="Of one image: a distance that is known at a pixel, along the optical axis, to correct "
+            "depth by; may be given again.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make again what is complete already.")
     ] = False,
@@ -189,6 +203,7 @@ def predict(
     from mtcp_serve.cli.progress import Work
     from mtcp_serve.inference.batcher import Batcher
     from mtcp_serve.inference.camera import CameraError, CameraRequest
+    from mtcp_serve.inference.distances import Distances, check_measurable
     from mtcp_serve.inference.pipeline import check_refine
     from mtcp_serve.inference.registry import Models, with_confidence
     from mtcp_serve.offline.inputs import InputError, collect
@@ -198,10 +213,15 @@ def predict(
     try:
         found = collect(inputs, out, recursive)
         camera = CameraRequest.parse(fov_x, focal_px, intrinsics)
+        distances = Distances.parse(";".join(distance)) if distance else None
     except (InputError, CameraError) as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
-    _check_video(found)
-    _check_live(found, frames, seconds, allow_private)
+    except InvalidParameterError as error:
+        fail(_with_hint(error), ExitStatus.NOTHING_DONE)
+    if distances is not None:
+        check_one_image(found, "--distance")
+    check_video(found)
+    check_live(found, frames, seconds, allow_private)
     given: dict[str, Any] = {
         "bundle": bundle,
         "engine": engine,
@@ -230,18 +250,32 @@ def predict(
             )
         if confidence or options.needs_confidence:
             choices = with_confidence(choices)
+        if distances is not None:
+            of_all = [choice.task for choice in choices]
+            check_measurable([task for form in formats for task in form.used(of_all)] if formats else of_all)
         drawing = bool(rendered.layers or options.style or (overview and not formats))
         style = _style(colormap, legend, choices, rendered, drawing)
         requested = OutputRequest(
-            choices, size, arrays, overview, rendered, overwrite, camera, formats, options, style, refine
+            choices,
+            size,
+            arrays,
+            overview,
+            rendered,
+            overwrite,
+            camera,
+            formats,
+            options,
+            style,
+            refine,
+            distances,
         )
     except (UnknownTaskError, InvalidParameterError) as error:
         fail(_with_hint(error), ExitStatus.NOTHING_DONE)
     except BundleError as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     if video or overlay or smooth or every > 1:
-        _check_moving(found)
-    _say_what_is_left_out(found)
+        check_moving(found)
+    say_what_is_left_out(found)
     live = Live(allow_private, frames, seconds)
     raise typer.Exit(Work(found.items, requested, settings.image_limits, live).run())
 
@@ -327,41 +361,6 @@ def _formats(
     return formats, parsed
 
 
-def _check_moving(found: "Inputs") -> None:
-    if not any(item.video or item.address for item in found.items):
-        fail(
-            "--video, --overlay, --every and --smooth are for videos, cameras, streams and addresses",
-            ExitStatus.NOTHING_DONE,
-        )
-
-
-def _check_video(found: "Inputs") -> None:
-    videos = [item.shown for item in found.items if item.video or _streams(item)]
-    if videos:
-        try:
-            import av  # noqa: F401
-        except ImportError as error:
-            fail(
-                f"{videos[0]} has video; pip install 'mtcp-serve[video]' brings what reads it ({error})",
-                ExitStatus.CANNOT_HERE,
-            )
-
-
-def _streams(item: "Item") -> bool:
-    """Whether it is sure to be a camera or stream; a web address may have a picture."""
-    return item.address is not None and item.address.scheme not in ("http", "https")
-
-
-def _check_live(found: "Inputs", frames: int | None, seconds: float | None, allow_private: bool) -> None:
-    if all(item.address is None for item in found.items) and (
-        frames is not None or seconds is not None or allow_private
-    ):
-        fail(
-            "--frames, --seconds and --allow-private are for cameras, streams and addresses",
-            ExitStatus.NOTHING_DONE,
-        )
-
-
 def _video_options(
     models: "Models", video: list[str], overlay: list[str], every: int, smooth: float
 ) -> "VideoOptions":
@@ -379,16 +378,3 @@ def _video_options(
     if len({layer.name for layer in layers}) != len(layers):
         fail("--overlay names a task twice; their videos would overwrite each other", ExitStatus.NOTHING_DONE)
     return VideoOptions(tuple(layers), every, smooth)
-
-
-def _say_what_is_left_out(found: "Inputs") -> None:
-    from mtcp_serve.offline.inputs import VIDEO_SUFFIXES
-
-    if found.others:
-        videos = sum(path.suffix.lower() in VIDEO_SUFFIXES for path in found.others)
-        named = f", {videos} of them videos: name those" if videos else ""
-        ERRORS.print(f"left out: {len(found.others)} files that are not images{named}")
-    if found.folders:
-        ERRORS.print(f"left out: {len(found.folders)} folders; --recursive looks into them")
-    if found.links:
-        ERRORS.print(f"left out: {len(found.links)} links to folders; name those that are meant")

@@ -12,17 +12,18 @@ from threading import Lock
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mtcp_serve.bundle.manifest import ConfidenceTask, InputSpec, Manifest, TaskSpec
 from mtcp_serve.bundle.triton_config import newest
 from mtcp_serve.clients import _wire as wire
 from mtcp_serve.clients._memory import Region
-from mtcp_serve.clients._options import check_deadline
+from mtcp_serve.clients._options import check_deadline, refusals
 from mtcp_serve.clients._regions import Regions
 from mtcp_serve.clients.errors import ClientError, InvalidRequestError
 from mtcp_serve.errors import RequestError
 from mtcp_serve.inference.camera import CameraRequest
+from mtcp_serve.inference.distances import Distances, check_measurable
 from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageInfo
 from mtcp_serve.inference.pipeline import (
     DenseMap,
@@ -30,7 +31,9 @@ from mtcp_serve.inference.pipeline import (
     Size,
     check_asked,
     check_maps,
+    check_refine,
     enough_for,
+    measured,
     refined,
 )
 from mtcp_serve.inference.sources import ImageSource, name_of, to_image
@@ -140,17 +143,23 @@ class Conversation:
         camera: CameraRequest | None = None,
         confidence: bool = False,
         refine: bool = False,
+        distances: Distances | None = None,
     ) -> Steps[list[Prediction]]:
         """The prediction for each of ``images``; ``image`` is what the only one was made of.
 
         With ``confidence`` the outputs that say how sure the model is are asked for too; with ``refine`` maps
-        follow the edges of the image where they are enlarged.
+        follow the edges of the image where they are enlarged; depth is corrected by ``distances``.
         """
         check_asked(tasks, size)
         if refine:
-            wire.check_refine(size)
+            with refusals():
+                check_refine(size)
         manifest = yield from self.known()
         selected = wire.select(manifest, tasks)
+        if distances is not None and image is not None:
+            with refusals():
+                check_measurable(selected)
+                distances.check(image.info)
         sure = wire.confidences(manifest, selected) if confidence else {}
         wire.check_images(images, manifest)
         wanted = (*selected, *sure.values())
@@ -162,7 +171,7 @@ class Conversation:
         manifest = yield from self._of_version(version)
         made_by = manifest.model_copy(update={"version": version})
         return [
-            _prediction(made_by, selected, sure, maps, index, image, size, camera, refine)
+            _prediction(made_by, selected, sure, maps, index, image, size, camera, refine, distances)
             for index in range(len(images))
         ]
 
@@ -296,6 +305,16 @@ def read_image(image: ImageSource, taken: InputSpec, size: Size) -> tuple[Decode
     return decoded, decoded.resized(taken.height, taken.width)[None]
 
 
+def read_distances(points: ArrayLike | None) -> Distances | None:
+    """`Distances.of`, where there are any.
+
+    Raises:
+        InvalidRequestError: they are none.
+    """
+    with refusals():
+        return None if points is None else Distances.of(points)
+
+
 def check_in_flight(count: int) -> None:
     """Refuse a stream that would have no image on its way, or every one at once.
 
@@ -316,6 +335,7 @@ def _prediction(
     size: Size,
     camera: CameraRequest | None,
     refine: bool,
+    distances: Distances | None,
 ) -> Prediction:
     height, width = manifest.input.height, manifest.input.width
     info = ImageInfo(width, height, "array", "RGB", exif_rotated=False, animated=False)
@@ -337,6 +357,9 @@ def _prediction(
 
     dense = tuple(given(task) for task in tasks)
     found = DenseMaps((manifest,), info, dense, Timings(), camera)
+    if distances is not None:
+        with refusals():
+            found = measured(found, distances)
     if refine and image is not None:
         found = refined(found, image)
     return Prediction.of(found, image)

@@ -2,8 +2,13 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+
+from mtcp_serve.clients.errors import InvalidRequestError
+from mtcp_serve.errors import RequestError
 
 _KEY = re.compile(r"[!-~]+")
 
@@ -44,3 +49,16 @@ def check_authorities(authorities: str | PathLike[str], tls: bool, scheme: str) 
         raise ValueError(f"authorities are for TLS, where the address begins with {scheme}")
     with Path(authorities).open("rb") as file:
         file.read(1)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What is refused here as a server would refuse it.
+
+    Raises:
+        InvalidRequestError: for every `RequestError`.
+    """
+    try:
+        yield
+    except RequestError as error:
+        raise InvalidRequestError(error.message, hint=error.hint) from error

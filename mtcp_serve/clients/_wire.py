@@ -24,8 +24,7 @@ from mtcp_serve.clients.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from mtcp_serve.errors import InvalidParameterError, ManifestError
-from mtcp_serve.inference import pipeline
+from mtcp_serve.errors import ManifestError
 from mtcp_serve.kinds.base import Map
 
 _RETRY_BUFFER = 256 * 2**20
@@ -199,18 +198,6 @@ def confidences(manifest: Manifest, tasks: Sequence[TaskSpec]) -> dict[str, Conf
             f"{manifest.name} does not say how sure it is of {', '.join(task.name for task in tasks)}"
         )
     return found
-
-
-def check_refine(size: pipeline.Size) -> None:
-    """`mtcp_serve.inference.pipeline.check_refine` of a client.
-
-    Raises:
-        InvalidRequestError: ``size`` is the model's.
-    """
-    try:
-        pipeline.check_refine(size)
-    except InvalidParameterError as error:
-        raise InvalidRequestError(error.message, hint=error.hint) from error
 
 
 def check_images(images: NDArray[np.uint8], manifest: Manifest) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import httpx
+from numpy.typing import ArrayLike
 
-from mtcp_serve.clients._options import bearer, check_authorities, check_deadline
+from mtcp_serve.clients._options import bearer, check_authorities, check_deadline, refusals
 from mtcp_serve.clients._responses import read_content, read_models, read_prediction, translate
 from mtcp_serve.clients.errors import InvalidRequestError
 from mtcp_serve.inference.camera import CameraRequest
+from mtcp_serve.inference.distances import Distances
 from mtcp_serve.inference.pipeline import Size, check_asked
 from mtcp_serve.prediction import Prediction
 from mtcp_serve.utils.closing import AsyncClosing, Closing
@@ -23,6 +25,7 @@ Format = Literal["npz", "json"]
 Source = str | PathLike[str] | bytes
 """A file or the bytes of one: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."""
 _CONNECT_RETRIES = 2
+_LONG = "distances"  # a parameter that an address may be too short for
 _TLS = "https://"
 C = TypeVar("C")
 
@@ -86,6 +89,7 @@ class GatewayClient(_Client[httpx.Client], Closing):
         camera: CameraRequest | None = None,
         confidence: bool = False,
         refine: bool = False,
+        distances: ArrayLike | None = None,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default), as large as the image or as the model gives them.
 
@@ -93,14 +97,16 @@ class GatewayClient(_Client[httpx.Client], Closing):
         millimetres, normals and probabilities to 8 bits). ``camera`` says what took the image, where its
         EXIF does not. With ``confidence`` the prediction says how sure the model is of each map that it knows
         that of (`Prediction.confidence`); one that does not know it of any is an `InvalidRequestError`. With
-        ``refine`` classes, depth and probabilities are brought to the size of the image along its edges.
+        ``refine`` classes, depth and probabilities are brought to the size of the image along its edges;
+        ``distances`` that are known, ``[(x, y, metres), ...]`` in pixels of the upright image and along the
+        optical axis, correct the depth.
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
         """
         content = _read(image)
         request = _predict(
-            self._client, content, tasks, size, format, model, _said(camera, confidence, refine)
+            self._client, content, tasks, size, format, model, _said(camera, confidence, refine, distances)
         )
         return read_prediction(self._send(request), content)
 
@@ -162,11 +168,12 @@ class AsyncGatewayClient(_Client[httpx.AsyncClient], AsyncClosing):
         camera: CameraRequest | None = None,
         confidence: bool = False,
         refine: bool = False,
+        distances: ArrayLike | None = None,
     ) -> Prediction:
         """See `GatewayClient.predict`."""
         content = _read(image)
         request = _predict(
-            self._client, content, tasks, size, format, model, _said(camera, confidence, refine)
+            self._client, content, tasks, size, format, model, _said(camera, confidence, refine, distances)
         )
         return read_prediction(await self._send(request), content)
 
@@ -209,10 +216,16 @@ def _read(image: Source) -> bytes:
         raise InvalidRequestError(f"{image} cannot be read: {error.strerror or error}") from error
 
 
-def _said(camera: CameraRequest | None, confidence: bool, refine: bool) -> dict[str, str]:
+def _said(
+    camera: CameraRequest | None, confidence: bool, refine: bool, distances: ArrayLike | None
+) -> dict[str, str]:
     query = {} if camera is None else camera.query()
     switches = {"confidence": confidence, "refine": refine}
-    return query | {name: "true" for name, on in switches.items() if on}
+    query |= {name: "true" for name, on in switches.items() if on}
+    if distances is None:
+        return query
+    with refusals():
+        return query | {_LONG: Distances.of(distances).text()}
 
 
 def _predict(
@@ -230,5 +243,8 @@ def _predict(
         query["tasks"] = ",".join(tasks)
     if model is not None:
         query["model"] = model
+    if _LONG in query:
+        form = {_LONG: query.pop(_LONG)}
+        return client.build_request("POST", "predict", params=query, data=form, files={"image": content})
     headers = {"Content-Type": "application/octet-stream"}
     return client.build_request("POST", "predict", params=query, content=content, headers=headers)

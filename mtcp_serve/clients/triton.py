@@ -8,13 +8,21 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
-from mtcp_serve.clients._conversation import Client, Outcome, Pause, Steps, check_in_flight, read_image
+from mtcp_serve.clients._conversation import (
+    Client,
+    Outcome,
+    Pause,
+    Steps,
+    check_in_flight,
+    read_distances,
+    read_image,
+)
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
@@ -66,6 +74,7 @@ class TritonClient(Client, Closing):
         camera: CameraRequest | None = None,
         confidence: bool = False,
         refine: bool = False,
+        distances: ArrayLike | None = None,
     ) -> Prediction:
         """The maps of ``tasks`` (all by default) for one image, as the model gives them, or as large as it.
 
@@ -73,14 +82,16 @@ class TritonClient(Client, Closing):
         EXIF does not; a Triton knows nothing of cameras, so it stays here. With
         ``confidence`` the prediction says how sure the model is of each map that it knows that of. With
         ``refine`` and ``size="input"`` classes, depth and probabilities come to the size of the image along
-        its edges.
+        its edges. ``distances`` that are known, ``[(x, y, metres), ...]`` in pixels of the upright image and
+        along the optical axis, correct the depth; they too stay here.
 
         Raises:
             ClientError: see `mtcp_serve.clients.errors`.
             RuntimeError: the client is closed.
         """
+        known = read_distances(distances)
         decoded, pixels = read_image(image, self._run(self._conversation.known()).input, size)
-        steps = self._conversation.infer(pixels, tasks, decoded, size, camera, confidence, refine)
+        steps = self._conversation.infer(pixels, tasks, decoded, size, camera, confidence, refine, known)
         return self._run(steps)[0]
 
     def infer(

@@ -7,13 +7,21 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
-from mtcp_serve.clients._conversation import Client, Outcome, Pause, Steps, check_in_flight, read_image
+from mtcp_serve.clients._conversation import (
+    Client,
+    Outcome,
+    Pause,
+    Steps,
+    check_in_flight,
+    read_distances,
+    read_image,
+)
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size
@@ -50,11 +58,13 @@ class AsyncTritonClient(Client, AsyncClosing):
         camera: CameraRequest | None = None,
         confidence: bool = False,
         refine: bool = False,
+        distances: ArrayLike | None = None,
     ) -> Prediction:
         """See `mtcp_serve.clients.TritonClient.predict`; the image is decoded in a thread."""
         manifest = await self._run(self._conversation.known())
+        known = read_distances(distances)
         decoded, pixels = await asyncio.to_thread(read_image, image, manifest.input, size)
-        steps = self._conversation.infer(pixels, tasks, decoded, size, camera, confidence, refine)
+        steps = self._conversation.infer(pixels, tasks, decoded, size, camera, confidence, refine, known)
         return (await self._run(steps))[0]
 
     async def infer(

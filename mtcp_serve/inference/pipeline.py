@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from mtcp_serve.bundle.manifest import DepthTask, Manifest, TaskSpec
 from mtcp_serve.errors import ImageTooLargeError, InvalidParameterError
 from mtcp_serve.inference.camera import Camera, CameraRequest, find_camera
+from mtcp_serve.inference.distances import Distances
 from mtcp_serve.inference.images import DecodedImage, ImageInfo, ImageLimits, decode
 from mtcp_serve.inference.registry import Choice
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds.base import Map, Rule
+from mtcp_serve.kinds.depth import MeasuredOut
 from mtcp_serve.kinds.guided import Guide
 from mtcp_serve.utils.concurrency import in_thread, together
 
@@ -52,6 +54,8 @@ class DenseMap:
     """How sure the model is of it, at the same size, where that was asked for and the model says so."""
     guide: Guide | None = None
     """The image whose edges the map is to follow where it is enlarged."""
+    measured: MeasuredOut | None = None
+    """What known distances made of it; ``raw`` is corrected by them."""
 
     @property
     def resampled(self) -> Rule:
@@ -120,6 +124,22 @@ def refined(found: DenseMaps, image: DecodedImage) -> DenseMaps:
     return replace(found, maps=tuple(replace(dense, guide=guide) for dense in found.maps))
 
 
+def measured(found: DenseMaps, distances: Distances) -> DenseMaps:
+    """``found`` with depth in metres corrected by ``distances``.
+
+    Raises:
+        InvalidParameterError: what `Distances.correct` raises.
+    """
+
+    def corrected(dense: DenseMap) -> DenseMap:
+        if not isinstance(dense.task, DepthTask) or not dense.task.metric:
+            return dense
+        raw, about = distances.correct(dense.raw.astype(np.float32, copy=False), found.image)
+        return replace(dense, raw=raw, measured=about)
+
+    return replace(found, maps=tuple(map(corrected, found.maps)))
+
+
 def check_refine(size: Size) -> None:
     """Refuse to refine maps that are not enlarged.
 
@@ -143,15 +163,17 @@ async def predict(
     camera: CameraRequest | None = None,
     keep_image: bool = False,
     refine: bool = False,
+    distances: Distances | None = None,
 ) -> DenseMaps:
     """The maps of ``choices`` for the image in ``data``; stage times go into ``timings``.
 
     The image is decoded once, and each model runs once, on its own input size. ``decoding`` is held while
     decoding; with ``keep_image`` the prediction has the image; with ``refine`` its maps follow the image's
-    edges where they are enlarged.
+    edges where they are enlarged; depth in metres is corrected by ``distances``.
 
     Raises:
         RequestError: what `mtcp_serve.inference.images.decode` raises.
+        InvalidParameterError: one of ``distances`` is outside of the image, or where there is no depth.
         ImageTooLargeError: maps as large as the image would have more than ``limits.max_pixels``.
         InternalError: a model gave values that the task cannot have.
     """
@@ -160,9 +182,13 @@ async def predict(
             image, pixels = await in_thread(partial(_read, data, limits, input_sizes(choices)))
             info = image.info
             check_maps(info, size, limits)
+            if distances is not None:
+                distances.check(info)
             if not (keep_image or refine):
                 del image
     prediction = await infer_maps(info, pixels, choices, size, timings, camera)
+    if distances is not None:
+        prediction = await in_thread(partial(measured, prediction, distances))
     if refine:
         prediction = refined(prediction, image)
     return replace(prediction, decoded=image) if keep_image else prediction

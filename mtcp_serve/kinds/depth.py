@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text, in_range
 from mtcp_serve.kinds.colormaps import DEFAULT, colormap
@@ -15,12 +15,25 @@ from mtcp_serve.kinds.resample import bands, bilinear, nearest, quantize, resize
 
 MILLIMETRE: Final = 0.001
 """Metres a step of a metric depth PNG."""
+MOST_METRES: Final = 65.535
+"""The farthest that such a PNG can say."""
 FOV_X: Final = (0.001, 179.0)
 """Least and most field of view that a camera may be said to have, degrees."""
 _WHOLE = 1 - 1e-5  # a blend with this much valid weight has met no invalid pixel, rounding aside
 _INVALID_GREY: Final = 128
 _RELIEF: Final = 0.03
 """Variance of colour from which on depth follows it: below, every texture would become relief."""
+
+
+class MeasuredOut(BaseModel):
+    """What known distances made of a depth map."""
+
+    points: int = Field(description="Distances that were given.")
+    factor: float = Field(description="The median of the corrected depth over the model's.")
+    disagreeing: int = Field(
+        description="Distances that the map is still off from by more than a factor of 1.25, since they "
+        "contradict the others."
+    )
 
 
 class DepthOut(MapOut):
@@ -33,6 +46,9 @@ class DepthOut(MapOut):
     png_offset: float
     min: float | None = Field(default=None, description="Smallest valid value, in `unit`.")
     max: float | None = Field(default=None, description="Largest valid value, in `unit`.")
+    measured: MeasuredOut | None = Field(
+        default=None, description="What known distances made of it, where some were given."
+    )
 
 
 class DepthTask(TaskSpec):

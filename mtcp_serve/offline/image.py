@@ -36,6 +36,7 @@ async def predict_image(
         camera=requested.camera,
         keep_image=requested.keep_image,
         refine=requested.refine,
+        distances=requested.distances,
     )
     sheet = requested.overview and not requested.formats
     image = await in_thread(partial(decode, data, limits, enough=CELL)) if sheet else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtcp_serve.inference.camera import CameraRequest
+from mtcp_serve.inference.distances import Distances
 from mtcp_serve.inference.images import DecodedImage
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps, Size
 from mtcp_serve.inference.registry import Choice
@@ -46,6 +47,8 @@ class OutputRequest:
     """How depth is drawn in the overview and in rendered videos."""
     refine: bool = False
     """Maps follow the edges of the image where they are enlarged."""
+    distances: Distances | None = None
+    """What is known of the depth of the one image."""
 
     @property
     def keep_image(self) -> bool:
@@ -64,6 +67,8 @@ class OutputRequest:
             options["confidence"] = sure
         if self.refine:
             options["refine"] = True
+        if self.distances is not None:
+            options["distances"] = self.distances.points.tolist()
         if self.formats:
             options["formats"] = {form.name: asdict(self.options) for form in self.formats}
         return {

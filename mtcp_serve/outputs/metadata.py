@@ -19,8 +19,9 @@ from mtcp_serve.outputs.schemas import (
 
 def describe_map(dense: DenseMap, values: Map) -> MapOut:
     """The metadata of one map, given its ``values()``; the PNG is left to whoever encodes it."""
+    about = {} if dense.measured is None else {"measured": dense.measured}
     metadata = dense.task.describe(
-        values, model=dense.model, width=dense.width, height=dense.height, resampled=dense.resampled
+        values, model=dense.model, width=dense.width, height=dense.height, resampled=dense.resampled, **about
     )
     sure = dense.confidence
     if sure is not None and isinstance(sure.task, ConfidenceTask):

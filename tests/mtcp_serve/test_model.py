@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 import mtcp_serve
 from mtcp_serve import Bundle, CameraRequest, ImageLimits, Model
-from mtcp_serve.errors import BundleError, BundleNotFoundError, ImageTooLargeError, UnknownTaskError
+from mtcp_serve.errors import (
+    BundleError,
+    BundleNotFoundError,
+    ImageTooLargeError,
+    InvalidParameterError,
+    UnknownTaskError,
+)
 from tests.mtcp_serve.support import HEIGHT, STUCK, WIDTH, encode, noise
 
 NAMES = ["semseg", "depth", "normals", "saliency", "parsing"]
@@ -54,6 +60,20 @@ def test_maps_have_the_size_of_the_image_or_of_the_network(model: Model) -> None
     assert small["normals"].shape == (HEIGHT, WIDTH, 3)
     assert small.metadata["image"]["height"] == 60
     assert small.overlay("depth").size == (WIDTH, HEIGHT)
+
+
+def test_known_distances_correct_the_depth(model: Model) -> None:
+    known = [(3, 3, 1.5), (20, 40, 8.0)]
+    plain = model.predict(LARGE, ["depth", "normals"])
+    maps = model.predict(LARGE, ["depth", "normals"], distances=known)
+    assert maps.about("depth")["measured"]["points"] == 2
+    np.testing.assert_array_equal(maps["normals"], plain["normals"])
+    assert np.abs(maps.points(1).positions - plain.points(1).positions).max() > 0.1
+    again = asyncio.run(model.apredict(LARGE, ["depth"], distances=np.array(known)))
+    np.testing.assert_array_equal(again["depth"], maps["depth"])
+    for tasks, wrong in (["depth"], [(50, 3, 1.5)]), (["normals"], known):
+        with pytest.raises(InvalidParameterError):
+            model.predict(LARGE, tasks, distances=wrong)
 
 
 def test_the_camera_may_be_given(model: Model) -> None:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mtcp_serve.errors import InvalidParameterError, NotReadyError
 from mtcp_serve.inference.camera import FOCAL_PX, CameraRequest
+from mtcp_serve.inference.distances import Distances, check_measurable
 from mtcp_serve.inference.pipeline import Size, check_refine, predict
 from mtcp_serve.inference.registry import Choice, Models, with_confidence
 from mtcp_serve.inference.timings import Timings
@@ -293,6 +294,31 @@ class PredictQuery(_Query):
         json_schema_extra={"enum": list(FORMATS)},
         examples=["npz"],
     )
+    distances: str | None = Field(
+        default=None,
+        description="Distances that are known, as x,y,metres;x,y,metres in pixels of the upright image and "
+        "along the optical axis: depth in metres is corrected by them.",
+        examples=["250,250,1.2;460,50,3.5"],
+    )
+
+    @model_validator(mode="after")
+    def _triples(self) -> Self:
+        self.known()
+        return self
+
+    def known(self) -> Distances | None:
+        """The distances that the request names.
+
+        Raises:
+            InvalidParameterError: they are not written as they should be, or none that a map can have.
+        """
+        return None if self.distances is None else Distances.parse(self.distances)
+
+    def options(self, form: type[Writer], tasks: Sequence[TaskSpec]) -> Options:
+        """See `_Query.options`; distances need a depth in metres among ``tasks``."""
+        if self.distances is not None:
+            check_measurable(tasks)
+        return super().options(form, tasks)
 
 
 class BatchQuery(_Query):
@@ -347,5 +373,6 @@ async def write_prediction(
         camera=query.camera(),
         keep_image=writer.needs_image,
         refine=bool(query.refine),
+        distances=query.known(),
     )
     return await in_thread(lambda: writer.finish(writer.add(prediction)))

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from mtcp_serve.errors import (
     DrainingError,
+    InvalidParameterError,
     NotReadyError,
     OverloadedError,
     RequestError,
@@ -136,6 +137,8 @@ def _choose(models: Models, query: PredictQuery, pool: Executor) -> Plan:
     Raises:
         RequestError: there is no such task or model, or `PredictQuery.plan` refuses them.
     """
+    if query.distances is not None:
+        raise InvalidParameterError("distances are of one image, and a stream has many: use POST /predict")
     form = FORMATS[query.format or "npz"]
     choices, options = query.plan(form, models.select(query.names(), query.model))
     return choices, form(pool, options)

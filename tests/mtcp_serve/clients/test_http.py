@@ -113,6 +113,23 @@ def test_maps_and_cut_outs_along_the_edges_of_the_image(client: GatewayClient, u
         client.predict(IMAGE, size="model", refine=True)
 
 
+def test_known_distances_however_many(client: GatewayClient, url: str) -> None:
+    async def ask() -> Prediction:
+        async with AsyncGatewayClient(url) as other:
+            return await other.predict(IMAGE, ["depth"], distances=known)
+
+    for known in [(80, 60, 12.5), (10, 10, 5)], np.stack([*np.indices((60, 50)), np.full((60, 50), 3)], -1):
+        known = np.reshape(known, (-1, 3))
+        found = client.predict(IMAGE, ["depth"], distances=known, camera=CameraRequest(fov_x=70))
+        assert found.about("depth")["measured"]["points"] == len(known)
+        assert found.metadata["image"]["camera"]["source"] == "request"
+        np.testing.assert_array_equal(asyncio.run(ask())["depth"], found["depth"])
+    with pytest.raises(InvalidRequestError, match="pixels"):
+        client.predict(IMAGE, ["depth"], distances=[(500, 0, 1)])
+    with pytest.raises(InvalidRequestError, match="not triples"):
+        client.predict(IMAGE, ["depth"], distances=[(500, 0)])
+
+
 @pytest.mark.parametrize(("format", "off"), [("npz", 1e-6), ("json", 0.5 / 255 + 1e-6)])
 def test_how_sure_it_is(client: GatewayClient, url: str, format: Any, off: float) -> None:
     wanted = expected_confidences(noise(HEIGHT, WIDTH)[None])["depth"][0]

@@ -157,6 +157,23 @@ def test_maps_follow_the_edges_of_the_image_where_that_is_wanted(
         client.predict(ASTRONAUT, refine=True)
 
 
+def test_known_distances_correct_the_depth(client: TritonClient, triton: LocalTriton) -> None:
+    known = [(250, 250, 1.2), (460, 50, 3.5)]
+    with mtcp_serve.load(threads=1) as model:
+        wanted = model.predict(ASTRONAUT, ["depth"], distances=known)
+
+    async def ask() -> Prediction:
+        async with AsyncTritonClient(triton.grpc, MODEL) as other:
+            return await other.predict(ASTRONAUT, ["depth"], size="input", distances=known)
+
+    for maps in (client.predict(ASTRONAUT, ["depth"], size="input", distances=known), asyncio.run(ask())):
+        np.testing.assert_allclose(maps["depth"], wanted["depth"], rtol=1e-4)
+        assert maps.about("depth")["measured"] == wanted.about("depth")["measured"]
+    for tasks, wrong in (["depth"], [(600, 3, 1.5)]), (["normals"], known), (["depth"], [(1, 2)]):
+        with pytest.raises(InvalidRequestError):
+            client.predict(ASTRONAUT, tasks, distances=wrong)
+
+
 def test_the_manifest_comes_from_the_server(client: TritonClient) -> None:
     assert client.manifest() == Manifest.load(DEFAULT_BUNDLE)
     maps = client.infer(pixels_of(client, 0)[None], ["parsing"])[0]

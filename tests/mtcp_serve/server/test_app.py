@@ -170,7 +170,7 @@ def test_openapi_describes_predict(client: TestClient) -> None:
         operation = document["paths"][path]["post"]
         both = {"tasks", "format", "size", "model", "visualize", "colormap", "legend"}
         both |= {"fov_x", "focal_px", "intrinsics", "confidence", "refine"}
-        own = {"step", "edges", "background", "min_confidence"} if path == "/predict" else set()
+        own = {"step", "edges", "background", "min_confidence", "distances"} if path == "/predict" else set()
         assert {parameter["name"] for parameter in operation["parameters"]} == both | own
         assert all(parameter["description"] for parameter in operation["parameters"])
         found = operation["responses"]["200"]["content"]

@@ -87,7 +87,7 @@ BODIES: dict[str, tuple[bytes, dict[str, str], int, str]] = {
         "invalid_parameter",
     ),
     "a long parameter": (
-        part("tasks", b"d" * 5000, "") + part("image") + b"--b--\r\n",
+        part("tasks", b"d" * 66_000, "") + part("image") + b"--b--\r\n",
         FORM,
         400,
         "invalid_body",
