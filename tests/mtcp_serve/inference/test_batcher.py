@@ -34,9 +34,10 @@ class GatedEngine:
         self.tasks: list[list[str]] = []
         self.running = self.most = self.stopped = 0
         self.error: Exception | None = None
+        self.closed_after: int | None = None
 
     async def close(self) -> None:
-        pass
+        self.closed_after = len(self.batches)
 
     async def infer(self, images: Any, tasks: Sequence[TaskSpec]) -> list[Any]:
         self.batches.append([int(value) for value in images[:, 0, 0, 0]])
@@ -114,13 +115,31 @@ def test_a_delay_waits_for_company_but_not_for_a_full_batch() -> None:
     async def scenario() -> None:
         engine = GatedEngine(parallel=4)
         engine.go.set()
-        batcher = Batcher(engine, max_batch=2, max_delay_s=30)
+        batcher = Batcher(engine, max_batch=2, max_delay_s=3600)
         first = start(batcher, 1)
         await settle()
         assert engine.batches == []
         second = start(batcher, 2)
         await asyncio.gather(first, second)
         assert engine.batches == [[1, 2]]
+
+    run(scenario)
+
+
+def test_the_end_of_a_batch_cuts_no_delay_short() -> None:
+    async def scenario() -> None:
+        engine = GatedEngine()
+        batcher = Batcher(engine, max_batch=2, max_delay_s=3600)
+        calls = [start(batcher, 1), start(batcher, 2)]
+        await settle()
+        calls.append(start(batcher, 3))
+        await settle()
+        engine.go.set()
+        await asyncio.gather(*calls[:2])
+        await settle()
+        assert (engine.batches, batcher.waiting) == ([[1, 2]], 1)
+        await asyncio.gather(calls[2], start(batcher, 4))
+        assert engine.batches == [[1, 2], [3, 4]]
 
     run(scenario)
 
@@ -233,6 +252,21 @@ def test_parallel_batches_and_close_waits_for_them() -> None:
         await asyncio.gather(*calls)
         await closing
         assert engine.most == 2
+
+    run(scenario)
+
+
+def test_close_waits_for_who_waits_out_a_delay() -> None:
+    async def scenario() -> None:
+        engine = GatedEngine()
+        engine.go.set()
+        batcher = Batcher(engine, max_batch=2, max_delay_s=0.02)
+        call = start(batcher, 1)
+        await asyncio.sleep(0)
+        assert (batcher.waiting, engine.batches) == (1, [])
+        await batcher.close()
+        assert engine.closed_after == 1
+        assert (await call)[0][0, 0] == 1
 
     run(scenario)
 
