@@ -156,6 +156,58 @@ def test_a_cut_starts_anew() -> None:
     assert (labels == 1).all()
 
 
+def test_most_of_a_picture_that_changes_is_a_cut_and_less_is_motion() -> None:
+    """At a cut the pixels that look as before are of another scene too."""
+    first, second = np.full(SIZE, 2, np.float32), np.full(SIZE, 4, np.float32)
+    for changed, still in ((0.3, 3), (0.6, 4), (0.85, 4)):
+        smoother, frame = Smoother(0.5), np.zeros((*SIZE, 3), np.uint8)
+        smoothed(smoother, frame, {DEPTH: first})
+        frame[:, : round(changed * SIZE[1])] = 200
+        (depth,) = smoothed(smoother, frame, {DEPTH: second})
+        assert (depth[:, :20] == 4).all()
+        assert (depth[:, -4:] == still).all(), changed
+
+
+def test_what_is_beside_motion_is_new_and_what_is_farther_off_is_not() -> None:
+    """A network looks around a pixel: its map changes beside what moves, where the picture does not."""
+    smoother, frame = Smoother(0.5), np.zeros((*SIZE, 3), np.uint8)
+    smoothed(smoother, frame, {DEPTH: np.full(SIZE, 2, np.float32)})
+    frame[20:40, 30:50] = 200
+    (depth,) = smoothed(smoother, frame, {DEPTH: np.full(SIZE, 4, np.float32)})
+    assert (depth[16:44, 26:54] == 4).all()
+    beyond = np.ones(SIZE, bool)
+    beyond[10:50, 20:60] = False
+    assert (depth[beyond] == 3).all()
+
+
+@pytest.mark.parametrize(("degrees", "shown"), [(90, 45), (115, 57.5), (125, 125), (170, 170)])
+def test_a_normal_that_turns_far_is_the_new_one(degrees: float, shown: float) -> None:
+    """Beyond 120 degrees the mean of two normals is of neither surface."""
+
+    def facing(angle: float) -> NDArray[np.float32]:
+        direction = np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle)), 0], np.float32)
+        return np.broadcast_to(direction, (*SIZE, 3))
+
+    smoother, frame = Smoother(0.5), np.zeros((*SIZE, 3), np.uint8)
+    smoothed(smoother, frame, {NORMALS: facing(0)})
+    (normals,) = smoothed(smoother, frame, {NORMALS: facing(degrees)})
+    assert normals == pytest.approx(facing(shown), abs=1e-5)
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.8])
+def test_one_frame_that_errs_does_not_bring_a_class_back(strength: float) -> None:
+    smoother, frame = Smoother(strength), np.zeros((*SIZE, 3), np.uint8)
+    old, new = np.zeros(SIZE, np.uint8), np.ones(SIZE, np.uint8)
+    (shown,) = smoothed(smoother, frame, {LABELS: old})
+    frames = 0
+    while (shown == 0).any():
+        (shown,) = smoothed(smoother, frame, {LABELS: new})
+        frames += 1
+        assert frames < 20
+    (shown,) = smoothed(smoother, frame, {LABELS: old})
+    assert (shown == 1).all()
+
+
 def test_each_kind_keeps_to_its_values() -> None:
     smoother, frame = Smoother(0.5), np.zeros((*SIZE, 3), np.uint8)
     right = np.broadcast_to(np.array([1, 0, 0], np.float32), (*SIZE, 3))
