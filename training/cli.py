@@ -9,19 +9,18 @@ in them: ``--help`` needs no torch.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 
 from mtcp_serve.utils.exit_status import ExitStatus
 from mtcp_serve.utils.memory import keep_freed
 from training.pseudo.cli import pseudo_label
+from training.told import told
 
 if TYPE_CHECKING:
     from training.config import RunConfig
@@ -35,44 +34,6 @@ app = typer.Typer(
 app.command(name="pseudo-label")(pseudo_label)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value, e.g. epochs=3.")]
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What can be wrong without a fault of the program ends in one line and an exit status."""
-    from training.checkpoint import CheckpointError
-    from training.config import ConfigError
-    from training.data import DataError
-    from training.depth_offset import NoMetricDepthError
-    from training.distributed import DeviceError
-    from training.logit_adjustment import StrengthError
-    from training.model.pretrained import WeightsError
-    from training.plot import PlotError
-    from training.report import ReportError
-    from training.run_log import HistoryError
-    from training.trainer import TrainingError
-
-    wrong = (
-        ConfigError,
-        DataError,
-        WeightsError,
-        CheckpointError,
-        HistoryError,
-        ReportError,
-        PlotError,
-        StrengthError,
-        NoMetricDepthError,
-    )
-    try:
-        yield
-    except (*wrong, TrainingError, OSError) as error:
-        console = Console(stderr=True)
-        said = (
-            f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
-        )
-        console.print(f"[red]error:[/red] {escape(str(said))}", soft_wrap=True, highlight=False)
-        status = ExitStatus.FAILED if isinstance(error, TrainingError) else ExitStatus.NOTHING_DONE
-        raise typer.Exit(ExitStatus.CANNOT_HERE if isinstance(error, DeviceError) else status) from error
 
 
 def _settle(config: "RunConfig") -> None:
@@ -94,7 +55,7 @@ def train(
     run: Annotated[Path | None, typer.Option(help="Run folder; resumed if it has a checkpoint.")] = None,
 ) -> None:
     """Train a network; run again with the same folder to resume."""
-    with _told():
+    with told():
         from training.config import load_config
         from training.trainer import Trainer
 
@@ -136,7 +97,7 @@ def evaluate_command(
     ] = None,
 ) -> None:
     """Score a checkpoint on its validation sources, its metrics beside the paper's where they compare."""
-    with _told():
+    with told():
         from training.checkpoint import load_network
         from training.confidence.halves import held_out_half
         from training.config import ConfigError
@@ -246,7 +207,7 @@ def shift_depth_command(
 
     One number of the network changes: the bias of depth's last layer.
     """
-    with _told():
+    with told():
         from training.checkpoint import load_network, write_shipped
         from training.depth_offset import shift_depth
         from training.distributed import usable_device
@@ -277,7 +238,7 @@ def confidence(
 
     They are fitted on training images, calibrated on half of each validation source and scored on the other.
     """
-    with _told():
+    with told():
         from training.checkpoint import load_network, write_shipped
         from training.confidence.command import add_confidence
         from training.distributed import usable_device
@@ -307,7 +268,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw losses, task weights and metrics of a run over its epochs, or the curves of a report."""
-    with _told():
+    with told():
         from training.plot import plot_run
         from training.reliability_plot import plot_reliability
 
@@ -333,7 +294,7 @@ def sweep(
     Exit status 1: it is not finished.
     """
     until = float("inf") if limit_minutes is None else time.monotonic() + 60 * limit_minutes
-    with _told():
+    with told():
         from training.sweep import load_sweep, run_sweep, write_results
 
         settings = load_sweep(name)
@@ -374,7 +335,7 @@ def strip(
     ] = "average",
 ) -> None:
     """Keep only the weights to ship, in fp16."""
-    with _told():
+    with told():
         from training.checkpoint import strip as write
         from training.logit_adjustment import Strengths
 

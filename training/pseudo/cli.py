@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from mtcp_serve.utils.exit_status import ExitStatus
+from training.told import told
 
 
 def pseudo_label(
@@ -31,12 +32,9 @@ def pseudo_label(
 
     console = Console(stderr=True)
     names = None if tasks is None else [name.strip() for name in tasks.split(",")]
-    try:
+    with told(PseudoLabelError):
         found = find_images(images)
         labeller = PseudoLabeller(bundle, output, names, confidence)
-    except (PseudoLabelError, OSError) as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(ExitStatus.NOTHING_DONE) from error
 
     async def run(progress: Progress) -> list[Outcome]:
         outcomes = []
