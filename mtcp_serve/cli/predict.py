@@ -202,10 +202,10 @@ def predict(
     """
     from mtcp_serve.cli.progress import Work
     from mtcp_serve.inference.batcher import Batcher
-    from mtcp_serve.inference.camera import CameraError, CameraRequest
+    from mtcp_serve.inference.camera import CameraRequest
     from mtcp_serve.inference.distances import Distances, check_measurable
     from mtcp_serve.inference.pipeline import check_refine
-    from mtcp_serve.inference.registry import Models, with_confidence
+    from mtcp_serve.inference.registry import Models, task_names, with_confidence
     from mtcp_serve.offline.inputs import InputError, collect
     from mtcp_serve.offline.live import Live
     from mtcp_serve.offline.writer import OutputRequest
@@ -213,8 +213,9 @@ def predict(
     try:
         found = collect(inputs, out, recursive)
         camera = CameraRequest.parse(fov_x, focal_px, intrinsics)
+        names = None if tasks is None else task_names(tasks)
         distances = Distances.parse(";".join(distance)) if distance else None
-    except (InputError, CameraError) as error:
+    except (InputError, ValueError) as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     except InvalidParameterError as error:
         fail(_with_hint(error), ExitStatus.NOTHING_DONE)
@@ -233,7 +234,6 @@ def predict(
     }
     take_old(given, OLD_THREADS)
     settings = read_settings(**given)
-    names = None if tasks is None else [name.strip() for name in tasks.split(",")]
     engines = load(settings)
     try:
         models = Models(Batcher(engine) for engine in engines)

@@ -62,6 +62,18 @@ def with_confidence(choices: Sequence[Choice], tasks: Sequence[TaskSpec] | None 
     return found
 
 
+def task_names(text: str) -> list[str]:
+    """The names in ``text``, which are separated by commas; nothing between two of them is no name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError("name at least one task, or leave tasks out")
+    return names
+
+
 def check_names(manifests: Iterable[Manifest]) -> None:
     """Check that models can be told apart.
 

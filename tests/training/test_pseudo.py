@@ -238,7 +238,7 @@ def test_the_command_labels_a_folder_and_goes_on_where_it_stopped(photos: Path, 
 
     (mixed / "broken.jpg").unlink()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
-    assert run(DEFAULT_BUNDLE, mixed, "-o", out, "--tasks", "semseg,depth,saliency")[0] == 0
+    assert run(DEFAULT_BUNDLE, mixed, "-o", out, "--tasks", "semseg, depth,saliency,")[0] == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
 
 
@@ -284,7 +284,8 @@ def test_a_higher_confidence_keeps_fewer_pixels(photos: Path, tmp_path: Path) ->
     ("spoil", "arguments", "words"),
     [
         (None, ["--confidence", "0.5"], "confidence must be above 0.5"),
-        (None, ["--tasks", "semseg,flow"], "has no task 'flow'; it has semseg"),
+        (None, ["--tasks", "semseg,flow,"], "has no task 'flow'; it has semseg"),
+        (None, ["--tasks", ","], "name at least one task"),
         (lambda out: (out / "mine.txt").write_text("x"), [], "exists and holds no pseudo-labels"),
         (
             lambda out: (out / SETTINGS_FILE).write_text('{"model": "other"}'),

@@ -28,11 +28,12 @@ def pseudo_label(
 
     Exit status: 0 all images are labelled, 1 some could not be (they are named), 2 nothing was done.
     """
-    from training.pseudo.labelling import Outcome, PseudoLabelError, PseudoLabeller, find_images
+    from mtcp_serve.inference.registry import task_names
+    from training.pseudo.labelling import Outcome, PseudoLabeller, find_images
 
     console = Console(stderr=True)
-    names = None if tasks is None else [name.strip() for name in tasks.split(",")]
-    with told(PseudoLabelError):
+    with told(ValueError):  # a `PseudoLabelError`, or no task is named
+        names = None if tasks is None else task_names(tasks)
         found = find_images(images)
         labeller = PseudoLabeller(bundle, output, names, confidence)
 

@@ -12,7 +12,7 @@ from mtcp_serve.errors import InvalidParameterError, NotReadyError
 from mtcp_serve.inference.camera import FOCAL_PX, CameraRequest
 from mtcp_serve.inference.distances import Distances, check_measurable
 from mtcp_serve.inference.pipeline import Size, check_refine, predict
-from mtcp_serve.inference.registry import Choice, Models, with_confidence
+from mtcp_serve.inference.registry import Choice, Models, task_names, with_confidence
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import TaskSpec
 from mtcp_serve.kinds.colormaps import DEFAULT, ColormapName, colormap_names
@@ -107,8 +107,7 @@ def _known(formats: Mapping[str, type[Writer]]) -> AfterValidator:
 
 
 def _task_list(text: str) -> str:
-    if not any(name.strip() for name in text.split(",")):
-        raise ValueError("name at least one task, or leave the parameter out")
+    task_names(text)
     return text
 
 
@@ -257,9 +256,7 @@ class _Query(BaseModel):
 
     def names(self) -> list[str] | None:
         """The expected tasks; ``None`` for all."""
-        if self.tasks is None:
-            return None
-        return [name.strip() for name in self.tasks.split(",") if name.strip()]
+        return None if self.tasks is None else task_names(self.tasks)
 
 
 class PredictQuery(_Query):

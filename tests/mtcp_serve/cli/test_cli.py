@@ -84,7 +84,7 @@ def test_predict_several_with_a_bad_one(bundle: Path, photo: Path, tmp_path: Pat
     large.write_bytes(encode(noise(100, 200), "JPEG"))
     out = tmp_path / "out"
     result = run(
-        "predict", bad, photo, large, "-o", out, "-b", bundle, "--tasks", "depth, semseg", "--size", "model"
+        "predict", bad, photo, large, "-o", out, "-b", bundle, "--tasks", "depth, semseg,", "--size", "model"
     )
     assert result.exit_code == 1
     assert "bad[1].jpg: the bytes are not an image" in result.stderr
@@ -309,6 +309,7 @@ def test_predict_refuses_what_it_cannot_do(bundle: Path, photo: Path, tree: Path
         ([photo, tree / "deep" / "a.png", tree, "-b", bundle], "overwrite each other"),
         ([tree / "empty", "-b", bundle], "there is no image in"),
         ([photo, "-b", bundle, "--tasks", "depht"], "no task 'depht'; it has semseg, depth"),
+        ([photo, "-b", bundle, "--tasks", " ,"], "name at least one task, or leave tasks out"),
         ([photo, "-b", tmp_path], "no bundle in"),
         ([photo, "-b", bundle, "--intra-op-threads", "-1"], "intra_op_threads: Input should be greater"),
         ([photo, "-b", bundle, "--size", "huge"], "huge"),
