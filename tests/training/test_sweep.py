@@ -139,7 +139,7 @@ def test_a_sweep_that_was_cut_goes_on_and_is_told_in_files(
     report = json.loads((first / "report.json").read_text())
     assert report["val"].keys() - {"disparity", "geometry"} == {"depth", "normals"}
     assert report["test"]["depth"] != report["val"]["depth"]
-    assert (first / "slim.pt").exists()
+    assert (first / "stripped.pt").exists()
     assert not (first / LAST).exists()
     with pytest.raises(ConfigError, match="other settings"):
         run_sweep(sweep, ("optim.lr=0.5",), output)

@@ -19,7 +19,7 @@ from training.trainer import LAST, Trainer
 log = logging.getLogger(__name__)
 
 REPORT = "report.json"
-SLIM = "slim.pt"
+STRIPPED = "stripped.pt"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def run_sweep(
 ) -> bool:
     """Run what is not finished; whether all is, when ``until`` (``time.monotonic()``) cuts it short.
 
-    A finished run leaves its history, report and slim weights; one that was cut resumes.
+    A finished run leaves its history, report and stripped weights; one that was cut resumes.
 
     Raises:
         ConfigError: a row has a wrong setting (all are checked before the first run), asks for several
@@ -99,7 +99,7 @@ def _finish(run: Run, config: RunConfig, test: tuple[str, ...], until: float, ch
         sources = validation_sources(data, config.tasks, check=check)
         validation = Validation(sources, data.batch_size, config.device)
         report |= validation.score({"test": trainer.best})
-    checkpoint.strip(run.folder / LAST, run.folder / SLIM)
+    checkpoint.strip(run.folder / LAST, run.folder / STRIPPED)
     write_atomic(run.folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     (run.folder / LAST).unlink()
     return True
