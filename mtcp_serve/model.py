@@ -20,6 +20,7 @@ from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageLimit
 from mtcp_serve.inference.pipeline import (
     Size,
     check_asked,
+    check_in_flight,
     check_maps,
     check_refine,
     enough_for,
@@ -181,8 +182,7 @@ class Model(Closing):
             ValueError: ``in_flight`` is less than 1.
             OSError, RequestError, TypeError, RuntimeError: as `predict`, for the first image that fails.
         """
-        if in_flight < 1:
-            raise ValueError(f"in_flight is {in_flight}, it must be at least 1")
+        check_in_flight(in_flight)
         choices = self._choices(tasks, size, confidence, refine)
         predict = partial(self._predict, choices=choices, size=size, camera=camera, refine=refine)
         return self._stream(iter(images), predict, in_flight)

@@ -315,16 +315,6 @@ def read_distances(points: ArrayLike | None) -> Distances | None:
         return None if points is None else Distances.of(points)
 
 
-def check_in_flight(count: int) -> None:
-    """Refuse a stream that would have no image on its way, or every one at once.
-
-    Raises:
-        ValueError: ``count`` is less than 1.
-    """
-    if count < 1:
-        raise ValueError(f"in_flight is {count}, it must be at least 1")
-
-
 def _prediction(
     manifest: Manifest,
     tasks: Sequence[TaskSpec],

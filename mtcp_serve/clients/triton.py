@@ -14,18 +14,10 @@ from tritonclient.utils import InferenceServerException
 
 from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.clients import _wire as wire
-from mtcp_serve.clients._conversation import (
-    Client,
-    Outcome,
-    Pause,
-    Steps,
-    check_in_flight,
-    read_distances,
-    read_image,
-)
+from mtcp_serve.clients._conversation import Client, Outcome, Pause, Steps, read_distances, read_image
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.camera import CameraRequest
-from mtcp_serve.inference.pipeline import Size
+from mtcp_serve.inference.pipeline import Size, check_in_flight
 from mtcp_serve.inference.sources import ImageSource
 from mtcp_serve.prediction import Prediction
 from mtcp_serve.utils.closing import Closing

@@ -38,6 +38,16 @@ def check_asked(tasks: Sequence[str] | None, size: Size = "model") -> None:
         raise ValueError(f"size is {size!r}, it must be 'input' or 'model'")
 
 
+def check_in_flight(count: int) -> None:
+    """Refuse a stream that would have no image on its way.
+
+    Raises:
+        ValueError: ``count`` is less than 1.
+    """
+    if count < 1:
+        raise ValueError(f"in_flight is {count}, it must be at least 1")
+
+
 @dataclass(frozen=True)
 class DenseMap:
     """One task's answer: ``raw`` as the model gave it, and the size (pixels) that was asked for.
