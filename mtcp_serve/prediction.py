@@ -326,7 +326,7 @@ class Prediction(Mapping[str, Map]):
 
     def _colors(self, height: int, width: int) -> NDArray[np.uint8]:
         if self._source is None:
-            raise ValueError("this prediction does not know its image; only one of a model here does")
+            raise ValueError("this prediction does not know its image; what predict and stream give does")
         return self._source().resized(height, width)
 
     def _sure(self, task: str) -> ConfidenceTask:

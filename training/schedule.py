@@ -42,9 +42,9 @@ class Schedule:
 
     By epochs, progress is the share of the updates done. With a budget it is the share of the time between
     the first step and the end of training, which is the budget less what :meth:`reserve` keeps back; a
-    resumed run spreads the rest of its progress over the time that is left. :attr:`spent` is the time of the
-    latest look at the clock. Then ``epochs`` is the nominal
+    resumed run spreads the rest of its progress over the time that is left. Then ``epochs`` is the nominal
     length: settings that name an epoch (``data.progressive``, decay by epoch) take place at its share.
+    :attr:`spent` is the time of the latest look at the clock.
     """
 
     def __init__(self, config: RunConfig, updates_per_epoch: int, clock: Clock) -> None:

@@ -41,7 +41,7 @@ class PointCloud:
 
 @dataclass(frozen=True)
 class Relief:
-    """A depth map and what geometry needs beside it; both callables take a height and a width (pixels)."""
+    """A depth map and what geometry needs beside it; its callables take a height and a width (pixels)."""
 
     task: TaskSpec
     raw: NDArray[np.float32]

@@ -1,1 +1,1 @@
-"""What any layer may use: atomic files, concurrency, exit statuses."""
+"""What any layer may use: files, concurrency, memory, caches, and the words and statuses of errors."""
