@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from html import escape
-from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Self
@@ -29,6 +28,7 @@ from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.metadata import describe, describe_map
 from mtcp_serve.outputs.picture import Style, check_style, draw
 from mtcp_serve.outputs.png import to_png
+from mtcp_serve.outputs.png_file import write_png
 from mtcp_serve.outputs.points import PointCloud, Relief, nearest, point_cloud, sized
 from mtcp_serve.outputs.schemas import ImageOut
 from mtcp_serve.utils.atomic import write_atomic
@@ -252,7 +252,7 @@ class Prediction(Mapping[str, Map]):
             about = KINDS[self.about(task)["kind"]].metadata.model_validate(self.about(task))
             png = to_png(self._spec(task), values, about, versions[about.model], image)
             write_atomic(place / f"{task}.png", png)
-            write_atomic(place / f"{task}.visualization.png", _png(self.image(task)))
+            write_atomic(place / f"{task}.visualization.png", write_png(self.image(task)))
             if task in self._confidences:
                 spec, sure = self._sure(task), self._confidences[task]
                 common = about.model_dump(include={"model", "width", "height"})
@@ -344,14 +344,8 @@ class Prediction(Mapping[str, Map]):
 def _figure(text: str, image: Image.Image) -> str:
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
-    data = b64encode(_png(small)).decode("ascii")
+    data = b64encode(write_png(small)).decode("ascii")
     return (
         f'<figure style="margin:0;max-width:{THUMBNAIL}px"><img alt="{escape(text)}" '
         f'src="data:image/png;base64,{data}"><figcaption>{escape(text)}</figcaption></figure>'
     )
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

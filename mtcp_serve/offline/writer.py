@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from mtcp_serve.outputs.formats.base import Options, Writer, encode_maps
 from mtcp_serve.outputs.formats.npz import NpzWriter
 from mtcp_serve.outputs.metadata import describe, describe_map
 from mtcp_serve.outputs.picture import Style
+from mtcp_serve.outputs.png_file import write_png
 from mtcp_serve.outputs.visualize import overview
 from mtcp_serve.utils.atomic import Staging, staged
 
@@ -130,9 +130,7 @@ def _write_files(
         npz = NpzWriter(pool)
         staging.write(NpzWriter.file_name, npz.finish(npz.add(prediction)))
     if requested.overview and image is not None:
-        sheet = BytesIO()
-        overview(image, prediction, requested.style).save(sheet, "PNG")
-        staging.write("overview.png", sheet.getvalue())
+        staging.write("overview.png", write_png(overview(image, prediction, requested.style)))
     return maps
 
 

@@ -14,6 +14,7 @@ from mtcp_serve.inference.images import DecodedImage, ImageInfo
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.kinds import KINDS
+from tests.mtcp_serve.outputs.test_png_file import by_the_letter
 from tests.mtcp_serve.support import TASKS
 
 SEMSEG, DEPTH, NORMALS, SALIENCY, _ = TASKS
@@ -107,6 +108,9 @@ def test_a_saved_prediction_holds_the_values(maps: Prediction, tmp_path: Path) -
         assert json.loads(png.text["mtcp"]) == maps.about("depth")  # type: ignore[attr-defined]
     with Image.open(folder / "semseg.png") as png:
         assert np.array_equal(np.asarray(png), RAW["semseg"])
+    for task in maps:
+        drawn = (folder / f"{task}.visualization.png").read_bytes()
+        assert np.array_equal(by_the_letter(drawn, 3).reshape(2, 3, 3), np.asarray(maps.image(task)))
     assert maps.save(folder) == folder
 
 
