@@ -25,7 +25,7 @@ def told(*more: type[Exception]) -> Iterator[None]:
     from training.run_log import HistoryError
     from training.trainer import TrainingError
 
-    wrong = (
+    wrong: tuple[type[Exception], ...] = (
         ConfigError,
         DataError,
         WeightsError,
@@ -35,11 +35,13 @@ def told(*more: type[Exception]) -> Iterator[None]:
         PlotError,
         StrengthError,
         NoMetricDepthError,
+        TrainingError,
+        OSError,
         *more,
     )
     try:
         yield
-    except (*wrong, TrainingError, OSError) as error:
+    except wrong as error:
         console = Console(stderr=True)
         said = (
             f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
