@@ -23,13 +23,14 @@ from mtcp_serve.kinds.base import Confidence, Map, TaskSpec
 from mtcp_serve.kinds.colormaps import DEFAULT
 from mtcp_serve.kinds.confidence import SUFFIX, ConfidenceTask
 from mtcp_serve.kinds.guided import Guide
+from mtcp_serve.kinds.resample import nearest
 from mtcp_serve.outputs.cutout import cutout, over
 from mtcp_serve.outputs.formats.archive import ArrayArchive
 from mtcp_serve.outputs.metadata import describe, describe_map
 from mtcp_serve.outputs.picture import Style, check_style, draw
 from mtcp_serve.outputs.png import to_png
 from mtcp_serve.outputs.png_file import write_png
-from mtcp_serve.outputs.points import PointCloud, Relief, nearest, point_cloud, sized
+from mtcp_serve.outputs.points import PointCloud, Relief, point_cloud, sized
 from mtcp_serve.outputs.schemas import ImageOut
 from mtcp_serve.utils.atomic import write_atomic
 

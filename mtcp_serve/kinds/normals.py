@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mtcp_serve.errors import InternalError
 from mtcp_serve.kinds.base import Map, MapOut, TaskSpec, Text
-from mtcp_serve.kinds.resample import bands, bilinear, quantize
+from mtcp_serve.kinds.resample import bands, bilinear, covering, quantize
 
 _CANCELLED = 1e-3  # a blend of normals this short has no direction left
 _LENGTH_TOLERANCE = 1e-2
@@ -48,15 +48,14 @@ class NormalsTask(TaskSpec):
         """Bilinear and back to unit length; where opposite normals cancel out, the nearest one."""
         height, width = out.shape[:2]
         rows_at = bilinear(values.astype(np.float32, copy=False), height, width)
+        above, left = covering(values.shape[0], height), covering(values.shape[1], width)
         for rows in bands(height, width):
             x, y, z = rows_at(rows)
             length = np.sqrt(x * x + y * y + z * z)
             lost = length < _CANCELLED
             if lost.any():
                 down, across = np.nonzero(lost)
-                nearest = values[
-                    (down + rows.start) * values.shape[0] // height, across * values.shape[1] // width
-                ]
+                nearest = values[above[rows][down], left[across]]
                 x[lost], y[lost], z[lost] = nearest.T
                 length[lost] = np.maximum(np.linalg.norm(nearest, axis=-1), _CANCELLED)
             inverse = 1 / length

@@ -1,7 +1,7 @@
 """Arrays at another size or as pixels, band by band."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _BAND = 2**16  # pixels worked on at a time, so that intermediate values stay in the processor's cache
+T = TypeVar("T", bound=np.generic)
 
 
 def bands(height: int, width: int) -> Iterator[slice]:
@@ -32,9 +33,15 @@ def resize(values: NDArray[Any], out: NDArray[Any]) -> None:
             channels[rows, :, channel] = plane
 
 
-def nearest(values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """``[h, w]`` at ``height`` x ``width``: of each pixel the nearest one, as Pillow has it."""
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
+def nearest(values: NDArray[T], height: int, width: int) -> NDArray[T]:
+    """``[h, w]`` at ``height`` x ``width``: each pixel has the value of the one that covers its middle."""
+    rows, columns = covering(values.shape[0], height), covering(values.shape[1], width)
+    return values.take(columns, axis=1).take(rows, axis=0)
+
+
+def covering(before: int, after: int) -> NDArray[np.intp]:
+    """For each of ``after`` pixels of an axis the one of ``before`` that covers, or begins at, its middle."""
+    return (np.arange(after) * 2 + 1) * before // (2 * after)
 
 
 def bilinear(
@@ -103,15 +110,13 @@ def resize_labels(values: NDArray[np.uint8], out: NDArray[Any]) -> None:
     number = np.where(mixed, np.cumsum(mixed, dtype=np.int32).reshape(mixed.shape) - 1, -1)  # in what follows
     ids = sliding_window_view(padded, (3, 3))[mixed].reshape(-1, 9)
     same = (ids == ids[:, 4:5]).astype(np.float32)
-    near_border = nearest(mixed.view(np.uint8), height, width)
+    near_border = nearest(mixed, height, width)
     rows, down = _splines(values.shape[0], height)
     columns, across = _splines(values.shape[1], width)
     for band in bands(height, width):
         y, x = np.divmod(np.flatnonzero(near_border[band]), width)
         y += band.start
         pixel = number[rows[y], columns[x]]
-        if (pixel < 0).any():  # between two pixels Pillow may take the other one
-            y, x, pixel = y[pixel >= 0], x[pixel >= 0], pixel[pixel >= 0]
         weights = (down[y][:, :, None] * across[x][:, None, :]).reshape(-1, 9)
         lost = np.flatnonzero(np.einsum("nk,nk->n", same[pixel], weights) < 0.5)
         seen, weights = ids[pixel[lost]], weights[lost]
@@ -129,10 +134,10 @@ def _over_three(padded: NDArray[np.uint8], choose: np.ufunc) -> NDArray[np.uint8
 def _splines(before: int, after: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """For each of ``after`` pixels the nearest of ``before``, and the weights of it and its neighbours."""
     place = (np.arange(after) + 0.5) * (before / after)
-    nearest = np.minimum(place.astype(np.intp), before - 1)
-    offset = place - nearest - 0.5
+    middle = covering(before, after)
+    offset = place - middle - 0.5
     weights = np.stack([0.5 * (0.5 - offset) ** 2, 0.75 - offset**2, 0.5 * (0.5 + offset) ** 2], axis=1)
-    return nearest, weights.astype(np.float32)
+    return middle, weights.astype(np.float32)
 
 
 def quantize(

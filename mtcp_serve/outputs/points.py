@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, sqrt
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,13 @@ from mtcp_serve.errors import InvalidParameterError
 from mtcp_serve.inference.camera import Camera
 from mtcp_serve.inference.pipeline import DenseMap, DenseMaps
 from mtcp_serve.kinds import DepthTask, Map, NormalsTask, TaskSpec
+from mtcp_serve.kinds.resample import nearest
 from mtcp_serve.outputs.depth_edges import sharpen
 
 MOST_POINTS: Final = 4_000_000
 """More are refused: a point takes 27 bytes in a PLY file."""
 USUAL_POINTS: Final = 1_000_000
 """About as many as there are where no ``step`` is named."""
-T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -182,14 +182,6 @@ def pixels_of(prediction: DenseMaps, height: int, width: int) -> NDArray[np.uint
     if prediction.decoded is None:
         raise ValueError("the prediction has no image: tell predict to keep it")
     return prediction.decoded.resized(height, width)
-
-
-def nearest(values: NDArray[T], height: int, width: int) -> NDArray[T]:
-    """``values`` at ``height`` x ``width``: each pixel has the value of the one that covers its middle."""
-    rows = (np.arange(height) * 2 + 1) * values.shape[0] // (2 * height)
-    columns = (np.arange(width) * 2 + 1) * values.shape[1] // (2 * width)
-    found: NDArray[T] = values[rows[:, None], columns]
-    return found
 
 
 def sized(task: TaskSpec, values: Map, height: int, width: int) -> NDArray[np.float32]:

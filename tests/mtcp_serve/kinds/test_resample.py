@@ -1,5 +1,6 @@
 """Each kind of map has its own rule of resizing."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -152,8 +153,14 @@ def test_invalid_depth_never_bleeds(valid: Any, height: int, width: int) -> None
     values = np.where(valid, np.float32(4), np.float32(0))
     resized = DEPTH.resize(values, height, width)
     assert set(np.unique(resized)) <= {0.0, 4.0}
-    nearest = Image.fromarray(valid.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-    assert np.array_equal(resized > 0, np.asarray(nearest) > 0)
+    assert np.array_equal(resized > 0, resample.nearest(valid, height, width))
+
+
+@given(SIDES, SIDES, SIDES, SIDES)
+def test_the_nearest_pixel_is_the_one_that_covers_the_middle(h: int, w: int, height: int, width: int) -> None:
+    found = resample.nearest(np.arange(h * w).reshape(h, w), height, width)
+    middles = [[Fraction(2 * i + 1, 2) * n / m for i in range(m)] for n, m in ((h, height), (w, width))]
+    assert found.tolist() == [[int(y) * w + int(x) for x in middles[1]] for y in middles[0]]
 
 
 def test_depth_away_from_invalid_pixels_stays_smooth() -> None:
@@ -166,6 +173,13 @@ def test_normals_that_cancel_out_take_the_nearest() -> None:
     values = np.array([[[0, 0, 1], [0, 0, -1]]], np.float32)
     resized = NORMALS.resize(values, 1, 3)[0]
     assert np.allclose(np.abs(resized[:, 2]), 1)
+
+
+def test_the_nearest_normal_is_that_of_the_middle_not_of_the_corner() -> None:
+    x, y, z = np.eye(3, dtype=np.float32)
+    values = np.stack([[x, -x], [z, -z], [y, -y]])
+    resized = NORMALS.resize(values, 4, 3)  # the second row's middle is in the second of three
+    assert np.abs(resized[1, 1]).tolist() == [0, 0, 1]
 
 
 def test_a_zero_normal_stays_zero() -> None:
