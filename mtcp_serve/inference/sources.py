@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from mtcp_serve.errors import ImageTooLargeError, InvalidImageError
+from mtcp_serve.errors import InvalidImageError
 from mtcp_serve.inference.images import DEFAULT_LIMITS, DecodedImage, ImageInfo, ImageLimits, decode, read
 from mtcp_serve.inference.images.exif import (
     QUARTER_TURNS,
@@ -20,6 +20,7 @@ from mtcp_serve.inference.images.exif import (
 from mtcp_serve.inference.images.rgb import to_rgb
 
 _ORIENTATION = 0x0112
+_TOO_LARGE = "scale it down, or give larger ImageLimits"
 
 
 class Tensor(Protocol):
@@ -68,7 +69,7 @@ def name_of(source: ImageSource) -> str:
 
 
 def _of_pillow(image: Image.Image, limits: ImageLimits) -> DecodedImage:
-    _check_size(*image.size, limits)
+    limits.check_size(*image.size, _TOO_LARGE)
     turned = _orientation(image) in UPRIGHT
     focal = _focal_lengths(image)
     _load(image)
@@ -138,7 +139,7 @@ def _of_array(array: NDArray[Any], what: str, limits: ImageLimits) -> DecodedIma
             f"an {what} of shape {list(array.shape)} is not an image", "give RGB [height, width, 3]"
         )
     height, width = array.shape[:2]
-    _check_size(width, height, limits)
+    limits.check_size(width, height, _TOO_LARGE)
     if array.dtype != np.uint8:
         if array.dtype.kind != "f":
             raise InvalidImageError(
@@ -152,12 +153,3 @@ def _of_array(array: NDArray[Any], what: str, limits: ImageLimits) -> DecodedIma
         array = np.rint(array * 255).astype(np.uint8)
     info = ImageInfo(width, height, what, "RGB", exif_rotated=False, animated=False)
     return DecodedImage(Image.fromarray(np.ascontiguousarray(array)), info)
-
-
-def _check_size(width: int, height: int, limits: ImageLimits) -> None:
-    if width * height > limits.max_pixels or max(width, height) > limits.max_side:
-        raise ImageTooLargeError(
-            f"the image is {width} x {height} pixels; the limits are {limits.max_pixels} pixels and "
-            f"{limits.max_side} a side",
-            "scale it down, or give larger ImageLimits",
-        )

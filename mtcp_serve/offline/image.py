@@ -5,7 +5,6 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from mtcp_serve.errors import PayloadTooLargeError
 from mtcp_serve.inference.images import ImageLimits, decode
 from mtcp_serve.inference.pipeline import predict
 from mtcp_serve.inference.timings import Timings
@@ -51,7 +50,5 @@ def read_image_file(path: Path, limits: ImageLimits) -> bytes:
         PayloadTooLargeError: there are more than ``limits`` allow.
         OSError: it cannot be read.
     """
-    size = path.stat().st_size
-    if size > limits.max_bytes:
-        raise PayloadTooLargeError(f"the image has {size} bytes, the limit is {limits.max_bytes}")
+    limits.check_bytes(path.stat().st_size)
     return path.read_bytes()

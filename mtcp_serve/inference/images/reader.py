@@ -13,7 +13,6 @@ from mtcp_serve.errors import (
     EmptyImageError,
     ImageTooLargeError,
     InvalidImageError,
-    PayloadTooLargeError,
     RequestError,
 )
 from mtcp_serve.inference.images import bmp, gif, isobmff, isolated, jpeg, png, tiff, webp
@@ -52,9 +51,7 @@ def read(
         OSError: the file cannot be read.
         RequestError: what `decode` raises.
     """
-    size = Path(path).stat().st_size
-    if size > limits.max_bytes:
-        raise PayloadTooLargeError(f"the image has {size} bytes, the limit is {limits.max_bytes}")
+    limits.check_bytes(Path(path).stat().st_size)
     return decode(Path(path).read_bytes(), limits, enough)
 
 
@@ -135,8 +132,7 @@ def _isolated(data: bytes, limits: ImageLimits) -> bool:
     """
     if not data:
         raise EmptyImageError("the image has 0 bytes")
-    if len(data) > limits.max_bytes:
-        raise PayloadTooLargeError(f"the image has {len(data)} bytes, the limit is {limits.max_bytes}")
+    limits.check_bytes(len(data))
     format = isobmff.container(data[:64])
     if format is None:
         return False
@@ -176,17 +172,10 @@ def _reader(data: bytes) -> tuple[str, Callable[[bytes, ImageLimits], Still]]:
 def _check_size(format: str, width: int, height: int, limits: ImageLimits, reducible: bool) -> None:
     if width < 1 or height < 1:
         raise InvalidImageError(f"the {format} image's header is damaged: {width} x {height} pixels")
-    most = limits.max_pixels * (OVERSIZE if reducible and format == "JPEG" else 1)
-    if width * height > most:
-        smaller = format == "JPEG" and not reducible and width * height <= limits.max_pixels * OVERSIZE
-        raise ImageTooLargeError(
-            f"the image is {width} x {height} = {width * height} pixels, the limit is {most}",
-            "ask for size=model, or scale the image down" if smaller else None,
-        )
-    if max(width, height) > limits.max_side:
-        raise ImageTooLargeError(
-            f"the image is {width} x {height} pixels, the limit of a side is {limits.max_side}"
-        )
+    times = OVERSIZE if format == "JPEG" else 1
+    reduced = not reducible and limits.max_pixels < width * height <= limits.max_pixels * times
+    hint = "ask for size=model, or scale the image down" if reduced else None
+    limits.check_size(width, height, hint, times=times if reducible else 1)
 
 
 def _load(still: Still, limits: ImageLimits, enough: int | None) -> DecodedImage:

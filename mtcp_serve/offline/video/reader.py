@@ -13,7 +13,6 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from mtcp_serve.errors import ImageTooLargeError
 from mtcp_serve.inference.images import ImageInfo, ImageLimits
 from mtcp_serve.offline.video import VideoError
 from mtcp_serve.utils.closing import Closing
@@ -22,6 +21,7 @@ CONTAINERS: Final = "mov,matroska,avi,mpegts,mpeg,flv,ogg"
 """None of them refers to other files, as a playlist does."""
 _RATE: Final = Fraction(25)
 """Frames a second of a video that does not say."""
+_FRAMES: Final = "the frames are"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class VideoReader(Closing):
             last = time = max(time, last + 1)
             self.decoded = index + 1
             self.end = time + (frame.duration or self._step)
-            _check_size(frame.width, frame.height, self._limits)
+            self._limits.check_size(frame.width, frame.height, what=_FRAMES)
             if self.resized is None and (frame.width, frame.height) != (self._width, self._height):
                 self.resized = index
             if index >= first and index % every == 0:
@@ -168,7 +168,7 @@ class VideoReader(Closing):
             context = stream.codec_context
             if context is None or not context.width or not context.height:
                 continue
-            _check_size(context.width, context.height, limits)
+            limits.check_size(context.width, context.height, what=_FRAMES)
             self._width, self._height = context.width, context.height
             context.options = {"max_pixels": str(limits.max_pixels)}
             return stream
@@ -238,17 +238,6 @@ class VideoReader(Closing):
             return None
         hours, minutes, seconds = map(float, found.groups())
         return 3600 * hours + 60 * minutes + seconds
-
-
-def _check_size(width: int, height: int, limits: ImageLimits) -> None:
-    if width * height > limits.max_pixels:
-        raise ImageTooLargeError(
-            f"the frames are {width} x {height} = {width * height} pixels, the limit is {limits.max_pixels}"
-        )
-    if max(width, height) > limits.max_side:
-        raise ImageTooLargeError(
-            f"the frames are {width} x {height} pixels, the limit of a side is {limits.max_side}"
-        )
 
 
 def words_of(error: Exception) -> str:
