@@ -293,12 +293,12 @@ class Prediction(Mapping[str, Map]):
         if self._given is not None:
             return replace(Relief.of(self._given), colors=self._colors)
         depth, spec = self[name].astype(np.float32, copy=False), self._spec(name)
-        normals = next((task for task in self if isinstance(self._spec(task), NormalsTask)), None)
+        normals = NormalsTask.first_of(map(self._spec, self))
         model = self._model_of(name)
         size = min(model["height"], depth.shape[0]), min(model["width"], depth.shape[1])
         image = self.metadata["image"]
         camera = Camera(width=image["width"], height=image["height"], **image["camera"])
-        directions = None if normals is None else partial(sized, self._spec(normals), self[normals])
+        directions = None if normals is None else partial(sized, normals, self[normals.name])
         height, width = depth.shape
         known = self._confidences.get(name)
         sure = None if known is None else partial(sized, self._sure(name), known)
@@ -320,10 +320,10 @@ class Prediction(Mapping[str, Map]):
         return found
 
     def _first(self, kind: type[TaskSpec]) -> str:
-        for task in self:
-            if isinstance(self._spec(task), kind):
-                return task
-        raise KeyError(f"a map of kind {kind.model_fields['kind'].default}; there is {', '.join(self)}")
+        found = kind.first_of(map(self._spec, self))
+        if found is None:
+            raise KeyError(f"a map of kind {kind.model_fields['kind'].default}; there is {', '.join(self)}")
+        return found.name
 
     def _colors(self, height: int, width: int) -> NDArray[np.uint8]:
         if self._source is None:

@@ -127,6 +127,11 @@ class DenseMaps:
             assumed_fov(self.models),
         )
 
+    def first(self, kind: type[TaskSpec]) -> DenseMap | None:
+        """The first map of a kind, where there is one."""
+        task = kind.first_of(dense.task for dense in self.maps)
+        return next((dense for dense in self.maps if dense.task is task), None)
+
 
 def refined(found: DenseMaps, image: DecodedImage) -> DenseMaps:
     """``found``, its maps following the edges of ``image`` where they are enlarged to its size."""

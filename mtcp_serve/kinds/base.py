@@ -6,7 +6,7 @@ page) asks the task.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -108,6 +108,11 @@ class TaskSpec(Strict, ABC):
     """Type of the graph's output."""
     confidence: Confidence | None = None
     """The graph's output that says how sure the model is of the map, if it has one."""
+
+    @classmethod
+    def first_of(cls, tasks: Iterable["TaskSpec"]) -> Self | None:
+        """The first of ``tasks`` that is of this kind, where one is."""
+        return next((task for task in tasks if isinstance(task, cls)), None)
 
     def output_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Shape, without the batch, of the graph's output for an input of ``height`` x ``width`` pixels."""

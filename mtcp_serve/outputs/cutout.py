@@ -125,10 +125,10 @@ def saliency_of(prediction: DenseMaps) -> DenseMap:
     Raises:
         ValueError: there is none.
     """
-    for dense in prediction.maps:
-        if isinstance(dense.task, ProbabilityTask):
-            return dense
-    raise ValueError("the prediction has no probability map, such as saliency")
+    dense = prediction.first(ProbabilityTask)
+    if dense is None:
+        raise ValueError("the prediction has no probability map, such as saliency")
+    return dense
 
 
 def cut_out(

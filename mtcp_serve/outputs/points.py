@@ -65,7 +65,7 @@ class Relief:
             ValueError: there is none.
         """
         depth = depth_of(found)
-        normals = next((dense for dense in found.maps if isinstance(dense.task, NormalsTask)), None)
+        normals = found.first(NormalsTask)
         return cls(
             depth.task,
             depth.raw.astype(np.float32, copy=False),
@@ -155,10 +155,10 @@ def depth_of(prediction: DenseMaps) -> DenseMap:
     Raises:
         ValueError: there is none.
     """
-    for dense in prediction.maps:
-        if isinstance(dense.task, DepthTask):
-            return dense
-    raise ValueError("the prediction has no depth map")
+    dense = prediction.first(DepthTask)
+    if dense is None:
+        raise ValueError("the prediction has no depth map")
+    return dense
 
 
 def unit_of(depth: DenseMap) -> str:
@@ -168,8 +168,7 @@ def unit_of(depth: DenseMap) -> str:
 
 def geometry_tasks(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
     """Those of ``tasks`` that geometry is made of: the first depth and the first normals."""
-    kinds = (DepthTask, NormalsTask)
-    found = [next((task for task in tasks if isinstance(task, kind)), None) for kind in kinds]
+    found = (kind.first_of(tasks) for kind in (DepthTask, NormalsTask))
     return [task for task in found if task is not None]
 
 

@@ -30,7 +30,7 @@ class CutoutWriter(Writer):
     @classmethod
     def used(cls, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
         """The first probability."""
-        found = next((task for task in tasks if isinstance(task, ProbabilityTask)), None)
+        found = ProbabilityTask.first_of(tasks)
         if found is None:
             names = ", ".join(task.name for task in tasks)
             raise InvalidParameterError(
