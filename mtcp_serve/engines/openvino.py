@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, MODEL_FILE, GraphTensor, Manifest, TaskSpec
 from mtcp_serve.engines.base import DEFAULT_OPTIONS, Availability, EngineOptions, Precision
+from mtcp_serve.engines.figure import drawn
 from mtcp_serve.engines.sessions import Sessions, calls_together, cores
 from mtcp_serve.errors import BundleError, EngineUnavailableError
 from mtcp_serve.kinds.base import Map
@@ -251,16 +252,6 @@ def difference(found: NDArray[Any], wanted: NDArray[Any], precision: Precision) 
     error = float(np.mean(np.abs(found - exact))) / max(float(exact.std()), 0.05)
     most = LARGEST_ERROR[precision]
     return None if error <= most else f"mean difference {error:.3g} of the map's deviation, at most {most}"
-
-
-def drawn(height: int, width: int) -> NDArray[np.uint8]:
-    """A figure before a wall that gets darker, ``[1, height, width, 3]``: something for every task to see."""
-    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    image = np.stack([200 - 110 * columns, 190 - 90 * columns, 170 - 60 * rows], -1)
-    image[rows > 0.7] = (120, 90, 60)
-    image[(np.abs(columns - 0.5) < 0.12) & (rows > 0.45) & (rows < 0.9)] = (40, 60, 140)
-    image[(columns - 0.5) ** 2 + (rows - 0.35) ** 2 < 0.01] = (220, 180, 150)
-    return image.astype(np.uint8)[None]
 
 
 def _reference(bundle: Bundle, image: NDArray[np.uint8], threads: int) -> dict[str, NDArray[Any]]:

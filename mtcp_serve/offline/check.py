@@ -3,21 +3,21 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest, TaskSpec
 from mtcp_serve.bundle.onnx_nodes import Node, read_graph
 from mtcp_serve.engines.base import EngineOptions
+from mtcp_serve.engines.figure import drawn
 from mtcp_serve.engines.loading import load_engine
 from mtcp_serve.errors import BundleError, BundleMismatchError, InternalError
 from mtcp_serve.inference.images import ImageLimits, decode
 from mtcp_serve.kinds.base import Map
+from mtcp_serve.outputs.png_file import write_png
 from mtcp_serve.utils.concurrency import run
 
 Status = Literal["ok", "failed", "not run"]
@@ -133,13 +133,5 @@ def _map(manifest: Manifest, task: TaskSpec, values: Map) -> str:
 
 
 def drawing() -> bytes:
-    """A drawn picture, PNG: a figure on a floor before a wall that gets darker."""
-    shade = np.linspace(200, 90, 320, dtype=np.uint8)[None, :, None]
-    image = Image.fromarray(np.broadcast_to(shade, (240, 320, 3)).copy())
-    pen = ImageDraw.Draw(image)
-    pen.rectangle((0, 170, 320, 240), fill=(120, 90, 60))
-    pen.rectangle((130, 110, 190, 215), fill=(40, 60, 140))
-    pen.ellipse((138, 60, 182, 112), fill=(220, 180, 150))
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    """A drawn picture, PNG."""
+    return write_png(Image.fromarray(drawn(240, 320)[0]))
