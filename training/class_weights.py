@@ -7,20 +7,19 @@ from typing import Annotated
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from training.data import Mixture
 from training.label_spaces import IGNORE_LABEL, Targets
+from training.strict import Strict
 from training.tasks import Task
 
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class RareClassRule(BaseModel):
+class RareClassRule(Strict):
     """Weights from frequency: (1 / pixel share) ** ``power``, mean 1 over the pixels, at most ``cap``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     power: float = Field(0.5, ge=0, le=1)
     cap: float = Field(8.0, ge=1)

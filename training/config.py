@@ -9,13 +9,14 @@ from typing import Any, Literal, get_args
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from training.class_weights import ClassWeightSetting, Factor, RareClassRule
 from training.data import AugmentConfig, Paste, SourceConfig
 from training.losses import MetricError
 from training.model import AnyNetworkConfig, DeepLabConfig
+from training.strict import Strict
 from training.tasks import TASK_NAMES, Task
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the key and says what to do."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SizeStep(_Strict):
+class SizeStep(Strict):
     """From epoch ``epoch`` on, train at ``height`` x ``width``."""
 
     epoch: int = Field(ge=0)
@@ -39,7 +36,7 @@ class SizeStep(_Strict):
     width: int = Field(gt=0)
 
 
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """What the network sees."""
 
     height: int = Field(gt=0)
@@ -70,7 +67,7 @@ class DataConfig(_Strict):
         return size
 
 
-class LossConfig(_Strict):
+class LossConfig(Strict):
     """The objective (Eq. 7) around the task losses."""
 
     final_stride: int = Field(1, ge=1)
@@ -99,7 +96,7 @@ class LossConfig(_Strict):
         return self
 
 
-class OptimConfig(_Strict):
+class OptimConfig(Strict):
     """AdamW with a polynomial schedule (Sec. 4.2)."""
 
     lr: float = Field(5e-5, gt=0)
@@ -128,7 +125,7 @@ class OptimConfig(_Strict):
     """Weight decay on norms, biases and other parameters of one dimension too. Paper: not said."""
 
 
-class BalancerConfig(_Strict):
+class BalancerConfig(Strict):
     """The balancing method and its options."""
 
     name: str = "lps"
@@ -147,7 +144,7 @@ class BalancerConfig(_Strict):
         return settings
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """Everything a run depends on. It travels in the checkpoint."""
 
     name: str

@@ -5,8 +5,6 @@ from collections.abc import Collection, Iterable
 from typing import Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -16,16 +14,13 @@ from pydantic import (
 )
 
 from training.label_spaces import LABEL_SPACES
+from training.strict import Strict
 from training.tasks import TASK_NAMES
 
 log = logging.getLogger(__name__)
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceConfig(_Config):
+class SourceConfig(Strict):
     """One source of samples of the training mixture."""
 
     kind: str
@@ -111,7 +106,7 @@ def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> Non
             raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
 
 
-class PasteConfig(_Config):
+class PasteConfig(Strict):
     """Objects of other images of the mixture, pasted into a sample (`training.data.paste`)."""
 
     probability: float = Field(gt=0.0, le=1.0)
@@ -122,7 +117,7 @@ class PasteConfig(_Config):
     """The classes of the network that are pasted, e.g. ``[person, dog]``."""
 
 
-class AugmentConfig(_Config):
+class AugmentConfig(Strict):
     """Strengths of the random changes of a training sample; the size is given separately."""
 
     flip: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from training.label_spaces.space import LabelSpace, bit_palette
 from training.label_spaces.targets import Mapped, Narrowed
+from training.strict import Strict
 
 _REST, _ANY = "rest", "any"
 _SHIPPED = Path(str(resources.files("training"))) / "label_spaces"
@@ -39,29 +40,25 @@ class LabelSpaceError(ValueError):
     """A label space that cannot be used; names the file, the class and what to do."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 _Names = str | list[str]
 
 
-class _Context(_Strict):
+class _Context(Strict):
     shows: list[str]
     classes: dict[str, _Names]
 
 
-class _Mapping(_Strict):
-    classes: dict[str, _Names] = {}
+class _Mapping(Strict):
+    classes: dict[str, _Names] = Field(default_factory=dict)
     others: _Names | None = None
-    contexts: list[_Context] = []
+    contexts: list[_Context] = Field(default_factory=list)
 
 
-class _File(_Strict):
+class _File(Strict):
     labels: list[str]
     palette: list[str] | None = None
     people_only: bool = False
-    mappings: dict[str, _Mapping] = {}
+    mappings: dict[str, _Mapping] = Field(default_factory=dict)
 
 
 def _read(path: Path) -> _File:

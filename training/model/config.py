@@ -2,17 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from training.model.agreement import PartsOnPeople
+from training.strict import Strict
 from training.tasks import Task, make_task
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BackboneConfig(_Strict):
+class BackboneConfig(Strict):
     """Mask2Former: an encoder, a deformable pixel decoder and a masked-attention transformer decoder.
 
     The defaults are the paper's (Sec. 4.2): Swin-S, 6 pixel-decoder layers, 9 decoder layers, 100 queries.
@@ -43,7 +40,7 @@ class BackboneConfig(_Strict):
     """Keep the encoder's batch-norm statistics and scales as initialised. Paper: False."""
 
 
-class DecoderConfig(_Strict):
+class DecoderConfig(Strict):
     """The hierarchical transformer of one task (Sec. 3.2)."""
 
     channels: int = Field(256, gt=0)
@@ -56,7 +53,7 @@ class DecoderConfig(_Strict):
     """DFPN levels: plain top-down sum, or learned softmax-normalised weights as in the cited DFPN paper."""
 
 
-class CoherenceConfig(_Strict):
+class CoherenceConfig(Strict):
     """The coherence fusion module (Sec. 3.3)."""
 
     kv_stride: int = Field(1, ge=1)
@@ -73,7 +70,7 @@ class CoherenceConfig(_Strict):
     """ReLU on the main task's features m, as the paper writes it."""
 
 
-class NetworkConfig(_Strict):
+class NetworkConfig(Strict):
     """What every kind of network is told."""
 
     tasks: dict[str, str | None]

@@ -4,15 +4,14 @@ import re
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from training.config import ConfigError, RunConfig, find_config, load_config
+from training.strict import Strict
 
 
-class SweepConfig(BaseModel):
+class SweepConfig(Strict):
     """What a sweep runs and how it is told."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     config: str
