@@ -11,9 +11,9 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
+from training.bilinear import resized
 from training.config import DataConfig
 from training.data import Batch, Sample, Source, build_source, collate, validate
-from training.guided_filter import resized
 from training.metrics import Evaluation, maps_in_other_spaces
 from training.model import Network
 from training.postprocess import confidence_maps, deployment_maps

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.bilinear import resized
+
 RADIUS = 2
 """Of the windows, pixels of the coarse grid."""
 EPSILON = 1e-3
@@ -130,8 +132,3 @@ def _shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
     if down.is_integer() and across.is_integer():
         return F.avg_pool2d(images, (int(down), int(across)))
     return resized(images, size)
-
-
-def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B,C,h,w] -> [B,C,*size], bilinear (``align_corners=False``)."""
-    return F.interpolate(values, size, mode="bilinear", align_corners=False)

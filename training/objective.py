@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from training.balancing import TaskLosses
+from training.bilinear import resized
 from training.config import LossConfig
 from training.data import Batch
 from training.geometry import geometry_loss
@@ -69,7 +69,7 @@ class Objective:
         levels = max((len(maps) for maps in predictions.intermediate.values()), default=0)
         if levels:
             joint: Sequence[Tensor | None] = predictions.joint_intermediate or [None] * levels
-            resized = [
+            at_size = [
                 _at_size(
                     self._joined(
                         {name: maps[level] for name, maps in predictions.intermediate.items()}, joint[level]
@@ -79,7 +79,7 @@ class Objective:
                 for level in range(levels)
             ]
             repeated = {name: maps.repeat(levels, *[1] * (maps.ndim - 1)) for name, maps in coarse.items()}
-            aux_losses = self._losses(torch.cat(resized), repeated, shares[1], levels)
+            aux_losses = self._losses(torch.cat(at_size), repeated, shares[1], levels)
         else:
             aux_losses = [loss.new_zeros(()) for loss in losses]
         coherence_loss = losses[0].new_zeros(())
@@ -97,20 +97,20 @@ class Objective:
 
     def _losses(
         self,
-        resized: Tensor,
+        joint: Tensor,
         labels: Mapping[str, Tensor],
         shares: Tensor | None,
         times: int = 1,
         final: bool = False,
     ) -> list[Tensor]:
         """The losses of maps that stand for ``times`` as many, each times its share of the labels."""
-        rows = torch.split(resized.movedim(1, -1), [task.channels for task in self.tasks], -1)
+        rows = torch.split(joint.movedim(1, -1), [task.channels for task in self.tasks], -1)
         predictions = {task.name: x.movedim(-1, 1) for task, x in zip(self.tasks, rows, strict=True)}
         losses = task_losses(
             predictions,
             labels,
             self.tasks,
-            self._weights(resized.device),
+            self._weights(joint.device),
             self.config.metric_error,
             self.config.lovasz if final else None,
         )
@@ -129,11 +129,11 @@ class Objective:
 
 
 def _at_size(maps: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
-    """[B, C, h, w] in fp32, bilinearly at the size of the labels (``align_corners=False``)."""
+    """[B, C, h, w] in fp32, at the size of the labels."""
     maps, size = maps.float(), next(iter(labels.values())).shape[-2:]
     if maps.shape[-2:] == size:
         return maps
-    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return resized(maps, size)
 
 
 def labels_at(batch: Batch, stride: int) -> dict[str, Tensor]:

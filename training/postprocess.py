@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from training.guided_filter import resized, upsample
+from training.bilinear import resized
+from training.guided_filter import upsample
 from training.tasks import Kind, Task
 
 DEPTH_RANGE = (0.1, 10.0)

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.guided_filter import EPSILON, RADIUS, resized, upsample
+from training.bilinear import resized
+from training.guided_filter import EPSILON, RADIUS, upsample
 from training.postprocess import CANDIDATES, deployment_maps
 from training.tasks import make_task
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from training.guided_filter import resized, upsample
+from training.bilinear import resized
+from training.guided_filter import upsample
 from training.label_spaces import IGNORE_LABEL, Part
 from training.metrics.base import TaskMetric
 from training.metrics.boundaries import edge_counts, edge_f, label_edges

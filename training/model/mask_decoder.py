@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.bilinear import resized
 from training.model.exporting import exporting
 from training.model.pixel_decoder import LEVELS, Pyramid
 from training.model.positions import LevelIndex, SineEmbedding, areas, flat
@@ -132,10 +133,7 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor, keys: Tensor, values: Tensor, pyramid: Pyramid) -> Tensor:
         """Queries [B, Q, C], keys and values [B, L, C] of all levels -> mask embeddings [B, Q, C]."""
         with torch.no_grad():
-            pixels = [
-                functional.interpolate(pyramid.pixels, size, mode="bilinear", align_corners=False).flatten(2)
-                for size in pyramid.sizes[: len(self.layers)]
-            ]
+            pixels = [resized(pyramid.pixels, size).flatten(2) for size in pyramid.sizes[: len(self.layers)]]
         of_level = [torch.split(x, areas(pyramid.sizes), 1) for x in (keys, values)]
         masks: Tensor = self.mask_predictor(self.layernorm(x))
         for index, layer in enumerate(self.layers):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.bilinear import resized
 from training.model.cbam import CBAM
 from training.model.resizing import Resize
 from training.model.stacked import by_task, pointwise
@@ -75,6 +76,6 @@ class SRM(nn.Module):
                 None if pred is None else pred.upsampled(state, feature, self.resize),
                 None if self.back is None else self.back.upsampled(state, feature, self.resize),
             )
-        state = functional.interpolate(state, size=stage.shape[-2:], mode="bilinear", align_corners=False)
+        state = resized(state, stage.shape[-2:])
         joined = torch.cat([by_task(part, self.tasks) for part in (state, feature)], 2).flatten(1, 2)
         return None if pred is None else pred(joined), None if self.back is None else self.back(joined)
