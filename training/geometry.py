@@ -37,6 +37,11 @@ def normals_of_depth(depth: Tensor, focal: Tensor) -> Tensor:
     return F.pad(normals, (1, 1, 1, 1), mode="replicate")
 
 
+def degrees_between(one: Tensor, other: Tensor, dim: int) -> Tensor:
+    """The angles between unit vectors, which ``dim`` runs along; exact for small ones, unlike the arccos."""
+    return 2 * torch.atan2((one - other).norm(dim=dim), (one + other).norm(dim=dim)).rad2deg()
+
+
 def smooth(depth: Tensor) -> Tensor:
     """Bool [B, 1, h, w]: pixels whose neighbours along rows and columns differ by less than `STEP`."""
     step = STEP * depth[..., 1:-1, 1:-1]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from training.geometry import normals_of_depth
+from training.geometry import degrees_between, normals_of_depth
 
 
 class GeometryMetric(Metric):  # type: ignore[misc]
@@ -27,16 +27,11 @@ class GeometryMetric(Metric):  # type: ignore[misc]
         surface = normals_of_depth(depth[:, None].double(), focal.double())
         target = target.double()
         valid = (target != 0).any(dim=1)
-        to_label = _angle(surface, F.normalize(target, dim=1))
-        to_map = _angle(surface, normals.movedim(-1, 1).double())
+        to_label = degrees_between(surface, F.normalize(target, dim=1), 1)
+        to_map = degrees_between(surface, normals.movedim(-1, 1).double(), 1)
         self.sums += torch.stack([valid.sum(), (to_label * valid).sum(), (to_map * valid).sum()])
 
     def compute(self) -> dict[str, float]:
         """The metrics of the pixels seen so far."""
         pixels, to_label, to_map = self.sums.tolist()
         return {"mErr/depth": to_label / pixels, "disagreement": to_map / pixels} if pixels else {}
-
-
-def _angle(one: Tensor, other: Tensor) -> Tensor:
-    """Degrees [B,H,W] between unit vectors [B,3,H,W]."""
-    return 2 * torch.atan2((one - other).norm(dim=1), (one + other).norm(dim=1)).rad2deg()

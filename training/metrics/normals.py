@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.geometry import degrees_between
 from training.metrics.base import TaskMetric
 from training.tasks import Task
 
@@ -36,7 +37,7 @@ class NormalsMetric(TaskMetric):
         valid = (truth != 0).any(dim=-1)
         p, g = F.normalize(output[valid].double(), dim=-1), F.normalize(truth[valid].double(), dim=-1)
         by_product = (p * g).sum(dim=-1).clamp(-1, 1).arccos().rad2deg()
-        by_chords = 2 * torch.atan2((p - g).norm(dim=-1), (p + g).norm(dim=-1)).rad2deg()
+        by_chords = degrees_between(p, g, -1)
         self.angle += torch.stack([by_product.sum(), by_chords.sum()])
         bins = (by_chords.nan_to_num(180) * BINS_PER_DEGREE).long().clamp_max(len(self.histogram) - 1)
         self.histogram += torch.bincount(bins, minlength=len(self.histogram))
