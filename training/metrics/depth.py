@@ -5,6 +5,7 @@ from torch import Tensor
 
 from training.metrics.base import TaskMetric
 from training.metrics.boundaries import depth_edges, edge_counts, edge_f
+from training.metrics.correctness import FACTOR
 from training.tasks import INVALID_DEPTH, Task
 
 MTCP_FARTHEST = 6.5535
@@ -90,7 +91,7 @@ class DisparityMetric(TaskMetric):
         inverse = output.flatten(1).double().clamp_min(NEAREST).reciprocal()
         found, truth = _align(inverse, truth, valid)[valid], truth[valid]
         error = (found - truth).abs()
-        within = torch.maximum(found, truth) < 1.25 * torch.minimum(found, truth)
+        within = torch.maximum(found, truth) < FACTOR * torch.minimum(found, truth)
         self.sums += torch.stack([valid.sum(), error.sum(), (error / truth).sum(), within.sum()])
 
     def compute(self) -> dict[str, float]:
@@ -104,7 +105,7 @@ def _errors(depth: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """Sums of `_ERRORS` over the valid pixels."""
     depth, truth = depth[valid].clamp_min(NEAREST), truth[valid]
     error = (depth - truth).abs()
-    within = torch.maximum(depth / truth, truth / depth) < 1.25
+    within = torch.maximum(depth / truth, truth / depth) < FACTOR
     return torch.stack([valid.sum(), error.square().sum(), (error / truth).sum(), within.sum()])
 
 
