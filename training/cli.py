@@ -24,7 +24,7 @@ from training.told import told
 
 if TYPE_CHECKING:
     from training.config import RunConfig
-    from training.evaluation import Report
+    from training.metrics import Report
     from training.model import Network
     from training.trust import Trust
 

@@ -14,13 +14,12 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from training.bilinear import resized
 from training.config import DataConfig
 from training.data import Batch, Sample, Source, build_source, collate, validate
-from training.metrics import Evaluation, maps_in_other_spaces
+from training.metrics import Evaluation, Report, maps_in_other_spaces
 from training.model import Network
 from training.postprocess import confidence_maps, deployment_maps
 from training.tasks import Task
 
 E = TypeVar("E", bound=Evaluation)
-Report = dict[str, dict[str, float]]
 
 _REHEARSED = 3
 """Batches of a rehearsal: the first shows what beginning costs, the others what each costs."""

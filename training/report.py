@@ -8,8 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from training.evaluation import Report
-from training.metrics import delta_mtl
+from training.metrics import Report, delta_mtl
 from training.metrics.confidence import curve, without_curve
 from training.metrics.delta_mtl import HEADLINE, Protocol, headline, scored
 from training.tasks import Task, entry

@@ -8,7 +8,8 @@ from training.average import WeightAverage
 from training.config import RunConfig
 from training.data import Source
 from training.distributed import share_buffers
-from training.evaluation import Report, Validation
+from training.evaluation import Validation
+from training.metrics import Report
 from training.model import Network
 from training.weight_choice import AVERAGE, RAW
 

@@ -27,7 +27,8 @@ from training.distributed import (
     share_clock,
 )
 from training.epoch_stats import Tally
-from training.evaluation import Report, validation_sources
+from training.evaluation import validation_sources
+from training.metrics import Report
 from training.model import Network
 from training.model.pretrained import initialise
 from training.objective import Objective

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from training.evaluation import Report, Validation
+from training.evaluation import Validation
+from training.metrics import Report
 from training.metrics.resampling import RESAMPLES, ImageByImage, difference, standard_errors
 from training.model import Network
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from training.evaluation import Report
+from training.metrics import Report
 from training.metrics.delta_mtl import gain_over
 from training.tasks import Task
 

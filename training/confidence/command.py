@@ -8,7 +8,8 @@ from training.confidence.fit import fit_calibrated
 from training.confidence.halves import RUN, calibration_half, folds, held_out_half
 from training.confidence.observations import observe
 from training.config import ConfigError, RunConfig
-from training.evaluation import Report, Validation, validation_sources
+from training.evaluation import Validation, validation_sources
+from training.metrics import Report
 from training.model import MTCP, ModelConfig, Network, build_network
 from training.views import BATCH, training_views
 

@@ -5,6 +5,9 @@ from abc import abstractmethod
 from torch import Tensor
 from torchmetrics import Metric
 
+Report = dict[str, dict[str, float]]
+"""Task name -> metric name -> value."""
+
 
 class TaskMetric(Metric):  # type: ignore[misc]
     """Sums over the labelled pixels of a split that add up over batches and over ranks.

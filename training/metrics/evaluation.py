@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from training.losses import DISPARITY
-from training.metrics.base import TaskMetric
+from training.metrics.base import Report, TaskMetric
 from training.metrics.confidence import ConfidenceMetric
 from training.metrics.correctness import judge
 from training.metrics.depth import DepthMetric, DisparityMetric
@@ -114,7 +114,7 @@ class Evaluation:
         if self._geometry is not None and {"normals", "focal"} <= batch.keys():
             self._geometry.update(outputs["depth"], outputs["normals"], batch["normals"], batch["focal"])
 
-    def compute(self) -> dict[str, dict[str, float]]:
+    def compute(self) -> Report:
         """Task name (or ``disparity``) -> metric name -> value; what has no label in the split is absent.
 
         Metrics in another label space end in its name, as in ``mIoU/voc``. ``geometry`` has those of

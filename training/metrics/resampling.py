@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.metrics.base import Report
 from training.metrics.confidence import without_curve
 from training.metrics.evaluation import Evaluation
 from training.tasks import Task
 
-Report = Mapping[str, Mapping[str, float]]
 States = list[dict[str, Tensor]]
 RESAMPLES: Final = 500
 """Draws that standard errors are taken of; their own error is 3 %."""
@@ -51,7 +51,7 @@ class ImageByImage(Evaluation):
             )
             self._images.append([{key: value.cpu() for key, value in each.items()} for each in self.states()])
 
-    def compute(self) -> dict[str, dict[str, float]]:
+    def compute(self) -> Report:
         """See `Evaluation.compute`."""
         if not self._images:
             return super().compute()
@@ -59,7 +59,7 @@ class ImageByImage(Evaluation):
         self.restore(everything)
         return super().compute()
 
-    def resampled(self, draws: Tensor) -> Iterator[dict[str, dict[str, float]]]:
+    def resampled(self, draws: Tensor) -> Iterator[Report]:
         """The metrics for each of ``draws`` [R,N]: how often each of the N images so far is in it."""
         for some in torch.split(draws, _AT_ONCE):
             for states in self._sums(some):
@@ -94,7 +94,7 @@ class ImageByImage(Evaluation):
             yield [{key: value[index] for key, value in each.items()} for each in sums]
 
 
-def standard_errors(found: Sequence[Report]) -> dict[str, dict[str, float]]:
+def standard_errors(found: Sequence[Report]) -> Report:
     """The deviation of each metric over the reports of many draws, of those that have it."""
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for report in found:
@@ -107,7 +107,7 @@ def standard_errors(found: Sequence[Report]) -> dict[str, dict[str, float]]:
     }
 
 
-def difference(one: Report, other: Report) -> dict[str, dict[str, float]]:
+def difference(one: Report, other: Report) -> Report:
     """``one`` less ``other``, of the metrics that both have."""
     return {
         task: {

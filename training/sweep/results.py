@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evaluation import Report
-from training.metrics import delta_mtl
+from training.metrics import Report, delta_mtl
 from training.metrics.delta_mtl import HEADLINE, Protocol
 from training.plot import plot_weights
 from training.report import headlines, markdown
