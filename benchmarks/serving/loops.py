@@ -86,13 +86,13 @@ async def closed_loop(call: Call, clients: int, seconds: float = 0.0, at_least: 
     return outcome
 
 
-async def open_loop(call: Call, rate: float, seconds: float, seed: int = 0) -> Outcome:
+async def open_loop(call: Call, rate: float, seconds: float) -> Outcome:
     """Images arrive at random (Poisson), ``rate`` a second, whether or not the earlier ones are answered.
 
     An image's time counts from when it was due, so that no waiting is hidden ("coordinated omission").
     """
     outcome = Outcome()
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     due = np.cumsum(generator.exponential(1 / rate, max(1, round(rate * seconds))))
     start = time.perf_counter()
 

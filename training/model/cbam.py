@@ -11,6 +11,8 @@ from training.model.exporting import exporting
 from training.model.sized import Sized
 from training.model.stacked import by_task, pointwise
 
+REDUCTION = 16
+"""Of the channels in the channel gate, as its authors have it."""
 MOMENTUM = 0.01
 """Of the batch norm in the spatial gate, as its authors have it."""
 LANES = 16
@@ -52,15 +54,15 @@ class _MeanAndMax(torch.autograd.Function):
 
 
 class CBAM(nn.Module):
-    """Channel gate (shared MLP on average and maximum, reduction 16), then spatial gate (7x7 conv + BN).
+    """Channel gate (shared MLP on average and maximum), then spatial gate (7x7 conv + BN).
 
     One of each per task; shape and channel count are kept.
     """
 
-    def __init__(self, tasks: int, channels: int, reduction: int = 16) -> None:
+    def __init__(self, tasks: int, channels: int) -> None:
         super().__init__()
         self.tasks = tasks
-        hidden = max(channels // reduction, 4)
+        hidden = max(channels // REDUCTION, 4)
         self.channel = nn.Sequential(
             pointwise(tasks, channels, hidden), nn.ReLU(inplace=True), pointwise(tasks, hidden, channels)
         )

@@ -12,6 +12,8 @@ from torch import Tensor
 from training.model.sized import Sized
 
 Size = tuple[int, int]
+TEMPERATURE = 10_000
+"""The longest wavelength of the sine embeddings over the shortest, as in Mask2Former."""
 
 
 def areas(sizes: list[Size]) -> list[int]:
@@ -31,16 +33,15 @@ def _sizes(sides: tuple[int, ...]) -> list[Size]:
 class SineEmbedding(Sized):
     """By the heights and widths of all levels: Mask2Former's position embedding, [L, channels]."""
 
-    def __init__(self, channels: int, temperature: float = 10000) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.features = channels // 2
-        self.temperature = temperature
 
     def _along(self, side: int, device: torch.device) -> Tensor:
         """[side, channels / 2]: sines and cosines in turn of the place in 0..2 pi."""
         places = torch.arange(1, side + 1, device=device, dtype=torch.float64) / (side + 1e-6) * 2 * math.pi
         index = torch.arange(self.features, device=device, dtype=torch.float64)
-        angles = places[:, None] / self.temperature ** (2 * (index / 2).floor() / self.features)
+        angles = places[:, None] / TEMPERATURE ** (2 * (index / 2).floor() / self.features)
         return torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], -1).flatten(1)
 
     def make(self, *size: int, device: torch.device) -> Tensor:

@@ -27,10 +27,7 @@ def test_every_broken_file_is_found_before_training(tmp_path: Path) -> None:
     validate([source])
 
     paths = _break(tmp_path)
-    seen: list[tuple[int, int]] = []
-    broken = find_broken_labels([source], progress=lambda done, total: seen.append((done, total)))
-    assert [error.path for error in broken] == paths
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [error.path for error in find_broken_labels([source])] == paths
     with pytest.raises(BrokenLabelsError) as caught:
         validate([source])
     assert isinstance(caught.value, DataError)
