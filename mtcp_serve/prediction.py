@@ -190,7 +190,7 @@ class Prediction(Mapping[str, Map]):
         return Image.blend(under, over, opacity)
 
     def points(
-        self, step: int | None = None, ramps: bool = False, min_confidence: float | None = None
+        self, step: int | None = None, edges: bool = False, min_confidence: float | None = None
     ) -> PointCloud:
         """The depth as points in space, in metres where it is metric: see `mtcp_serve.outputs.points`.
 
@@ -201,7 +201,7 @@ class Prediction(Mapping[str, Map]):
         Args:
             step: a point for every so many pixels, across and down; by default as many as stay below a
                 million.
-            ramps: at jumps of the depth leave points where the network has them, between two surfaces.
+            edges: at jumps of the depth leave points where the network has them, between two surfaces.
             min_confidence: leave out the points that the model is less sure of than this, 0 to 1.
 
         Raises:
@@ -209,7 +209,7 @@ class Prediction(Mapping[str, Map]):
             ValueError: the prediction does not know its image.
             InvalidParameterError: there would be too many points, or the confidence is not known.
         """
-        return point_cloud(self._relief(), step, ramps, min_confidence)
+        return point_cloud(self._relief(), step, edges, min_confidence)
 
     def cutout(self, background: str = "transparent", refine: bool = True) -> Image.Image:
         """The image without its background, by the saliency: RGBA, or RGB over the color ``#rrggbb``.

@@ -92,9 +92,9 @@ class Relief:
             )
         return None
 
-    def depths(self, height: int, width: int, ramps: bool) -> NDArray[np.float32]:
-        """The depths at ``height`` x ``width`` pixels, sharpened at edges, unless ``ramps``."""
-        if ramps:
+    def depths(self, height: int, width: int, edges: bool) -> NDArray[np.float32]:
+        """The depths at ``height`` x ``width`` pixels, sharpened at edges, unless ``edges``."""
+        if edges:
             return sized(self.task, self.raw, height, width)
         sharp = sharpen(self.raw)
         values = sized(self.task, sharp.depths, height, width)
@@ -114,12 +114,12 @@ def estimate_normals(positions: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def point_cloud(
-    relief: Relief, step: int | None = None, ramps: bool = False, min_confidence: float | None = None
+    relief: Relief, step: int | None = None, edges: bool = False, min_confidence: float | None = None
 ) -> PointCloud:
     """A point for every ``step``-th pixel of the map, across and down, that has a valid depth.
 
     Without ``step`` it is the least that gives no more than `USUAL_POINTS`. At depth edges points are on
-    either surface (`sharpen`), or with ``ramps`` wherever the network has them. Normals are those of the
+    either surface (`sharpen`), or with ``edges`` wherever the network has them. Normals are those of the
     normals map, or else of the surface itself. Points that the model is less sure of than ``min_confidence``
     are left out.
 
@@ -135,7 +135,7 @@ def point_cloud(
             f"step={step} gives {height * width} points, the limit is {MOST_POINTS}", f"step={fits} fits"
         )
     sure = relief.confidences(height, width, min_confidence)
-    values = relief.depths(height, width, ramps)
+    values = relief.depths(height, width, edges)
     positions = relief.camera.resized(width, height).unproject(values)
     normals = estimate_normals(positions) if relief.directions is None else relief.directions(height, width)
     kept = values > 0

@@ -72,7 +72,7 @@ def test_it_is_saved(model: Model, tmp_path: Path) -> None:
 
 def test_unsure_points_are_left_out(model: Model) -> None:
     maps = model.predict(IMAGE, ["depth"], confidence=True)
-    every, some = maps.points(ramps=True), maps.points(ramps=True, min_confidence=0.5)
+    every, some = maps.points(edges=True), maps.points(edges=True, min_confidence=0.5)
     assert every.confidence is not None
     assert some.confidence is not None
     np.testing.assert_array_equal(some.positions, every.positions[every.confidence >= 0.5])
