@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from mtcp_serve.utils.atomic import atomic_file
-from training.config import RunConfig, parse_config
+from training.config import ConfigError, RunConfig, override, parse_config
 from training.logit_adjustment import StrengthError, Strengths, undo_class_weights
 from training.model import Network, build_network
 from training.weights_file import SUFFIX, WeightsFileError, read_weights, write_weights
@@ -93,6 +93,18 @@ def load_network(path: Path, weights: Weights = "average") -> tuple[Network, Run
     except RuntimeError as error:
         raise CheckpointError(f"{path}: weights do not fit the configuration beside them: {error}") from error
     return network.eval(), config
+
+
+def moved(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The settings of a checkpoint with ``overrides``, which may not change its network.
+
+    Raises:
+        ConfigError: they do, or cannot be used.
+    """
+    changed = override(config, overrides) if overrides else config
+    if changed.model != config.model:
+        raise ConfigError("model: the checkpoint's network cannot be changed, it is trained")
+    return changed
 
 
 def _average(path: Path, state: Mapping[str, Any], weights: Weights) -> Mapping[str, Any] | None:

@@ -25,7 +25,6 @@ from training.told import told
 if TYPE_CHECKING:
     from training.config import RunConfig
     from training.metrics import Report
-    from training.model import Network
     from training.trust import Trust
 
 app = typer.Typer(
@@ -98,85 +97,19 @@ def evaluate_command(
 ) -> None:
     """Score a checkpoint on its validation sources, its metrics beside the paper's where they compare."""
     with told():
-        from training.checkpoint import load_network
-        from training.confidence.halves import held_out_half
-        from training.config import ConfigError
-        from training.data import DataError
-        from training.distributed import usable_device
-        from training.evaluation import Validation, validation_sources
-        from training.model import MTCP
-        from training.report import gains, markdown_table, read_single_tasks, write_json
-        from training.trust import trusted
+        from training.evaluate_command import Choices, evaluate
+        from training.report import markdown_table, write_json
 
-        network, config = load_network(path)
-        config = _moved(config, overrides)
-        if not config.data.val:
-            raise ConfigError(
-                "data.val: the checkpoint names no validation source to score it on; give one, e.g. "
-                "'data.val=[{kind: folder, root: photos, split: val}]'"
-            )
-        if without_cfm:
-            if not isinstance(network, MTCP) or network.branches.cfm is None:
-                raise ConfigError("--without-cfm: the checkpoint's network has no coherence fusion")
-            network.branches.cfm = None
-        device = usable_device(config.device)
-        for written in filter(None, (report, table)):
-            written.parent.mkdir(parents=True, exist_ok=True)
-        other = None if against is None else (str(against), _like(config, against).to(device))
-        sources = validation_sources(config.data, config.tasks)
-        single = read_single_tasks(single_task, config.tasks) if single_task else None
-        validation = Validation(
-            held_out_half(sources) if held_out else sources,
-            config.data.batch_size,
-            device,
-            config.data.workers,
-            per_class=per_class,
-            plain=plain,
+        choices = Choices(
+            tuple(single_task or ()), per_class, plain, without_cfm, held_out, standard_errors, against
         )
-        trust = None
-        if standard_errors or other is not None:
-            metrics, trust = trusted(validation, network.to(device), other)
-        else:
-            metrics = validation.score({path.name: network.to(device)})[path.name]
-        if not metrics:
-            raise DataError(
-                "data.val: no validation source has a label of any task, there is nothing to score"
-            )
-        delta = None if single is None else gains(metrics, single, config.tasks)
-        _show(path.name, metrics, config, delta, trust)
+        found = evaluate(path, overrides or (), choices, [file for file in (report, table) if file])
+        metrics, config = found.metrics, found.config
+        _show(path.name, metrics, config, found.delta, found.trust)
         if report is not None:
-            write_json(report, metrics, config.name, delta, trust)
+            write_json(report, metrics, config.name, found.delta, found.trust)
         if table is not None:
-            table.write_text(markdown_table(metrics, config.name, config.tasks, delta, trust))
-
-
-def _like(config: "RunConfig", path: Path) -> "Network":
-    """The network of another checkpoint, which is of the same tasks.
-
-    Raises:
-        ConfigError: it is of others.
-    """
-    from training.checkpoint import load_network
-    from training.config import ConfigError
-
-    network, other = load_network(path)
-    if other.tasks != config.tasks:
-        raise ConfigError(f"--against {path}: its tasks or their classes are others, so nothing compares")
-    return network
-
-
-def _moved(config: "RunConfig", overrides: list[str] | None) -> "RunConfig":
-    """The configuration of a checkpoint with ``overrides``, which may not change its network.
-
-    Raises:
-        ConfigError: they do, or cannot be used.
-    """
-    from training.config import ConfigError, override
-
-    changed = override(config, overrides) if overrides else config
-    if changed.model != config.model:
-        raise ConfigError("model: the checkpoint's network cannot be changed, it is trained")
-    return changed
+            table.write_text(markdown_table(metrics, config.name, config.tasks, found.delta, found.trust))
 
 
 def _show(
@@ -208,13 +141,13 @@ def shift_depth_command(
     One number of the network changes: the bias of depth's last layer.
     """
     with told():
-        from training.checkpoint import load_network, write_shipped
+        from training.checkpoint import load_network, moved, write_shipped
         from training.depth_offset import shift_depth
         from training.distributed import usable_device
         from training.views import training_views
 
         network, trained = load_network(path)
-        config = _moved(trained, overrides)
+        config = moved(trained, overrides or ())
         device = usable_device(config.device)
         found = shift_depth(network.to(device), training_views(config, images, None, device))
         write_shipped(network, trained, output)
@@ -239,13 +172,13 @@ def confidence(
     They are fitted on training images, calibrated on half of each validation source and scored on the other.
     """
     with told():
-        from training.checkpoint import load_network, write_shipped
+        from training.checkpoint import load_network, moved, write_shipped
         from training.confidence.command import add_confidence
         from training.distributed import usable_device
         from training.report import write_json
 
         network, trained = load_network(path)
-        config = _moved(trained, overrides)
+        config = moved(trained, overrides or ())
         if report is not None:
             report.parent.mkdir(parents=True, exist_ok=True)
         confident, metrics = add_confidence(network, config, images, usable_device(config.device))
