@@ -1,9 +1,7 @@
 """``mtcp-serve predict``."""
 
-import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,18 +28,9 @@ from mtcp_serve.cli.inputs import (
     parse_input,
     say_what_is_left_out,
 )
+from mtcp_serve.cli.request import OPACITY, formats_of, style_of, video_options
 from mtcp_serve.errors import BundleError, InvalidParameterError, RequestError, UnknownTaskError
 from mtcp_serve.utils.exit_status import ExitStatus
-from mtcp_serve.utils.faults import faults_of
-
-if TYPE_CHECKING:
-    from mtcp_serve.inference.registry import Choice, Models
-    from mtcp_serve.offline.video import VideoOptions
-    from mtcp_serve.outputs.formats import Options, Writer
-    from mtcp_serve.outputs.picture import Style
-
-_OPACITY = 0.5
-_LAYER = re.compile(r"([^:]+)(?::(0?\.\d+|1|1\.0+))?")
 
 
 def predict(
@@ -128,7 +117,7 @@ def predict(
         typer.Option(
             "--overlay",
             metavar="TASK[:OPACITY]",
-            help=f"The same, laid over the video; the opacity is {_OPACITY} unless given.",
+            help=f"The same, laid over the video; the opacity is {OPACITY} unless given.",
             autocompletion=complete_task,
         ),
     ] = None,
@@ -237,10 +226,10 @@ def predict(
     engines = load(settings)
     try:
         models = Models(Batcher(engine) for engine in engines)
-        rendered = _video_options(models, video or [], overlay or [], every, smooth)
+        rendered = video_options(models, video or [], overlay or [], every, smooth)
         choices = models.select(names)
         switches = {"confidence": confidence, "refine": refine}
-        formats, options = _formats(format or [], format_option or [], choices, colormap, legend, switches)
+        formats, options = formats_of(format or [], format_option or [], choices, colormap, legend, switches)
         refine = refine or bool(options.refine)
         if refine:
             check_refine("input" if rendered.layers else size)
@@ -254,7 +243,7 @@ def predict(
             of_all = [choice.task for choice in choices]
             check_measurable([task for form in formats for task in form.used(of_all)] if formats else of_all)
         drawing = bool(rendered.layers or options.style or (overview and not formats))
-        style = _style(colormap, legend, choices, rendered, drawing)
+        style = style_of(colormap, legend, choices, rendered, drawing)
         requested = OutputRequest(
             choices,
             size,
@@ -283,98 +272,3 @@ def predict(
 def _with_hint(error: RequestError) -> str:
     """What is wrong and what to do; hints that are of any request of this kind send to the server's pages."""
     return str(error) if error.hint == error.default_hint else f"{error}; {error.hint}"
-
-
-def _style(
-    colormap: str | None, legend: bool, choices: Sequence["Choice"], rendered: "VideoOptions", drawing: bool
-) -> "Style":
-    """How depth is drawn, of which there must be one."""
-    from mtcp_serve.kinds.colormaps import DEFAULT
-    from mtcp_serve.kinds.colormaps import colormap as table
-    from mtcp_serve.outputs.picture import Style, check_style
-
-    shown = [layer.choice for layer in rendered.layers] or choices
-    check_style(colormap, legend, [choice.task for choice in shown])
-    if not drawing and (colormap is not None or legend):
-        raise InvalidParameterError(
-            "--colormap and --legend are for pictures, and none is written",
-            "leave --no-overview out, or name a --format that has visualizations",
-        )
-    try:
-        table(colormap or DEFAULT)
-    except ValueError as error:
-        raise InvalidParameterError(f"--colormap: {error}") from error
-    return Style(colormap or DEFAULT, legend)
-
-
-def _formats(
-    names: list[str],
-    given: list[str],
-    choices: "Sequence[Choice]",
-    colormap: str | None,
-    legend: bool,
-    switches: Mapping[str, bool],
-) -> "tuple[tuple[type[Writer], ...], Options]":
-    """The formats called ``names``, which the tasks of ``choices`` suffice for, and their options."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from mtcp_serve.inference.registry import with_confidence
-    from mtcp_serve.outputs.formats import FORMATS, Options
-
-    for name in names:
-        if name not in FORMATS:
-            raise InvalidParameterError(f"--format {name} is none of {', '.join(FORMATS)}")
-    tasks = [choice.task for choice in choices]
-    formats = tuple(FORMATS[name] for name in dict.fromkeys(names))
-    files = [form.file_name.format(task=form.used(tasks)[0].name) for form in formats]
-    if len(set(files)) != len(files):
-        raise InvalidParameterError(f"the formats would overwrite each other: {', '.join(files)}")
-    known = sorted(set().union(*(form.options for form in formats)))
-    options = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or key not in known:
-            raise InvalidParameterError(
-                f"--format-option {text}: write KEY=VALUE; the formats have {', '.join(known) or 'none'}"
-            )
-        options[key] = value
-    for key, on in switches.items():
-        if on and formats and key not in known:
-            raise InvalidParameterError(
-                f"--{key}: format {' and '.join(form.name for form in formats)} has none",
-                "leave it out, or name another format",
-            )
-    said: dict[str, str | bool | None] = {"colormap": colormap, "legend": legend, **switches}
-    for key, drawn in said.items():
-        if drawn is None or drawn is False or key not in known:  # an overview or a rendered video may heed it
-            continue
-        if key in options:
-            raise InvalidParameterError(f"--format-option {key} and --{key} are given", "give one of them")
-        options[key] = str(drawn)
-    try:
-        parsed = TypeAdapter(Options).validate_python(options)
-    except ValidationError as error:
-        raise InvalidParameterError(f"--format-option: {faults_of(error.errors())}") from error
-    for form in formats:
-        if parsed.needs_confidence and "confidence" in form.options:
-            with_confidence(choices, form.sure(form.used(tasks)))
-    return formats, parsed
-
-
-def _video_options(
-    models: "Models", video: list[str], overlay: list[str], every: int, smooth: float
-) -> "VideoOptions":
-    from mtcp_serve.offline.video import Layer, VideoOptions
-
-    layers = [Layer(choice) for choice in models.select(video)] if video else []
-    for text in overlay:
-        match = _LAYER.fullmatch(text)
-        if match is None or float(match[2] or _OPACITY) == 0:
-            fail(
-                f"--overlay {text}: give TASK or TASK:OPACITY, the opacity above 0 and up to 1",
-                ExitStatus.NOTHING_DONE,
-            )
-        layers += [Layer(choice, float(match[2] or _OPACITY)) for choice in models.select([match[1]])]
-    if len({layer.name for layer in layers}) != len(layers):
-        fail("--overlay names a task twice; their videos would overwrite each other", ExitStatus.NOTHING_DONE)
-    return VideoOptions(tuple(layers), every, smooth)
