@@ -5,9 +5,10 @@ import { turned, webpOrientation } from "./upright.js";
 const SCREEN_SIDE = 2048; // longest side drawn; some phones refuse larger canvases
 
 export class InputImage {
-  constructor(blob, name, canvas, pixels) {
+  constructor(blob, name, source, canvas, pixels) {
     this.blob = blob;
     this.name = name;
+    this.source = source; // the same whenever one image is asked for, and for all frames of a feed
     this.canvas = canvas; // null where the browser cannot show the format, TIFF for instance
     this.pixels = pixels; // null likewise
   }
@@ -17,14 +18,14 @@ export class InputImage {
     return this.name.replace(/\.[^.]*$/, "") || "image";
   }
 
-  static async of(blob, name) {
+  static async of(blob, name, source) {
     let bitmap;
     try {
       const webp = await webpOrientation(blob);
       bitmap = await createImageBitmap(webp?.plain ?? blob, { imageOrientation: "from-image" });
       if (webp) bitmap = await createImageBitmap(turned(bitmap, webp.orientation));
     } catch {
-      return new InputImage(blob, name, null, null);
+      return new InputImage(blob, name, source, null, null);
     }
     const scale = Math.min(1, SCREEN_SIDE / Math.max(bitmap.width, bitmap.height));
     const canvas = document.createElement("canvas");
@@ -36,6 +37,6 @@ export class InputImage {
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     const pixels = bitmap.width * bitmap.height;
     bitmap.close();
-    return new InputImage(blob, name, canvas, pixels);
+    return new InputImage(blob, name, source, canvas, pixels);
   }
 }

@@ -18,11 +18,12 @@ export class Measure {
     this.clear();
   }
 
-  /** Measure on `mesh` from now on; its depths are metres if `metric`. */
+  /** Measure on `mesh` from now on; its depths are metres if `metric`. Marks stay where its grid is the same. */
   use(mesh, metric) {
+    if (mesh.vertices.length !== this.mesh?.vertices.length) this.#marks = [];
     this.mesh = mesh;
     this.metric = metric;
-    this.#marks = this.#marks.filter((at) => 3 * at < mesh.vertices.length);
+    this.#marks = this.#marks.filter((at) => mesh.vertices[3 * at + 2] > 0);
   }
 
   clear() {

@@ -54,7 +54,7 @@ const camera = new CameraPanel({
 const roll = new Roll({ choose, fetch: zipOf, say, fail });
 let answer = null;
 let view = "maps";
-let running = null; // the Work under way, with the blob and name of its image
+let running = null; // the Work under way, with the blob, name and source of its image
 let waiting = ""; // what was said last of a wait
 
 legend.addEventListener("change", () => {
@@ -108,24 +108,24 @@ function askAgain() {
   if (!input || camera.live) return;
   roll.reset();
   if (roll.shown) choose(roll.shown);
-  else predict(input.blob, input.name);
+  else predict(input.blob, input.name, { source: input.source });
 }
 
 /**
  * Send an image (a Blob or a promise of one) and show the answer; whether nothing went wrong. Anything else under way
  * is dropped. It may be a frame of the camera, sent over its `feed`, or an `item` of the roll, which is shown where
- * it is the chosen one.
+ * it is the chosen one. The `source` is the same whenever one image is asked for, and for all frames of a feed.
  */
-async function predict(blob, name, { feed = null, item = null } = {}) {
+async function predict(blob, name, { feed = null, item = null, source = feed ?? item ?? blob } = {}) {
   const mine = feed ?? new Work();
   if (running !== mine) running?.controller.abort();
-  running = Object.assign(mine, { blob, name });
+  running = Object.assign(mine, { blob, name, source });
   mine.begin();
   if (item === null) roll.start([]);
   if (item === roll.shown) begin();
   let found = null;
   try {
-    found = feed ? await askLive(blob, name, feed) : await ask(blob, name, mine, item ? () => {} : say);
+    found = feed ? await askLive(mine) : await ask(mine, item ? () => {} : say);
     if (running !== mine) return false;
     if (found !== null) take(found, item);
     if (item) say(roll.waiting ? `${roll.done} of ${roll.items.length} images are done…` : `${roll.items.length} images are done.`);
@@ -167,10 +167,11 @@ function choose(item) {
   else predict(item.blob, item.name, { item });
 }
 
-async function ask(blob, name, work, say) {
+async function ask(work, say) {
+  const { blob, name, source } = work;
   const stale = () => work.controller.signal.throwIfAborted();
   say("Reading the image…");
-  const input = await InputImage.of(await blob, name);
+  const input = await InputImage.of(await blob, name, source);
   stale();
   say("Predicting…");
   const start = performance.now();
@@ -180,9 +181,10 @@ async function ask(blob, name, work, say) {
 }
 
 /** The answer to a frame, or null where a newer one took its place. */
-async function askLive(blob, name, feed) {
+async function askLive(feed) {
+  const { blob, name, source } = feed;
   const start = performance.now();
-  const [input, body] = await Promise.all([InputImage.of(blob, name), feed.send(blob, queryFor(null))]);
+  const [input, body] = await Promise.all([InputImage.of(blob, name, source), feed.send(blob, queryFor(null))]);
   return body === null ? null : new Answer(input, body, performance.now() - start);
 }
 
@@ -226,7 +228,7 @@ async function download(file, name) {
   const depth = shown.maps.some((map) => map.info.kind === "depth" && [undefined, map.name].includes(name));
   const [parameters, fileName] = file(shown.input.stem, name, colors.query(depth));
   const solid = ["ply", "glb"].includes(parameters.format);
-  const camera = solid ? views.scene.cameraQuery : {};
+  const camera = solid ? views.scene.cameraQuery(shown) : {};
   const sure = ["png", "cutout"].includes(parameters.format) ? {} : sureness.query(shown, solid ? "depth" : null);
   say(`Making ${fileName}…`);
   try {

@@ -22,7 +22,8 @@ const IMAGE = "image";
 export class Scene {
   #pointers = new Map();
   #still = null; // the pointer that is down and has not moved
-  #chosen = false; // whether the person set the field of view of this image
+  #source = null; // of the image that was shown last
+  #chosen = false; // whether the person set the field of view of that
   #asked = 0;
 
   constructor(element, picture) {
@@ -50,17 +51,18 @@ export class Scene {
     new ResizeObserver(() => this.#render()).observe(this.canvas);
   }
 
-  /** The parameters of a request for this view's own camera. */
-  get cameraQuery() {
-    return this.#chosen ? { fov_x: this.angle.value } : {};
+  /** The parameters of a request for this view's own camera, where it was set for the image of `answer`. */
+  cameraQuery(answer) {
+    return this.#chosen && answer.input.source === this.#source ? { fov_x: this.angle.value } : {};
   }
 
   show(answer) {
-    if (answer !== this.answer) {
+    if (answer.input.source !== this.#source) {
+      this.#source = answer.input.source;
       this.#chosen = false;
-      this.angle.value = String(Math.round(answer.fieldOfView.degrees));
       this.measure.clear();
     }
+    if (!this.#chosen) this.angle.value = String(Math.round(answer.fieldOfView.degrees));
     this.answer = answer;
     const names = answer.maps.map((map) => map.name);
     choose(this.paintWith, [...(answer.input.canvas ? [IMAGE] : []), ...names], answer);
