@@ -78,7 +78,7 @@ for (const option of [$("size"), $("model")]) {
   option.addEventListener("change", askAgain);
 }
 sureness.addEventListener("change", () => {
-  const known = running === null && answer?.maps.some((map) => map.confidence !== null);
+  const known = running === null && answer !== null && saysHowSure(answer);
   if (sureness.on && !known) askAgain();
   else if (answer) show(answer);
 });
@@ -163,8 +163,13 @@ function goOn() {
 function choose(item) {
   camera.endLive();
   roll.show(item);
-  if (item.answer) show(item.answer);
+  const kept = item.answer;
+  if (kept !== null && (!sureness.on || saysHowSure(kept))) show(kept);
   else predict(item.blob, item.name, { item });
+}
+
+function saysHowSure(found) {
+  return found.maps.some((map) => map.confidence !== null);
 }
 
 async function ask(work, say) {

@@ -201,3 +201,27 @@ def test_it_is_there_only_where_a_model_says_so(browser: Browser, tmp_path: Path
             expect(box).to_be_checked()
     finally:
         with_both.stop()
+
+
+def test_an_image_whose_kept_maps_do_not_say_it_is_asked_for_again(server: Server, browser: Browser) -> None:
+    files = [{**IMAGE, "name": f"{index}.png"} for index in range(4)]
+    with visit(browser, server.url) as page:
+        page.set_input_files("#file", files)  # type: ignore[arg-type]
+        done = page.locator("#roll-count")
+        expect(done).to_have_text("4 images")
+        page.get_by_label("How sure?").check()  # all of them once more
+        expect(done).to_have_text("4 images")
+        page.get_by_label("How sure?").uncheck()
+        items = page.locator("#roll-items button")
+        items.nth(3).click()
+        with page.expect_response("**/predict?**"):
+            items.nth(0).click()  # no longer kept, and not asked for it now
+        answered(page)
+        items.nth(3).click()  # kept, with how sure it is
+        page.get_by_label("How sure?").check()
+        sure = page.locator("#view-maps figure", has=page.locator(DEPTH)).locator(".sure")
+        expect(sure).to_contain_text(OWN_WORDS)
+        with page.expect_response("**/predict?**confidence=true**"):
+            items.nth(0).click()
+        answered(page)
+        expect(sure).to_contain_text(OWN_WORDS)
