@@ -6,8 +6,18 @@ import { openStream } from "./stream.js";
 const KEY = "mtcp-api-key"; // of sessionStorage: forgotten with the tab
 const TRIES = 5;
 const LONGEST_WAIT_S = 30;
+const UNREACHABLE = {
+  code: "unreachable",
+  message: "The server did not answer, or not to the end.",
+  hint: "See whether it still runs, then try again.",
+};
+const UNREADABLE = {
+  code: "unreadable",
+  message: "The file cannot be read.",
+  hint: "Is it a folder, or was it moved?",
+};
 
-/** What the gateway (or, with status 0, the network) had against a request. */
+/** What the gateway (or, with status 0, the network or the file) had against a request. */
 export class ApiError extends Error {
   constructor(status, { code, message, hint }, retryAfter = null) {
     super(message);
@@ -86,12 +96,15 @@ export class Api {
       const response = await fetch(path, { ...options, headers });
       return response.ok ? { body: await response[as]() } : { error: await ApiError.of(response) };
     } catch (error) {
-      if (!(error instanceof TypeError)) throw error; // of fetch: the network, before or within the body
-      throw new ApiError(0, {
-        code: "unreachable",
-        message: "The server did not answer, or not to the end.",
-        hint: "See whether it still runs, then try again.",
-      });
+      if (!(error instanceof TypeError)) throw error; // of fetch: what is sent, or the network, to the answer's end
+      throw new ApiError(0, (await readable(options.body)) ? UNREACHABLE : UNREADABLE);
     }
   }
+}
+
+/** Whether `input` (a Blob), if there is any, is no folder and no file that was moved or changed since it was given. */
+async function readable(input) {
+  if (input === undefined) return true;
+  const part = input.size === 0 ? input : input.slice(0, 1); // no slice of nothing fails, even where the file is gone
+  return part.arrayBuffer().then(() => true, () => false);
 }

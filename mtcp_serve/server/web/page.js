@@ -309,7 +309,7 @@ function fail(error, item = null) {
   if (error.name === "AbortError") return;
   if (!(error instanceof ApiError)) console.error(error);
   const said = sentence(error.message);
-  if (item) roll.failed(item, said, error.status === 0);
+  if (item) roll.failed(item, said, error.code === "unreachable");
   refuse(item ? `${item.name}: ${said}` : said, advice(error.hint ?? ""));
 }
 

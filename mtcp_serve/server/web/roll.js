@@ -67,8 +67,9 @@ export class Roll {
 
   /** `item` has no answer; where the server is `gone`, none of those that wait is asked for. */
   failed(item, why, gone) {
-    for (const each of gone ? this.items.filter(({ state }) => state === "waiting") : [item]) this.#set(each, "failed");
-    item.button.title = why;
+    for (const each of gone ? this.items.filter(({ state }) => state === "waiting") : [item]) {
+      this.#set(each, "failed", why);
+    }
     this.#mark();
   }
 
@@ -76,15 +77,16 @@ export class Roll {
     const input = h("canvas", { width: 1, height: 1 });
     const maps = h("span", { class: "minis", "aria-hidden": "true" });
     const state = h("span", { class: "state" });
-    const button = h("button", { type: "button", title: name }, input, maps, h("span", { class: "unseen" }, name), state);
+    const button = h("button", { type: "button" }, input, maps, h("span", { class: "unseen" }, name), state);
     const item = { blob, name, state: "waiting", answer: null, button, input, maps, said: state };
     button.addEventListener("click", () => this.choose(item));
     this.#set(item, "waiting");
     return item;
   }
 
-  #set(item, state) {
+  #set(item, state, why = item.name) {
     item.state = state;
+    item.button.title = why;
     item.button.classList.toggle("failed", state === "failed");
     item.said.textContent = { waiting: "waiting", done: "", failed: "failed" }[state];
   }

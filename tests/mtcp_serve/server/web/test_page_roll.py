@@ -1,6 +1,7 @@
 """The demo page and several images at once: the strip of them, and one archive of all their maps."""
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ from zipfile import ZipFile
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.mtcp_serve.browser import needs_chromium, problem, visit
+from tests.mtcp_serve.browser import needs_chromium, problem, until, visit
 from tests.mtcp_serve.process import Server
 from tests.mtcp_serve.support import encode, noise
 
@@ -112,8 +113,45 @@ def test_a_server_that_is_gone_is_not_asked_for_every_image(server: Server, brow
         assert page.locator("#roll-items .state").all_inner_texts() == ["failed"] * 4
         assert len(asked) == 1
         page.unroute("**/predict?**")
-        page.locator("#roll-items button").nth(2).click()  # a failed one is asked for again
+        third = page.locator("#roll-items button").nth(2)
+        expect(third).to_have_attribute("title", re.compile("^The server did not answer"))
+        third.click()  # a failed one is asked for again
         shows(page, 2)
+        expect(third).to_have_attribute("title", "2.png")
+
+
+def test_a_file_that_is_gone_keeps_none_from_its_maps(
+    server: Server, browser: Browser, tmp_path: Path
+) -> None:
+    paths = [tmp_path / photo["name"] for photo in photos(4)]
+    for path, photo in zip(paths, photos(4), strict=True):
+        path.write_bytes(photo["buffer"])
+    with visit(browser, server.url, allow=("ERR_FILE_NOT_FOUND",)) as page:
+        held: list[Route] = []
+        page.route("**/predict?**", lambda route: route.continue_() if held else held.append(route))
+        with page.expect_request("**/predict?**"):
+            page.set_input_files("#file", paths)
+        paths[2].unlink()
+        until(page, lambda: held)
+        held[0].continue_()
+        expect(page.locator("#roll-count")).to_have_text("4 images")
+        assert problem(page) == "2.png: The file cannot be read. Is it a folder, or was it moved?"
+        assert page.locator("#roll-items .state").all_inner_texts() == ["", "", "failed", ""]
+
+
+def test_a_folder_keeps_none_from_its_maps(server: Server, browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    [photo] = photos(1)
+    (tmp_path / "0.png").write_bytes(photo["buffer"])
+    with visit(browser, server.url, allow=("ERR_FILE_NOT_FOUND", "ERR_ACCESS_DENIED")) as page:
+        files = [str(tmp_path / name) for name in ("folder", "0.png")]
+        session = page.context.new_cdp_session(page)
+        for kind in ("dragEnter", "dragOver", "drop"):  # no event of a script's can hold a folder
+            data = {"items": [], "files": files, "dragOperationsMask": 1}
+            session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+        assert problem(page) == "folder: The file cannot be read. Is it a folder, or was it moved?"
+        expect(page.locator("#roll-count")).to_have_text("2 images")
+        assert page.locator("#roll-items .state").all_inner_texts() == ["failed", ""]
 
 
 def test_too_many_files_are_refused(server: Server, browser: Browser) -> None:
