@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from tests.mtcp_serve.support import encode
 
@@ -114,6 +114,20 @@ def give(page: Page, photo: str | Path | dict[str, Any] = PHOTO) -> None:
     with page.expect_response(lambda response: "/predict?" in response.url):
         page.set_input_files("#file", photo)  # type: ignore[arg-type]
     answered(page)
+
+
+def hold(page: Page, address: str, first: int = 1) -> list[Route]:
+    """The ``first`` requests for ``address`` wait in this list, until the test lets them go."""
+    held: list[Route] = []
+
+    def handle(route: Route) -> None:
+        if len(held) < first:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route(address, handle)
+    return held
 
 
 def look(element: Locator) -> NDArray[np.int16]:

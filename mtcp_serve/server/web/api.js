@@ -27,6 +27,11 @@ export class ApiError extends Error {
     this.retryAfter = retryAfter;
   }
 
+  /** Whether any other image would meet it too. */
+  get general() {
+    return this.code === "unreachable" || this.status === 401;
+  }
+
   static async of(response) {
     const after = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
     let detail;

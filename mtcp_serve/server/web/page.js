@@ -247,7 +247,7 @@ async function download(file, name) {
 
 /** The zip of what `item` of the roll has, an ArrayBuffer. */
 function zipOf(item) {
-  const depth = answer.maps.some((map) => map.info.kind === "depth");
+  const depth = answer?.maps.some((map) => map.info.kind === "depth"); // before an answer there is no choice of colours
   const [parameters] = FILES.zip("", null, colors.query(depth));
   const query = { ...parameters, ...sureness.query(answer), ...sized(sizeToKeep()), ...modelQuery() };
   return api.predict(item.blob, query, "arrayBuffer");
@@ -309,7 +309,7 @@ function fail(error, item = null) {
   if (error.name === "AbortError") return;
   if (!(error instanceof ApiError)) console.error(error);
   const said = sentence(error.message);
-  if (item) roll.failed(item, said, error.code === "unreachable");
+  if (item) roll.failed(item, said, error.general);
   refuse(item ? `${item.name}: ${said}` : said, advice(error.hint ?? ""));
 }
 

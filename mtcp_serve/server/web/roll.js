@@ -1,5 +1,6 @@
 // Several images: a strip of them with small pictures of their maps; one is shown, the rest are worked on meanwhile.
 
+import { ApiError } from "./api.js";
 import { $, h } from "./dom.js";
 import { save } from "./downloads.js";
 import { InputImage } from "./input_image.js";
@@ -9,6 +10,7 @@ const SIDE = 112; // pixels of the page: an image in the strip
 const KEPT = 3; // answers in memory; those of other images are asked for again when they are chosen
 export const MOST_IMAGES = 100;
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
+const MOST_NAMES = 3; // of files that are missing from the zip
 
 export class Roll {
   items = []; // {blob, name, state, answer, button, input, maps}; state is waiting, done or failed
@@ -65,9 +67,9 @@ export class Roll {
     this.#mark();
   }
 
-  /** `item` has no answer; where the server is `gone`, none of those that wait is asked for. */
-  failed(item, why, gone) {
-    for (const each of gone ? this.items.filter(({ state }) => state === "waiting") : [item]) {
+  /** `item` has no answer; where any other would meet the same (`general`), none of those that wait is asked for. */
+  failed(item, why, general) {
+    for (const each of general ? this.items.filter(({ state }) => state === "waiting") : [item]) {
       this.#set(each, "failed", why);
     }
     this.#mark();
@@ -98,6 +100,7 @@ export class Roll {
     }
     const count = this.items.length;
     $("roll-count").textContent = this.waiting ? `${this.done} of ${count} images` : `${count} images`;
+    $("roll-save").disabled = this.items.every(({ state }) => state === "failed");
   }
 
   #key(event) {
@@ -110,21 +113,43 @@ export class Roll {
   async #save() {
     if (this.#saving) return;
     this.#saving = true;
-    const items = this.items.filter((item) => item.state !== "failed");
+    const items = [...this.items];
     const merger = new ZipMerger();
+    const missing = [];
+    let saved = 0;
     try {
-      for (const [index, item] of items.entries()) {
-        this.say(`Making maps.zip: ${index} of ${items.length} images…`);
-        merger.add(`${String(index + 1).padStart(3, "0")}-${new InputImage(null, item.name).stem}`, await this.fetch(item));
+      for (const item of items) {
+        this.say(`Making maps.zip: ${saved} of ${items.length} images…`);
+        const zip = item.state === "failed" ? null : await this.#zip(item);
+        if (zip === null) missing.push(item.name);
+        else merger.add(`${String(++saved).padStart(3, "0")}-${new InputImage(null, item.name).stem}`, zip);
       }
-      save(merger.finish(), "maps.zip");
-      this.say(`maps.zip is ready: ${items.length} images.`);
+      if (saved > 0) save(merger.finish(), "maps.zip");
+      this.say(said(saved, missing));
     } catch (error) {
       this.fail(error);
     } finally {
       this.#saving = false;
     }
   }
+
+  /** The zip of `item`, or null where this one has none. */
+  async #zip(item) {
+    try {
+      return await this.fetch(item);
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.general) throw error;
+      return null;
+    }
+  }
+}
+
+/** What came of the zip of `saved` images, for people, with the names of those that are `missing`. */
+function said(saved, missing) {
+  if (saved === 0) return "There is no maps.zip: no image has maps.";
+  if (missing.length === 0) return `maps.zip is ready: ${saved} images.`;
+  const names = missing.length > MOST_NAMES ? `${missing.length} others` : missing.join(", ");
+  return `maps.zip is ready: ${saved} of ${saved + missing.length} images; ${names} failed.`;
 }
 
 /** `canvas` with a picture of `source`, `side` wide on the page. */

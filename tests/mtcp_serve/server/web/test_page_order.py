@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.mtcp_serve.browser import SMALL, answered, give, needs_chromium, problem, until, visit
+from tests.mtcp_serve.browser import SMALL, answered, give, hold, needs_chromium, problem, until, visit
 from tests.mtcp_serve.process import Server
 
 pytestmark = needs_chromium
@@ -29,20 +29,6 @@ def locked(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     server = Server(bundle, api_keys_file=keys)
     yield server
     server.stop()
-
-
-def hold(page: Page, address: str, first: int = 1) -> list[Route]:
-    """The ``first`` requests for ``address`` wait in this list, until the test lets them go."""
-    held: list[Route] = []
-
-    def handle(route: Route) -> None:
-        if len(held) < first:
-            held.append(route)
-        else:
-            route.continue_()
-
-    page.route(address, handle)
-    return held
 
 
 def settle(page: Page) -> None:

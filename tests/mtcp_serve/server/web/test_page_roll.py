@@ -9,13 +9,14 @@ from zipfile import ZipFile
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.mtcp_serve.browser import needs_chromium, problem, until, visit
+from tests.mtcp_serve.browser import hold, needs_chromium, problem, until, visit
 from tests.mtcp_serve.process import Server
 from tests.mtcp_serve.support import encode, noise
 
 pytestmark = needs_chromium
+LETTER: dict[str, Any] = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"hello"}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_every_image_gets_its_maps_and_any_can_be_looked_at(server: Server, brow
 
 def test_a_file_that_is_no_image_keeps_none_from_its_maps(server: Server, browser: Browser) -> None:
     files = photos(3)
-    files[1] = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"hello"}
+    files[1] = LETTER
     with visit(browser, server.url, allow=("400 (Bad Request)",)) as page:
         show_all(page, files)
         assert problem(page).startswith("letter.txt: The bytes are not an image")
@@ -100,7 +101,39 @@ def test_a_file_that_is_no_image_keeps_none_from_its_maps(server: Server, browse
                     for name in names:
                         if not name.startswith("metadata"):  # the timings in it differ
                             assert archive.read(f"{folder}/{name}") == want.read(name)
-        expect(page.get_by_role("status")).to_have_text("maps.zip is ready: 2 images.")
+        expect(page.get_by_role("status")).to_have_text(
+            "maps.zip is ready: 2 of 3 images; letter.txt failed."
+        )
+
+
+def test_one_zip_of_what_can_be_had_while_images_wait(server: Server, browser: Browser) -> None:
+    files = photos(3)
+    files[1] = LETTER
+    with visit(browser, server.url, allow=("400 (Bad Request)",)) as page:
+        hold(page, "**/predict?format=npz**")
+        with page.expect_request("**/predict?**"):
+            page.set_input_files("#file", files)  # type: ignore[arg-type]
+        with page.expect_download() as started:
+            page.get_by_role("button", name="Download all (zip)").click()
+        with ZipFile(started.value.path()) as archive:
+            assert {name.partition("/")[0] for name in archive.namelist()} == {"001-0", "002-2"}
+        said = page.get_by_role("status")
+        expect(said).to_have_text("maps.zip is ready: 2 of 3 images; letter.txt failed.")
+        expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_no_zip_of_nothing(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, allow=("400 (Bad Request)",)) as page:
+        button = page.get_by_role("button", name="Download all (zip)")
+        held = hold(page, "**/predict?format=npz**")
+        with page.expect_request("**/predict?**"):
+            page.set_input_files("#file", [LETTER] * 5)  # type: ignore[arg-type]
+        button.click()
+        expect(page.get_by_role("status")).to_have_text("There is no maps.zip: no image has maps.")
+        until(page, lambda: held)
+        held[0].continue_()
+        expect(page.locator("#roll-count")).to_have_text("5 images")
+        expect(button).to_be_disabled()
 
 
 def test_a_server_that_is_gone_is_not_asked_for_every_image(server: Server, browser: Browser) -> None:
@@ -127,8 +160,7 @@ def test_a_file_that_is_gone_keeps_none_from_its_maps(
     for path, photo in zip(paths, photos(4), strict=True):
         path.write_bytes(photo["buffer"])
     with visit(browser, server.url, allow=("ERR_FILE_NOT_FOUND",)) as page:
-        held: list[Route] = []
-        page.route("**/predict?**", lambda route: route.continue_() if held else held.append(route))
+        held = hold(page, "**/predict?**")
         with page.expect_request("**/predict?**"):
             page.set_input_files("#file", paths)
         paths[2].unlink()
