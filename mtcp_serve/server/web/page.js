@@ -151,6 +151,7 @@ function begin() {
 
 function take(found, item) {
   if (item) roll.fill(item, found);
+  if (roll.shown?.state === "failed" && !roll.items.includes(answer?.input.source)) roll.show(item);
   if (item === roll.shown) show(found);
 }
 

@@ -106,6 +106,19 @@ def test_a_file_that_is_no_image_keeps_none_from_its_maps(server: Server, browse
         )
 
 
+def test_the_first_image_that_has_maps_is_shown(server: Server, browser: Browser) -> None:
+    files = photos(4)
+    files[0] = LETTER
+    with visit(browser, server.url, allow=("400 (Bad Request)",)) as page:
+        show_all(page, files)
+        shows(page, 1)
+        assert problem(page).startswith("letter.txt: The bytes are not an image")
+        page.locator("#roll-items button").nth(0).click()
+        expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
+        show_all(page, files)  # nor is the image of before shown any longer than that
+        shows(page, 1)
+
+
 def test_one_zip_of_what_can_be_had_while_images_wait(server: Server, browser: Browser) -> None:
     files = photos(3)
     files[1] = LETTER
