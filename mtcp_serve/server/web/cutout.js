@@ -1,14 +1,16 @@
-// The cut-out: the image without its background, as the gateway makes it.
+// The cut-out: the image without its background, as the gateway makes it; over a colour, as the browser shows it.
 
 import { copyPicture } from "./clipboard.js";
 import { save } from "./downloads.js";
 
+export const TRANSPARENT = "transparent"; // no background
+
 export class Cutout {
-  #blob = null;
-  #asked = 0;
+  #blob = null; // the transparent cut-out of `answer`
+  #work = new AbortController(); // of the request for it
 
   /**
-   * `fetch(answer, background)` resolves to the PNG (a Blob) of an image's cut-out to look at, or to null, and
+   * `fetch(answer, signal)` resolves to the transparent PNG (a Blob) of an image's cut-out to look at, or to null, and
    * `keep(answer, background, blob)` to the one to download and copy.
    */
   constructor(element, fetch, keep) {
@@ -29,30 +31,28 @@ export class Cutout {
     element.querySelector("[data-copy]").addEventListener("click", (event) => copyPicture(this.#kept(), event.target));
   }
 
-  /** The background (`#rrggbb`), or `transparent`. */
+  /** The background (`#rrggbb`), or `TRANSPARENT`. */
   get background() {
-    return this.colored.checked ? this.color.value : "transparent";
+    return this.colored.checked ? this.color.value : TRANSPARENT;
   }
 
-  show(answer) {
-    if (answer !== this.answer) this.#blob = null;
+  async show(answer) {
+    if (answer === this.answer && this.#blob !== null) return;
     this.answer = answer;
-    this.draw();
-  }
-
-  async draw() {
-    const mine = ++this.#asked;
+    this.#blob = null;
+    this.#work.abort();
+    const { signal } = (this.#work = new AbortController());
     this.#enable(false);
-    this.#paintGround(false);
+    this.#paintGround();
     this.canvas.hidden = true;
     this.frame.setAttribute("aria-busy", "true");
-    this.message.hidden = !this.answer.maps.find((map) => map.info.kind === "probability")?.nothing;
-    const blob = await this.fetch(this.answer, this.background);
-    if (mine !== this.#asked) return;
+    this.message.hidden = !answer.maps.find((map) => map.info.kind === "probability")?.nothing;
+    const blob = await this.fetch(answer, signal);
+    if (signal.aborted) return;
     this.frame.setAttribute("aria-busy", "false");
     if (blob === null) return;
     const picture = await createImageBitmap(blob);
-    if (mine !== this.#asked) return;
+    if (signal.aborted) return;
     this.canvas.width = picture.width;
     this.canvas.height = picture.height;
     this.canvas.getContext("2d").drawImage(picture, 0, 0);
@@ -62,10 +62,10 @@ export class Cutout {
   }
 
   async #kept() {
-    const asked = this.#asked;
+    const { signal } = this.#work;
     this.#enable(false);
     const blob = await this.keep(this.answer, this.background, this.#blob);
-    if (asked === this.#asked) this.#enable(true);
+    if (!signal.aborted) this.#enable(true);
     return blob;
   }
 
@@ -73,8 +73,8 @@ export class Cutout {
     for (const button of this.buttons) button.disabled = !on;
   }
 
-  #paintGround(again = true) {
+  #paintGround() {
     this.color.disabled = !this.colored.checked;
-    if (again && this.answer) this.draw();
+    this.canvas.style.background = this.background;
   }
 }

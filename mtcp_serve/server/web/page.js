@@ -5,7 +5,7 @@ import { Answer } from "./maps.js";
 import { Api, ApiError } from "./api.js";
 import { CameraPanel } from "./camera.js";
 import { Colors } from "./colors.js";
-import { Cutout } from "./cutout.js";
+import { Cutout, TRANSPARENT } from "./cutout.js";
 import { $ } from "./dom.js";
 import { FILES, NEEDS, save } from "./downloads.js";
 import { Enlarged } from "./enlarge.js";
@@ -40,7 +40,7 @@ const views = {
   }),
   overlay: new Overlay($("view-overlay"), probe, { picture, overlay, outline }),
   scene: new Scene($("view-scene"), picture),
-  cutout: new Cutout($("view-cutout"), cutOut, cutOutToKeep),
+  cutout: new Cutout($("view-cutout"), cutOutToSee, cutOutToKeep),
 };
 const colors = new Colors($("colors"), fail);
 const sureness = new Sureness($("sureness"));
@@ -260,19 +260,25 @@ function sizeOf(shown) {
 }
 
 /** The cut-out of the image of `shown`, a Blob, or null where it failed, and why is said. */
-async function cutOut(shown, background, size = sizeOf(shown)) {
+async function cutOut(shown, background, size, signal) {
+  const query = { format: "cutout", background, ...sized(size), ...modelQuery() };
   try {
-    return await api.predict(shown.input.blob, { format: "cutout", background, ...sized(size), ...modelQuery() }, "blob");
+    return await api.predict(shown.input.blob, query, "blob", signal);
   } catch (error) {
     fail(error);
     return null;
   }
 }
 
+/** `cutOut` to look at: transparent, as large as the maps that are shown. */
+function cutOutToSee(shown, signal) {
+  return cutOut(shown, TRANSPARENT, sizeOf(shown), signal);
+}
+
 /** `cutOut` to download and copy; `blob` is the one that is seen, which may be smaller. */
 async function cutOutToKeep(shown, background, blob) {
-  if (sizeOf(shown) === sizeToKeep()) return blob;
-  say("Making the cut-out at the size of the image…");
+  if (background === TRANSPARENT && sizeOf(shown) === sizeToKeep()) return blob;
+  say("Making the cut-out…");
   const made = await cutOut(shown, background, sizeToKeep());
   if (made !== null) say("The cut-out is ready.");
   return made;

@@ -104,13 +104,38 @@ def test_the_cut_out_is_that_of_the_gateway(page: Page, server: Server) -> None:
         page.get_by_role("button", name="Download PNG").click()
     assert started.value.suggested_filename == "astronaut-cutout.png"
     assert started.value.path().read_bytes() == server.predict(PHOTO.read_bytes(), "format=cutout").content
+
+
+def test_the_colour_behind_the_cut_out_is_asked_for_only_to_be_kept(page: Page, server: Server) -> None:
+    page.click("#tab-cutout")
+    canvas, save = page.locator("#view-cutout canvas"), page.get_by_role("button", name="Download PNG")
+    expect(save).to_be_enabled()
+    clear = look(canvas)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.get_by_label("Background", exact=True).check()
-    page.get_by_label("Colour of the background").fill("#00ff00")
-    expect(page.get_by_role("button", name="Download PNG")).to_be_enabled()
-    corner = "canvas => [...canvas.getContext('2d').getImageData(canvas.width - 1, 0, 1, 1).data]"
-    until(page, lambda: canvas.evaluate(corner) == [0, 255, 0, 255])
+    for color in ("#ff0000", "#0000ff", "#00ff00"):  # as when it is dragged in the browser's own dialog
+        page.get_by_label("Colour of the background").fill(color)
+        expect(save).to_be_enabled()
+    seen = look(canvas)
+    assert asked == []
+    with page.expect_download() as started:
+        save.click()
+    assert len(asked) == 1
+    kept = started.value.path().read_bytes()
+    assert kept == server.predict(PHOTO.read_bytes(), "format=cutout&background=%2300ff00").content
+    red_green_blue, opacity = np.split(pixels(canvas).astype(np.float64), [3], axis=-1)
+    over = np.array([0, 255, 0]) + opacity / 255 * (red_green_blue - [0, 255, 0])
+    assert np.abs(over - np.asarray(Image.open(io.BytesIO(kept)))).max() <= 2
+    corner = (20, -20)  # within the round one
+    assert opacity[corner] == 0
+    assert seen[corner].tolist() == [0, 255, 0] != clear[corner].tolist()
     page.get_by_label("Background", exact=True).uncheck()
-    until(page, lambda: canvas.evaluate(corner)[3] == 0)
+    assert np.array_equal(look(canvas), clear)
+    page.click("#tab-maps")
+    page.click("#tab-cutout")
+    expect(save).to_be_enabled()
+    assert len(asked) == 1
 
 
 def test_the_cut_out_of_a_large_image_is_kept_at_its_size(server: Server, browser: Browser) -> None:
