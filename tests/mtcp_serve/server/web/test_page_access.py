@@ -1,0 +1,48 @@
+"""The demo page in small windows, with the system's own colours, by keys and by ear."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser
+
+from tests.mtcp_serve.browser import PHOTO, SMALL, give, needs_chromium, visit
+from tests.mtcp_serve.process import Server
+from tests.mtcp_serve.support import encode
+
+pytestmark = needs_chromium
+TALL: dict[str, Any] = {**SMALL, "buffer": encode(Image.open(PHOTO).resize((96, 128)))}
+TWO = [SMALL, {**SMALL, "name": "other.png"}]
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[Server]:
+    server = Server(bundle)
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("size", [(600, 400), (700, 375), (375, 700), (320, 480)])
+def test_a_small_window_covers_nothing_of_the_enlarged_picture(
+    server: Server, browser: Browser, size: tuple[int, int]
+) -> None:
+    with visit(browser, server.url, viewport={"width": size[0], "height": size[1]}) as page:
+        give(page, TALL)
+        page.click("[data-map=depth]")
+        page.keyboard.press("ArrowRight")
+        parts = [page.locator(f"#enlarged > {part}") for part in ("header", ".frame", ".readout")]
+        boxes = [part.bounding_box() for part in parts]
+        for above, below in pairwise(boxes):
+            assert above is not None
+            assert below is not None
+            assert below["y"] >= above["y"] + above["height"]
+        last = parts[2].locator("dd").last
+        last.scroll_into_view_if_needed()
+        on_top = """element => {
+            const { x, y, width, height } = element.getBoundingClientRect();
+            return element.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+        }"""
+        assert last.evaluate(on_top)
