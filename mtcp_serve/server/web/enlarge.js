@@ -7,14 +7,17 @@ import { readout } from "./probe.js";
 export class Enlarged {
   #name = "";
 
-  /** `dialog` holds a `.frame` with a canvas, a `.readout` and buttons; `closed(name)` takes the focus back. */
+  /**
+   * `dialog` holds a `.frame` with a canvas, a `.readout`, a live region and buttons; `closed(name)` takes the focus
+   * back.
+   */
   constructor(dialog, probe, { picture, closed }) {
     this.dialog = dialog;
     this.probe = probe;
     this.picture = picture;
     this.frame = dialog.querySelector(".frame");
     this.canvas = dialog.querySelector("canvas");
-    probe.attach(this.frame);
+    probe.attach(this.frame, dialog.querySelector("[aria-live]")); // all else is inert meanwhile
     readout(dialog.querySelector(".readout"), probe);
     dialog.querySelector("[data-step='-1']").addEventListener("click", () => this.#step(-1));
     dialog.querySelector("[data-step='1']").addEventListener("click", () => this.#step(1));

@@ -33,8 +33,11 @@ export class Probe extends EventTarget {
     return { x: Math.floor(this.point.u * width), y: Math.floor(this.point.v * height) };
   }
 
-  /** Let pointer and arrow keys over `frame`, which shows the whole image, move the point, and mark it there. */
-  attach(frame) {
+  /**
+   * Let pointer and arrow keys over `frame`, which shows the whole image, move the point, and mark it there. The live
+   * region `spoken` says what keys have found.
+   */
+  attach(frame, spoken = $("spoken")) {
     const cross = h("span", { class: "cross", hidden: true });
     frame.append(cross);
     const follow = (event) => {
@@ -46,7 +49,7 @@ export class Probe extends EventTarget {
     frame.addEventListener("pointerleave", (event) => {
       if (event.pointerType === "mouse") this.clear();
     });
-    frame.addEventListener("keydown", (event) => this.#key(event));
+    frame.addEventListener("keydown", (event) => this.#key(event, spoken));
     this.addEventListener("move", () => {
       cross.hidden = this.point === null;
       if (this.point === null) return;
@@ -55,7 +58,7 @@ export class Probe extends EventTarget {
     });
   }
 
-  #key(event) {
+  #key(event, spoken) {
     const step = KEYS[event.key];
     if (step === undefined || this.answer === null || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
@@ -63,7 +66,7 @@ export class Probe extends EventTarget {
     const { x, y } = this.pixel ?? { x: Math.floor(width / 2), y: Math.floor(height / 2) };
     const stride = event.shiftKey ? STRIDE : 1;
     this.move((x + stride * step[0] + 0.5) / width, (y + stride * step[1] + 0.5) / height);
-    $("spoken").textContent = this.sentence();
+    spoken.textContent = this.sentence();
   }
 
   /** The point and its values in words, for screen readers. */

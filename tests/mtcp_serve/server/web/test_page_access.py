@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.mtcp_serve.browser import PHOTO, SMALL, give, needs_chromium, visit
 from tests.mtcp_serve.process import Server
@@ -46,3 +46,21 @@ def test_a_small_window_covers_nothing_of_the_enlarged_picture(
             return element.contains(document.elementFromPoint(x + width / 2, y + height / 2));
         }"""
         assert last.evaluate(on_top)
+
+
+def test_what_keys_find_is_said_where_it_can_be_heard(server: Server, browser: Browser) -> None:
+    """While a dialog is open the rest of the page is inert: nothing of it is read out."""
+    with visit(browser, server.url) as page:
+        give(page, SMALL)
+        outside, inside = page.locator("#spoken"), page.locator("#enlarged [aria-live=polite]")
+        page.focus("[data-map=depth]")
+        page.keyboard.press("ArrowRight")
+        expect(outside).to_contain_text("x 65, y 64: ")
+        page.keyboard.press("Enter")
+        expect(page.locator("#enlarged .frame")).to_be_focused()
+        page.keyboard.press("ArrowRight")
+        expect(inside).to_contain_text("x 66, y 64: ")
+        page.keyboard.press("Escape")
+        expect(page.locator("[data-map=depth]")).to_be_focused()
+        page.keyboard.press("ArrowRight")
+        expect(outside).to_contain_text("x 67, y 64: ")
