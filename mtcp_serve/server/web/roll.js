@@ -104,7 +104,7 @@ export class Roll {
   }
 
   #key(event) {
-    if (!(event.key in KEYS)) return;
+    if (!(event.key in KEYS) || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     const at = this.items.findIndex((item) => item.button === document.activeElement);
     this.items[(at + KEYS[event.key] + this.items.length) % this.items.length].button.focus();

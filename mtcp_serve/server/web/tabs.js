@@ -16,7 +16,7 @@ export function tabs(list, chosen) {
   };
   for (const tab of all) tab.addEventListener("click", () => select(tab));
   list.addEventListener("keydown", (event) => {
-    if (!(event.key in MOVES)) return;
+    if (!(event.key in MOVES) || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     const usable = all.filter((tab) => !tab.hidden);
     const at = usable.indexOf(document.activeElement) + MOVES[event.key] + usable.length;

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.mtcp_serve.browser import PHOTO, SMALL, give, needs_chromium, visit
+from tests.mtcp_serve.browser import PHOTO, SMALL, answered, give, needs_chromium, visit
 from tests.mtcp_serve.process import Server
 from tests.mtcp_serve.support import encode
 
@@ -64,3 +64,20 @@ def test_what_keys_find_is_said_where_it_can_be_heard(server: Server, browser: B
         expect(page.locator("[data-map=depth]")).to_be_focused()
         page.keyboard.press("ArrowRight")
         expect(outside).to_contain_text("x 67, y 64: ")
+
+
+def test_keys_of_the_browser_are_left_to_it(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as page:
+        page.set_input_files("#file", TWO)  # type: ignore[arg-type]
+        expect(page.locator("#roll-count")).to_have_text("2 images")
+        answered(page)
+        taken = """([selector, ...pressed]) => pressed.map((key) => {
+            const options = { key: "ArrowLeft", [key]: true, bubbles: true, cancelable: true };
+            const event = new KeyboardEvent("keydown", options);
+            const element = document.querySelector(selector);
+            element.focus();
+            return !element.dispatchEvent(event) || document.activeElement !== element;
+        })"""
+        for selector in ("#tab-maps", "#roll-items button"):
+            keys = [selector, "altKey", "ctrlKey", "metaKey", "shiftKey"]
+            assert page.evaluate(taken, keys) == [False, False, False, True]
