@@ -5,11 +5,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.mtcp_serve.browser import PHOTO, SMALL, answered, give, needs_chromium, visit
+from tests.mtcp_serve.browser import PHOTO, SMALL, answered, give, look, needs_chromium, visit
 from tests.mtcp_serve.process import Server
 from tests.mtcp_serve.support import encode
 
@@ -81,3 +82,33 @@ def test_keys_of_the_browser_are_left_to_it(server: Server, browser: Browser) ->
         for selector in ("#tab-maps", "#roll-items button"):
             keys = [selector, "altKey", "ctrlKey", "metaKey", "shiftKey"]
             assert page.evaluate(taken, keys) == [False, False, False, True]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_systems_own_colours_leave_what_colours_say(
+    server: Server, browser: Browser, scheme: Any
+) -> None:
+    with visit(browser, server.url, forced_colors="active", color_scheme=scheme) as page:
+        page.set_input_files("#file", TWO)  # type: ignore[arg-type]
+        expect(page.locator("#roll-count")).to_have_text("2 images")
+        page.click("#tab-overlay")
+        entries = page.locator(".legend button")
+        entries.first.click()
+        page.focus("#tab-overlay")
+        page.mouse.move(1, 1)
+        for swatch in page.locator(".swatch").all()[:3]:
+            own = swatch.evaluate("swatch => swatch.style.backgroundColor").removeprefix("rgb(").rstrip(")")
+            middle = look(swatch)[8, 8]
+            assert middle.tolist() == [int(part) for part in own.split(", ")]
+        color = "stage => getComputedStyle(stage).backgroundColor"
+        assert len({stage.evaluate(color) for stage in page.locator(".stage").all()}) == 5
+        for chosen, other in (
+            (entries.first, entries.nth(1)),
+            (page.locator("#tab-overlay"), page.locator("#tab-cutout")),
+            (page.locator("input[value=blend] + span"), page.locator("input[value=wipe] + span")),
+        ):
+            ground, plain = (np.median(look(each), axis=(0, 1)) for each in (chosen, other))
+            assert np.abs(ground - plain).max() > 40
+        first, second = (look(page.locator("#roll-items button").nth(index)) for index in (0, 1))
+        rim = np.abs(first - second)[20:-20, 1]  # the pictures are the same
+        assert rim.max() > 40
