@@ -55,6 +55,11 @@ export class Api {
     this.onWait = onWait;
   }
 
+  /** Whether requests have a key. */
+  get keyed() {
+    return sessionStorage.getItem(KEY) !== null;
+  }
+
   /** What GET /models answers. */
   models() {
     return this.#send("models", {}, "json");

@@ -210,8 +210,9 @@ function show(found) {
   for (const [file, kind] of Object.entries(NEEDS)) {
     document.querySelector(`[data-file=${file}]`).hidden = !has(kind);
   }
-  const parameters = { ...sized(sizeOf(found)), confidence: sureness.on };
-  showSnippets(found.input, ["refine", "confidence"].filter((name) => parameters[name]));
+  const { size, ...refined } = sized(sizeOf(found));
+  const smaller = size === "input" ? {} : { size }; // the size of the image goes without saying
+  showSnippets(found.input, { ...smaller, ...refined, ...sureness.query(found), ...modelQuery() }, api.keyed);
   legend.show(found);
   views[view].show(found);
   if (enlarged.dialog.open) enlarged.show(found);

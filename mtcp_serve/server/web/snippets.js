@@ -3,18 +3,35 @@
 import { $ } from "./dom.js";
 import { copyText } from "./clipboard.js";
 
+const KEY = "MTCP_API_KEY"; // the environment's variable that has it
+
 const SNIPPETS = {
-  curl: (url, name, switches) =>
-    `curl -F image=@${quoted(name)} \\\n  '${url}predict?format=npz${switches.map((on) => `&${on}=true`).join("")}' -o maps.npz`,
-  python: (url, name, switches) =>
-    `from mtcp_serve.clients import GatewayClient\n\nwith GatewayClient("${url}") as gateway:\n` +
-    `    maps = gateway.predict(${JSON.stringify(name)}${switches.map((on) => `, ${on}=True`).join("")})\nfor name, values in maps.items():\n    print(name, values.shape)`,
+  curl: (url, name, parameters, keyed) => {
+    const address = `${url}predict?${new URLSearchParams({ format: "npz", ...parameters })}`;
+    const key = keyed ? `-H "X-API-Key: $${KEY}" ` : "";
+    return `curl -f ${key}-F ${forShell(`image=@${forCurl(name)}`)} \\\n  ${forShell(address)} -o maps.npz`;
+  },
+  python: (url, name, parameters, keyed) => {
+    const given = Object.entries(parameters).map(([each, value]) => `, ${each}=${forPython(value)}`);
+    const key = keyed ? `, api_key=os.environ["${KEY}"]` : "";
+    return (
+      `${keyed ? "import os\n\n" : ""}from mtcp_serve.clients import GatewayClient\n\n` +
+      `with GatewayClient(${forPython(url)}${key}) as gateway:\n` +
+      `    maps = gateway.predict(${forPython(name)}${given.join("")})\n` +
+      "for name, values in maps.items():\n    print(name, values.shape)"
+    );
+  },
 };
 
-/** Show the request for `input` with what is switched on (`confidence`, `refine`), and let buttons copy it. */
-export function showSnippets(input, switches) {
+/**
+ * Show the request for `input` with `parameters` (their values strings, or true), to a server that wants a key if
+ * `keyed`; buttons copy it.
+ */
+export function showSnippets(input, parameters, keyed) {
   const url = new URL(".", location.href).href;
-  for (const [name, write] of Object.entries(SNIPPETS)) $(`snippet-${name}`).textContent = write(url, input.name, switches);
+  for (const [name, write] of Object.entries(SNIPPETS)) {
+    $(`snippet-${name}`).textContent = write(url, input.name, parameters, keyed);
+  }
 }
 
 export function listenForCopies() {
@@ -23,6 +40,15 @@ export function listenForCopies() {
   }
 }
 
-function quoted(name) {
-  return `'${name.replaceAll("'", "'\\''")}'`;
+function forShell(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** A file's name for -F of curl, which ends one that is not in quotes at a comma or semicolon. */
+function forCurl(name) {
+  return `"${name.replace(/["\\]/g, "\\$&")}"`;
+}
+
+function forPython(value) {
+  return value === true ? "True" : JSON.stringify(value);
 }

@@ -270,10 +270,8 @@ def test_the_first_map_is_on_a_phones_first_screen(server: Server, browser: Brow
 
 def test_the_same_request_from_a_program(page: Page, server: Server) -> None:
     curl = page.locator("#snippet-curl").text_content()
-    assert (
-        curl
-        == f"curl -F image=@'astronaut.jpg' \\\n  '{server.url}/predict?format=npz&refine=true' -o maps.npz"
-    )
+    address = f"{server.url}/predict?format=npz&refine=true"
+    assert curl == f"curl -f -F 'image=@\"astronaut.jpg\"' \\\n  '{address}' -o maps.npz"
     program = page.locator("#snippet-python").text_content() or ""
     said = io.StringIO()
     with contextlib.chdir(PHOTO.parent), contextlib.redirect_stdout(said):
