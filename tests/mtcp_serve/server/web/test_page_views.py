@@ -359,7 +359,7 @@ def test_axe_finds_no_fault(server: Server, browser: Browser, scheme: Any) -> No
 
 def test_a_phone_shows_one_column_and_nothing_overflows(server: Server, browser: Browser) -> None:
     with visit(browser, server.url, **PHONE) as page:
-        take = page.locator("#file-camera")
+        take = page.get_by_label("Take a photo")
         assert take.get_attribute("capture") == "environment"
         assert page.get_by_text("Take a photo").is_visible()
         give(page, {**SMALL, "name": f"{'long' * 50}.png"})
