@@ -6,11 +6,16 @@ uvicorn sends pings, but ends a connection without a pong only when everything w
 import asyncio
 from typing import Any
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 
 class BoundedStream(WSProtocol):
-    """uvicorn's protocol; a client that takes no byte of its responses for ``send_s`` seconds is cut off."""
+    """uvicorn's protocol; a client that takes no byte of its responses for ``send_s`` seconds is cut off.
+
+    Where uvicorn closes by itself (a message is too long, a pong did not come), what the application sends
+    after that meets a client that left, not an error of its own.
+    """
 
     _stalled: asyncio.TimerHandle | None = None
     _left = 0
@@ -18,6 +23,17 @@ class BoundedStream(WSProtocol):
     def __init__(self, *arguments: Any, send_s: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._send_s = send_s
+
+    async def send(self, message: Any) -> None:
+        """Send what the application says.
+
+        Raises:
+            ClientDisconnected: nobody is there any more.
+        """
+        await self.writable.wait()
+        if self.close_sent:
+            raise ClientDisconnected
+        await super().send(message)
 
     def pause_writing(self) -> None:
         """Wait for the client to read."""

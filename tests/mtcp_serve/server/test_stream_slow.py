@@ -1,5 +1,6 @@
 """A client of ``WS /stream`` that takes nothing holds its place for ``send_s`` and no longer."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import wsproto
 from uvicorn import Config
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -93,3 +95,17 @@ def test_only_who_takes_nothing_is_cut_off(taken: list[int], aborted: bool) -> N
         pipe.later.pop()()
     assert pipe.aborted is aborted
     assert not protocol.writable.is_set()
+
+
+def test_what_is_sent_after_the_server_closed_meets_nobody() -> None:
+    """A message beyond the limit has uvicorn close by itself, perhaps just before an answer is done."""
+
+    async def scenario() -> None:
+        config = Config(lambda: None, log_config=None)
+        protocol = BoundedStream(config=config, server_state=ServerState(), app_state={}, send_s=5)
+        protocol.handshake_complete = protocol.close_sent = True
+        for message in ({"type": "websocket.send", "bytes": b"maps"}, {"type": "websocket.close"}):
+            with pytest.raises(ClientDisconnected):
+                await protocol.send(message)
+
+    asyncio.run(scenario())
