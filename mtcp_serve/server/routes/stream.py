@@ -11,18 +11,21 @@ A client that asks for the subprotocol ``mtcp`` is told which frame each respons
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from mtcp_serve.errors import (
-    DrainingError,
+    InvalidBodyError,
     InvalidParameterError,
     NotReadyError,
     OverloadedError,
+    PayloadTooLargeError,
     RequestError,
 )
 from mtcp_serve.inference.registry import Models
@@ -38,33 +41,52 @@ router = APIRouter()
 GOING_AWAY, NO_IMAGE, POLICY, TOO_BIG, TRY_AGAIN = 1001, 1003, 1008, 1009, 1013
 """Close codes (RFC 6455): the server stops, a message is text, wrong parameters, a frame is beyond the limit,
 too many streams."""
+_CODES: tuple[tuple[type[RequestError], int], ...] = (
+    (NotReadyError, GOING_AWAY),
+    (InvalidBodyError, NO_IMAGE),
+    (PayloadTooLargeError, TOO_BIG),
+    (OverloadedError, TRY_AGAIN),
+    (RequestError, POLICY),
+)
 
 
 class Newest:
-    """The newest frame that has come; the one before it is dropped."""
+    """The newest frame that has come, the one before it is dropped; until something ends the stream."""
 
     def __init__(self) -> None:
         self._come = asyncio.Event()
-        self._frame: bytes | None = None
+        self._left = asyncio.Event()
+        self._frame = b""
         self._count = 0
         self.number = -1
         """Which of the frames that came, from 0, the last one is that was taken."""
-        self.closed = False
+        self.end: Exception | None = None
+        """What `get` raises in place of a frame."""
 
-    def put(self, frame: bytes | None) -> None:
-        """``None`` is the end."""
-        self.closed = self.closed or frame is None
+    def put(self, frame: bytes) -> None:
+        """Have `get` return ``frame``, and not one that it has not yet returned."""
         self._count += 1
         self._frame = frame
         self._come.set()
 
-    async def get(self) -> bytes | None:
-        """The next frame; ``None`` at the end."""
+    def leave(self, end: Exception) -> None:
+        """Have `get` raise ``end``; nobody wants the answer to the frame that is worked on either."""
+        self.end = end
+        self._come.set()
+        self._left.set()
+
+    async def get(self) -> bytes:
+        """The next frame; raises `end` where there is none any more."""
         await self._come.wait()
+        if self.end is not None:
+            raise self.end
         self._come.clear()
-        frame, self._frame = self._frame, None
         self.number = self._count - 1
-        return None if self.closed else frame
+        return self._frame
+
+    async def left(self) -> None:
+        """Wait until `leave` is called."""
+        await self._left.wait()
 
 
 @router.websocket("/stream")
@@ -85,24 +107,28 @@ async def stream(websocket: WebSocket) -> None:
     except WebSocketDisconnect:
         pass
     except ValidationError as error:
-        await websocket.close(POLICY, _reason(faults_of(error.errors())))
-    except (DrainingError, NotReadyError) as error:
-        await websocket.close(GOING_AWAY, _reason(error.message))
-    except OverloadedError as error:
-        await websocket.close(TRY_AGAIN, _reason(error.message))
+        await _close(websocket, POLICY, faults_of(error.errors()))
     except RequestError as error:
-        await websocket.close(POLICY, _reason(error.message))
+        await _close(websocket, next(code for kind, code in _CODES if isinstance(error, kind)), error.message)
 
 
 async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) -> None:
+    """Answer frames until one of the two ends it.
+
+    Raises:
+        WebSocketDisconnect: the client left.
+        ClientDisconnect: it left while a frame of its was worked on.
+        RequestError: the server ends it.
+    """
     newest = Newest()
     numbered = chosen(websocket.scope) is not None
     reading = asyncio.create_task(_read(websocket, newest, service.limits.max_bytes))
     try:
-        while (frame := await newest.get()) is not None:
+        while True:
+            frame = await newest.get()
             try:
-                content = await _answer(service, query, frame)
-            except (DrainingError, NotReadyError):
+                content = await _answer(service, query, frame, newest.left)
+            except NotReadyError:
                 raise
             except RequestError as error:
                 note(error)
@@ -113,21 +139,32 @@ async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) ->
                 if numbered:
                     await websocket.send_text(json.dumps({"frame": newest.number}))
                 await websocket.send_bytes(content)
+    except ClientDisconnect:
+        if isinstance(newest.end, RequestError):  # it is still there, and is to be told
+            raise newest.end from None
+        raise
     finally:
         reading.cancel()
         with suppress(asyncio.CancelledError):  # as it was told to
             await reading
 
 
-async def _answer(service: Service, query: PredictQuery, frame: bytes) -> bytes:
-    """What ``POST /predict`` would answer; the models are those of now, so that a reload need not wait."""
+async def _answer(
+    service: Service, query: PredictQuery, frame: bytes, left: Callable[[], Awaitable[None]]
+) -> bytes:
+    """What ``POST /predict`` would answer; the models are those of now, so that a reload need not wait.
+
+    Raises:
+        ClientDisconnect: ``left`` returned.
+        RequestError: what ``POST /predict`` would answer.
+    """
 
     async def work(data: bytes, turn: Turn, models: Models) -> bytes:
         choices, writer = _choose(models, query, service.pool)
         (timings,) = turn.timings(1)
         return await write_prediction(service, data, choices, query, writer, timings)
 
-    content, _ = await service.handle(partial(_give, frame), work)
+    content, _ = await service.handle(partial(_give, frame), work, left)
     return content
 
 
@@ -144,9 +181,10 @@ def _choose(models: Models, query: PredictQuery, pool: Executor) -> Plan:
     return choices, form(pool, options)
 
 
-def _reason(text: str) -> str:
-    """``text``, as long as a close message may be."""
-    return text.encode()[:120].decode(errors="ignore")
+async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+    """Close, with as much of ``reason`` as a close message may hold, unless the client has left meanwhile."""
+    with suppress(WebSocketDisconnect):
+        await websocket.close(code, reason.encode()[:120].decode(errors="ignore"))
 
 
 async def _give(frame: bytes) -> bytes:
@@ -154,22 +192,20 @@ async def _give(frame: bytes) -> bytes:
 
 
 async def _read(websocket: WebSocket, newest: Newest, most: int) -> None:
-    """Take messages until the client leaves."""
+    """Take messages until the client leaves, or sends what is no frame."""
+    end: Exception = WebSocketDisconnect()
     try:
-        while True:
-            message = await websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                break
+        while (message := await websocket.receive())["type"] != "websocket.disconnect":
             frame = message.get("bytes")
             if frame is None:
-                await websocket.close(NO_IMAGE, "send image files, as binary messages")
+                end = InvalidBodyError("send image files, as binary messages")
                 break
             if len(frame) > most:
-                await websocket.close(TOO_BIG, f"the frame has {len(frame)} bytes, the limit is {most}")
+                end = PayloadTooLargeError(f"the frame has {len(frame)} bytes, the limit is {most}")
                 break
             newest.put(frame)
     finally:
-        newest.put(None)
+        newest.leave(end)
 
 
 def _same_origin(websocket: WebSocket) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from websockets.typing import Subprotocol
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.routes.stream import Newest
 from mtcp_serve.server.settings import Settings
-from tests.mtcp_serve.process import Server
-from tests.mtcp_serve.support import GOOD, SLOW, encode, noise
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
+from tests.mtcp_serve.support import GOOD, SLOW, STUCK, encode, noise
 
 KEY = "a-key-for-the-tests-0123456789"
 RAW = {"Content-Type": "application/octet-stream"}
@@ -80,9 +81,14 @@ def test_frames_that_come_while_one_is_worked_on_give_way_to_the_last() -> None:
         newest.put(b"fourth")
         assert await waiting == b"fourth"
         assert newest.number == 3
+        left = asyncio.ensure_future(newest.left())
+        await asyncio.sleep(0)
+        assert not left.done()
         newest.put(b"fifth")
-        newest.put(None)  # the client left: nobody wants the fifth
-        assert await newest.get() is None
+        newest.leave(WebSocketDisconnect())  # nobody wants the fifth
+        await left
+        with pytest.raises(WebSocketDisconnect):
+            await newest.get()
 
     asyncio.run(check())
 
@@ -149,6 +155,50 @@ def test_messages_that_are_no_frames(server: Server, message: Any, code: int) ->
             stream.recv()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == code
+
+
+@pytest.fixture(scope="module")
+def narrow(bundle: Path) -> Iterator[Server]:
+    """A server with one slot, none of whose times ends while a test lasts."""
+    server = Server(
+        bundle, max_bytes=100_000, concurrency=1, queue_size=2, deadline_s=PATIENCE_S, log_format="json"
+    )
+    yield server
+    assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
+
+
+def test_the_frame_of_a_client_that_left_is_dropped(narrow: Server) -> None:
+    """While it is worked on, and while it waits."""
+    before = narrow.metric("mtcp_client_disconnects_total")
+    with opened(narrow) as stream:
+        stream.send(STUCK)
+        until(lambda: narrow.metric("mtcp_running_requests") == 1)
+        with opened(narrow) as other:
+            other.send(GOOD)
+            until(lambda: narrow.metric("mtcp_queue_requests") == 1)
+            other.socket.shutdown(socket.SHUT_RDWR)  # without a word
+        until(lambda: narrow.metric("mtcp_queue_requests") == 0)
+    until(lambda: narrow.metric("mtcp_running_requests") == 0)
+    until(lambda: narrow.metric("mtcp_client_disconnects_total") == before + 2)
+    with opened(narrow, "tasks=depth") as stream:  # one whose frames are answered is not counted
+        stream.send(GOOD)
+        stream.recv()
+    assert narrow.predict().status_code == 200
+    assert narrow.metric("mtcp_client_disconnects_total") == before + 2
+
+
+@pytest.mark.parametrize(("message", "code"), [("text", 1003), (bytes(100_001), 1009)])
+def test_no_frame_while_one_is_worked_on(narrow: Server, message: Any, code: int) -> None:
+    with opened(narrow, "tasks=depth") as stream:
+        stream.send(STUCK)
+        until(lambda: narrow.metric("mtcp_running_requests") == 1)
+        stream.send(message)
+        with pytest.raises(ConnectionClosed) as closed:
+            stream.recv(PATIENCE_S)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == code
+    until(lambda: narrow.metric("mtcp_running_requests") == 0)
 
 
 def test_keys_and_origins(server: Server) -> None:
