@@ -94,10 +94,14 @@ class Service:
         """
         if self.ending:
             return DrainingError("the server is shutting down")
-        if self.admission.overdue >= self.admission.concurrency:
-            return NotReadyError(
-                f"{self.admission.overdue} requests are past their deadline and still hold every slot"
+        overdue = self.admission.overdue
+        if overdue >= self.admission.concurrency:
+            held = (
+                "1 request is past its deadline and still holds"
+                if overdue == 1
+                else f"{overdue} requests are past their deadline and still hold"
             )
+            return NotReadyError(f"{held} every slot")
         return None
 
     async def handle(

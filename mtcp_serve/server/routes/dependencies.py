@@ -7,6 +7,7 @@ from typing import Annotated, Self, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.requests import HTTPConnection
 
 from mtcp_serve.errors import InvalidParameterError, NotReadyError
 from mtcp_serve.inference.camera import FOCAL_PX, CameraRequest
@@ -34,13 +35,13 @@ Plan = tuple[tuple[Choice, ...], Writer]
 """Who answers which task, and what writes the response."""
 
 
-async def get_service(request: Request) -> Service:
+async def get_service(connection: HTTPConnection) -> Service:
     """The running service.
 
     Raises:
         NotReadyError: the model is not loaded yet, or the server is shutting down.
     """
-    service: Service | None = request.app.state.service
+    service: Service | None = connection.app.state.service
     if service is None:
         raise NotReadyError("the server is starting or shutting down")
     return service
@@ -83,18 +84,15 @@ def respond(service: Service, content: bytes, turn: Turn, writer: Writer) -> Pac
     return PacedResponse(content, headers, service.sending())
 
 
-async def given_once(request: Request) -> None:
+async def given_once(connection: HTTPConnection) -> None:
     """Refuse a query parameter that is there twice: all but the last would be ignored.
 
     Raises:
         InvalidParameterError: there is one.
     """
-    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+    for name, times in Counter(name for name, _ in connection.query_params.multi_items()).items():
         if times > 1:
-            raise InvalidParameterError(
-                f"{name} is given {times} times",
-                GIVE_ONCE,
-            )
+            raise InvalidParameterError(f"{name} is given {times} times", GIVE_ONCE)
 
 
 def _known(formats: Mapping[str, type[Writer]]) -> AfterValidator:
@@ -329,7 +327,7 @@ class BatchQuery(_Query):
     )
 
 
-def read_query(parameters: type[Q]) -> Callable[[Request], Awaitable[Q]]:
+def read_query(parameters: type[Q]) -> Callable[[HTTPConnection], Awaitable[Q]]:
     """A dependency that gives the query of a request as ``parameters``.
 
     FastAPI can do that, but finds out anew for every request what each field is, which takes half a
@@ -339,9 +337,9 @@ def read_query(parameters: type[Q]) -> Callable[[Request], Awaitable[Q]]:
         InvalidParameterError: a parameter is unknown, or has a value that is not allowed.
     """
 
-    async def read(request: Request) -> Q:
+    async def read(connection: HTTPConnection) -> Q:
         try:
-            return parameters.model_validate(dict(request.query_params))
+            return parameters.model_validate(dict(connection.query_params))
         except ValidationError as error:
             raise InvalidParameterError(faults_of(error.errors())) from error
 

@@ -17,7 +17,6 @@ from contextlib import suppress
 from functools import partial
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from mtcp_serve.errors import (
@@ -31,10 +30,16 @@ from mtcp_serve.errors import (
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.outputs.formats import FORMATS
 from mtcp_serve.server.error_handlers import note
-from mtcp_serve.server.routes.dependencies import Plan, PredictQuery, write_prediction
+from mtcp_serve.server.routes.dependencies import (
+    Plan,
+    PredictQuery,
+    get_service,
+    given_once,
+    read_query,
+    write_prediction,
+)
 from mtcp_serve.server.security.subprotocols import chosen
 from mtcp_serve.server.service import Service, Turn
-from mtcp_serve.utils.faults import faults_of
 
 router = APIRouter()
 
@@ -48,6 +53,7 @@ _CODES: tuple[tuple[type[RequestError], int], ...] = (
     (OverloadedError, TRY_AGAIN),
     (RequestError, POLICY),
 )
+_read_query = read_query(PredictQuery)
 
 
 class Newest:
@@ -97,17 +103,16 @@ async def stream(websocket: WebSocket) -> None:
         return
     await websocket.accept(subprotocol=chosen(websocket.scope))
     try:
-        service: Service | None = websocket.app.state.service
-        if service is None or service.unready is not None:
-            raise NotReadyError("the server is starting or shutting down")
-        query = PredictQuery.model_validate(dict(websocket.query_params))
+        service = await get_service(websocket)
+        if (unready := service.unready) is not None:
+            raise unready
+        await given_once(websocket)
+        query = await _read_query(websocket)
         with service.streaming():
             _choose(service.models, query, service.pool)  # what is wrong is told before a frame comes
             await _serve(websocket, service, query)
     except WebSocketDisconnect:
         pass
-    except ValidationError as error:
-        await _close(websocket, POLICY, faults_of(error.errors()))
     except RequestError as error:
         await _close(websocket, next(code for kind, code in _CODES if isinstance(error, kind)), error.message)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
 from tests.mtcp_serve.server.test_bad_input import PNG, check_error
@@ -89,6 +91,20 @@ def test_slots_that_never_come_back_make_the_server_unready(bundle: Path) -> Non
         assert httpx.get(f"{url}/v2/health/ready").status_code == 503
         assert httpx.get(f"{url}/health/live").status_code == 200
         assert "mtcp_ready 0.0" in httpx.get(f"{url}/metrics").text
+
+
+def test_a_stream_that_a_stuck_server_closes_is_told_why(bundle: Path) -> None:
+    with hanging(bundle, "--concurrency", "1", "--deadline-s", "0.5") as (_, url, _):
+        check_error(ask(url), 504, "deadline_exceeded")
+        error = check_error(httpx.get(f"{url}/health/ready"), 503, "not_ready")
+        assert error["message"] == "1 request is past its deadline and still holds every slot"
+        with (
+            connect(f"{url.replace('http', 'ws')}/stream") as stream,
+            pytest.raises(ConnectionClosed) as closed,
+        ):
+            stream.recv(PATIENCE_S)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, error["message"])
 
 
 @needs_posix

@@ -137,11 +137,12 @@ def test_an_idle_stream_stays_open(server: Server) -> None:
         ("format=ply&tasks=semseg", "needs a depth map"),
         ("colour=red", "colour: Extra inputs are not permitted"),
         ("fov_x=60&focal_px=3", "give one of them"),
+        ("tasks=depth&size=model&tasks=semseg", "tasks is given 2 times"),
     ],
 )
 def test_wrong_parameters_close_it_and_say_so(server: Server, query: str, reason: str) -> None:
     with opened(server, query) as stream, pytest.raises(ConnectionClosed) as closed:
-        stream.recv()
+        stream.recv(PATIENCE_S)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
     assert reason in closed.value.rcvd.reason
