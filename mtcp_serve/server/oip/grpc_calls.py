@@ -75,7 +75,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         async def stream(requests: AsyncIterator[Any], context: Any) -> None:
             async def work() -> None:
                 call.check_implemented(self._calls)
-                async for answer in handler.stream_stream(requests, context):
+                async for answer in handler.stream_stream(call.checked(requests), context):
                     await context.write(answer)
 
             await call.run(context, work)
@@ -157,12 +157,26 @@ class _Call:
         async with self._service.uploads.reading():
             return await read()
 
+    async def checked(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """The messages of a stream, each of which may be the first since its key was taken out.
+
+        Raises:
+            UnauthorizedError: it has been.
+        """
+        async for request in requests:
+            self._check_key()
+            yield request
+
     def _authorize(self) -> None:
+        if label := self._check_key():
+            self._facts["key"] = label
+            self._service.metrics.key_requests.labels(label).inc()
+
+    def _check_key(self) -> str | None:
+        """The label of the key; ``None`` where the call needs none."""
         if not self._keys or self._name in PROBES:
-            return
-        label = self._keys.check(self._text("authorization"), self._text("x-api-key"))
-        self._facts["key"] = label
-        self._service.metrics.key_requests.labels(label).inc()
+            return None
+        return self._keys.check(self._text("authorization"), self._text("x-api-key"))
 
     def _text(self, name: str) -> str | None:
         value = self._metadata.get(name)

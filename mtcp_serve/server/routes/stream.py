@@ -125,12 +125,14 @@ async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) ->
         ClientDisconnect: it left while a frame of its was worked on.
         RequestError: the server ends it.
     """
+    check_key: Callable[[], object] = websocket.scope.get("state", {}).get("check_key", lambda: None)
     newest = Newest()
     numbered = chosen(websocket.scope) is not None
     reading = asyncio.create_task(_read(websocket, newest, service.limits.max_bytes))
     try:
         while True:
             frame = await newest.get()
+            check_key()
             try:
                 content = await _answer(service, query, frame, newest.left)
             except NotReadyError:

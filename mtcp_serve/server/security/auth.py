@@ -1,5 +1,7 @@
 """Auth by API key: no route sees a request that lacks one."""
 
+from functools import partial
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mtcp_serve.errors import UnauthorizedError
@@ -26,7 +28,11 @@ def is_open(path: str) -> bool:
 
 
 class RequireKey:
-    """ASGI middleware that answers 401, before the body is read, to a request that lacks the key it needs."""
+    """ASGI middleware that answers 401, before the body is read, to a request that lacks the key it needs.
+
+    In the scope of others it leaves the label of their key, and ``check_key``, by which whoever keeps a
+    connection finds out that the key has been taken out meanwhile: it raises `UnauthorizedError` then.
+    """
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, metrics: Metrics) -> None:
         self.app = app
@@ -39,12 +45,13 @@ class RequireKey:
             await self.app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        key = headers.get(b"x-api-key") or offered_key(scope)
+        check = partial(self.keys.check, headers.get(b"authorization"), key)
         try:
-            key = headers.get(b"x-api-key") or offered_key(scope)
-            label = self.keys.check(headers.get(b"authorization"), key)
+            label = check()
         except UnauthorizedError as error:
             await error_response(error, scope)(scope, receive, send)
             return
-        scope.setdefault("state", {})["key"] = label
+        scope.setdefault("state", {}).update(key=label, check_key=check)
         self.metrics.key_requests.labels(label).inc()
         await self.app(scope, receive, send)
