@@ -1,6 +1,11 @@
 """Paths as this application has them, wherever another one has mounted it or a proxy shows it."""
 
+from typing import Final
+
 from starlette.types import Scope
+
+STATIC: Final = ("/web/", "/static-offline-docs/")
+"""Folders of static files, those of the page and of the API docs: caches may keep them, they need no key."""
 
 
 def path_of(scope: Scope) -> str:

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mtcp_serve.errors import UnauthorizedError
 from mtcp_serve.server.error_handlers import error_response
 from mtcp_serve.server.metrics import Metrics
-from mtcp_serve.server.paths import path_of
+from mtcp_serve.server.paths import STATIC, path_of
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.security.subprotocols import offered_key
 
@@ -18,13 +18,11 @@ OPEN = frozenset(
     }
 )
 """Paths that need no key, as `mtcp_serve.server.paths.path_of` gives them."""
-OPEN_BELOW = ("/web/", "/static-offline-docs/")
-"""Folders of static files that need none: those of the page and of the API docs."""
 
 
 def is_open(path: str) -> bool:
     """Whether ``path`` needs no key."""
-    return path in OPEN or path.startswith(OPEN_BELOW)
+    return path in OPEN or path.startswith(STATIC)
 
 
 class RequireKey:

@@ -3,7 +3,7 @@
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mtcp_serve.server.paths import path_of
+from mtcp_serve.server.paths import STATIC, path_of
 
 EVERYWHERE = {
     "X-Content-Type-Options": "nosniff",
@@ -23,7 +23,6 @@ _REFERENCE = (
     f"{_NOTHING}; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'"
 )
-_STATIC = ("/web/", "/static-offline-docs/")
 
 
 def content_policy(path: str) -> str:
@@ -54,7 +53,7 @@ class SecurityHeaders:
             return
         path = path_of(scope)
         wanted = {**EVERYWHERE, "Content-Security-Policy": content_policy(path)}
-        if not path.startswith(_STATIC):
+        if not path.startswith(STATIC):
             wanted["Cache-Control"] = "no-store"
         if scope["scheme"] == "https":
             wanted["Strict-Transport-Security"] = _HSTS
