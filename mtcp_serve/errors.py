@@ -99,6 +99,11 @@ class RequestError(MtcpServeError):
         self.message = message
         self.hint = self.default_hint if hint is None else hint
 
+    @property
+    def line(self) -> str:
+        """Message and hint in one line, for protocols whose errors are a text."""
+        return f"{self.message} ({self.hint})"
+
     def body(self) -> dict[str, dict[str, str]]:
         """The JSON body of the response."""
         return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}

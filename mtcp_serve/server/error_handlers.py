@@ -35,7 +35,7 @@ def error_response(error: RequestError, scope: Scope) -> JSONResponse:
         headers["WWW-Authenticate"] = error.challenge
     body: object = error.body()
     if path_of(scope).startswith("/v2"):  # the Open Inference Protocol wants a string
-        body = {"error": f"{error.message} ({error.hint})"}
+        body = {"error": error.line}
     return JSONResponse(body, error.status, headers)
 
 

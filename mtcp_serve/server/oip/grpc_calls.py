@@ -194,4 +194,4 @@ class _Call:
 def text(error: RequestError) -> str:
     """The message; a full queue is worded as Triton words it, which its clients know."""
     prefix = "Exceeds maximum queue size: " if isinstance(error, OverloadedError) else ""
-    return f"{prefix}{error.message} ({error.hint})"
+    return f"{prefix}{error.line}"

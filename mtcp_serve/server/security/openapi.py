@@ -20,9 +20,8 @@ def describe_keys(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         if is_open(path):
             continue
-        example: Any = UnauthorizedError("the request has no API key").body()
-        if path.startswith("/v2"):
-            example = {"error": "{message} ({hint})".format(**example["error"])}
+        error = UnauthorizedError("the request has no API key")
+        example: dict[str, Any] = {"error": error.line} if path.startswith("/v2") else error.body()
         schema = "ProtocolError" if path.startswith("/v2") else "ErrorOut"
         for operation in operations.values():
             operation["security"] = [{name: []} for name in _SCHEMES]
