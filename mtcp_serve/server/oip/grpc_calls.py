@@ -105,7 +105,8 @@ class _Call:
         """The result of ``work``; its failure ends the call with a status."""
         start = time.perf_counter()
         status = grpc.StatusCode.OK
-        context.set_trailing_metadata(((REQUEST_ID.lower(), self._id),))
+        trailing: tuple[tuple[str, str], ...] = ((REQUEST_ID.lower(), self._id),)
+        context.set_trailing_metadata(trailing)
         with structlog.contextvars.bound_contextvars(request_id=self._id):
             try:
                 self._authorize()
@@ -122,7 +123,9 @@ class _Call:
                 status = next(code for kind, code in _CODES if isinstance(error, kind))
                 self._facts["code"] = error.code
                 self._service.metrics.errors.labels(error.code).inc()
-                await context.abort(status, text(error))
+                if error.retry_after is not None:
+                    trailing += (("retry-after", str(error.retry_after)),)
+                await context.abort(status, text(error), trailing)
             finally:
                 self._account(status, time.perf_counter() - start)
 

@@ -235,6 +235,18 @@ def test_grpc_bodies_take_the_places_of_bodies(door: tuple[Server, str]) -> None
         client.infer("tiny", [tensor(1)])
 
 
+def test_a_full_queue_says_over_grpc_when_to_come_again(door: tuple[Server, str]) -> None:
+    server, address = door
+    with grpc.insecure_channel(address, options=[("grpc.enable_retries", 0)]) as channel, server.held(2):
+        infer = channel.stream_unary(
+            f"{SERVICE}/ModelInfer", service_pb2.ModelInferRequest.SerializeToString, None
+        )
+        with pytest.raises(grpc.RpcError, match="as long as Retry-After says") as caught:
+            infer(iter(()), metadata=(("x-request-id", "order-69"),))
+    trailing = dict(caught.value.trailing_metadata())
+    assert (trailing["retry-after"], trailing["x-request-id"]) == ("1", "order-69")
+
+
 def test_a_grpc_message_that_does_not_come(bundle: Path, door: tuple[Server, str]) -> None:
     """A call of one message is a stream of one to whoever writes the bytes; its sender may take its time."""
     waiting = threading.Event()
