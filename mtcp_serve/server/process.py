@@ -10,6 +10,7 @@ take over when they are warm; when that fails the log says why, and what was the
 """
 
 import asyncio
+import contextvars
 import logging
 import os
 import signal
@@ -97,7 +98,14 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain first; what uvicorn does on a signal comes after that. A second signal ends the process."""
+        """Drain first; what uvicorn does on a signal comes after that. A second signal ends the process.
+
+        A signal comes in the midst of whatever runs, perhaps of a request, whose id is not that of what is
+        logged of the end.
+        """
+        contextvars.Context().run(self._on_signal, sig, frame)
+
+    def _on_signal(self, sig: int, frame: FrameType | None) -> None:
         if not self.started:
             super().handle_exit(sig, frame)
         elif self._signalled:

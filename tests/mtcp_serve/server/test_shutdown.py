@@ -1,5 +1,6 @@
 """How a server ends: at work until balancers know, then draining, and never later than it says."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -7,8 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
+from itertools import takewhile
 from pathlib import Path
 
 import httpx
@@ -16,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, until
+from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
 from tests.mtcp_serve.server.test_bad_input import PNG, check_error
 from tests.mtcp_serve.support import GOOD, STUCK
 from tests.needs import needs_posix
@@ -50,6 +52,27 @@ timers = [thread for thread in threading.enumerate() if isinstance(thread, threa
 print("still ticking:", sum(not timer.finished.is_set() for timer in timers))
 """
 """A program that goes on when the server that it ran has ended."""
+SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+from mtcp_serve.server.app import create_app
+from mtcp_serve.server.loading import load_engines
+from mtcp_serve.server.logging import configure_logging
+from mtcp_serve.server.process import Server
+from mtcp_serve.server.settings import Settings
+
+configure_logging("info", "json")
+settings = Settings(bundle=(Path(sys.argv[1]),), port=int(sys.argv[2]), intra_op_threads=1)
+app = create_app(settings, load_engines(settings))
+
+@app.get("/signals/{count}")
+async def signals(count: int) -> None:
+    for _ in range(count):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+Server(app, settings).run()
+"""
+"""A server whose signals come in the midst of a request."""
 KILLED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 
 
@@ -186,6 +209,29 @@ def test_whoever_keeps_a_connection_is_not_refused_on_it(bundle: Path) -> None:
         assert server.process.poll() is None
         check_error(httpx.post(f"{server.url}/predict", content=GOOD, headers=PNG), 503, "draining")
     assert server.stop() in CLEAN
+
+
+@needs_posix
+@pytest.mark.parametrize(("signals", "said"), [(1, "draining: new requests"), (2, "a second signal:")])
+def test_what_is_logged_of_the_end_is_of_no_request(bundle: Path, signals: int, said: str) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", SIGNALLED, str(bundle), str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        log = list(takewhile(lambda line: "running on http://" not in line, process.stderr))
+        with suppress(httpx.TransportError):  # the second one ends the server before it has answered
+            httpx.get(
+                f"http://127.0.0.1:{port}/signals/{signals}",
+                headers={"X-Request-ID": "of-a-request"},
+                timeout=PATIENCE_S,
+            )
+        log += process.stderr
+    lines = [json.loads(line) for line in log]
+    (line,) = (line for line in lines if line["event"].startswith(said))
+    assert "request_id" not in line
+    if signals == 1:
+        (line,) = (line for line in lines if line.get("request_id") == "of-a-request")
+        assert line["event"] == "request"
 
 
 @needs_posix
