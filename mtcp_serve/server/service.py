@@ -56,8 +56,7 @@ class Service:
         """Responses being sent."""
         self.leavers: list[Callable[[], Awaitable[None]]] = []
         """Called by `leave`."""
-        self.streams = 0
-        """Streams that are open."""
+        self._streams: list[Callable[[DrainingError], None]] = []
         self.observers: list[Callable[[Timings], None]] = [metrics.image]
         """Told the timings of every image."""
         metrics.watch(
@@ -152,19 +151,19 @@ class Service:
         return result, turn
 
     @contextmanager
-    def streaming(self) -> Iterator[None]:
-        """Count a stream while the block lasts.
+    def streaming(self, finish: Callable[[DrainingError], None]) -> Iterator[None]:
+        """Count a stream while the block lasts; when draining begins, ``finish`` is called with the reason.
 
         Raises:
             OverloadedError: there are as many as bodies may be read.
         """
-        if self.streams >= self.settings.max_concurrent_uploads:
-            raise OverloadedError(f"{self.streams} streams are open, the most that may")
-        self.streams += 1
+        if len(self._streams) >= self.settings.max_concurrent_uploads:
+            raise OverloadedError(f"{len(self._streams)} streams are open, the most that may")
+        self._streams.append(finish)
         try:
             yield
         finally:
-            self.streams -= 1
+            self._streams.remove(finish)
 
     @contextmanager
     def sending(self) -> Iterator[None]:
@@ -181,9 +180,11 @@ class Service:
             await leaver()
 
     async def drain(self) -> None:
-        """Refuse new requests, and wait for those that were accepted."""
+        """Refuse new requests, and wait for those that were accepted, and for the ends of streams."""
         self.draining = True
-        while self.uploads.running or self.admission.jobs or self.responses:
+        for finish in self._streams:
+            finish(DrainingError("the server is shutting down"))
+        while self.uploads.running or self.admission.jobs or self.responses or self._streams:
             await asyncio.sleep(_LOOK_S)
 
     async def reload(self, load: Callable[[], Sequence[Engine]]) -> None:

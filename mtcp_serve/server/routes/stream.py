@@ -75,10 +75,14 @@ class Newest:
         self._frame = frame
         self._come.set()
 
-    def leave(self, end: Exception) -> None:
-        """Have `get` raise ``end``; nobody wants the answer to the frame that is worked on either."""
+    def finish(self, end: Exception) -> None:
+        """Have `get` raise ``end``: the frame that is worked on is the last that is answered."""
         self.end = end
         self._come.set()
+
+    def leave(self, end: Exception) -> None:
+        """The same, and nobody wants the answer to that one either."""
+        self.finish(end)
         self._left.set()
 
     async def get(self) -> bytes:
@@ -108,16 +112,17 @@ async def stream(websocket: WebSocket) -> None:
             raise unready
         await given_once(websocket)
         query = await _read_query(websocket)
-        with service.streaming():
+        newest = Newest()
+        with service.streaming(newest.finish):
             _choose(service.models, query, service.pool)  # what is wrong is told before a frame comes
-            await _serve(websocket, service, query)
+            await _serve(websocket, service, query, newest)
     except WebSocketDisconnect:
         pass
     except RequestError as error:
         await _close(websocket, next(code for kind, code in _CODES if isinstance(error, kind)), error.message)
 
 
-async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) -> None:
+async def _serve(websocket: WebSocket, service: Service, query: PredictQuery, newest: Newest) -> None:
     """Answer frames until one of the two ends it.
 
     Raises:
@@ -126,7 +131,6 @@ async def _serve(websocket: WebSocket, service: Service, query: PredictQuery) ->
         RequestError: the server ends it.
     """
     check_key: Callable[[], object] = websocket.scope.get("state", {}).get("check_key", lambda: None)
-    newest = Newest()
     numbered = chosen(websocket.scope) is not None
     reading = asyncio.create_task(_read(websocket, newest, service.limits.max_bytes))
     try:

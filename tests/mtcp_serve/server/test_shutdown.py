@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from tests.mtcp_serve.process import CLEAN, PATIENCE_S, Server, free_port, until
 from tests.mtcp_serve.server.test_bad_input import PNG, check_error
@@ -103,6 +103,14 @@ def ask(url: str) -> httpx.Response:
     return httpx.post(f"{url}/predict", content=GOOD, headers=PNG, timeout=PATIENCE_S)
 
 
+def closed(stream: ClientConnection) -> tuple[int, str]:
+    """How the server closes a stream that nothing more comes over: code and reason."""
+    with pytest.raises(ConnectionClosed) as end:
+        stream.recv(PATIENCE_S)
+    assert end.value.rcvd is not None
+    return end.value.rcvd.code, end.value.rcvd.reason
+
+
 def test_slots_that_never_come_back_make_the_server_unready(bundle: Path) -> None:
     with hanging(bundle, "--concurrency", "2", "--deadline-s", "0.5") as (_, url, _):
         check_error(ask(url), 504, "deadline_exceeded")
@@ -121,13 +129,8 @@ def test_a_stream_that_a_stuck_server_closes_is_told_why(bundle: Path) -> None:
         check_error(ask(url), 504, "deadline_exceeded")
         error = check_error(httpx.get(f"{url}/health/ready"), 503, "not_ready")
         assert error["message"] == "1 request is past its deadline and still holds every slot"
-        with (
-            connect(f"{url.replace('http', 'ws')}/stream") as stream,
-            pytest.raises(ConnectionClosed) as closed,
-        ):
-            stream.recv(PATIENCE_S)
-        assert closed.value.rcvd is not None
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, error["message"])
+        with connect(f"{url.replace('http', 'ws')}/stream") as stream:
+            assert closed(stream) == (1001, error["message"])
 
 
 @needs_posix
@@ -209,6 +212,30 @@ def test_whoever_keeps_a_connection_is_not_refused_on_it(bundle: Path) -> None:
         assert server.process.poll() is None
         check_error(httpx.post(f"{server.url}/predict", content=GOOD, headers=PNG), 503, "draining")
     assert server.stop() in CLEAN
+
+
+@needs_posix
+def test_streams_are_told_that_the_server_stops(bundle: Path) -> None:
+    """One that is idle at once, one whose frame is worked on when that has been answered."""
+    server = Server(bundle, concurrency=1, deadline_s=PATIENCE_S)
+    address = f"{server.url.replace('http', 'ws')}/stream?tasks=depth&size=model"
+    with (
+        connect(address) as idle,
+        connect(address) as busy,
+        server.connect(f"Content-Length: {len(STUCK)}") as stuck,
+    ):
+        stuck.sendall(STUCK)
+        until(lambda: server.metric("mtcp_running_requests") == 1)
+        busy.send(GOOD)
+        until(lambda: server.metric("mtcp_queue_requests") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert closed(idle) == (1001, "the server is shutting down")
+        assert server.process.poll() is None, "the other one is still to be answered"
+        stuck.close()
+        assert isinstance(busy.recv(PATIENCE_S), bytes)
+        assert closed(busy) == (1001, "the server is shutting down")
+    assert server.stop() in CLEAN
+    assert "Traceback" not in "".join(server.log)
 
 
 @needs_posix
