@@ -17,6 +17,7 @@ Tree of classes, with the HTTP status and the ``code`` of the response::
         ├── InvalidRequestError          400 invalid_request
         ├── InvalidBodyError             400 invalid_body
         ├── UnauthorizedError            401 unauthorized, with WWW-Authenticate
+        ├── ForbiddenOriginError         403 forbidden_origin
         ├── NotFoundError                404 not_found
         │   ├── UnknownModelError        404 unknown_model
         │   └── UnknownTaskError         404 unknown_task
@@ -150,6 +151,14 @@ class UnauthorizedError(RequestError):
     close = True
     challenge = "Bearer"
     default_hint = "send a key of this server, as Authorization: Bearer KEY or X-API-Key: KEY"
+
+
+class ForbiddenOriginError(RequestError):
+    """A page of another origin opens a stream."""
+
+    status = 403
+    code = "forbidden_origin"
+    default_hint = "list the origin in MTCP_CORS_ORIGIN on the server"
 
 
 class NotFoundError(RequestError):

@@ -18,7 +18,7 @@ from mtcp_serve.server.error_handlers import on_http_exception, on_request_error
 from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.metrics import Metrics
 from mtcp_serve.server.middleware import AnswerFailures, AnswerHead, EndConnections, RequestContext
-from mtcp_serve.server.routes import router
+from mtcp_serve.server.routes import route_of, router
 from mtcp_serve.server.security.api_keys import ApiKeys
 from mtcp_serve.server.security.auth import RequireKey
 from mtcp_serve.server.security.cors import CORS
@@ -105,7 +105,7 @@ def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, metrics: Me
         app.add_middleware(RequireKey, keys=keys, metrics=metrics)
     if settings.cors_origin:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origin, **CORS)
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(RequestContext, metrics=metrics, route_of=route_of)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(
         EndConnections, ending=lambda: app.state.service is not None and app.state.service.ending

@@ -10,7 +10,7 @@ from typing import Literal, TextIO
 
 import structlog
 
-FIELDS = ("method", "path", "status", "ms", "code", "key", "stages")
+FIELDS = ("method", "path", "status", "ms", "code", "key", "stages", "frames")
 """What a record may carry beside its message (``extra=``)."""
 
 

@@ -24,7 +24,10 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.requests = Counter(
-            "mtcp_requests", "Answered requests.", ("method", "path", "status"), registry=registry
+            "mtcp_requests",
+            "Answered requests, ended streams.",
+            ("method", "path", "status"),
+            registry=registry,
         )
         self.errors = Counter(
             "mtcp_errors", "Requests and images of batches that met an error.", ("code",), registry=registry
@@ -70,6 +73,7 @@ class Metrics:
             ),
             "uploads": Gauge("mtcp_uploads", "Request bodies being read.", registry=registry),
             "responses": Gauge("mtcp_responses", "Responses being sent.", registry=registry),
+            "streams": Gauge("mtcp_streams", "Streams that are open (WS /stream).", registry=registry),
             "ready": Gauge("mtcp_ready", "1 while requests are taken.", registry=registry),
         }
         self._old_responses = Gauge(

@@ -64,6 +64,7 @@ class Service:
             running=lambda: self.admission.running,
             uploads=lambda: self.uploads.running,
             responses=lambda: self.responses,
+            streams=lambda: len(self._streams),
             overdue=lambda: self.admission.overdue,
             ready=lambda: self.unready is None,
         )

@@ -1,5 +1,6 @@
 """A server process on a loopback port, and waiting for what must happen."""
 
+import json
 import re
 import signal
 import socket
@@ -7,9 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -69,6 +71,23 @@ class Server:
         """A metric of ``/metrics``."""
         lines = self.client.get("/metrics").text.splitlines()
         return float(next(line.split()[1] for line in lines if line.split()[0] == name))
+
+    def count(self, name: str, headers: Mapping[str, str] | None = None) -> float:
+        """A counter of ``/metrics``, with its labels; 0 where it has not counted yet."""
+        lines = (
+            line.rsplit(" ", 1) for line in self.client.get("/metrics", headers=headers).text.splitlines()
+        )
+        return next((float(value) for found, value in lines if found == name), 0.0)
+
+    def logged(self, request_id: str) -> dict[str, Any]:
+        """The line of a log in JSON with which the request or stream of that id ended; waits for it."""
+
+        def found() -> list[dict[str, Any]]:
+            lines = [json.loads(line) for line in [*self.log] if request_id in line]
+            return [line for line in lines if "status" in line]
+
+        until(lambda: bool(found()))
+        return found()[0]
 
     def predict(self, photo: bytes = GOOD, query: str = "tasks=depth") -> httpx.Response:
         return self.client.post(f"/predict?{query}", content=photo, headers=PNG)

@@ -20,6 +20,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from starlette.requests import ClientDisconnect
 
 from mtcp_serve.errors import (
+    ForbiddenOriginError,
     InvalidBodyError,
     InvalidParameterError,
     NotReadyError,
@@ -29,7 +30,7 @@ from mtcp_serve.errors import (
 )
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.outputs.formats import FORMATS
-from mtcp_serve.server.error_handlers import note
+from mtcp_serve.server.error_handlers import error_response, note
 from mtcp_serve.server.routes.dependencies import (
     Plan,
     PredictQuery,
@@ -103,7 +104,8 @@ class Newest:
 async def stream(websocket: WebSocket) -> None:
     """Answer the newest frame until the client leaves."""
     if not _same_origin(websocket):
-        await websocket.close(POLICY)  # before it is accepted: the answer is 403
+        error = ForbiddenOriginError("pages of this origin may not open a stream")
+        await websocket.send_denial_response(error_response(error, websocket.scope))
         return
     await websocket.accept(subprotocol=chosen(websocket.scope))
     try:
@@ -119,6 +121,7 @@ async def stream(websocket: WebSocket) -> None:
     except WebSocketDisconnect:
         pass
     except RequestError as error:
+        websocket.scope.setdefault("state", {})["error_code"] = error.code
         await _close(websocket, next(code for kind, code in _CODES if isinstance(error, kind)), error.message)
 
 

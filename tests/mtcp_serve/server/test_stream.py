@@ -202,6 +202,39 @@ def test_no_frame_while_one_is_worked_on(narrow: Server, message: Any, code: int
     until(lambda: narrow.metric("mtcp_running_requests") == 0)
 
 
+@pytest.mark.parametrize(("code", "status"), [(1000, "1000"), (4321, "other")])
+def test_a_stream_is_logged_and_counted_when_it_ends(narrow: Server, code: int, status: str) -> None:
+    name = f'mtcp_requests_total{{method="WS",path="/stream",status="{status}"}}'
+    until(lambda: narrow.metric("mtcp_streams") == 0)
+    with opened(narrow, "tasks=depth", **{"X-Request-ID": f"stream-{code}"}) as stream:
+        assert stream.response is not None
+        assert stream.response.headers["X-Request-ID"] == f"stream-{code}"
+        for frame in (GOOD, b"no image"):
+            stream.send(frame)
+            stream.recv(PATIENCE_S)
+        assert narrow.metric("mtcp_streams") == 1
+        before = narrow.count(name)
+        stream.close(code)
+    line = narrow.logged(f"stream-{code}")
+    assert (line["event"], line["method"], line["path"]) == ("stream", "WS", "/stream")
+    assert (line["status"], line["frames"]) == (code, 2)
+    assert line["ms"] > 0
+    assert "code" not in line
+    assert narrow.count(name) == before + 1
+    until(lambda: narrow.metric("mtcp_streams") == 0)
+
+
+def test_a_stream_that_the_server_closes_is_counted_by_its_error(narrow: Server) -> None:
+    name = 'mtcp_errors_total{code="unknown_task"}'
+    before = narrow.count(name)
+    headers = {"X-Request-ID": "of-no-task"}
+    with opened(narrow, "tasks=none", **headers) as stream, pytest.raises(ConnectionClosed):
+        stream.recv(PATIENCE_S)
+    line = narrow.logged("of-no-task")
+    assert (line["status"], line["frames"], line["code"]) == (1008, 0, "unknown_task")
+    assert narrow.count(name) == before + 1
+
+
 def test_keys_and_origins(server: Server) -> None:
     for headers, status in (
         ({"X-API-Key": "wrong"}, 401),

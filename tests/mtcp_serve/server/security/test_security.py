@@ -1,6 +1,7 @@
 """API keys, CORS, and the headers of every answer, over real sockets and in this process."""
 
 import http.client
+import json
 import re
 import signal
 import socket
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from mtcp_serve.clients import GatewayClient, TritonClient, UnauthorizedError
@@ -262,6 +263,53 @@ def test_the_log_and_the_figures_know_labels_not_keys(guarded: tuple[Server, str
     assert '"method": "GRPC"' in lines[2]
     assert '"code": "unauthorized"' in lines[3]
     assert '"status": "UNAUTHENTICATED"' in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code", "key"),
+    [
+        ({}, 401, "unauthorized", None),
+        (BEARER | {"Origin": "https://b.example"}, 403, "forbidden_origin", "web"),
+    ],
+)
+def test_a_stream_that_is_refused_is_logged_and_counted_like_a_request(
+    server: Server, headers: dict[str, str], status: int, code: str, key: str | None
+) -> None:
+    names = (
+        f'mtcp_requests_total{{method="WS",path="/stream",status="{status}"}}',
+        f'mtcp_errors_total{{code="{code}"}}',
+    )
+    before = [server.count(name, BEARER) for name in names]
+    request_id = f"refused-{status}"
+    with pytest.raises(InvalidStatus) as refused:
+        connect(
+            f"{server.url.replace('http', 'ws')}/stream",
+            additional_headers={**headers, "X-Request-ID": request_id},
+        )
+    assert refused.value.response.status_code == status
+    assert refused.value.response.headers["X-Request-ID"] == request_id
+    assert json.loads(refused.value.response.body or b"")["error"]["code"] == code
+    line = server.logged(request_id)
+    found = tuple(line.get(name) for name in ("event", "method", "path", "status", "code", "key"))
+    assert found == ("request", "WS", "/stream", status, code, key)
+    assert all(server.count(name, BEARER) > count for name, count in zip(names, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "label"),
+    [
+        ("POST", "/predict", "/predict"),
+        ("GET", "/v2/models/anything", "/v2/models/{name}"),
+        ("GET", "/nothing", "other"),
+    ],
+)
+def test_a_request_without_a_key_is_counted_under_its_path(
+    server: Server, method: str, path: str, label: str
+) -> None:
+    name = f'mtcp_requests_total{{method="{method}",path="{label}",status="401"}}'
+    before = server.count(name, BEARER)
+    assert server.client.request(method, path).status_code == 401
+    until(lambda: server.count(name, BEARER) > before)
 
 
 def test_sighup_reads_the_keys_again(guarded: tuple[Server, str, Path]) -> None:
