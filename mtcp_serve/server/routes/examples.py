@@ -1,8 +1,8 @@
-"""Examples for the API docs. A test checks that they are responses that the schemas allow."""
+"""Examples for the API docs. Tests check that the schemas allow them and that the shipped model fits them."""
 
 from typing import Any
 
-_MODEL = {"name": "mtcp-lite", "version": "1", "width": 320, "height": 240}
+_MODEL = {"name": "mtcp-lite", "version": "2", "width": 384, "height": 288}
 
 PREDICT: dict[str, Any] = {
     "models": [_MODEL],
@@ -18,14 +18,15 @@ PREDICT: dict[str, Any] = {
     "maps": {
         "semseg": {
             "model": "mtcp-lite",
+            "title": "Objects",
             "width": 1200,
             "height": 900,
             "resampled": "majority",
             "png": "iVBORw0KGgo...",
             "kind": "labels",
-            "dataset": "voc",
+            "dataset": "objects_rooms",
             "labels": [
-                {"id": 0, "name": "background", "color": "#000000"},
+                {"id": 0, "name": "other", "color": "#000000"},
                 {"id": 15, "name": "person", "color": "#c08080"},
             ],
             "present": [0, 15],
@@ -33,6 +34,7 @@ PREDICT: dict[str, Any] = {
         },
         "depth": {
             "model": "mtcp-lite",
+            "title": "Distance",
             "width": 1200,
             "height": 900,
             "resampled": "bilinear",
@@ -69,14 +71,15 @@ MODELS: dict[str, Any] = {
     "models": [
         {
             "name": "mtcp-lite",
-            "version": "1",
+            "version": "2",
             "default": True,
             "device": "cpu",
-            "input": {"height": 240, "width": 320, "resize": "stretch"},
+            "input": {"height": 288, "width": 384, "resize": "stretch"},
             "tasks": [
                 {
                     "name": "depth",
                     "output": "depth",
+                    "title": "Distance",
                     "kind": "depth",
                     "dtype": "float32",
                     "unit": "m",

@@ -34,7 +34,6 @@ from mtcp_serve.utils.concurrency import in_thread
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
 Name = Annotated[str, Path(description="The model.", examples=["mtcp-lite"])]
-Version = Annotated[str, Path(description="Its version.", examples=["1"])]
 
 
 class ProtocolError(BaseModel):
@@ -56,7 +55,7 @@ _TENSOR = {
     "properties": {
         "name": {"type": "string", "examples": ["image"]},
         "datatype": {"type": "string", "examples": ["UINT8"]},
-        "shape": {"type": "array", "items": {"type": "integer"}, "examples": [[1, 240, 320, 3]]},
+        "shape": {"type": "array", "items": {"type": "integer"}, "examples": [[1, 288, 384, 3]]},
         "data": {"type": "array", "items": {"type": "integer"}},
         "parameters": {"type": "object"},
     },

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
 from mtcp_serve import errors
+from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.bundle.manifest import Manifest, TaskSpec
 from mtcp_serve.clients import TritonClient
 from mtcp_serve.errors import BundleNotFoundError, RequestError
@@ -193,6 +194,38 @@ def test_openapi_describes_predict(client: TestClient) -> None:
 def test_examples_are_answers_that_the_schemas_allow(schema: type[BaseModel], example: Any) -> None:
     answer = schema.model_validate(example)
     assert json.loads(answer.model_dump_json(exclude_none=True)).keys() == example.keys()
+
+
+def test_examples_are_of_the_shipped_model() -> None:
+    """Whoever sends them to a server as it comes is not refused."""
+    manifest = Manifest.load(DEFAULT_BUNDLE)
+    about = json.loads(manifest.model_dump_json())
+    tasks = {task["name"]: task for task in about["tasks"]}
+    (ref,) = examples.PREDICT["models"]
+    size = {"width": manifest.input.width, "height": manifest.input.height}
+    assert ref == {"name": manifest.name, "version": manifest.version, **size}
+    for name, shown in examples.PREDICT["maps"].items():
+        assert shown["model"] == manifest.name
+        known = tasks[name].keys() & shown.keys() - {"labels"}
+        assert {key: shown[key] for key in known} == {key: tasks[name][key] for key in known}
+        for label in shown.get("labels", ()):
+            assert label["name"] == tasks[name]["labels"][label["id"]]
+            assert label["color"] == tasks[name]["palette"][label["id"]]
+    (model,) = examples.MODELS["models"]
+    for shown in model["tasks"]:
+        assert shown == {key: tasks[shown["name"]][key] for key in shown}
+    known = about.keys() & model.keys() - {"tasks"}
+    assert {key: model[key] for key in known} == {key: about[key] for key in known}
+
+    paths = create_app(Settings()).openapi()["paths"]
+    infer = paths["/v2/models/{name}/infer"]["post"]
+    assert infer["parameters"][0]["schema"]["examples"] == [manifest.name]
+    schema = infer["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    tensor = schema["inputs"]["items"]["properties"]
+    assert tensor["shape"]["examples"] == [[1, size["height"], size["width"], 3]]
+    (intrinsics,) = schema["parameters"]["properties"]["intrinsics"]["examples"]
+    centre = [float(number) for number in intrinsics.split(",")[2:]]
+    assert centre == [(size["width"] - 1) / 2, (size["height"] - 1) / 2]
 
 
 def test_the_tree_of_errors_is_drawn_completely() -> None:
