@@ -1,27 +1,21 @@
 """API keys, CORS, and the headers of every answer, over real sockets and in this process."""
 
 import http.client
-import json
 import re
 import signal
 import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
-import grpc
 import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc
 from pydantic import ValidationError
 from starlette.testclient import TestClient
-from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from mtcp_serve.clients import GatewayClient, TritonClient, UnauthorizedError
 from mtcp_serve.errors import SettingsError
@@ -266,36 +260,6 @@ def test_the_log_and_the_figures_know_labels_not_keys(guarded: tuple[Server, str
 
 
 @pytest.mark.parametrize(
-    ("headers", "status", "code", "key"),
-    [
-        ({}, 401, "unauthorized", None),
-        (BEARER | {"Origin": "https://b.example"}, 403, "forbidden_origin", "web"),
-    ],
-)
-def test_a_stream_that_is_refused_is_logged_and_counted_like_a_request(
-    server: Server, headers: dict[str, str], status: int, code: str, key: str | None
-) -> None:
-    names = (
-        f'mtcp_requests_total{{method="WS",path="/stream",status="{status}"}}',
-        f'mtcp_errors_total{{code="{code}"}}',
-    )
-    before = [server.count(name, BEARER) for name in names]
-    request_id = f"refused-{status}"
-    with pytest.raises(InvalidStatus) as refused:
-        connect(
-            f"{server.url.replace('http', 'ws')}/stream",
-            additional_headers={**headers, "X-Request-ID": request_id},
-        )
-    assert refused.value.response.status_code == status
-    assert refused.value.response.headers["X-Request-ID"] == request_id
-    assert json.loads(refused.value.response.body or b"")["error"]["code"] == code
-    line = server.logged(request_id)
-    found = tuple(line.get(name) for name in ("event", "method", "path", "status", "code", "key"))
-    assert found == ("request", "WS", "/stream", status, code, key)
-    assert all(server.count(name, BEARER) > count for name, count in zip(names, before, strict=True))
-
-
-@pytest.mark.parametrize(
     ("method", "path", "label"),
     [
         ("POST", "/predict", "/predict"),
@@ -331,53 +295,6 @@ def test_sighup_reads_the_keys_again(guarded: tuple[Server, str, Path]) -> None:
     path.write_text(before)
     server.process.send_signal(signal.SIGHUP)
     until(lambda: status(OTHER) == 200)
-
-
-def test_a_key_that_is_taken_out_ends_open_streams(guarded: tuple[Server, str, Path]) -> None:
-    """At their next frame; streams with other keys go on."""
-    server, address, path = guarded
-    before = path.read_text()
-
-    def status() -> int:
-        return server.client.get("/models", headers={"X-API-Key": OTHER}).status_code
-
-    def opened(key: str) -> ClientConnection:
-        return connect(
-            f"{server.url.replace('http', 'ws')}/stream?tasks=depth", additional_headers={"X-API-Key": key}
-        )
-
-    frames: Queue[Any] = Queue()
-    message = service_pb2.ModelInferRequest(model_name="tiny")  # whose answer is that it has no image
-    with opened(OTHER) as stream, opened(KEY) as other, grpc.insecure_channel(address) as channel:
-        for each in (stream, other):
-            each.send(GOOD)
-            assert isinstance(each.recv(PATIENCE_S), bytes)
-        answers = channel.stream_stream(
-            "/inference.GRPCInferenceService/ModelStreamInfer",
-            service_pb2.ModelInferRequest.SerializeToString,
-            service_pb2.ModelStreamInferResponse.FromString,
-        )(iter(frames.get, None), timeout=PATIENCE_S, metadata=(("x-api-key", OTHER),))
-        frames.put(message)
-        assert next(answers).error_message
-        path.write_text(f"{KEY}\n")
-        server.process.send_signal(signal.SIGHUP)
-        until(lambda: status() == 401)
-
-        stream.send(GOOD)
-        with pytest.raises(ConnectionClosed) as closed:
-            stream.recv(PATIENCE_S)
-        assert closed.value.rcvd is not None
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "the API key is wrong")
-        frames.put(message)
-        with pytest.raises(grpc.RpcError) as ended:
-            next(answers)
-        assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        frames.put(None)
-        other.send(GOOD)
-        assert isinstance(other.recv(PATIENCE_S), bytes)
-    path.write_text(before)
-    server.process.send_signal(signal.SIGHUP)
-    until(lambda: status() == 200)
 
 
 @pytest.mark.parametrize(
