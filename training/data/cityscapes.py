@@ -73,7 +73,7 @@ class CityscapesReader(FileReader):
                 for image, sample_id in zip(self.images, self.ids, strict=True)
             ]
             self._require(paths, f"files of {folder}/")
-            part = label_part(name, config.tasks.get(name), tasks)
+            part = label_part(config, name, tasks)
             for files, path in zip(self.labels, paths, strict=True):
                 files[name] = DecodedFile(path, decode, part)
 

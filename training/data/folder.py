@@ -25,9 +25,9 @@ from training.data.encodings import LabelFile
 from training.data.errors import SourceError
 from training.data.files import FileReader, existing_root, split_ids
 from training.data.maps import LabelMap, map_types
-from training.data.reader import label_part, maps_to_read
+from training.data.reader import label_part, maps_to_read, source_part
 from training.data.sample import Record
-from training.label_spaces import IGNORE_LABEL, LABEL_SPACES, plain_name
+from training.label_spaces import IGNORE_LABEL, LABEL_SPACES
 from training.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -121,12 +121,10 @@ class FolderReader(FileReader):
         if not folder.is_dir():
             return
         kind = map_types(tasks)[name]
-        space = {task.name: task.space for task in tasks}.get(name)
-        classes, part = None, None
-        if space is not None:
-            theirs = config.tasks.get(name, space.name)
-            labels = space.labels if plain_name(theirs) == space.name else LABEL_SPACES[theirs].labels
-            classes, part = len(labels), label_part(name, theirs, tasks)
+        task = next((task for task in tasks if task.name == name and task.space is not None), None)
+        theirs = None if task is None else source_part(config, task)
+        classes = None if theirs is None else len(theirs.labels)
+        part = label_part(config, name, tasks)
         present = self._label_paths(folder)
         for sample_id, files in zip(self.ids, self.labels, strict=True):
             if sample_id in present:

@@ -71,7 +71,7 @@ class NyudReader(FileReader):
             "edges": read_edges,
         }
         for name in maps:
-            part = label_part(name, config.tasks.get(name), tasks)
+            part = label_part(config, name, tasks)
             for files, path in zip(self.labels, self._files(FOLDERS[name]), strict=True):
                 files[name] = DecodedFile(path, decoders[name], part)
 

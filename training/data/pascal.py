@@ -82,7 +82,7 @@ class PascalReader(FileReader):
             maps = [name for name in maps if (self._root / _FOLDERS[name]).is_dir()]
         axes: Axes = "left up" if config.normals_axes == "auto" else config.normals_axes
         for name in maps:
-            part = label_part(name, config.tasks.get(name), tasks)
+            part = label_part(config, name, tasks)
             for record, file in zip(self.labels, self._label_files(name, axes), strict=True):
                 record[name] = replace(file, part=part)
 

@@ -9,7 +9,7 @@ from training.data.encodings import MapFile
 from training.data.errors import LabelError, SourceError
 from training.data.maps import map_types
 from training.data.sample import Record
-from training.label_spaces import Part, plain_name
+from training.label_spaces import LABEL_SPACES, Part, plain_name
 from training.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -42,21 +42,24 @@ class Reader(Protocol):
 
 
 def maps_to_read(config: SourceConfig, tasks: Sequence[Task]) -> list[str]:
-    """The maps of the network that a source may have: chosen by ``read``, in spaces that it understands."""
+    """The maps of the network that a source may have: chosen by ``read``, in spaces that it understands.
+
+    Raises:
+        SourceError: as `source_part`.
+    """
     chosen = map_types(tasks) if config.read is None else config.read
     foreign = set()
     for task in tasks:
         if task.space is None or task.name not in chosen:
             continue
-        theirs = plain_name(config.tasks.get(task.name, task.space.name))
-        if theirs not in task.space.targets.parts:
+        if source_part(config, task) is None:
             foreign.add(task.name)
             log.warning(
                 "source %r: its %s is not read, for the network's label space %r has no mapping from %r",
                 config.label,
                 task.name,
                 task.space.name,
-                theirs,
+                plain_name(config.tasks[task.name]),
             )
     return [name for name in map_types(tasks) if name in chosen and name not in foreign]
 
@@ -76,9 +79,31 @@ def native(config: SourceConfig, spaces: Mapping[str, str]) -> SourceConfig:
     return config.model_copy(update={"tasks": dict(spaces)})
 
 
-def label_part(name: str, theirs: str | None, tasks: Sequence[Task]) -> Part | None:
-    """What class ids of space ``theirs`` mean to the task ``name``; None where they are its own."""
-    space = next((task.space for task in tasks if task.name == name), None)
-    if space is None or theirs is None or plain_name(theirs) == space.name:
+def source_part(config: SourceConfig, task: Task) -> Part | None:
+    """The targets of the space that a source labels the ``labels`` task in; None: the network has no such.
+
+    Raises:
+        SourceError: the network knows a space of that name, but with other labels.
+    """
+    assert task.space is not None
+    ours = task.space
+    if task.name not in config.tasks:
+        return ours.targets.parts[ours.name]
+    theirs = LABEL_SPACES[config.tasks[task.name]]
+    part = ours.targets.parts.get(theirs.name)
+    if part is not None and part.labels != theirs.labels:
+        known = ours.file if theirs.name == ours.name else f"the {theirs.name} that {ours.file} maps"
+        raise SourceError(
+            f"source {config.label!r}: {theirs.file} has other labels than {known}; files of one name count "
+            "as one label space: make their labels the same, or give one of them another name"
+        )
+    return part
+
+
+def label_part(config: SourceConfig, name: str, tasks: Sequence[Task]) -> Part | None:
+    """What class ids in the source's files of map ``name`` mean; None where they are the network's own."""
+    task = next((task for task in tasks if task.name == name and task.space is not None), None)
+    if task is None or task.space is None:
         return None
-    return space.targets.parts[plain_name(theirs)]
+    part = source_part(config, task)
+    return None if part is task.space.targets.parts[task.space.name] else part

@@ -104,7 +104,7 @@ def read_label_space(path: Path) -> LabelSpace:
         where = f"{path.name}: mappings.{name}"
         mapped.append(_Resolver(where, file.labels, _read(beside).labels).mapped(name, mapping))
     palette = bit_palette(len(file.labels)) if file.palette is None else tuple(file.palette)
-    space = LabelSpace(path.stem, tuple(file.labels), palette, file.people_only, tuple(mapped))
+    space = LabelSpace(path.stem, tuple(file.labels), palette, file.people_only, tuple(mapped), str(path))
     try:
         assert space.targets is not None
     except ValueError as error:

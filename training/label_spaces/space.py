@@ -20,6 +20,8 @@ class LabelSpace:
     """Parts of people: by the published protocols an image without any of them is not scored."""
     mapped: tuple[Mapped, ...] = field(default=(), repr=False)
     """The other spaces whose labels this one understands."""
+    file: str = field(default="", repr=False)
+    """Where it was read, for messages."""
 
     @cached_property
     def targets(self) -> Targets:

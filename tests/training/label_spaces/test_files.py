@@ -6,7 +6,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from training.data import LabelError, SourceConfig, build_source
+from training.data import LabelError, SourceConfig, SourceError, build_source
 from training.label_spaces import LABEL_SPACES, LabelSpaceError, bit_palette
 from training.label_spaces.files import read_label_space
 from training.tasks import make_task
@@ -152,17 +152,51 @@ def test_paths_that_are_no_space_of_your_own_are_named(tmp_path: Path) -> None:
         make_task("semseg", str(tmp_path / "voc.yaml"))
 
 
+def one_image(root: Path, space: Path) -> SourceConfig:
+    """A folder of one image, all of class 1 in ``space``."""
+    for folder in ("images", "semseg", "splits"):
+        (root / folder).mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(root / "images" / "a.png")
+    Image.new("L", (8, 8), 1).save(root / "semseg" / "a.png")
+    (root / "splits" / "train.txt").write_text("a\n")
+    return SourceConfig(kind="folder", root=str(root), tasks={"semseg": str(space)})
+
+
 def test_images_labelled_in_your_own_space_are_read(tmp_path: Path) -> None:
     space = tmp_path / "garden.yaml"
     space.write_text("labels: [ground, plant]")
-    for folder in ("images", "semseg", "splits"):
-        (tmp_path / folder).mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
-    Image.new("L", (8, 8), 1).save(tmp_path / "semseg" / "a.png")
-    (tmp_path / "splits" / "train.txt").write_text("a\n")
-    config = SourceConfig(kind="folder", root=str(tmp_path), tasks={"semseg": str(space)})
+    config = one_image(tmp_path, space)
     sample = build_source(config, [make_task("semseg", str(space))], (8, 8), None)[0]
     assert (sample["semseg"] == 1).all()
     Image.new("L", (8, 8), 2).save(tmp_path / "semseg" / "a.png")
     with pytest.raises(LabelError, match=r"class ids 2: its label space has 0\.\.1"):
         _ = build_source(config, [make_task("semseg", str(space))], (8, 8), None)[0]
+
+
+def beside(root: Path, name: str, text: str) -> Path:
+    root.mkdir(exist_ok=True)
+    path = root / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_files_of_one_name_are_one_space_only_with_the_same_labels(tmp_path: Path) -> None:
+    ours = beside(tmp_path / "mine", "classes", "labels: [ground, dog, person]")
+    same = beside(tmp_path / "copied", "classes", "labels: [ground, dog, person]\npalette: null")
+    task = make_task("semseg", str(ours))
+    sample = build_source(one_image(tmp_path / "photos", same), [task], (8, 8), None)[0]
+    assert (sample["semseg"] == 1).all()
+    other = beside(tmp_path / "theirs", "classes", "labels: [ground, person, dog]")
+    with pytest.raises(SourceError, match=r"theirs/classes\.yaml has other labels than .*mine/classes\.yaml"):
+        build_source(one_image(tmp_path / "more", other), [task], (8, 8), None)
+
+
+def test_a_mapped_space_is_the_one_that_was_mapped(tmp_path: Path) -> None:
+    beside(tmp_path / "mine", "pets", "labels: [nothing, cat]")
+    mapping = "mappings: {pets: {classes: {nothing: any}}}"
+    task = make_task("semseg", str(beside(tmp_path / "mine", "classes", f"labels: [ground, cat]\n{mapping}")))
+    other = beside(tmp_path / "theirs", "pets", "labels: [cat, nothing]")
+    with pytest.raises(
+        SourceError, match=r"theirs/pets\.yaml has other labels than the pets that .*classes\.yaml maps"
+    ):
+        build_source(one_image(tmp_path / "photos", other), [task], (8, 8), None)
