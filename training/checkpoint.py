@@ -9,6 +9,8 @@ import torch
 
 from mtcp_serve.utils.atomic import atomic_file
 from training.config import ConfigError, RunConfig, override, parse_config
+from training.label_spaces import LabelSpaceError
+from training.label_spaces.kept import from_plain, to_plain
 from training.logit_adjustment import StrengthError, Strengths, undo_class_weights
 from training.model import Network, build_network
 from training.weights_file import SUFFIX, WeightsFileError, read_weights, write_weights
@@ -73,6 +75,25 @@ def _checked(path: Path, state: Any) -> dict[str, Any]:
     return state
 
 
+def settings(path: Path, state: Mapping[str, Any]) -> RunConfig:
+    """The configuration in ``state``, which `load` read from ``path``, with the label spaces kept beside it.
+
+    Raises:
+        CheckpointError: they are damaged.
+        ConfigError: the configuration cannot be used.
+    """
+    try:
+        spaces = from_plain(state.get("label_spaces", {}))  # versions before kept none
+    except LabelSpaceError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return parse_config(state["config"], path.name, spaces)
+
+
+def described(config: RunConfig) -> dict[str, Any]:
+    """What `settings` rebuilds ``config`` from, of plain types."""
+    return {"config": config.model_dump(mode="json"), "label_spaces": to_plain(config.own_spaces)}
+
+
 Weights = Literal["average", "raw", "better"]
 """Which weights of a run: the average (where there is one), the raw ones, or what validated better."""
 
@@ -86,7 +107,7 @@ def load_network(path: Path, weights: Weights = "average") -> tuple[Network, Run
     """
     state = load(path)
     average = _average(path, state, weights)
-    config = parse_config(state["config"], path.name)
+    config = settings(path, state)
     network = build_network(config.model)
     try:
         network.load_state_dict(state["model"] if average is None else average)
@@ -153,8 +174,8 @@ def write_shipped(network: Network, config: RunConfig, destination: Path) -> Non
         name: value.half() if value.is_floating_point() else value
         for name, value in network.state_dict().items()
     }
-    plain = config.model_dump(mode="json")
+    plain = described(config)
     if destination.suffix == SUFFIX:
-        write_weights(destination, halves, plain, FORMAT)
+        write_weights(destination, halves, plain["config"], FORMAT, plain["label_spaces"])
     else:
-        save(destination, {"config": plain, "model": halves})
+        save(destination, {**plain, "model": halves})

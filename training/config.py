@@ -1,7 +1,7 @@
 """A training run as one typed value, read from YAML with ``key=value`` overrides."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +14,8 @@ from pydantic_core import ErrorDetails
 
 from training.class_weights import ClassWeightSetting, Factor, RareClassRule
 from training.data import AugmentConfig, Paste, SourceConfig
+from training.label_spaces import LABEL_SPACES, LabelSpace, plain_name
+from training.label_spaces.kept import KeepsSpaces, context
 from training.losses import MetricError
 from training.model import AnyNetworkConfig, DeepLabConfig
 from training.strict import Strict
@@ -144,7 +146,7 @@ class BalancerConfig(Strict):
         return settings
 
 
-class RunConfig(Strict):
+class RunConfig(KeepsSpaces, Strict):
     """Everything a run depends on. It travels in the checkpoint."""
 
     name: str
@@ -250,6 +252,18 @@ class RunConfig(Strict):
         """The tasks of the network, in head order."""
         return self.model.task_list()
 
+    @property
+    def own_spaces(self) -> dict[str, LabelSpace]:
+        """The label spaces in files of one's own that network and sources name, by their paths.
+
+        Raises:
+            LabelSpaceError: a file cannot be used.
+        """
+        sources = (*self.data.train, *self.data.val)
+        named = [*self.model.tasks.values(), *(space for each in sources for space in each.tasks.values())]
+        own = dict.fromkeys(space for space in named if space is not None and plain_name(space) != space)
+        return {path: self._kept.get(path) or LABEL_SPACES[path] for path in own}
+
 
 def shipped_configs(folder: str = "") -> dict[str, Path]:
     """The configs that come with the package (``folder``: below ``configs/``) by name."""
@@ -317,7 +331,7 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """
     settings = OmegaConf.create(config.model_dump(mode="json"))
     try:
-        return parse_config(_overridden(settings, overrides), "overrides")
+        return parse_config(_overridden(settings, overrides), "overrides", config.own_spaces)
     except _UNREADABLE as error:
         raise ConfigError(f"overrides: {error}") from error
 
@@ -338,14 +352,21 @@ def _overridden(settings: DictConfig, overrides: Sequence[str]) -> dict[Any, Any
     return plain
 
 
-def parse_config(plain: dict[Any, Any], where: str) -> RunConfig:
+def parse_config(
+    plain: dict[Any, Any], where: str, spaces: Mapping[str, LabelSpace] | None = None
+) -> RunConfig:
     """Validate a plain mapping.
+
+    Args:
+        plain: the settings.
+        where: what they are of; begins every message.
+        spaces: label spaces by path that count in place of the files (`training.label_spaces.kept`).
 
     Raises:
         ConfigError: names every key that is wrong.
     """
     try:
-        return RunConfig.model_validate(plain)
+        return RunConfig.model_validate(plain, context=context(spaces or {}))
     except ValidationError as error:
         lines = [f"{_key(item['loc'])}: {_why(item)}" for item in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines)) from error

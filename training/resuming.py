@@ -1,10 +1,11 @@
 """Whether a run goes on from a checkpoint: which settings may differ, and which end that."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from training import checkpoint
-from training.config import RunConfig, parse_config
+from training.config import RunConfig
 
 MAY_DIFFER = (
     "device",
@@ -29,7 +30,7 @@ def resumable(path: Path, config: RunConfig) -> tuple[dict[str, Any], RunConfig]
         CheckpointError: it is damaged, or was made by another configuration or an earlier version.
     """
     state = checkpoint.load(path)
-    before = parse_config(state["config"], path.name)
+    before = checkpoint.settings(path, state)
     if different := differences(before, config):
         raise checkpoint.CheckpointError(
             f"{path} belongs to a run with other settings ({'; '.join(different)}); choose another run "
@@ -46,11 +47,31 @@ def resumable(path: Path, config: RunConfig) -> tuple[dict[str, Any], RunConfig]
 def differences(before: RunConfig, now: RunConfig) -> list[str]:
     """The settings, as ``key: old -> new``, because of which ``now`` is another run than ``before``."""
     old, new = (_flat(config.model_dump(mode="json")) for config in (before, now))
-    return [
+    found = [
         f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key) and key not in MAY_DIFFER
     ]
+    return found + _relabelled(before, now)
+
+
+def _relabelled(before: RunConfig, now: RunConfig) -> list[str]:
+    """What changed in the files of label spaces whose names are the same."""
+    found = []
+    spaces = {task.name: task.space for task in before.tasks}
+    for task in now.tasks:
+        old, new, path = spaces.get(task.name), task.space, now.model.tasks[task.name]
+        if old is None or new is None or before.model.tasks[task.name] != path:
+            continue
+        for index, (was, is_now) in enumerate(zip_longest(old.labels, new.labels, fillvalue="absent")):
+            if was != is_now:
+                found.append(f"label {index} of {path}: {was} -> {is_now}")
+                break
+        else:
+            for name in ("people_only", "mapped"):
+                if getattr(old, name) != getattr(new, name):
+                    found.append(f"{path}: {'mappings' if name == 'mapped' else name} changed")
+    return found
 
 
 def extends(before: RunConfig, now: RunConfig) -> bool:

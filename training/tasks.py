@@ -55,8 +55,10 @@ def kind_of(name: str) -> Kind:
     return TASKS[name]
 
 
-def make_task(name: str, space: str | None = None) -> Task:
+def make_task(name: str, space: str | None = None, kept: Mapping[str, LabelSpace] = {}) -> Task:
     """The task called ``name``; ``space`` names the label space of a ``labels`` task.
+
+    Of the spaces in ``kept``, by name or path, no file is read.
 
     Raises:
         ValueError: an unknown task or label space, or a ``labels`` task without one.
@@ -68,7 +70,7 @@ def make_task(name: str, space: str | None = None) -> Task:
         if space is not None:
             raise ValueError(f"task {name!r} predicts {kind}, it takes no label space (got {space!r})")
         return Task(name, kind, CHANNELS[kind])
-    if space is None or space not in LABEL_SPACES:
+    if space is None or (space not in kept and space not in LABEL_SPACES):
         raise ValueError(f"task {name!r} needs a label space out of {', '.join(LABEL_SPACES)}; got {space!r}")
-    labels = LABEL_SPACES[space]
+    labels = kept.get(space) or LABEL_SPACES[space]
     return Task(name, kind, len(labels.labels), labels)

@@ -123,7 +123,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs, of plain types and tensors."""
         return {
-            "config": self.config.model_dump(mode="json"),
+            **checkpoint.described(self.config),
             "model": self.network.state_dict(),
             "ema": None if self.average is None else self.average.module.state_dict(),
             "averaged": None if self.average is None else self.average.updates,

@@ -24,16 +24,24 @@ class WeightsFileError(ValueError):
     """A file that is not a weights file of this project; names it and why."""
 
 
-def write_weights(path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], format: int) -> None:
+def write_weights(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    format: int,
+    label_spaces: Mapping[str, Any] | None = None,
+) -> None:
     """Write ``weights`` and the ``config`` of their run in checkpoint format ``format``.
+
+    Label spaces of one's own, if there are any, are in ``label_spaces`` (`training.label_spaces.kept`).
 
     Raises:
         OSError: it cannot be written; names the file.
     """
-    data = save(
-        {name: value.contiguous() for name, value in weights.items()},
-        {"format": str(format), "config": json.dumps(_portable(config))},
-    )
+    metadata = {"format": str(format), "config": json.dumps(_portable(config))}
+    if label_spaces:
+        metadata["label_spaces"] = json.dumps(label_spaces)
+    data = save({name: value.contiguous() for name, value in weights.items()}, metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, data)
 
@@ -50,7 +58,7 @@ def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """What `training.checkpoint.load` gives of a checkpoint: ``format``, ``config`` and ``model``.
+    """What `training.checkpoint.load` gives: ``format``, ``config``, ``label_spaces`` and ``model``.
 
     Raises:
         WeightsFileError: it is not a safetensors file, or has no configuration of this project in it.
@@ -60,6 +68,7 @@ def read_weights(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         config, format = json.loads(metadata["config"]), int(metadata["format"])
+        label_spaces = json.loads(metadata.get("label_spaces", "{}"))
     except (SafetensorError, OSError) as error:
         raise WeightsFileError(f"{path} is not a readable safetensors file: {error}") from error
     except (KeyError, ValueError) as error:
@@ -67,7 +76,7 @@ def read_weights(path: Path) -> dict[str, Any]:
             f"{path} has no configuration in its metadata: it is of another project; only the encoder's own "
             "weights and files of 'python -m training strip' can be read"
         ) from error
-    return {"format": format, "config": config, "model": weights}
+    return {"format": format, "config": config, "label_spaces": label_spaces, "model": weights}
 
 
 def shipped_weights(name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import (
@@ -9,18 +10,20 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from training.label_spaces import LABEL_SPACES
+from training.label_spaces import LABEL_SPACES, LabelSpace
+from training.label_spaces.kept import KeepsSpaces, kept_spaces
 from training.strict import Strict
 from training.tasks import TASK_NAMES
 
 log = logging.getLogger(__name__)
 
 
-class SourceConfig(Strict):
+class SourceConfig(KeepsSpaces, Strict):
     """One source of samples of the training mixture."""
 
     kind: str
@@ -77,9 +80,9 @@ class SourceConfig(Strict):
 
     @field_validator("tasks")
     @classmethod
-    def _tasks_have_known_spaces(cls, value: dict[str, str]) -> dict[str, str]:
+    def _tasks_have_known_spaces(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         _check_known("task", value, TASK_NAMES)
-        _check_known("label space", value.values(), LABEL_SPACES)
+        _check_known("label space", set(value.values()) - set(kept_spaces(info)), LABEL_SPACES)
         return value
 
     @model_validator(mode="after")
@@ -98,6 +101,16 @@ class SourceConfig(Strict):
     def label(self) -> str:
         """The name reports and messages use."""
         return self.name or self.root.rstrip("/").rpartition("/")[2] or self.kind
+
+    def space_of(self, task: str) -> LabelSpace:
+        """The label space in ``tasks``, as its file has it now; where that is gone, as a checkpoint kept it.
+
+        Raises:
+            LabelSpaceError: the file cannot be used.
+        """
+        name = self.tasks[task]
+        gone = name in self._kept and not Path(name).expanduser().is_file()
+        return self._kept[name] if gone else LABEL_SPACES[name]
 
 
 def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from training.data.encodings import MapFile
 from training.data.errors import LabelError, SourceError
 from training.data.maps import map_types
 from training.data.sample import Record
-from training.label_spaces import LABEL_SPACES, Part, plain_name
+from training.label_spaces import LabelSpaceError, Part, plain_name
 from training.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -83,13 +83,16 @@ def source_part(config: SourceConfig, task: Task) -> Part | None:
     """The targets of the space that a source labels the ``labels`` task in; None: the network has no such.
 
     Raises:
-        SourceError: the network knows a space of that name, but with other labels.
+        SourceError: the network knows a space of that name, but with other labels; or it cannot be used.
     """
     assert task.space is not None
     ours = task.space
     if task.name not in config.tasks:
         return ours.targets.parts[ours.name]
-    theirs = LABEL_SPACES[config.tasks[task.name]]
+    try:
+        theirs = config.space_of(task.name)
+    except LabelSpaceError as error:
+        raise SourceError(f"source {config.label!r}: {error}") from error
     part = ours.targets.parts.get(theirs.name)
     if part is not None and part.labels != theirs.labels:
         known = ours.file if theirs.name == ours.name else f"the {theirs.name} that {ours.file} maps"

@@ -8,7 +8,7 @@ from training.label_spaces.targets import IGNORE_LABEL, Mapped, Targets, build_t
 __all__ = ["IGNORE_LABEL", "LabelSpace", "bit_palette"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LabelSpace:
     """Names and colors of the classes of a ``labels`` task, index = class id."""
 
@@ -18,9 +18,9 @@ class LabelSpace:
     """Colours ``#rrggbb``."""
     people_only: bool = False
     """Parts of people: by the published protocols an image without any of them is not scored."""
-    mapped: tuple[Mapped, ...] = field(default=(), repr=False)
+    mapped: tuple[Mapped, ...] = field(default=(), repr=False, hash=False)
     """The other spaces whose labels this one understands."""
-    file: str = field(default="", repr=False)
+    file: str = field(default="", repr=False, compare=False)
     """Where it was read, for messages."""
 
     @cached_property

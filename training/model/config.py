@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from training.label_spaces.kept import KeepsSpaces
 from training.model.agreement import PartsOnPeople
 from training.strict import Strict
 from training.tasks import Task, make_task
@@ -70,7 +71,7 @@ class CoherenceConfig(Strict):
     """ReLU on the main task's features m, as the paper writes it."""
 
 
-class NetworkConfig(Strict):
+class NetworkConfig(KeepsSpaces, Strict):
     """What every kind of network is told."""
 
     tasks: dict[str, str | None]
@@ -85,7 +86,7 @@ class NetworkConfig(Strict):
 
     def task_list(self) -> list[Task]:
         """The tasks of the network, in head order."""
-        return [make_task(name, space) for name, space in self.tasks.items()]
+        return [make_task(name, space, self._kept) for name, space in self.tasks.items()]
 
 
 class ModelConfig(NetworkConfig):
