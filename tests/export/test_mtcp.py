@@ -18,6 +18,8 @@ from export.parity import check_parity
 from export.validation_images import RgbImage
 from mtcp_serve.offline.check import check_bundle
 from tests.export.networks import HEIGHT, WIDTH
+from training.model import MTCP
+from training.model.confidence import ConfidenceHeads
 
 
 def test_it_agrees_with_pytorch_at_every_batch_size(
@@ -68,6 +70,16 @@ def test_the_manifest_names_them(
     with pytest.raises(ParityError) as caught:
         write_bundle(mtcp, images, tmp_path / "bundle", BundleOptions("mtcp", "1"))
     assert caught.value.faults.keys() == {"semseg_confidence", "depth_confidence"}
+
+
+def test_a_network_may_be_sure_of_some_tasks_only(mtcp: DeploymentGraph) -> None:
+    network = copy.deepcopy(mtcp.network)
+    assert isinstance(network, MTCP)
+    width = network.config.decoder.channels
+    network.branches.confidence = ConfidenceHeads(width, network.tasks, network.tasks[1:])
+    graph = DeploymentGraph(network, network.tasks, HEIGHT, WIDTH)
+    assert [task.name for task in graph.confident] == ["depth"]
+    assert [*graph.outputs] == [*graph(graph.example(1))] == ["semseg", "depth", "depth_confidence"]
 
 
 def test_nothing_large_is_put_together_or_taken_apart(deployed: Converted) -> None:

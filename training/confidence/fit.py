@@ -36,13 +36,13 @@ def fit_calibrated(
     Args:
         heads: fitted afresh.
         training: of images that the network was trained on.
-        held: of images that it was not.
+        held: of images that it was not; each task of ``heads`` has labels in it (see `fittable`).
         folds: [N] by place in ``held`` the number of its part; parts share no scene. With one part alone
             the heads are fitted to ``training`` only.
         seed: of all random choices.
 
     Returns:
-        By name of each task with labels in ``held`` the scale, 1 / temperature, and the shift.
+        By name of each task the scale, 1 / temperature, and the shift.
     """
     parts = sorted(set(folds.tolist()))
     if len(parts) == 1:
@@ -56,6 +56,19 @@ def fit_calibrated(
         logits[inside] = _logits_of(trial, held.chosen(inside))
     fit(heads, training.joined(held, EMPHASIS), seed)
     return calibrate(heads, held, logits)
+
+
+def fittable(training: Observations, held: Observations, folds: Tensor) -> list[bool]:
+    """Of each task observed, whether `fit_calibrated` can serve it.
+
+    There must be labels in ``held`` to calibrate by, and for each part of ``held`` that has some, others
+    elsewhere to fit heads to.
+    """
+    found = []
+    for seen, labelled in zip(training.weight.T, held.weight.T, strict=True):
+        parts = len(set(folds[labelled > 0].tolist()))
+        found.append(parts > 1 or (parts == 1 and bool(seen.any())))
+    return found
 
 
 def fit(heads: ConfidenceHeads, seen: Observations, seed: int) -> None:
@@ -106,8 +119,6 @@ def calibrate(
         logits = _logits_of(heads, seen)
     found = {}
     for index, task in enumerate(heads.tasks):
-        if not seen.weight[:, index].any():
-            continue
         scale, shift = _platt(logits[:, index], seen.right[:, index], seen.weight[:, index])
         with torch.no_grad():
             assert heads.output.bias is not None

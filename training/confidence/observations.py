@@ -22,7 +22,8 @@ class Observations:
 
     Attributes:
         inputs: float16 [N, inputs], what `ConfidenceHeads.inputs` gives there.
-        right: [N, T], the share of the labelled pixels around a place at which the task's map is right.
+        right: [N, T], the share of the labelled pixels around a place at which the task's map is right; T are
+            all tasks of the network, or those of `of_tasks`.
         weight: [N, T], the share of the pixels around it that have a label.
         image: int64 [N], the number of its image among those that were looked at.
     """
@@ -35,6 +36,10 @@ class Observations:
     def chosen(self, places: Tensor) -> "Observations":
         """Those at ``places``, bool [N]."""
         return Observations(self.inputs[places], self.right[places], self.weight[places], self.image[places])
+
+    def of_tasks(self, columns: list[int]) -> "Observations":
+        """What they say of the tasks in these columns alone."""
+        return Observations(self.inputs, self.right[:, columns], self.weight[:, columns], self.image)
 
     def joined(self, others: "Observations", emphasis: float) -> "Observations":
         """These, then ``others`` with their weight times ``emphasis``; images are numbered on."""
@@ -51,7 +56,8 @@ class Observations:
 def observe(network: MTCP, batches: Iterable[Batch], seed: int) -> Observations:
     """`PLACES` places, chosen by ``seed``, of each image in ``batches``, which are on the network's device.
 
-    The network stays in evaluation mode; maps are judged as a bundle gives them.
+    The network has confidence heads, fitted or not, which say what they read there. It stays in evaluation
+    mode; maps are judged as a bundle gives them.
     """
     network.eval()
     heads, seen = network.branches.confidence, list[Tensor]()

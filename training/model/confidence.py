@@ -50,27 +50,29 @@ EVIDENCE: dict[Kind, tuple[int, Callable[[Tensor], list[Tensor]]]] = {
 
 
 class ConfidenceHeads(nn.Module):
-    """Features [B, T*C, h, w] and final predictions -> logits [B, T, h, w]: 1x1 conv - ReLU - 1x1 conv.
+    """Features [B, T*C, h, w] and final predictions -> logits [B, S, h, w]: 1x1 conv - ReLU - 1x1 conv.
 
-    All tasks share the hidden channels: where one map is wrong, others tend to be.
+    They read all T tasks of the network and judge the S of them that are ``confident``; None: all. All share
+    the hidden channels: where one map is wrong, others tend to be.
     """
 
-    def __init__(self, channels: int, tasks: Sequence[Task]) -> None:
+    def __init__(self, channels: int, tasks: Sequence[Task], confident: Sequence[Task] | None = None) -> None:
         super().__init__()
-        self.tasks = tuple(tasks)
-        inputs = len(self.tasks) * channels + sum(EVIDENCE[task.kind][0] for task in self.tasks)
+        self.tasks = tuple(tasks if confident is None else confident)
+        self._read = tuple(tasks)
+        inputs = len(tasks) * channels + sum(EVIDENCE[task.kind][0] for task in tasks)
         self.hidden = nn.Conv2d(inputs, HIDDEN, 1)
         self.output = nn.Conv2d(HIDDEN, len(self.tasks), 1)
 
     def _evidence(self, final: Mapping[str, Tensor]) -> list[Tensor]:
-        return [part for task in self.tasks for part in EVIDENCE[task.kind][1](final[task.name].float())]
+        return [part for task in self._read for part in EVIDENCE[task.kind][1](final[task.name].float())]
 
     def inputs(self, features: Tensor, final: Mapping[str, Tensor]) -> Tensor:
         """What the layers read, [B, inputs, h, w]: the features and the `EVIDENCE` of all tasks."""
         return torch.cat([features.float(), *self._evidence(final)], 1)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """[B, inputs, h, w] -> [B, T, h, w]."""
+        """[B, inputs, h, w] -> [B, S, h, w]."""
         result: Tensor = self.output(self.hidden(inputs).relu())
         return result
 

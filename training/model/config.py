@@ -109,9 +109,9 @@ class ModelConfig(NetworkConfig):
     """Take the absolute value of the normals' z: what is seen faces the camera. Paper: False."""
     parts_on_people: bool = False
     """In evaluation, parsing heeds where semantics see a person (`agreement`). Paper: False."""
-    confidence: bool = False
-    """Say in evaluation how sure each map is; ``python -m training confidence`` fits what that takes and sets
-    this. Paper: False."""
+    confidence: bool | tuple[str, ...] = False
+    """Say in evaluation how sure each map is, or those of these tasks; ``python -m training confidence`` fits
+    what that takes and sets this. Paper: False."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
@@ -119,7 +119,14 @@ class ModelConfig(NetworkConfig):
             PartsOnPeople(self.task_list())
         if self.cfm and len(self.tasks) == 1:
             raise ValueError("cfm fuses a task with the others; with one task set cfm: false")
+        if not isinstance(self.confidence, bool) and (unknown := set(self.confidence) - set(self.tasks)):
+            raise ValueError(f"confidence names {min(unknown)!r}, which is no task of the network")
         return self
+
+    def confident(self) -> list[Task]:
+        """The tasks with a confidence, in head order."""
+        chosen = self.confidence
+        return [task for task in self.task_list() if chosen is True or (chosen and task.name in chosen)]
 
 
 class DeepLabConfig(NetworkConfig):

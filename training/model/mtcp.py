@@ -37,7 +37,7 @@ class Branches(nn.Module):
         )
         self.head = Heads(width, tasks, config)
         self.agreement = PartsOnPeople(tasks) if config.parts_on_people else None
-        self.confidence = ConfidenceHeads(width, tasks) if config.confidence else None
+        self.confidence = ConfidenceHeads(width, tasks, config.confident()) if config.confidence else None
         self._from_fused = config.predict_from_fused and config.srm
         auxiliary = max(len(self.srms) - 1, 0) + self._from_fused
         self.auxiliary = nn.ModuleList(Heads(width, tasks, config) for _ in range(auxiliary))
@@ -114,8 +114,8 @@ class MTCP(Network):
 
     @property
     def confident(self) -> list[Task]:
-        """See :class:`Network`: all tasks, or none."""
-        return [] if self.branches.confidence is None else self.tasks
+        """See :class:`Network`."""
+        return [] if self.branches.confidence is None else [*self.branches.confidence.tasks]
 
     @property
     def image_encoder(self) -> nn.Module:

@@ -10,11 +10,12 @@ from torch.utils.data import Subset
 from typer.testing import CliRunner
 
 from tests.training.tiny import tiny_run
-from training.checkpoint import load, load_network, save
+from training.checkpoint import load, load_network, save, strip
 from training.cli import app
 from training.confidence.command import add_confidence
 from training.confidence.halves import RUN, calibration_half, folds, held_out_half
 from training.config import ConfigError, RunConfig, load_config, override
+from training.data import DataError
 from training.evaluation import validation_sources
 from training.model import MTCP, ModelConfig, build_network
 from training.model.pretrained import initialise
@@ -148,6 +149,42 @@ def test_what_cannot_be_done_is_said(settings: RunConfig, checkpoint: Path, tmp_
         add_confidence(deeplab, other, 4, "cpu", quiet=True)
     with pytest.raises(ConfigError, match="python -m training confidence"):
         Trainer(tiny_run("model.confidence=true"), tmp_path)
+
+
+def test_tasks_without_labels_have_no_confidence(
+    checkpoint: Path,
+    fitted: tuple[Path, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Saliency has labels in training images alone, normals and parsing have none."""
+    monkeypatch.setattr("training.confidence.fit.STEPS", 2)
+    output, again = tmp_path / "some.safetensors", tmp_path / "again.safetensors"
+    labelled = ["data.train.0.read=[semseg,depth,saliency]", "data.val.0.read=[semseg,depth]"]
+    arguments = ["confidence", str(checkpoint), "-o", str(output), "--images=2", *labelled]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "no confidence of normals, saliency, parsing: " in caplog.text
+    strip(output, again)
+    network, config = load_network(again)
+    assert [task.name for task in network.confident] == ["semseg", "depth"]
+    assert isinstance(config.model, ModelConfig)
+    assert config.model.confidence == ("semseg", "depth")
+    with torch.inference_mode():
+        predictions = network(torch.zeros(1, 3, 64, 96))
+    assert predictions.confidence.keys() == {"semseg", "depth"}
+    refitted, metrics = add_confidence(load_network(fitted[0])[0], override(config, labelled), 2, "cpu", True)
+    assert [task.name for task in refitted.confident] == ["semseg", "depth"]
+    assert {task for task, values in metrics.items() if "confidence/ECE" in values} == {"semseg", "depth"}
+    nothing = override(config, ["data.val.0.read=[]"])
+    with pytest.raises(DataError, match=r"no task \(semseg, .*parsing\) has labels to calibrate"):
+        add_confidence(network, nothing, 2, "cpu", quiet=True)
+
+
+def test_confidences_are_of_tasks_of_the_network() -> None:
+    with pytest.raises(ConfigError, match="confidence names 'edges', which is no task"):
+        tiny_run("model.confidence=[depth,edges]")
 
 
 def test_a_split_too_small_to_judge_by_says_so(

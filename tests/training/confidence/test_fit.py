@@ -1,12 +1,13 @@
 """Confidence heads learn what there is to learn, and calibration undoes what was done to them."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from training.confidence.fit import calibrate, fit, fit_calibrated
+from training.confidence.fit import calibrate, fit, fit_calibrated, fittable
 from training.confidence.observations import Observations
 from training.model.confidence import ConfidenceHeads
 from training.model.exporting import as_exported
@@ -101,14 +102,43 @@ def test_cross_fitting_sees_through_what_is_only_right_in_training(monkeypatch: 
     assert errors["four"] < 0.3 < 0.45 < errors["one"]  # training alone cannot tell right from wrong
 
 
-def test_a_task_without_labels_is_left_alone(
-    fitted: ConfidenceHeads, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_in_validation_images_alone_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.confidence.fit.STEPS", 20)
-    heads = copy.deepcopy(fitted)
-    seen = observations(1_000, 3, weight=(0.5, 0.0))
-    before = logits(heads, seen)
-    assert calibrate(heads, seen).keys() == {"depth"}
-    assert torch.equal(logits(heads, seen)[:, 1], before[:, 1])
-    fit(heads, seen, seed=0)
-    assert logits(heads, seen).isfinite().all()
+    training, held = observations(1_000, 3, weight=(0.5, 0.0)), observations(1_000, 4)
+    heads = ConfidenceHeads(CHANNELS, TASKS)
+    numbers = fit_calibrated(heads, training, held, torch.arange(1_000) // 500, seed=0)
+    assert numbers.keys() == {"depth", "saliency"}
+    assert logits(heads, held).isfinite().all()
+
+
+def test_a_task_is_fitted_where_there_are_labels_to_fit_to_and_others_to_calibrate_by() -> None:
+    both, depth = observations(200, 0), observations(200, 0, weight=(0.5, 0.0))
+    one, two = torch.zeros(200), torch.arange(200) // 100
+    assert fittable(both, both, one) == [True, True]
+    assert fittable(both, depth, two) == [True, False], "nothing to calibrate by"
+    assert fittable(depth, both, two) == [True, True]
+    assert fittable(depth, both, one) == [True, False], "nothing to fit to"
+    weight = both.weight.clone()
+    weight[:100, 1] = 0
+    assert fittable(depth, replace(both, weight=weight), two) == [True, False], (
+        "one part of two cannot be judged by the other"
+    )
+
+
+def test_heads_of_some_tasks_read_all_of_them() -> None:
+    heads = ConfidenceHeads(CHANNELS, TASKS, TASKS[1:])
+    every = ConfidenceHeads(CHANNELS, TASKS)
+    assert heads.hidden.weight.shape == every.hidden.weight.shape
+    with torch.no_grad():
+        heads.hidden.load_state_dict(every.hidden.state_dict())
+        heads.output.weight.copy_(every.output.weight[1:])
+        assert heads.output.bias is not None
+        assert every.output.bias is not None
+        heads.output.bias.copy_(every.output.bias[1:])
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(2, len(TASKS) * CHANNELS, 5, 6, generator=draw)
+    final = {task.name: torch.rand(2, 1, 5, 6, generator=draw) for task in TASKS}
+    with torch.no_grad():
+        found, wanted = heads(features, final), every(features, final)
+    assert found.keys() == {"saliency"}
+    torch.testing.assert_close(found["saliency"], wanted["saliency"])
