@@ -1,5 +1,6 @@
 """Whether a run goes on from a checkpoint: which settings may differ, and which end that."""
 
+from collections.abc import Collection
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,16 @@ def resumable(path: Path, config: RunConfig) -> tuple[dict[str, Any], RunConfig]
     return state, before
 
 
-def differences(before: RunConfig, now: RunConfig) -> list[str]:
-    """The settings, as ``key: old -> new``, because of which ``now`` is another run than ``before``."""
+def differences(before: RunConfig, now: RunConfig, strict: Collection[str] = ()) -> list[str]:
+    """The settings, as ``key: old -> new``, because of which ``now`` is another run than ``before``.
+
+    Those in ``strict`` count though they are in `MAY_DIFFER`.
+    """
     old, new = (_flat(config.model_dump(mode="json")) for config in (before, now))
     found = [
         f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
         for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key) and key not in MAY_DIFFER
+        if old.get(key) != new.get(key) and (key in strict or key not in MAY_DIFFER)
     ]
     return found + _relabelled(before, now)
 

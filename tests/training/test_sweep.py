@@ -141,8 +141,14 @@ def test_a_sweep_that_was_cut_goes_on_and_is_told_in_files(
     assert report["test"]["depth"] != report["val"]["depth"]
     assert (first / "stripped.pt").exists()
     assert not (first / LAST).exists()
-    with pytest.raises(ConfigError, match="other settings"):
-        run_sweep(sweep, ("optim.lr=0.5",), output)
+    elsewhere = ("data.workers=1", "device=cuda:0", "validate_every=3", "cuda_graphs=true")
+    assert run_sweep(sweep, elsewhere, output), "what was learned does not depend on these"
+    assert len(started) == 4
+    for other, words in (("optim.lr=0.5", r"optim\.lr: .* -> 0\.5"), ("epochs=2", "epochs: 1 -> 2")):
+        with pytest.raises(ConfigError, match=rf"a finished run with other settings \({words}\); choose"):
+            run_sweep(sweep, (*elsewhere, other), output)
+    with pytest.raises(ConfigError, match=r"\(minutes: None -> 3\.0\)"):
+        run_sweep(sweep, ("minutes=3",), output)
 
     path = tmp_path / "tiny.yaml"
     path.write_text(json.dumps(sweep.model_dump(mode="json")))

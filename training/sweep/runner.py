@@ -13,6 +13,7 @@ from training import checkpoint
 from training.config import ConfigError, RunConfig, override
 from training.evaluation import Validation, validation_sources
 from training.parts import chosen_balancer
+from training.resuming import differences
 from training.sweep.config import SweepConfig, slug
 from training.trainer import LAST, Trainer
 
@@ -31,7 +32,7 @@ class Run:
     folder: Path
 
     def report(self) -> dict[str, Any] | None:
-        """What the finished run reported: ``config``, ``val``, ``test``; None before that."""
+        """What the finished run reported: `checkpoint.described`, ``val``, ``test``; None before that."""
         path = self.folder / REPORT
         return json.loads(path.read_text()) if path.exists() else None
 
@@ -79,9 +80,13 @@ def _check(run: Run, config: RunConfig) -> None:
     except ConfigError as error:
         raise ConfigError(f"row {run.row!r}: {error}") from error
     report = run.report()
-    if report is not None and report["config"] != config.model_dump(mode="json"):
+    if report is None:
+        return
+    before = checkpoint.settings(run.folder / REPORT, report)
+    if different := differences(before, config, strict=("epochs", "minutes")):
         raise ConfigError(
-            f"{run.folder} holds a finished run with other settings; choose another --output or remove it"
+            f"{run.folder} holds a finished run with other settings ({'; '.join(different)}); choose another "
+            "--output or remove it"
         )
 
 
@@ -91,7 +96,7 @@ def _finish(run: Run, config: RunConfig, test: tuple[str, ...], until: float, ch
     if not trainer.train(until):
         return False
     report: dict[str, Any] = {
-        "config": config.model_dump(mode="json"),
+        **checkpoint.described(config),
         "val": trainer.validate()[trainer.shipped],
     }
     if test:
