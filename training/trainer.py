@@ -168,8 +168,10 @@ class Trainer:
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.epoch, self.step, self.step_in_epoch, self.updates, self.bad_steps = state["progress"]
         self.clock.resume(state["seconds"])
-        self.finished, self.better = state["finished"] and not extends(before, self.config), state["better"]
-        self.schedule.resume(state["plan"], extends(before, self.config))
+        goes_on = extends(before, self.config)
+        self.finished = state["finished"] and not goes_on
+        self.better = None if goes_on else state["better"]
+        self.schedule.resume(state["plan"], goes_on)
         self._tally.load(**state["tally"])
         self._unreported = state.get("unreported")
         log.info("resumed %s at epoch %d, step %d", path, self.epoch, self.step)

@@ -198,6 +198,20 @@ def test_schedules_decay_by_step_or_by_epoch(tmp_path: Path) -> None:
     assert [by_step.schedule.rate(step) for step in range(3)] == pytest.approx([0.5, 0.875, 0.75])
 
 
+def test_which_weights_are_better_is_forgotten_when_the_run_goes_on(tmp_path: Path) -> None:
+    assert Trainer(tiny_run("epochs=1", "optim.ema=0.5"), tmp_path).train()
+    again = Trainer(tiny_run("epochs=1", "optim.ema=0.5"), tmp_path)
+    assert again.resume()
+    assert again.better in ("average", "raw")
+    longer = Trainer(tiny_run("epochs=2", "optim.ema=0.5"), tmp_path)
+    assert longer.resume()
+    assert not longer.train(until=0.0)
+    with pytest.raises(CheckpointError, match="the run has not ended"):
+        checkpoint.strip(tmp_path / LAST, tmp_path / "slim.pt", weights="better")
+    assert longer.train()
+    checkpoint.strip(tmp_path / LAST, tmp_path / "slim.pt", weights="better")
+
+
 def test_stripped_checkpoints_hold_the_weights_that_are_asked_for(tmp_path: Path) -> None:
     trainer = Trainer(tiny_run("epochs=1", "optim.ema=0.5"), tmp_path)
     trainer.save()
