@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtcp_serve.utils.atomic import remove_leftovers
 from training import checkpoint
 from training.average import WeightAverage
 from training.balancing import StepResult
@@ -152,10 +153,14 @@ class Trainer:
     def resume(self) -> bool:
         """Continue from ``last.pt``, made on any kind and number of devices; False if there is none.
 
+        What a killed process left of writing it is removed.
+
         Raises:
             CheckpointError: it is damaged, or was made by another configuration or an earlier version.
         """
         path = self.run / LAST
+        if self.fabric.is_global_zero:
+            remove_leftovers(path)
         if not path.exists():
             return False
         state, before = resumable(path, self.config)

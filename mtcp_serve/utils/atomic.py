@@ -5,6 +5,7 @@ for one that is added to while others watch it, `staged` for a result that may b
 """
 
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -66,6 +67,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed left of writing ``path``; nobody may be writing it now.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}-????????.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def partial_folder(folder: Path) -> Path:

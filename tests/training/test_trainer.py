@@ -198,6 +198,19 @@ def test_schedules_decay_by_step_or_by_epoch(tmp_path: Path) -> None:
     assert [by_step.schedule.rate(step) for step in range(3)] == pytest.approx([0.5, 0.875, 0.75])
 
 
+def test_resuming_removes_what_a_killed_process_left_of_a_checkpoint(tmp_path: Path) -> None:
+    left = tmp_path / f".{LAST}-0a1b2c3d.tmp"
+    left.write_bytes(b"half of one")
+    trainer = Trainer(tiny_run(), tmp_path)
+    assert left.exists()
+    assert not trainer.resume()
+    assert not left.exists()
+    trainer.save()
+    left.write_bytes(b"half of one")
+    assert trainer.resume()
+    assert [path.name for path in tmp_path.iterdir()] == [LAST]
+
+
 def test_which_weights_are_better_is_forgotten_when_the_run_goes_on(tmp_path: Path) -> None:
     assert Trainer(tiny_run("epochs=1", "optim.ema=0.5"), tmp_path).train()
     again = Trainer(tiny_run("epochs=1", "optim.ema=0.5"), tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mtcp_serve.utils.atomic import merge_folder, write_atomic
+from mtcp_serve.utils.atomic import atomic_file, merge_folder, remove_leftovers, write_atomic
 
 
 def test_content_and_mode(tmp_path: Path) -> None:
@@ -29,6 +29,20 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch:
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    path, others = tmp_path / "last[1].pt", ["last[1].pt", ".last[1].pt-old.tmp", ".last1.pt-abcdefgh.tmp"]
+    for name in others:
+        (tmp_path / name).write_text("kept")
+    with atomic_file(path) as file:  # as it is when the process is killed here
+        (left,) = (entry for entry in tmp_path.iterdir() if entry.name not in others)
+        file.write(b"half")
+        (tmp_path / "copy").write_bytes(b"half")
+    (tmp_path / "copy").rename(left)
+    remove_leftovers(path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(others)
+    remove_leftovers(tmp_path / "absent" / "last.pt")
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
