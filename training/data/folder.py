@@ -10,10 +10,11 @@
 ============================  =========================================================================
 
 Images are of any format that serving reads. Maps may be smaller than the image. A missing file is a missing
-label.
+label. Names that differ only in how Unicode composes their letters, as macOS and others do, are the same.
 """
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def _hint(absent: str) -> str:
     if Path(absent).suffix.lower() in IMAGE_SUFFIXES:
         return "; ids are file names without their ending"
     return "; one id a line" if " " in absent or "\t" in absent else ""
+
+
+def _composed(name: str) -> str:
+    """``name`` in the one form (NFC) of those that look alike and are other bytes."""
+    return unicodedata.normalize("NFC", name)
 
 
 class FolderReader(FileReader):
@@ -77,16 +83,19 @@ class FolderReader(FileReader):
         folder = self._root / "images"
         if not folder.is_dir():
             raise SourceError(f"source {self._name!r}: {folder} does not exist; images go there as ID.jpg")
+        ids = [_composed(name) for name in self.ids]
+        wanted = set(ids)
         found: dict[str, Path] = {}
         others: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
             taken = found if path.suffix.lower() in IMAGE_SUFFIXES else others
-            if taken is found and path.stem in found and path.stem in self.ids:
+            stem = _composed(path.stem)
+            if taken is found and stem in found and stem in wanted:
                 raise SourceError(
-                    f"source {self._name!r}: {found[path.stem]} and {path.name} have one id; keep one of them"
+                    f"source {self._name!r}: {found[stem]} and {path.name} have one id; keep one of them"
                 )
-            taken[path.stem] = path
-        absent = [name for name in self.ids if name not in found]
+            taken[stem] = path
+        absent = [name for name in ids if name not in found]
         if absent and absent[0] in others:
             raise SourceError(
                 f"source {self._name!r}: {others[absent[0]]} is of no format that is read "
@@ -99,7 +108,7 @@ class FolderReader(FileReader):
                 + _hint(absent[0])
             )
         self._stems = found.keys()
-        return [found[name] for name in self.ids]
+        return [found[name] for name in ids]
 
     def _check_folders(self, config: SourceConfig, tasks: Sequence[Task]) -> None:
         for name in config.read or ():
@@ -127,15 +136,17 @@ class FolderReader(FileReader):
         part = label_part(config, name, tasks)
         present = self._label_paths(folder)
         for sample_id, files in zip(self.ids, self.labels, strict=True):
-            if sample_id in present:
+            path = present.get(_composed(sample_id))
+            if path is not None:
                 bare = name == "semseg" and sample_id in self._bare
-                files[name] = LabelFile(present[sample_id], kind, classes, part, bare)
+                files[name] = LabelFile(path, kind, classes, part, bare)
 
     def _label_paths(self, folder: Path) -> dict[str, Path]:
-        """The label files in ``folder`` by id; what belongs to no image of the source is named."""
+        """The label files in ``folder`` by composed id; what belongs to no image of the source is named."""
         files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        named = {path.stem: path for path in files if path.suffix.lower() == ".png"}
-        lost = [path.name for path in files if path.stem not in self._stems or path.stem not in named]
+        named = {_composed(path.stem): path for path in files if path.suffix.lower() == ".png"}
+        known = self._stems & named.keys()
+        lost = [path.name for path in files if _composed(path.stem) not in known]
         if not lost:
             return named
         message = (

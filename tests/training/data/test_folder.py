@@ -1,4 +1,5 @@
 import codecs
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,22 @@ def test_an_image_of_another_format_and_two_of_one_id_are_named(tmp_path: Path) 
     (tmp_path / "images" / "a.png").touch()
     (tmp_path / "images" / "a.jpg").touch()
     with pytest.raises(SourceError, match=r"a\.jpg and a\.png have one id; keep one"):
+        build_source(folder(tmp_path), TASKS, FULL, None)
+
+
+@pytest.mark.parametrize(("listed", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_match_however_their_letters_are_composed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, listed: Any, on_disk: Any
+) -> None:
+    name = "\u00fcbung caf\u00e9"
+    write_record(tmp_path, unicodedata.normalize(on_disk, name), all_maps())
+    write_split(tmp_path, [unicodedata.normalize(listed, name)])
+    source = build_source(folder(tmp_path), TASKS, FULL, None)
+    assert source[0]["id"] == unicodedata.normalize(listed, name)
+    assert (source[0]["semseg"][1:, :16] == 15).all()
+    assert not caplog.records
+    write_png(tmp_path / "images" / f"{unicodedata.normalize(listed, name)}.png", photo())
+    with pytest.raises(SourceError, match="have one id; keep one"):
         build_source(folder(tmp_path), TASKS, FULL, None)
 
 
