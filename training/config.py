@@ -368,7 +368,7 @@ def parse_config(
     try:
         return RunConfig.model_validate(plain, context=context(spaces or {}))
     except ValidationError as error:
-        lines = [f"{_key(item['loc'])}: {_why(item)}" for item in error.errors()]
+        lines = [": ".join(filter(None, (_key(item["loc"]), _why(item)))) for item in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines)) from error
 
 

@@ -66,7 +66,7 @@ def test_the_papers_settings_are_the_defaults() -> None:
         (["seed=-1"], "seed: Input should be greater than or equal to 0"),
         (["loss.scale.normals=-1"], "loss.scale.normals: Input should be greater than or equal to 0"),
         (["loss.class_weights.parsing=[1,2]"], "has 2 weights, the network's task has 8 classes"),
-        (["loss.class_weights.depth=[1]"], "has 1 weights, the network's task has no classes"),
+        (["loss.class_weights.depth=[1]"], "^scenes.yaml: loss.class_weights.depth has 1 weights, .* no classes"),
     ],
 )
 def test_wrong_settings_are_named(overrides: list[str], message: str) -> None:
