@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from training.class_weights import ClassWeightSetting, Factor, RareClassRule
@@ -72,6 +72,8 @@ class DataConfig(Strict):
 class LossConfig(Strict):
     """The objective (Eq. 7) around the task losses."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     final_stride: int = Field(1, ge=1)
     intermediate_stride: int = Field(1, ge=1)
     """Losses are taken at 1/stride of the input size. Paper: 1."""
@@ -100,6 +102,8 @@ class LossConfig(Strict):
 
 class OptimConfig(Strict):
     """AdamW with a polynomial schedule (Sec. 4.2)."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     lr: float = Field(5e-5, gt=0)
     encoder_lr: float | None = Field(None, gt=0)

@@ -15,8 +15,8 @@ from training.dataloader import Feed
 from training.distributed import autocast
 from training.graphs import GraphedStep, capture_all, refusal
 from training.model import Network
+from training.model.pretrained import check_init
 from training.objective import Objective
-from training.training_step import Step
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,21 @@ def chosen_balancer(config: RunConfig) -> Balancer:
         raise ConfigError(f"balancer: {error}") from error
 
 
+def check_settings(config: RunConfig) -> None:
+    """What can be said of the settings of a run before data are read and a network is built.
+
+    Raises:
+        ConfigError: as `chosen_balancer`, or torch has no backend ``compile`` here.
+        WeightsError: there are no such starting weights.
+    """
+    chosen_balancer(config)
+    check_init(config.init)
+    if config.compile:
+        known = torch.compiler.list_backends(exclude_tags=())
+        if config.compile not in known:
+            raise ConfigError(f"compile: no backend {config.compile!r}; there are {', '.join(known)}")
+
+
 def build_engine(config: RunConfig, mean: Callable[[Tensor], Tensor], fabric: Fabric) -> Engine:
     """The balancing method at work; ``mean`` is over the ranks. A run too short for it, or an
     ``update_interval`` that it has no use for, gets a warning.
@@ -83,18 +98,6 @@ def build_engine(config: RunConfig, mean: Callable[[Tensor], Tensor], fabric: Fa
         log.warning("balancer.update_interval: not used, %s looks at no task gradients", config.balancer.name)
     engine = Engine(balancer, update_interval=interval, reduce=mean, ranks=fabric.world_size)
     return engine.to(fabric.device)
-
-
-def compile_step(step: Step, backend: str) -> None:
-    """Have ``step`` compiled when it first runs.
-
-    Raises:
-        ConfigError: torch has no such backend here.
-    """
-    known = torch.compiler.list_backends(exclude_tags=())
-    if backend not in known:
-        raise ConfigError(f"compile: no backend {backend!r}; there are {', '.join(known)}")
-    step.compile_with(backend)
 
 
 def captured(

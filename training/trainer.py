@@ -34,7 +34,7 @@ from training.model import Network
 from training.model.pretrained import initialise
 from training.objective import Objective
 from training.optim import build_optimizer, set_rate
-from training.parts import build_engine, build_network, captured, compile_step
+from training.parts import build_engine, build_network, captured, check_settings
 from training.progress import EpochProgress
 from training.resuming import extends, resumable
 from training.run_log import HISTORY, History, read_history, shown
@@ -67,6 +67,7 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, run: Path, check: bool = True) -> None:
+        check_settings(config)
         self.config, self.run = config, run
         self.fabric = launch(config)
         self.clock = Clock(share=share_clock(self.fabric))
@@ -89,7 +90,7 @@ class Trainer:
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
         if config.compile:
-            compile_step(self.forward_step, config.compile)
+            self.forward_step.compile_with(config.compile)
         self._model, stepper = self.fabric.setup(self.forward_step, self.optimizer)
         self._update = WeightUpdate(self.fabric, self.optimizer, stepper, config.optim.clip_norm)
         self._statistics = RunningStatistics(self.network)

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.tiny import tiny_model
+from tests.training.tiny import tiny_model, tiny_run
 from training.config import ConfigError, load_config, override, parse_config, shipped_configs
 from training.model import MTCP, ModelConfig
-from training.model.pretrained import WeightsError, initialise
+from training.model.pretrained import WeightsError, check_init, initialise
+from training.trainer import Trainer
 
 
 @pytest.mark.parametrize("name", sorted(shipped_configs()))
@@ -66,7 +67,13 @@ def test_the_papers_settings_are_the_defaults() -> None:
         (["seed=-1"], "seed: Input should be greater than or equal to 0"),
         (["loss.scale.normals=-1"], "loss.scale.normals: Input should be greater than or equal to 0"),
         (["loss.class_weights.parsing=[1,2]"], "has 2 weights, the network's task has 8 classes"),
-        (["loss.class_weights.depth=[1]"], "^scenes.yaml: loss.class_weights.depth has 1 weights, .* no classes"),
+        (
+            ["loss.class_weights.depth=[1]"],
+            "^scenes.yaml: loss.class_weights.depth has 1 weights, .* no classes",
+        ),
+        (["model.cfm=true", "model.tasks=null"], "^scenes.yaml: model.tasks: Input should be"),
+        (["optim.lr=.inf"], "optim.lr: Input should be a finite number"),
+        (["loss.lambda_cos=.inf"], "loss.lambda_cos: Input should be a finite number"),
     ],
 )
 def test_wrong_settings_are_named(overrides: list[str], message: str) -> None:
@@ -116,6 +123,25 @@ def test_starting_weights_that_cannot_be_had_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="neither a checkpoint, a local folder nor a hub id"):
         initialise(network, str(tmp_path / "nothing"))
     assert initialise(network, None) == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("init=nosuch", r"init=nosuch: there is no such file or folder; give one, .*imagenet, "),
+        ("init=runs/last.pt", "there is no such file"),
+        ("init=runs/mine/model.safetensors", "there is no such file"),
+        ("compile=nosuch", "compile: no backend 'nosuch'; there are .*inductor"),
+        ("balancer.name=nosuch", "balancer: "),
+    ],
+)
+def test_wrong_settings_are_told_before_data_are_looked_at(
+    setting: str, message: str, tmp_path: Path
+) -> None:
+    nowhere = f"data.train=[{{kind: folder, root: {tmp_path / 'absent'}}}]"
+    with pytest.raises((ConfigError, WeightsError), match=message):
+        Trainer(tiny_run("balancer.options={}", nowhere, nowhere.replace("train", "val"), setting), tmp_path)
+    check_init("facebook/mask2former-swin-small-ade-semantic")  # may be there
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from training.model.heads import Heads
 from training.model.mtcp import MTCP
 from training.model.network import Network
-from training.weights_file import shipped_weights
+from training.weights_file import SUFFIX, shipped_weights
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,10 @@ PRETRAINED: dict[str, Callable[[Network], int]] = {
     "lite2_imagenet": partial(_lite_imagenet, 2),
 }
 """Loaders by name; each returns how many tensors it set."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_FILES = (".pt", SUFFIX)
+"""Endings of what `training.checkpoint` writes, which no id has."""
 
 _MASK2FORMER_PARTS = {
     "pixel_level_module.encoder.": "encoder.encoder.",
@@ -178,6 +183,21 @@ def _copy_rows(ours: Heads, theirs: Heads) -> None:
             pairs = [(i, names.index(label)) for i, label in enumerate(task.space.labels) if label in names]
         for mine, index in pairs:
             weight[mine], bias[mine] = rows[index], shifts[index]
+
+
+def check_init(init: str | None) -> None:
+    """Nothing, if there may be starting weights ``init`` as `initialise` has them.
+
+    Raises:
+        WeightsError: it is no name, no file and no folder here, and no id on the hub has such a form.
+    """
+    if init is None or init in PRETRAINED or shipped_weights(init) is not None or Path(init).exists():
+        return
+    if not _HUB_ID.fullmatch(init) or Path(init).suffix in _FILES:
+        raise WeightsError(
+            f"init={init}: there is no such file or folder; give one, an id on the hub (OWNER/NAME), a name "
+            f"of a shipped bundle, or one of {', '.join(PRETRAINED)}"
+        )
 
 
 def initialise(network: Network, init: str | None) -> int:

@@ -12,7 +12,7 @@ from mtcp_serve.utils.atomic import write_atomic
 from training import checkpoint
 from training.config import ConfigError, RunConfig, override
 from training.evaluation import Validation, validation_sources
-from training.parts import chosen_balancer
+from training.parts import check_settings
 from training.resuming import differences
 from training.sweep.config import SweepConfig, slug
 from training.trainer import LAST, Trainer
@@ -76,7 +76,7 @@ def _check(run: Run, config: RunConfig) -> None:
     if config.devices != 1:
         raise ConfigError("a sweep runs its rows one after another on one device; leave devices at 1")
     try:
-        chosen_balancer(config)
+        check_settings(config)
     except ConfigError as error:
         raise ConfigError(f"row {run.row!r}: {error}") from error
     report = run.report()
