@@ -61,6 +61,7 @@ weights: .venv/installed  ## train the shipped bundle again: make weights DATA=p
 	.venv/bin/python -m training shift-depth $(RUN)/stripped.pt -o $(RUN)/shifted.pt --images $(VIEWS)
 	.venv/bin/python -m training confidence $(RUN)/shifted.pt -o $(RUN)/model.safetensors --images $(VIEWS) \
 		--report $(RUN)/confidence.json
+	[ ! -e $(BUNDLE)/model.safetensors ] || mv $(BUNDLE)/model.safetensors $(RUN)/replaced.safetensors
 	.venv/bin/python -m export.onnx $(RUN)/model.safetensors -o $(BUNDLE) --version 2 --fp16-weights --license Apache-2.0 \
 		--card $(CARD) --images $(DATA)/photos/images --ids $(DATA)/photos/splits/val.txt
 	cp $(RUN)/model.safetensors $(BUNDLE)/

@@ -61,7 +61,7 @@ def write_bundle(
     The bundle is built beside ``out`` and renamed when it is complete. A bundle that was there is replaced.
 
     Raises:
-        BundleWriteError: ``out`` holds something that is not a bundle, or cannot be written.
+        BundleWriteError: ``out`` holds what is not of a bundle and would be lost, or cannot be written.
         ExportError: the name, version or card cannot be used, or the network cannot be exported.
         ParityError: the graph does not reproduce PyTorch. In every case ``out`` is as it was before.
     """
@@ -74,7 +74,7 @@ def write_bundle(
             ) from error
     if options.card and not options.card.is_file():
         raise ExportError(f"there is no model card at {options.card}")
-    with create_bundle(out) as folder:
+    with create_bundle(out, [CARD_FILE] if options.card else []) as folder:
         manifest = _build(graph, images, folder, options)
         check_interrupted()
     return Bundle(out, manifest)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from export.bundle_writer import BundleOptions, write_bundle
 from export.deployment_module import DeploymentGraph
-from export.errors import told
+from export.errors import ExportError, told
 from export.onnx.fp16_weights import round_to_fp16
 from export.renamed_flags import RenamedFlags
 from export.validation_images import IdsOption, ImagesOption, RgbImage, load_images
@@ -97,8 +97,15 @@ def export_checkpoint(
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be read.
-        ExportError, BundleWriteError: as `export.bundle_writer.write_bundle`.
+        ExportError: the checkpoint lies in ``out``, which the bundle replaces; or as
+            `export.bundle_writer.write_bundle`.
+        BundleWriteError: as there.
     """
+    if checkpoint.resolve().is_relative_to(out.resolve()):
+        raise ExportError(
+            f"{checkpoint} lies in {out}, which the bundle would replace, with the checkpoint; "
+            "choose another folder, or move the checkpoint out of it"
+        )
     network, config = load_network(checkpoint)
     if fp16_weights:
         round_to_fp16(network)

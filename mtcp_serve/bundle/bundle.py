@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from mtcp_serve.bundle.manifest import (
     GraphTensor,
     Manifest,
 )
-from mtcp_serve.errors import BundleMismatchError, BundleNotFoundError, BundleWriteError
+from mtcp_serve.errors import BundleMismatchError, BundleNotFoundError, BundleWriteError, ManifestError
 from mtcp_serve.utils.atomic import replaced_folder, workshop
 
 
@@ -177,18 +177,36 @@ class Draft:
 
 
 @contextmanager
-def create_bundle(out: Path) -> Iterator[Path]:
+def create_bundle(out: Path, files: Collection[str] = ()) -> Iterator[Path]:
     """Give an empty folder for a new bundle, manifest included; it then takes the place of ``out``.
 
+    Of the bundle that it replaces only those files may be lost that its manifest names, and ``files``, which
+    the new one has as well.
+
     Raises:
-        BundleWriteError: ``out`` holds something that is not a bundle, or a file cannot be written. However
-            the block fails, ``out`` is as it was.
+        BundleWriteError: ``out`` holds something that is not a bundle, or beside one what would be lost, or a
+            file cannot be written. However the block fails, ``out`` is as it was.
     """
     if out.exists() and not (out / MANIFEST_FILE).is_file() and (out.is_file() or any(out.iterdir())):
         raise BundleWriteError(f"{out} exists and is not a bundle; choose another folder")
+    if lost := _beside(out) - set(files):
+        raise BundleWriteError(
+            f"{out} would be replaced as a whole, and {', '.join(sorted(lost))} would be lost; "
+            "move that elsewhere, or choose another folder"
+        )
     with _written(out) as folder:
         folder.mkdir()
         yield folder
+
+
+def _beside(folder: Path) -> set[str]:
+    """Names of what lies in ``folder`` and is not of the bundle there."""
+    if not folder.exists():
+        return set()
+    known = {MANIFEST_FILE, MODEL_FILE, PARITY_FILE}
+    with suppress(ManifestError):  # of a schema before or after this one, or spoilt
+        known.update(Manifest.load(folder).files)
+    return {path.name for path in folder.iterdir()} - known
 
 
 @contextmanager

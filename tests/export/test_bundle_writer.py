@@ -1,6 +1,7 @@
 """Bundles: complete, self-consistent, and all or nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,11 +94,39 @@ def test_a_bundle_is_replaced_as_a_whole(
     write_bundle(graph, images, out, BundleOptions("tiny", "1", card=card, license="MIT"))
     assert Manifest.load(out).license == "MIT"
     assert (out / "MODEL_CARD.md").read_text() == "# Tiny\n"
-    write_bundle(graph, images, out, OPTIONS)
+    with Bundle.open(out).edit() as draft:
+        draft.add("model_fp16.onnx").write_bytes((out / "model.onnx").read_bytes())
+    write_bundle(graph, images, out, BundleOptions("tiny", "2", card=out / "MODEL_CARD.md"))
     assert Manifest.load(out).version == "2"
     assert Manifest.load(out).license is None
-    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "model.onnx", "parity.json"]
+    left = ["MODEL_CARD.md", "manifest.json", "model.onnx", "parity.json"]
+    assert sorted(path.name for path in out.iterdir()) == left
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "card.md"]
+
+
+@pytest.mark.parametrize("spoilt", [False, True], ids=["a bundle", "a manifest of another schema"])
+def test_what_is_not_of_the_bundle_that_is_replaced_is_not_lost(
+    graph: DeploymentGraph,
+    images: dict[str, RgbImage],
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoilt: bool,
+) -> None:
+    out = Path(shutil.copytree(bundle, tmp_path / "ours"))
+    for name in ("MODEL_CARD.md", "model.safetensors"):
+        (out / name).write_text("days of work")
+    if spoilt:
+        (out / "manifest.json").write_text('{"schema": 2}')
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.delattr(export.bundle_writer, "convert")  # it is told before the work
+    with pytest.raises(BundleWriteError, match=r"ours would be .* MODEL_CARD\.md, model\.safetensors would"):
+        write_bundle(graph, images, out, OPTIONS)
+    card = BundleOptions("tiny", "2", card=out / "MODEL_CARD.md")
+    with pytest.raises(BundleWriteError, match=r"as a whole, and model\.safetensors would be lost; move"):
+        write_bundle(graph, images, out, card)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_failed_parity_keeps_the_old_bundle(

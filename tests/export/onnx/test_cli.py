@@ -1,5 +1,6 @@
 """The command line from a checkpoint to a bundle."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,25 @@ def test_half_a_size_or_none_at_all_is_refused(
     assert result.exit_code == 2
     assert said in result.stderr
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("place", ["", "weights"])
+def test_a_checkpoint_in_the_folder_that_is_replaced_is_refused(
+    arguments: list[str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Before it is read: ``model.safetensors`` lies beside the graph of the shipped bundle."""
+    ours = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    (ours / place).mkdir(exist_ok=True)
+    checkpoint = ours / place / "model.safetensors"
+    checkpoint.write_text("days of work")
+    (tmp_path / "linked").symlink_to(ours)
+    monkeypatch.delattr(export.onnx.cli, "load_network")
+    for given in (checkpoint, tmp_path / "linked" / place / checkpoint.name):
+        result = CliRunner().invoke(export.onnx.cli.app, [str(given), *arguments[1:]])
+        assert result.exit_code == 2
+        assert f"error: {given} lies in {ours}" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert checkpoint.read_text() == "days of work"
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -166,6 +166,15 @@ def test_a_checkpoint_becomes_a_bundle_first(
 
 
 @pytest.mark.usefixtures("nothing_here")
+def test_a_checkpoint_in_the_bundle_that_it_would_replace_is_refused(ours: Path, folder: Path) -> None:
+    (ours / "model.safetensors").write_text("days of work")
+    result = run(ours / "model.safetensors", "-o", ours, "--images", folder)
+    assert result.exit_code == 2
+    assert f"model.safetensors lies in {ours}, which the bundle would replace" in result.stderr
+    assert (ours / "model.safetensors").read_text() == "days of work"
+
+
+@pytest.mark.usefixtures("nothing_here")
 def test_a_bundle_given_with_out_stays_as_it_is(ours: Path, folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in ours.iterdir()}
     out = ours.parent / "other"
