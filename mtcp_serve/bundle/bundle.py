@@ -18,7 +18,7 @@ from mtcp_serve.bundle.manifest import (
     Manifest,
 )
 from mtcp_serve.errors import BundleMismatchError, BundleNotFoundError, BundleWriteError, ManifestError
-from mtcp_serve.utils.atomic import replaced_folder, workshop
+from mtcp_serve.utils.atomic import FULL, replaced_folder, workshop
 
 
 class Bundle:
@@ -115,7 +115,7 @@ class Bundle:
         Raises:
             BundleWriteError: it cannot.
         """
-        with _told(self.folder), workshop(self.folder.parent, self.folder.name):
+        with _told(self.folder) as place, workshop(place.parent, place.name):
             pass
 
     @contextmanager
@@ -126,7 +126,7 @@ class Bundle:
             BundleWriteError: a file cannot be written. However the block fails, the bundle is as it was.
         """
         with _written(self.folder) as folder:
-            shutil.copytree(self.folder, folder)
+            _copy(self.folder, folder)
             draft = Draft(folder, self.manifest)
             yield draft
             draft.finish()
@@ -139,7 +139,7 @@ class Bundle:
             BundleWriteError: a file cannot be read or written.
         """
         with _written(out) as folder:
-            shutil.copytree(self.folder, folder)
+            _copy(self.folder, folder)
         return type(self)(out, self.manifest)
 
 
@@ -209,20 +209,43 @@ def _beside(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - known
 
 
+def _copy(folder: Path, into: Path) -> None:
+    """Copy ``folder``; what is wrong is raised as of the first file, not as `shutil.copytree`'s list of all.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    faults: list[OSError] = []
+
+    def copy(file: str, target: str) -> None:
+        try:
+            shutil.copy2(file, target)
+        except OSError as error:
+            faults.append(error)
+            raise
+
+    try:
+        shutil.copytree(folder, into, copy_function=copy)
+    except shutil.Error as error:
+        raise (faults or [OSError(error.args[0][0][2])])[0] from error
+
+
 @contextmanager
 def _written(out: Path) -> Iterator[Path]:
-    with _told(out), replaced_folder(out) as folder:
+    with _told(out) as place, replaced_folder(place) as folder:
         yield folder
 
 
 @contextmanager
-def _told(out: Path) -> Iterator[None]:
-    """Make it a `BundleWriteError` that ``out`` cannot be written, or will not be."""
-    if out.is_mount():
+def _told(out: Path) -> Iterator[Path]:
+    """Give where ``out`` leads; make it a `BundleWriteError` that it cannot be written, or will not be."""
+    place = out.resolve()
+    if place.is_mount():
         raise BundleWriteError(
             f"{out} is a volume of its own, which cannot be replaced as a whole; name a folder in it"
         )
     try:
-        yield
+        yield place
     except OSError as error:
-        raise BundleWriteError(f"{out} cannot be written: {error}") from error
+        fault = error.strerror if error.errno in FULL else error
+        raise BundleWriteError(f"{out} cannot be written: {fault}") from error

@@ -17,7 +17,8 @@ from typing import BinaryIO, Self
 
 from rich.filesize import decimal
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a disk, or a user's share of one, that is full."""
 
 
 class NoRoomError(OSError):
@@ -110,7 +111,7 @@ def room(folder: Path, staging: Staging) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise NoRoomError.at(folder, staging.bytes) from error
         raise
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,49 @@ def test_a_copy_is_a_bundle_of_its_own(folder: Path, tmp_path: Path) -> None:
     with copy.edit() as draft:
         draft.record_parity("note", {})
     assert Bundle.open(folder).parity() == {}
+
+
+def test_a_linked_bundle_is_changed_where_it_lies(folder: Path, tmp_path: Path) -> None:
+    """What names a bundle from elsewhere, as ``current`` does, still leads to the one that was changed."""
+    link = tmp_path / "current"
+    link.symlink_to(folder)
+    with Bundle.open(link).edit() as draft:
+        draft.record_parity("note", {})
+    with create_bundle(link, ["parity.json"]) as new:
+        shutil.copytree(folder, new, dirs_exist_ok=True)
+    assert link.readlink() == folder
+    assert Bundle.open(folder).parity() == {"note": {}}
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_a_link_to_a_volume_is_told_as_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "current").symlink_to(folder)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == folder)
+    with pytest.raises(BundleWriteError, match=r"current is a volume of its own"):
+        Bundle.open(tmp_path / "current").check_editable()
+
+
+@pytest.mark.parametrize("what", ["edit", "copy"])
+def test_a_full_disk_is_told_in_words(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    bundle, before = Bundle.open(folder), contents(folder)
+
+    def full(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device", source, None, target)
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    place = folder if what == "edit" else tmp_path / "copy"
+    with ExitStack() as stack:
+        told = stack.enter_context(pytest.raises(BundleWriteError))
+        if what == "edit":
+            stack.enter_context(bundle.edit())
+        bundle.copy(tmp_path / "copy")
+    assert str(told.value) == f"{place} cannot be written: No space left on device"
+    assert contents(folder) == before
+    assert list(tmp_path.iterdir()) == [folder.parent]
 
 
 def test_a_new_bundle_takes_the_place_of_a_bundle_only(folder: Path, tmp_path: Path) -> None:
