@@ -29,20 +29,15 @@ class TritonPythonModel:
         """Open the graph on the device of this instance.
 
         Raises:
-            TritonModelException: numpy is not the one that this Triton was built for, the graph is not the
-                manifest's, or its device cannot be used.
+            TritonModelException: numpy is not the one that this Triton was built for, a file is not the
+                manifest's, or the device cannot be used.
         """
         _check_numpy()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         model = folder / "model.onnx"
-        expected = manifest["files"][model.name]["sha256"]
-        found = hashlib.sha256(model.read_bytes()).hexdigest()
-        if found != expected:
-            raise triton.TritonModelException(
-                f"the manifest says {model.name} has SHA-256 {expected}, it has {found}"
-            )
+        _check_files(folder, manifest)
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(config["parameters"].get("threads", {}).get("string_value", 0))
         options.log_severity_level = _ERRORS_ONLY
@@ -78,6 +73,16 @@ class TritonPythonModel:
             responses.append(triton.InferenceResponse(answer))
             start = end
         return responses
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Compare what is there of the bundle, the graph and weights beside it, with the manifest's hashes."""
+    for name, entry in manifest["files"].items():
+        path, expected = folder / name, entry["sha256"]
+        if path.is_file() and (found := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
+            raise triton.TritonModelException(
+                f"the manifest says {name} has SHA-256 {expected}, it has {found}"
+            )
 
 
 def _check_numpy() -> None:

@@ -20,6 +20,7 @@ from export.triton.config import (
 from export.trt.header import SIZE, read_header
 from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import MODEL_FILE, Manifest
+from mtcp_serve.bundle.onnx_nodes import read_graph
 from mtcp_serve.errors import BundleError
 from mtcp_serve.utils.atomic import merge_folder, workshop
 
@@ -179,8 +180,7 @@ def _fill(folder: Path, bundle: Bundle, backend: Backend, plans: Mapping[str, Pa
         for name, path in plans.items():
             shutil.copyfile(path, folder / name)
         return
-    for name in bundle.manifest.files:
-        if name.startswith(MODEL_FILE):  # the graph and, if they are apart, its weights
-            shutil.copyfile(bundle.graph(name), folder / name)
+    for name in (MODEL_FILE, *read_graph(bundle.graph()).data_files):
+        shutil.copyfile(bundle.graph(name), folder / name)
     if backend == "python":
         shutil.copyfile(_PYTHON_MODEL, folder / PYTHON_MODEL_FILE)

@@ -17,6 +17,7 @@ from mtcp_serve.bundle.manifest import (
     GraphTensor,
     Manifest,
 )
+from mtcp_serve.bundle.onnx_nodes import read_graph
 from mtcp_serve.errors import BundleMismatchError, BundleNotFoundError, BundleWriteError, ManifestError
 from mtcp_serve.utils.atomic import FULL, replaced_folder, workshop
 
@@ -52,10 +53,11 @@ class Bundle:
         return cls(place, Manifest.load(place))
 
     def verify(self) -> Self:
-        """Compare every file that the manifest names with its SHA-256.
+        """Compare every file that the manifest names with its SHA-256; see that graphs read no others.
 
         Raises:
-            BundleMismatchError: a file is missing, or its hash differs (both hashes are in the message).
+            BundleMismatchError: a file is missing, or its hash differs (both hashes are in the message); a
+                graph cannot be read, or has weights in a file that the manifest does not name.
         """
         for name, entry in self.manifest.files.items():
             path = self.folder / name
@@ -69,7 +71,18 @@ class Bundle:
                 raise BundleMismatchError(
                     f"{MANIFEST_FILE} says {name} has SHA-256 {entry.sha256}, but {path} has {found}"
                 )
+            if path.suffix == ".onnx":
+                self._check_data_files(path)
         return self
+
+    def _check_data_files(self, graph: Path) -> None:
+        """See that what ``graph`` reads its weights from is hashed, and so lies in the folder."""
+        unlisted = [name for name in read_graph(graph).data_files if name not in self.manifest.files]
+        if unlisted:
+            raise BundleMismatchError(
+                f"{graph} reads weights from {', '.join(unlisted)}, which {MANIFEST_FILE} does not list; "
+                "save the graph with its weights inside, or list the file"
+            )
 
     def graph(self, name: str = MODEL_FILE) -> Path:
         """The path of a graph or plan of the bundle.

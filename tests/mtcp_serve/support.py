@@ -121,6 +121,26 @@ def make_bundle(folder: Path, graph: str = GRAPH, tasks: tuple[TaskSpec, ...] = 
     return folder
 
 
+def put_weights_apart(folder: Path, location: str, listed: bool = True) -> Path:
+    """Move a weight of the graph, on which depth depends, from ``model.onnx`` to the file ``location``.
+
+    The manifest has the new hash of the graph, and that of the file if it is ``listed``. The file's path.
+    """
+    model = onnx.load(folder / "model.onnx")
+    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == "per_metre")
+    values = onnx.numpy_helper.to_array(weight)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.external_data_helper.set_external_data(weight, location)
+    weight.ClearField("raw_data")
+    (folder / location).write_bytes(values.tobytes())
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    files = {"model.onnx": FileEntry.of(folder / "model.onnx", opset=18)}
+    if listed:
+        files[location] = FileEntry.of(folder / location)
+    Manifest.load(folder).model_copy(update={"files": files}).save(folder)
+    return folder / location
+
+
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     """A reproducible random image."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

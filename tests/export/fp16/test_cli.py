@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import export.fp16.cli
-from export.errors import ExportError, ParityError
+from export.errors import ParityError
 from export.fp16.cli import add_fp16, app
 from export.fp16.mixed import Mixed, to_mixed_precision
 from export.validation_images import RgbImage
@@ -69,7 +69,7 @@ def test_a_graph_that_is_cut_off_is_told(ours: Path, images: dict[str, RgbImage]
     graph.write_bytes(graph.read_bytes()[:2000])
     with Bundle.open(ours).edit() as draft:
         draft.add(graph.name)
-    with pytest.raises(ExportError, match=r"model\.onnx cannot be read as ONNX: "):
+    with pytest.raises(BundleMismatchError, match=r"model\.onnx cannot be read as ONNX: "):
         add_fp16(Bundle.open(ours), images)
 
 

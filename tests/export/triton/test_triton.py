@@ -20,7 +20,7 @@ from mtcp_serve.bundle.bundle import Bundle
 from mtcp_serve.bundle.manifest import DepthTask, Manifest
 from mtcp_serve.errors import BundleError
 from tests.mtcp_serve.confident import make_confident_bundle
-from tests.mtcp_serve.support import GRAPH, HEIGHT, TASKS, WIDTH, make_bundle
+from tests.mtcp_serve.support import GRAPH, HEIGHT, TASKS, WIDTH, make_bundle, put_weights_apart
 from tests.needs import needs_triton
 
 ROOT = Path(__file__).parents[3]
@@ -125,13 +125,14 @@ def test_fp16_maps_and_weights_apart(tmp_path: Path) -> None:
         *TASKS[2:],
     )
     bundle = make_bundle(tmp_path / "tiny", graph, tasks)
-    (bundle / "model.onnx.data").write_bytes(b"weights")
-    manifest = Manifest.load(bundle)
-    entry = type(manifest.files["model.onnx"]).of(bundle / "model.onnx.data")
-    manifest.model_copy(update={"files": {**manifest.files, "model.onnx.data": entry}}).save(bundle)
+    weights = put_weights_apart(bundle, "weights.bin")
+    with Bundle.open(bundle).edit() as draft:
+        draft.record_parity("note", {})
     folder = write_repository(Bundle.open(bundle), tmp_path / "repository", backend="onnxruntime")
     assert config(folder).output[1].data_type == pb.TYPE_FP16
-    assert (folder / "7" / "model.onnx.data").read_bytes() == b"weights"
+    assert (folder / "7" / "weights.bin").read_bytes() == weights.read_bytes()
+    files = ["manifest.json", "model.onnx", "weights.bin"]
+    assert sorted(path.name for path in (folder / "7").iterdir()) == files
 
 
 def test_confidences_are_outputs_of_their_own_size(tmp_path: Path) -> None:

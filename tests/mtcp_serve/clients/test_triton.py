@@ -37,7 +37,17 @@ from mtcp_serve.clients import (
 from mtcp_serve.engines.base import EngineOptions
 from mtcp_serve.engines.onnxruntime import OnnxEngine
 from mtcp_serve.inference.camera import CameraRequest
-from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, STUCK, WIDTH, encode, make_bundle, noise
+from tests.mtcp_serve.support import (
+    GOOD,
+    GRAPH,
+    HEIGHT,
+    STUCK,
+    WIDTH,
+    encode,
+    make_bundle,
+    noise,
+    put_weights_apart,
+)
 from tests.needs import needs_triton
 
 pytestmark = needs_triton
@@ -327,15 +337,18 @@ def test_triton_itself_refuses_a_wrong_shape(triton: LocalTriton, client: Triton
     assert f"Expected [-1,{SIZE[0]},{SIZE[1]},3], got [1,7,9,3]" in str(error)
 
 
-def test_a_damaged_model_is_not_loaded(repository: Path, triton: LocalTriton, tmp_path: Path) -> None:
-    write_repository(
-        Bundle.open(make_bundle(tmp_path / "tiny")), tmp_path / "other", backend="python", version=9
-    )
-    model = tmp_path / "other" / "tiny" / "9" / "model.onnx"
-    model.write_bytes(model.read_bytes() + b"x")
+@pytest.mark.parametrize("damaged", ["model.onnx", "weights.bin"])
+def test_a_damaged_model_is_not_loaded(
+    damaged: str, repository: Path, triton: LocalTriton, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "tiny")
+    put_weights_apart(bundle, "weights.bin")
+    write_repository(Bundle.open(bundle), tmp_path / "other", backend="python", version=9)
+    file = tmp_path / "other" / "tiny" / "9" / damaged
+    file.write_bytes(file.read_bytes() + b"x")
     with InferenceServerClient(triton.grpc) as control:
         (tmp_path / "other" / "tiny" / "9").rename(repository / "tiny" / "9")
-        with pytest.raises(Exception, match=r"the manifest says model\.onnx has SHA-256"):
+        with pytest.raises(Exception, match=rf"the manifest says {re.escape(damaged)} has SHA-256"):
             control.load_model("tiny")
     (repository / "tiny" / "9").rename(tmp_path / "9")
 

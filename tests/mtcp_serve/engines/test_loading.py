@@ -1,5 +1,6 @@
 """Engines are chosen by name: a new one is a module and an entry."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -17,7 +18,7 @@ from mtcp_serve.errors import BundleError, BundleMismatchError
 from mtcp_serve.kinds.base import Map
 from mtcp_serve.server.loading import load_engines
 from mtcp_serve.server.settings import Settings
-from tests.mtcp_serve.support import make_bundle
+from tests.mtcp_serve.support import HEIGHT, TASKS, WIDTH, make_bundle, noise, put_weights_apart
 
 
 class BlackEngine:
@@ -73,3 +74,26 @@ def test_a_changed_file_is_refused_whatever_the_engine(
     for name in ("black", "onnxruntime"):
         with pytest.raises(BundleMismatchError, match=r"says model\.onnx has SHA-256 .*, but .* has"):
             load_engine(Bundle.open(tmp_path), name)
+
+
+@pytest.mark.parametrize("location", ["model.onnx.data", "../weights.bin"])
+def test_weights_that_nobody_hashes_are_refused_whatever_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    bundle = make_bundle(tmp_path / "tiny")
+    put_weights_apart(bundle, location, listed=False)
+    monkeypatch.setitem(ENGINES, "black", EngineClass(__name__, "BlackEngine", "nothing to install"))
+    for name in ("black", "onnxruntime"):
+        with pytest.raises(BundleMismatchError, match=rf"model\.onnx reads weights from {location}, which"):
+            load_engine(Bundle.open(bundle), name)
+
+
+def test_weights_apart_are_hashed_like_the_graph(tmp_path: Path) -> None:
+    weights = put_weights_apart(make_bundle(tmp_path), "weights.bin")
+    engine = load_engine(Bundle.open(tmp_path), "onnxruntime", EngineOptions("cpu", threads=1))
+    image = noise(HEIGHT, WIDTH)[None]
+    (depth,) = asyncio.run(engine.infer(image, TASKS[1:2]))
+    np.testing.assert_allclose(depth, image.mean(-1) / 25.5, rtol=1e-5)
+    weights.write_bytes(np.float32(51).tobytes())
+    with pytest.raises(BundleMismatchError, match=r"says weights\.bin has SHA-256"):
+        load_engine(Bundle.open(tmp_path), "onnxruntime")

@@ -6,6 +6,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from mtcp_serve.cli import cli
 from mtcp_serve.errors import BundleMismatchError
 from mtcp_serve.offline.check import Row, check_bundle, drawing
 from tests.mtcp_serve.confident import CONFIDENT_GRAPH, CONFIDENT_TASKS, make_confident_bundle
-from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, TASKS, WIDTH, make_bundle
+from tests.mtcp_serve.support import GOOD, GRAPH, HEIGHT, TASKS, WIDTH, make_bundle, put_weights_apart
 
 SUBGRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
@@ -100,6 +101,15 @@ def test_a_changed_and_a_missing_file(tmp_path: Path) -> None:
     assert rows(bundle)["graph"].status == rows(bundle)["maps"].status == "not run"
     (bundle / "model.onnx").unlink()
     assert set(failed(bundle)) == {"files", "model.onnx opset", "model.onnx nodes"}
+
+
+def test_weights_in_a_file_that_is_not_listed(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    put_weights_apart(bundle, "model.onnx.data", listed=False)
+    assert "model.onnx.data, which manifest.json does not list" in failed(bundle)["files"]
+    assert rows(bundle)["graph"].status == rows(bundle)["maps"].status == "not run"
+    put_weights_apart(make_bundle(bundle), "model.onnx.data")
+    assert not failed(bundle)
 
 
 def test_a_graph_that_is_not_the_manifests(tmp_path: Path) -> None:
@@ -211,6 +221,35 @@ def test_nodes_are_those_that_the_onnx_package_reads(bundle: Path, folder: Path 
         if attribute.name == "mode"
     ]
     assert modes == requested
+
+
+def test_weights_apart_are_found_wherever_a_model_has_them(tmp_path: Path) -> None:
+    """Of the graph and of loops in it, dense and sparse, in attributes of nodes and of functions."""
+    names = iter("abcdefgh")
+
+    def apart() -> onnx.TensorProto:
+        tensor = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "w")
+        onnx.external_data_helper.set_external_data(tensor, f"./{next(names)}")
+        tensor.ClearField("raw_data")
+        return tensor
+
+    def sparse() -> onnx.SparseTensorProto:
+        return onnx.helper.make_sparse_tensor(apart(), apart(), [1])
+
+    def node(operator: str, **attribute: object) -> onnx.NodeProto:
+        return onnx.helper.make_node(operator, [], ["y"], **attribute)
+
+    body = onnx.helper.make_graph([node("Constant", value=apart())], "body", [], [], [apart()])
+    nodes = [node("Loop", body=body), node("Constant", sparse_value=sparse())]
+    inside = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "inside")
+    graph = onnx.helper.make_graph(nodes, "graph", [], [], [inside, apart()])
+    graph.sparse_initializer.append(sparse())
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    function = onnx.helper.make_function("own", "f", [], ["y"], [node("Constant", value=apart())], opsets)
+    model = onnx.helper.make_model(graph, opset_imports=opsets, functions=[function])
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert next(names, None) is None
+    assert sorted(read_graph(tmp_path / "model.onnx").data_files) == list("abcdefgh")
 
 
 def test_neither_onnx_nor_torch_is_needed(bundle: Path) -> None:
