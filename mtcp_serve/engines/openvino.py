@@ -147,11 +147,7 @@ class OpenVinoEngine:
         digest = bundle.manifest.files[MODEL_FILE].sha256[:16]
         folder = cache_folder("openvino", ov.__version__.split("-")[0], digest, precision)
         model = compile_graph(bundle.graph(), precision, options.threads, options.streams or 1, folder)
-        names = [task.output for task in bundle.manifest.outputs]
-        bundle.check_graph(
-            [_tensor(port, [IMAGE_TENSOR]) for port in model.inputs],
-            [_tensor(port, names) for port in model.outputs if not _kept(port)],
-        )
+        _check_graph(bundle, model)
         parallel = calls_together(options.threads, options.streams)
 
         def open_shared() -> Any:
@@ -255,19 +251,32 @@ def difference(found: NDArray[Any], wanted: NDArray[Any], precision: Precision) 
 
 
 def _reference(bundle: Bundle, image: NDArray[np.uint8], threads: int) -> dict[str, NDArray[Any]]:
-    """The graph's outputs for ``image`` by ONNX Runtime; without it by a float32 model, not cached."""
+    """The graph's outputs for ``image`` by ONNX Runtime; without it by a float32 model, not cached.
+
+    Raises:
+        BundleMismatchError: the graph is not what the manifest says.
+        BundleError: it cannot be opened.
+    """
     names = [task.output for task in bundle.manifest.outputs]
     try:
-        from mtcp_serve.engines.onnxruntime import open_session
+        from mtcp_serve.engines.onnxruntime import open_session, tensors
     except ImportError:
         model = compile_graph(bundle.graph(), "fp32", threads)
+        _check_graph(bundle, model)
         result = model({IMAGE_TENSOR: image})
-        return {
-            name: result[name] for name in names if name in {n for port in model.outputs for n in port.names}
-        }
+        return {name: result[name] for name in names}
     session = open_session(bundle.graph(), "cpu", threads, pooled=False)
-    found = [output.name for output in session.get_outputs() if output.name in names]
-    return dict(zip(found, session.run(found, {IMAGE_TENSOR: image}), strict=True))
+    bundle.check_graph(*tensors(session))
+    return dict(zip(names, session.run(names, {IMAGE_TENSOR: image}), strict=True))
+
+
+def _check_graph(bundle: Bundle, model: Any) -> None:
+    """See `mtcp_serve.bundle.bundle.Bundle.check_graph`."""
+    names = [task.output for task in bundle.manifest.outputs]
+    bundle.check_graph(
+        [_tensor(port, [IMAGE_TENSOR]) for port in model.inputs],
+        [_tensor(port, names) for port in model.outputs if not _kept(port)],
+    )
 
 
 def _tensor(port: Any, names: Sequence[str]) -> GraphTensor:

@@ -216,12 +216,21 @@ def test_a_cancelled_inference_leaves_the_engine_at_work(bundle: Path) -> None:
     assert np.allclose(asyncio.run(scenario())[3], many[:1, ..., 0] / 255)
 
 
-def test_a_graph_that_differs_from_its_manifest_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["", "without ONNX Runtime"])
+def test_a_graph_that_differs_from_its_manifest_is_refused(
+    alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before an image of the manifest's size is given to it."""
+    if alone:
+        monkeypatch.setitem(sys.modules, "mtcp_serve.engines.onnxruntime", None)
     make_bundle(tmp_path / "four", GRAPH, TASKS[:4])
-    with pytest.raises(
-        BundleMismatchError, match=r"manifest outputs are .*graph outputs are .*'is_blue/parsing'"
-    ):
+    with pytest.raises(BundleMismatchError, match=r"manifest outputs are .*graph outputs are .*parsing'"):
         load_engine(Bundle.open(tmp_path / "four"), "openvino", EngineOptions(precision="fp32"))
+    bundle = Bundle.open(make_bundle(tmp_path / "other"))
+    size = bundle.manifest.input.model_copy(update={"width": WIDTH + 2})
+    bundle.manifest = bundle.manifest.model_copy(update={"input": size})
+    with pytest.raises(BundleMismatchError, match=r"input 'image': manifest shape .* 34, 3\], graph shape"):
+        load_engine(bundle, "openvino", EngineOptions(precision="fp32"))
 
 
 def test_importing_it_sends_nothing_and_writes_nothing_home(tmp_path: Path) -> None:
