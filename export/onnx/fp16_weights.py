@@ -53,15 +53,17 @@ def load_fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     stored = {tensor.name: tensor for tensor in whole.graph.initializer}
     nodes = []
     for node in whole.graph.node:
-        tensor = stored.get(node.input[0]) if node.input else None
-        if (
-            tensor is None
-            or tensor.data_type != TensorProto.FLOAT16
-            or node.attribute[0].i != TensorProto.FLOAT
-        ):
+        tensor = stored.get(node.input[0]) if _casts_to_float(node) else None
+        if tensor is None or tensor.data_type != TensorProto.FLOAT16:
             nodes.append(node)
             continue
         values = numpy_helper.to_array(tensor).astype(np.float32)
         whole.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
     replace_nodes(whole, nodes)
     return whole
+
+
+def _casts_to_float(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Cast" and any(
+        attribute.name == "to" and attribute.i == TensorProto.FLOAT for attribute in node.attribute
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -73,6 +73,30 @@ def test_a_graph_that_is_cut_off_is_told(ours: Path, images: dict[str, RgbImage]
         add_fp16(Bundle.open(ours), images)
 
 
+def test_a_graph_may_compute_in_fp16_here_and_there(ours: Path, images: dict[str, RgbImage]) -> None:
+    """With weights in FP16 that are not `export.onnx.fp16_weights`': nobody casts them back."""
+    model = onnx.load(ours / "model.onnx")
+    for node in model.graph.node:
+        node.output[:] = [f"{name}.float" if name == "saliency" else name for name in node.output]
+        node.input[:] = [f"{name}.float" if name == "saliency" else name for name in node.input]
+    nothing = numpy_helper.from_array(np.zeros(1, np.float16), "nothing")
+    model.graph.initializer.append(nothing)
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", ["saliency.float"], ["saliency.fp16"], to=TensorProto.FLOAT16),
+            helper.make_node("Add", ["nothing", "saliency.fp16"], ["saliency.same"]),
+            helper.make_node("Cast", ["saliency.same"], ["saliency"], to=TensorProto.FLOAT),
+        ]
+    )
+    onnx.save(model, ours / "model.onnx")
+    with Bundle.open(ours).edit() as draft:
+        draft.add("model.onnx", 18)
+    mixed, results = add_fp16(Bundle.open(ours), images)
+    assert mixed.fp16["Conv"]
+    assert results["saliency"].fault is None
+    assert "nothing" in {tensor.name for tensor in mixed.model.graph.initializer}
+
+
 def test_a_bundle_that_cannot_be_written_is_told_before_the_work(
     ours: Path, images: dict[str, RgbImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,9 +122,7 @@ def test_a_graph_that_fp16_spoils_is_refused_by_task(
         mixed = to_mixed_precision(model, ranges)
         for tensor in mixed.model.graph.initializer:
             if tensor.name.startswith("network.heads.depth.bias"):
-                tensor.CopyFrom(
-                    onnx.numpy_helper.from_array((onnx.numpy_helper.to_array(tensor) * 2), tensor.name)
-                )
+                tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * 2), tensor.name))
         return mixed
 
     monkeypatch.setattr(export.fp16.cli, "to_mixed_precision", careless)

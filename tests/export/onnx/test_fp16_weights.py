@@ -4,11 +4,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from export.deployment_module import DeploymentGraph
 from export.onnx.convert import Converted, convert
-from export.onnx.fp16_weights import round_to_fp16
+from export.onnx.fp16_weights import load_fp16_weights, round_to_fp16
 from export.validation_images import RgbImage
 from tests.export.networks import HEIGHT, TASKS, WIDTH, TinyNetwork
 
@@ -70,3 +70,22 @@ def test_storing_fp16_changes_no_value(
     assert depth.dtype == np.float32
     np.testing.assert_allclose(depth, expected["depth"].numpy(), rtol=1e-5)
     np.testing.assert_allclose(saliency, expected["saliency"].numpy(), rtol=1e-5)
+
+
+def test_only_casts_of_stored_weights_are_undone() -> None:
+    """Whatever attributes other nodes have, and in whatever order a Cast has its own."""
+    cast = helper.make_node("Cast", ["w"], ["back"], to=TensorProto.FLOAT, saturate=1)
+    reversed_cast = helper.make_node("Cast", ["w"], ["again"], to=TensorProto.FLOAT, saturate=1)
+    reversed_cast.attribute.reverse()
+    kept = [
+        helper.make_node("MatMul", ["w", "x"], ["product"]),
+        helper.make_node("Concat", ["w", "x"], ["joined"], axis=TensorProto.FLOAT),
+        helper.make_node("Cast", ["w"], ["double"], to=TensorProto.DOUBLE, saturate=1),
+        helper.make_node("Sum", ["back", "again"], ["sum"]),
+    ]
+    weights = numpy_helper.from_array(np.ones((2, 2), np.float16), "w")
+    graph = helper.make_graph([cast, reversed_cast, *kept], "graph", [], [], [weights])
+    whole = load_fp16_weights(helper.make_model(graph))
+    assert list(whole.graph.node) == kept
+    stored = {tensor.name: tensor.data_type for tensor in whole.graph.initializer}
+    assert stored == {"w": TensorProto.FLOAT16, "back": TensorProto.FLOAT, "again": TensorProto.FLOAT}
