@@ -9,6 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from mtcp_serve.bundle import DEFAULT_BUNDLE
+from mtcp_serve.bundle.manifest import Manifest
 from mtcp_serve.server.app import create_app
 from mtcp_serve.server.settings import Settings
 from tests.deploy.kserve_schema import FOLDER, ROOT
@@ -106,3 +108,8 @@ def test_the_gateway_fits_the_server() -> None:
     assert predictor["terminationGracePeriodSeconds"] > shutdown_s(settings)
     assert predictor["securityContext"]["runAsNonRoot"]
     assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_the_claim_holds_what_the_documented_command_writes() -> None:
+    manifest = Manifest.load(DEFAULT_BUNDLE)
+    assert f"{manifest.name}/{manifest.version}/..." in (KSERVE / "triton.yaml").read_text()
