@@ -150,7 +150,10 @@ def _command(
         f"--deformable={deformable}",
         f"--fp16-threshold={settings.fp16_threshold}",
     ]
-    mounts = [(PROJECT, "/project"), (bundle.parent, "/bundles"), (repository.resolve(), "/repository")]
+    mounts = [(PROJECT, "/project"), (bundle.parent, "/bundles")]
+    for_triton = not check and not target.rtx
+    if for_triton:
+        mounts.append((repository.resolve(), "/repository"))
     if settings.workspace_gib is not None:
         options.append(f"--workspace={settings.workspace_gib}")
     if settings.timing_cache is not None:
@@ -162,7 +165,8 @@ def _command(
             options.append(f"--{option}={inside}")
     if check:
         options.append("--check")
-    options.append("--repository=/repository")
+    if for_triton:
+        options.append("--repository=/repository")
     command = shlex.join(["python", "-m", "export.trt", f"/bundles/{bundle.name}", *options])
     volumes = " ".join(shlex.join(["-v", f"{path}:{inside}"]) for path, inside in mounts)
     extras = "export,cpu,rtx" if target.rtx else "export,cpu"

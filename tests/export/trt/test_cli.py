@@ -89,25 +89,34 @@ def test_without_tensorrt_all_else_is_done_kept_and_not_done_again(ours: Path, f
 
 
 @pytest.mark.usefixtures("nothing_here")
-def test_the_command_that_finishes_has_all_files_that_were_named(
-    ours: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("target", "check", "for_triton"),
+    [("here", False, True), ("here", True, False), ("rtx:sm89", False, False), ("rtx:sm89", True, False)],
+)
+def test_the_command_that_finishes_has_all_files_that_it_needs(
+    target: str, check: bool, for_triton: bool, ours: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A repository only where a plan for Triton is made: what it is mounted from, Docker makes."""
     monkeypatch.setattr(command, "PROJECT", ours.parent)
+    monkeypatch.setattr(command, "prepare", lambda *_: None)
+    monkeypatch.setattr(command, "GRAPH_FILE", "model.onnx")
     monkeypatch.chdir(ours.parent)
-    result = run(ours, "--images", folder, "--timing-cache", "cache/l4", "--repository", "served", "--check")
+    options = ["--timing-cache", "cache/l4", "--repository", "served", *(["--check"] if check else [])]
+    result = run(ours, "--images", folder, "--target", target, *options)
     assert result.exit_code == 3, result.output
-    assert "is done and kept" not in result.stderr
+    assert ("is done and kept" in result.stderr) == (not check)
     words = shlex.split(result.stderr.splitlines()[-1])
     mounts = [words[index + 1] for index, word in enumerate(words) if word == "-v"]
     assert mounts == [
         f"{ours.parent}:/project",
         f"{ours.parent}:/bundles",
-        f"{ours.parent}/served:/repository",
+        *([f"{ours.parent}/served:/repository"] if for_triton else []),
         f"{ours.parent}/cache:/timings",
         f"{folder}:/images",
     ]
-    for part in ("--timing-cache=/timings/l4", "--repository=/repository", "--check"):
-        assert part in words[-1].split()
+    inside = words[-1].split()
+    assert "--timing-cache=/timings/l4" in inside
+    assert ("--check" in inside, "--repository=/repository" in inside) == (check, for_triton)
 
 
 @needs_tensorrt
