@@ -111,23 +111,18 @@ class Bundle:
         """What ``parity.json`` says; nothing where there is none.
 
         Raises:
-            BundleMismatchError: it is not JSON.
+            BundleMismatchError: it is not JSON, or no object.
         """
-        path = self.folder / PARITY_FILE
-        if not path.is_file():
-            return {}
-        try:
-            report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise BundleMismatchError(f"{path} is not JSON: {error}") from error
-        return report
+        return _read_parity(self.folder)
 
     def check_editable(self) -> None:
         """Try whether `edit` can write beside the bundle, before there is much work to lose.
 
         Raises:
             BundleWriteError: it cannot.
+            BundleMismatchError: nothing can be added to its `parity`.
         """
+        self.parity()
         with _told(self.folder) as place, workshop(place.parent, place.name):
             pass
 
@@ -173,9 +168,13 @@ class Draft:
         return self.folder / name
 
     def record_parity(self, column: str, report: Mapping[str, object]) -> None:
-        """Put a comparison into ``parity.json`` under ``column``, beside what is there."""
+        """Put a comparison into ``parity.json`` under ``column``, beside what is there.
+
+        Raises:
+            BundleMismatchError: what is there is not JSON, or no object.
+        """
+        known = _read_parity(self.folder)
         path = self.add(PARITY_FILE)
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         path.write_text(json.dumps({**known, column: report}, indent=2) + "\n", encoding="utf-8")
 
     def finish(self) -> None:
@@ -187,6 +186,19 @@ class Draft:
         entries = {name: FileEntry.of(self.folder / name, opset) for name, opset in self._added.items()}
         self.manifest = self.manifest.model_copy(update={"files": {**self.manifest.files, **entries}})
         self.manifest.save(self.folder)
+
+
+def _read_parity(folder: Path) -> dict[str, Any]:
+    path = folder / PARITY_FILE
+    if not path.is_file():
+        return {}
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleMismatchError(f"{path} is not JSON: {error}") from error
+    if not isinstance(report, dict):
+        raise BundleMismatchError(f"{path} is a JSON {type(report).__name__}, not an object")
+    return report
 
 
 @contextmanager

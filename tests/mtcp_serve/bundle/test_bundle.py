@@ -206,8 +206,15 @@ def test_a_new_bundle_takes_the_place_of_a_bundle_only(folder: Path, tmp_path: P
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
 
-def test_parity_that_is_not_json_is_named(folder: Path) -> None:
-    (folder / "parity.json").write_text("{")
-    with pytest.raises(BundleMismatchError, match=r"parity\.json is not JSON"):
-        Bundle.open(folder).parity()
+@pytest.mark.parametrize(("text", "fault"), [("{", "is not JSON"), ("[1]", "is a JSON list, not an object")])
+def test_parity_that_cannot_be_added_to_is_told_before_the_work(folder: Path, text: str, fault: str) -> None:
+    (folder / "parity.json").write_text(text)
+    bundle = Bundle.open(folder)
+    with pytest.raises(BundleMismatchError, match=rf"parity\.json {fault}"):
+        bundle.parity()
+    with pytest.raises(BundleMismatchError, match=rf"parity\.json {fault}"):
+        bundle.check_editable()
+    with pytest.raises(BundleMismatchError, match=rf"parity\.json {fault}"), bundle.edit() as draft:
+        draft.record_parity("fp16", {})
+    assert (folder / "parity.json").read_text() == text
     assert json.loads((folder / "manifest.json").read_text())["schema"] == 1
