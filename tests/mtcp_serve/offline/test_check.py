@@ -236,16 +236,18 @@ def test_weights_apart_are_found_wherever_a_model_has_them(tmp_path: Path) -> No
     def sparse() -> onnx.SparseTensorProto:
         return onnx.helper.make_sparse_tensor(apart(), apart(), [1])
 
-    def node(operator: str, **attribute: object) -> onnx.NodeProto:
-        return onnx.helper.make_node(operator, [], ["y"], **attribute)
+    def node(operator: str, name: str, value: object) -> onnx.NodeProto:
+        made = onnx.helper.make_node(operator, [], ["y"])
+        made.attribute.append(onnx.helper.make_attribute(name, value))
+        return made
 
-    body = onnx.helper.make_graph([node("Constant", value=apart())], "body", [], [], [apart()])
-    nodes = [node("Loop", body=body), node("Constant", sparse_value=sparse())]
+    body = onnx.helper.make_graph([node("Constant", "value", apart())], "body", [], [], [apart()])
+    nodes = [node("Loop", "body", body), node("Constant", "sparse_value", sparse())]
     inside = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "inside")
     graph = onnx.helper.make_graph(nodes, "graph", [], [], [inside, apart()])
     graph.sparse_initializer.append(sparse())
     opsets = [onnx.helper.make_opsetid("", 18)]
-    function = onnx.helper.make_function("own", "f", [], ["y"], [node("Constant", value=apart())], opsets)
+    function = onnx.helper.make_function("own", "f", [], ["y"], [node("Constant", "value", apart())], opsets)
     model = onnx.helper.make_model(graph, opset_imports=opsets, functions=[function])
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     assert next(names, None) is None
