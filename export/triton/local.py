@@ -13,7 +13,6 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +32,8 @@ _STUB = "triton_python_backend_stub"
 _LIBRARIES = Path(str(sysconfig.get_config_var("LIBDIR")))
 _LIBRARY = f"libpython{_PYTHON}.so.1.0"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has it
+START_S = 180.0
+"""Seconds within which Triton must be ready."""
 _POLL_S = 0.1
 _LOOPBACK = "127.0.0.1"
 
@@ -65,19 +66,16 @@ class LocalTriton:
         self,
         repository: Path,
         *,
-        models: Sequence[str] = ("*",),
         grpc_port: int = 0,
         http_port: int = 0,
-        start_s: float = 180.0,
     ) -> None:
-        """Start Triton on ``repository`` and wait until ``models`` (``*`` is all) are loaded.
+        """Start Triton on ``repository`` and wait until all models are loaded.
 
         A port of 0 takes a free one.
 
         Raises:
             MachineError: Triton cannot run here.
-            TritonError: it ended, or was not ready after ``start_s`` seconds; the end of its log is in the
-                message.
+            TritonError: it ended, or was not ready after `START_S`; the end of its log is in the message.
         """
         reason = missing()
         if reason:
@@ -86,16 +84,16 @@ class LocalTriton:
         with reserve() as grpc, reserve() as http:
             self.grpc_port = grpc_port or grpc.getsockname()[1]
             self.http_port = http_port or http.getsockname()[1]
-            self._start(models, start_s)
+            self._start()
 
-    def _start(self, models: Sequence[str], start_s: float) -> None:
+    def _start(self) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="mtcp-triton-")
         self._shared = f"mtcp-triton-{os.getpid()}-{self.grpc_port}-"
         self._log = Path(self._scratch.name) / "log"
         self._killed = False
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 - the wheel's own server
-                self._command(models),
+                self._command(),
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -103,7 +101,7 @@ class LocalTriton:
                 start_new_session=True,
             )
         try:
-            self._wait(start_s)
+            self._wait()
         except BaseException:
             self.kill()
             raise
@@ -150,7 +148,7 @@ class LocalTriton:
     ) -> None:
         self.stop()
 
-    def _command(self, models: Sequence[str]) -> list[str]:
+    def _command(self) -> list[str]:
         backends = Path(self._scratch.name) / "backends"
         python = backends / "python"
         python.mkdir(parents=True)
@@ -163,7 +161,7 @@ class LocalTriton:
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._shared}",
             "--model-control-mode=explicit",
-            *(f"--load-model={model}" for model in models),
+            "--load-model=*",
             f"--grpc-address={_LOOPBACK}",
             f"--grpc-port={self.grpc_port}",
             f"--http-address={_LOOPBACK}",
@@ -173,8 +171,8 @@ class LocalTriton:
             "--exit-timeout-secs=5",
         ]
 
-    def _wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
+    def _wait(self) -> None:
+        end = time.monotonic() + START_S
         with InferenceServerClient(self.grpc) as client:
             while True:
                 if self.process.poll() is not None:
@@ -185,7 +183,7 @@ class LocalTriton:
                 except InferenceServerException:
                     pass  # not listening yet
                 if time.monotonic() > end:
-                    raise TritonError(f"Triton was not ready after {seconds:g} s:\n{self._tail()}")
+                    raise TritonError(f"Triton was not ready after {START_S:g} s:\n{self._tail()}")
                 time.sleep(_POLL_S)
 
     def _tail(self) -> str:
