@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from mtcp_serve.utils.atomic import write_atomic
 from mtcp_serve.utils.exit_status import ExitStatus
 from mtcp_serve.utils.memory import keep_freed
 from training.pseudo.cli import pseudo_label
@@ -109,7 +110,8 @@ def evaluate_command(
         if report is not None:
             write_json(report, metrics, config.name, found.delta, found.trust)
         if table is not None:
-            table.write_text(markdown_table(metrics, config.name, config.tasks, found.delta, found.trust))
+            text = markdown_table(metrics, config.name, config.tasks, found.delta, found.trust)
+            write_atomic(table, text.encode())
 
 
 def _show(

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from mtcp_serve.utils.atomic import write_atomic
 from training.metrics import Report, delta_mtl
 from training.metrics.confidence import curve, without_curve
 from training.metrics.delta_mtl import HEADLINE, Protocol, headline, scored
@@ -98,7 +99,7 @@ def write_json(
         content["delta_mtl"] = dict(delta)
     if name in PUBLISHED:
         content["published"] = PUBLISHED[name]
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def rows(metrics: Report, delta: Mapping[str, float] | None) -> list[tuple[str, str, float]]:

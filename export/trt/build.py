@@ -10,6 +10,7 @@ from export.trt.header import read_header
 from export.trt.network import Layer, TensorInfo, describe_layers, describe_tensors, logger, parse
 from export.trt.target import Target
 from mtcp_serve.bundle.manifest import IMAGE_TENSOR, InputSpec
+from mtcp_serve.utils.atomic import write_atomic
 
 
 class Profile(NamedTuple):
@@ -103,9 +104,10 @@ def build_plan(
     if plan is None:
         raise PlanError(f"TensorRT {trt.__version__} cannot build {graph}; its log above says why")
     if timing_cache is not None:
-        partial = timing_cache.with_name(f".{timing_cache.name}.partial")
-        partial.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
-        partial.replace(timing_cache)
+        try:
+            write_atomic(timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
+        except OSError as error:
+            raise PlanError(f"the timing cache {timing_cache} cannot be written: {error}") from error
     content = bytes(memoryview(plan))
     header = read_header(content)
     if target.rtx and (header is None or set(header.capabilities) != set(target.capabilities)):

@@ -53,9 +53,15 @@ def write_atomic(path: Path, data: bytes) -> None:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Give a file to write, which takes the place of ``path`` if the block ends well.
 
+    What cannot be replaced, a pipe or a device such as ``/dev/stdout``, is written to as it is.
+
     Raises:
         OSError: as `write_atomic`; ``path`` is then as it was.
     """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as there:
+            yield there
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
     temporary = Path(name)
     try:

@@ -59,6 +59,23 @@ def test_single_task_reports_are_what_evaluate_wrote(tmp_path: Path) -> None:
         read_single_tasks([f"depth={tmp_path}/semseg.json"], TASKS)
 
 
+def test_a_report_that_cannot_be_written_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.json"
+    write_json(report, FIGURES, "any", None)
+    before = report.read_bytes()
+    monkeypatch.setattr("os.fsync", _full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(report, SINGLE, "any", None)
+    assert report.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [report]
+
+
+def _full(_: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_the_papers_figures_stand_beside_ours(tmp_path: Path) -> None:
     write_json(tmp_path / "out.json", FIGURES, "nyud-swin-small", {"mtcp": 1.0})
     written = json.loads((tmp_path / "out.json").read_text())

@@ -11,7 +11,7 @@ from training.balancing import build_balancer
 from training.cli import app
 from training.config import ConfigError, shipped_configs
 from training.model import ModelConfig
-from training.sweep import SweepConfig, load_sweep, run_sweep
+from training.sweep import SweepConfig, load_sweep, run_sweep, write_results
 from training.sweep.config import slug
 from training.sweep.results import DELTA, GAIN, best_row, collect, spread, table
 from training.sweep.runner import runs
@@ -90,6 +90,28 @@ def test_means_deviations_and_delta_mtl_of_the_same_seed(tmp_path: Path) -> None
     lines = table(sweep, TASKS, figures).splitlines()
     assert lines[0] == "|  | depth rmse ↓ | normals mErr ↓ | Delta-MTL % | seeds |"
     assert lines[2] == "| both | 0.6000 ± 0.1414 | 25.00 ± 7.07 | 37.50 | 2 |"
+
+
+def test_results_that_cannot_be_written_leave_the_last_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, files = plan(), [tmp_path / "results.json", tmp_path / "table.md"]
+    monkeypatch.setattr("training.sweep.results.plot_weights", lambda *_: None)
+    write_report(sweep, tmp_path, "both", 0, 0.5, 30.0)
+    write_results(sweep, TASKS, tmp_path)
+    before = [path.read_bytes() for path in files]
+    write_report(sweep, tmp_path, "both", 1, 0.7, 20.0)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_results(sweep, TASKS, tmp_path)
+    assert [path.read_bytes() for path in files] == before
+    write_results(sweep, TASKS, tmp_path)
+    assert "2 of 6 runs finished" in files[1].read_text(encoding="utf-8")
 
 
 def test_the_gain_over_a_reference_is_taken_seed_by_seed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtcp_serve.utils.atomic import write_atomic
 from training.metrics import Report, delta_mtl
 from training.metrics.delta_mtl import HEADLINE, Protocol
 from training.plot import plot_weights
@@ -141,8 +142,10 @@ def write_results(sweep: SweepConfig, tasks: Sequence[Task], output: Path) -> Pa
         "protocol": PROTOCOL,
         "best_on_val": chosen,
     }
-    (output / "results.json").write_text(json.dumps(content | {"results": results}, indent=1) + "\n")
-    (output / "table.md").write_text(text)
+    write_atomic(
+        output / "results.json", (json.dumps(content | {"results": results}, indent=1) + "\n").encode()
+    )
+    write_atomic(output / "table.md", text.encode())
     _draw(sweep, tasks, finished, output)
     return output / "table.md"
 

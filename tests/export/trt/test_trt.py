@@ -177,6 +177,30 @@ def test_a_timing_cache_of_another_tensorrt_is_refused(prepared: Path, tmp_path:
         make("11.1")
 
 
+def test_a_timing_cache_that_cannot_be_written_is_as_it_was(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "timings").mkdir()
+    cache = tmp_path / "timings" / "timing.cache"
+    graph, image = prepared / "model_trt.onnx", Manifest.load(prepared).input
+
+    def make() -> None:
+        trt = FakeTensorRT("11.1")
+        build_plan(trt, graph, image, PROFILE, workspace_gib=None, timing_cache=cache, target=THIS)
+
+    make()
+    before = cache.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(PlanError, match=r"timing\.cache cannot be written: .*No space left on device"):
+        make()
+    assert cache.read_bytes() == before
+    assert list(cache.parent.iterdir()) == [cache]
+
+
 @pytest.mark.parametrize(
     ("place", "content", "message"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtcp_serve.utils.atomic import atomic_file, merge_folder, remove_leftovers, write_atomic
+from tests.needs import needs_posix
 
 
 def test_content_and_mode(tmp_path: Path) -> None:
@@ -43,6 +44,23 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     remove_leftovers(path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(others)
     remove_leftovers(tmp_path / "absent" / "last.pt")
+
+
+@needs_posix
+def test_a_device_and_a_pipe_are_written_to_and_stay(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    device.symlink_to(os.devnull)
+    write_atomic(device, b"x")
+    assert device.is_char_device()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomic(pipe, b"report")
+        assert os.read(reader, 100) == b"report"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
