@@ -5,12 +5,15 @@ import { h } from "./dom.js";
 const REACH = 14; // pixels around the pointer in which a vertex is looked for
 const SAME = 4; // pixels: of vertices that are about as near to the pointer, the one in front counts
 
-export class Measure {
+/** Fires "change" when there are other marks, or they lie elsewhere. */
+export class Measure extends EventTarget {
+  #said = "";
   #marks = []; // indices of vertices: none, one or two
   #view = null; // the tangents and the matrix of the last picture
 
   /** `output` says the distance; the points are marked over `canvas`. */
   constructor(output, canvas) {
+    super();
     this.output = output;
     this.canvas = canvas;
     this.dots = [0, 1].map(() => h("span", { class: "dot", hidden: true, "aria-hidden": "true" }));
@@ -61,11 +64,26 @@ export class Measure {
     return Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
   }
 
+  /**
+   * The only mark, or null: its vertex `at`, its place `x`, `y` in the image (0 to 1, y down), metres `away` from the
+   * camera, and the share of them `along` the camera's axis.
+   */
+  get only() {
+    if (this.#marks.length !== 1 || !this.metric || this.#view === null) return null;
+    const [at] = this.#marks;
+    const [x, y, depth] = this.mesh.vertices.subarray(3 * at, 3 * at + 3);
+    const away = Math.hypot(...this.#point(at));
+    return { at, x: (x + 1) / 2, y: (1 - y) / 2, away, along: depth / away };
+  }
+
   #say() {
     const { distance } = this;
     const amount = distance === null ? "" : `${distance.toFixed(2)}${this.metric ? " m" : " (no unit)"}`;
     const text = amount ? `${amount} between the two points` : ["Click two points to measure between them", "Click the second point"][this.#marks.length];
     if (this.output.textContent !== text) this.output.textContent = text;
+    const said = `${text} ${this.only?.at} ${this.only?.away}`;
+    if (said !== this.#said) this.dispatchEvent(new Event("change"));
+    this.#said = said;
   }
 
   #point(at) {

@@ -13,6 +13,7 @@ import { Feed, Work } from "./feed.js";
 import { Grid } from "./grid.js";
 import { listenForImages } from "./inputs.js";
 import { askKey } from "./keyform.js";
+import { Known } from "./known.js";
 import { Legend } from "./legend.js";
 import { Overlay } from "./overlay.js";
 import { InputImage } from "./input_image.js";
@@ -42,6 +43,7 @@ const views = {
   scene: new Scene($("view-scene"), picture),
   cutout: new Cutout($("view-cutout"), cutOutToSee, cutOutToKeep),
 };
+const known = new Known($("view-scene"), views.scene.measure);
 const colors = new Colors($("colors"), fail);
 const sureness = new Sureness($("sureness"));
 const camera = new CameraPanel({
@@ -77,9 +79,10 @@ listenForImages((images) => {
 for (const option of [$("size"), $("model")]) {
   option.addEventListener("change", askAgain);
 }
+known.addEventListener("change", askAgain);
 sureness.addEventListener("change", () => {
-  const known = running === null && answer !== null && saysHowSure(answer);
-  if (sureness.on && !known) askAgain();
+  const said = running === null && answer !== null && saysHowSure(answer);
+  if (sureness.on && !said) askAgain();
   else if (answer) show(answer);
 });
 for (const button of document.querySelectorAll("[data-file]")) {
@@ -90,16 +93,17 @@ $("problem-close").addEventListener("click", () => ($("problem").hidden = true))
 describe();
 
 function describe() {
-  const known = () => $("models").hasChildNodes(); // by a request that was sent later
+  const done = () => $("models").hasChildNodes(); // by a request that was sent later
   api
     .models()
-    .then((found) => known() || offer(found), (error) => known() || fail(error))
+    .then((found) => done() || offer(found), (error) => done() || fail(error))
     .catch(fail);
 }
 
 function offer(found) {
   showModels(found);
   sureness.offer(found);
+  known.offer(found);
 }
 
 /** The image that is shown or under way, with the parameters of now. */
@@ -212,7 +216,9 @@ function show(found) {
   }
   const { size, ...refined } = sized(sizeOf(found));
   const smaller = size === "input" ? {} : { size }; // the size of the image goes without saying
-  showSnippets(found.input, { ...smaller, ...refined, ...sureness.query(found), ...modelQuery() }, api.keyed);
+  const told = { ...sureness.query(found), ...known.query(found.input.source), ...modelQuery() };
+  showSnippets(found.input, { ...smaller, ...refined, ...told }, api.keyed);
+  known.show(found, camera.live);
   legend.show(found);
   views[view].show(found);
   if (enlarged.dialog.open) enlarged.show(found);
@@ -237,9 +243,10 @@ async function download(file, name) {
   const solid = ["ply", "glb"].includes(parameters.format);
   const camera = solid ? views.scene.cameraQuery(shown) : {};
   const sure = ["png", "cutout"].includes(parameters.format) ? {} : sureness.query(shown, solid ? "depth" : null);
+  const measured = depth && parameters.format !== "cutout" ? known.query(shown.input.source) : {};
   say(`Making ${fileName}…`);
   try {
-    const query = { ...parameters, ...camera, ...sure, ...sized(sizeToKeep(), solid), ...modelQuery() };
+    const query = { ...parameters, ...camera, ...sure, ...measured, ...sized(sizeToKeep(), solid), ...modelQuery() };
     save(await api.predict(shown.input.blob, query, "blob"), fileName);
     say(`${fileName} is ready.`);
   } catch (error) {
@@ -251,7 +258,8 @@ async function download(file, name) {
 function zipOf(item) {
   const depth = answer?.maps.some((map) => map.info.kind === "depth"); // before an answer there is no choice of colours
   const [parameters] = FILES.zip("", null, colors.query(depth));
-  const query = { ...parameters, ...sureness.query(answer), ...sized(sizeToKeep()), ...modelQuery() };
+  const told = { ...sureness.query(answer), ...known.query(item), ...modelQuery() };
+  const query = { ...parameters, ...told, ...sized(sizeToKeep()) };
   return api.predict(item.blob, query, "arrayBuffer");
 }
 
@@ -290,7 +298,8 @@ function queryFor(input) {
   const chosen = $("size").value;
   const small = input !== null && input.pixels !== null && input.pixels <= MOST_PIXELS;
   const size = chosen !== "auto" ? chosen : small ? "input" : "model";
-  return { format: "npz", visualize: true, ...sized(size), ...sureness.query(), ...modelQuery() };
+  const measured = input === null ? {} : known.query(input.source);
+  return { format: "npz", visualize: true, ...sized(size), ...sureness.query(), ...measured, ...modelQuery() };
 }
 
 /** Maps as large as the image follow its edges, where they are not of `solid` things, which have edges of their own. */

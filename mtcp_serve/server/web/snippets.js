@@ -12,7 +12,7 @@ const SNIPPETS = {
     return `curl -f ${key}-F ${forShell(`image=@${forCurl(name)}`)} \\\n  ${forShell(address)} -o maps.npz`;
   },
   python: (url, name, parameters, keyed) => {
-    const given = Object.entries(parameters).map(([each, value]) => `, ${each}=${forPython(value)}`);
+    const given = Object.entries(parameters).map(([each, value]) => `, ${each}=${each === "distances" ? forTriples(value) : forPython(value)}`);
     const key = keyed ? `, api_key=os.environ["${KEY}"]` : "";
     return (
       `${keyed ? "import os\n\n" : ""}from mtcp_serve.clients import GatewayClient\n\n` +
@@ -51,4 +51,9 @@ function forCurl(name) {
 
 function forPython(value) {
   return value === true ? "True" : JSON.stringify(value);
+}
+
+/** The parameter `distances`, x,y,metres;x,y,metres, as Python's list. */
+function forTriples(text) {
+  return `[${text.split(";").map((triple) => `(${triple.replaceAll(",", ", ")})`).join(", ")}]`;
 }

@@ -1,5 +1,10 @@
 """The 3-D view of the demo page: what a person sets of an image stays with it, and goes to no other."""
 
+import re
+from io import BytesIO
+from urllib.parse import parse_qs, urlsplit
+
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.mtcp_serve.browser import SMALL, answered, give, needs_chromium, visit
@@ -73,3 +78,70 @@ def test_frames_of_one_feed_are_one_image(server: Server, browser: Browser) -> N
             page.get_by_label("How sure?").check()
         answered(page)
         expect(page.get_by_label("Field of view")).to_have_value("100")
+
+
+def test_a_distance_that_is_known_corrects_the_others(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, viewport=WINDOW) as page:
+        give(page, SMALL)
+        page.click("#tab-scene")
+        form, state = page.locator("[data-known]"), page.locator("[data-corrected]")
+        page.focus("canvas.scene")
+        expect(form).to_be_hidden()
+        page.keyboard.press("m")
+        expect(form).to_contain_text("m from the camera")
+        told = re.search(r"is ([\d.]+) m", form.text_content() or "")
+        assert told
+        away = float(told[1])
+        with page.expect_response("**/predict?**distances=**") as sent:
+            form.locator("input").fill(f"{2 * away:.2f}")
+            page.keyboard.press("Enter")
+        assert sent.value.status == 200
+        answered(page)
+        expect(state).to_contain_text("Corrected by the distance that you gave.")
+        expect(form).to_be_hidden()
+        x, y, metres = map(float, parse_qs(urlsplit(sent.value.url).query)["distances"][0].split(","))
+        width, height = Image.open(BytesIO(SMALL["buffer"])).size
+        assert abs(x - width / 2) < width / 4  # of the middle of the view, turned a little
+        assert abs(y - height / 2) < height / 4
+        assert 1.5 * away < metres <= 2 * away + 0.01  # along the axis: no more than it is away
+        page.focus("canvas.scene")
+        page.keyboard.press("m")
+        expect(form).to_contain_text("m from the camera")
+        told = re.search(r"is ([\d.]+) m", form.text_content() or "")
+        assert told
+        assert 1.7 * away < float(told[1]) < 2.1 * away
+        assert "distances=" in model_request(page)
+        snippet = page.locator("#snippet-python")
+        assert f"distances=[({x:g}, {y:g}, {metres:g})]" in (snippet.text_content() or "")
+        with page.expect_response("**/predict?format=cutout**") as cut:
+            page.get_by_role("button", name="Cut-out (PNG)").click()
+        assert "distances" not in cut.value.url
+        page.click("#tab-maps")
+        give(page, OTHER)
+        assert "distances" not in model_request(page)
+        page.click("#tab-scene")
+        expect(state).to_be_hidden()
+
+
+def test_known_distances_add_up_until_they_are_taken_back(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url, viewport=WINDOW) as page:
+        give(page, SMALL)
+        page.click("#tab-scene")
+        form, state = page.locator("[data-known]"), page.locator("[data-corrected]")
+        for metres in ("5", "6"):
+            page.focus("canvas.scene")
+            page.keyboard.press("m")
+            form.locator("input").fill("0")  # no distance
+            form.get_by_role("button").click()
+            expect(form).to_be_visible()
+            with page.expect_response("**/predict?**distances=**") as sent:
+                form.locator("input").fill(metres)
+                form.get_by_role("button").click()
+            answered(page)
+        assert sent.value.url.count("%3B") == 1
+        expect(state).to_contain_text("Corrected by the 2 distances that you gave")
+        with page.expect_response("**/predict?**") as sent:
+            state.get_by_role("button", name="Undo").click()
+        answered(page)
+        assert "distances" not in sent.value.url
+        expect(state).to_be_hidden()
