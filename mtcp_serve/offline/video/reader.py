@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import av
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.inference.images import ImageInfo, ImageLimits
 from mtcp_serve.offline.video import VideoError
+from mtcp_serve.offline.video.orientation import Orientation
 from mtcp_serve.utils.closing import Closing
 
 CONTAINERS: Final = "mov,matroska,avi,mpegts,mpeg,flv,ogg"
@@ -56,7 +57,7 @@ class VideoReader(Closing):
             raise
         self._size = size
         self._limits = limits
-        self._rotation: int | None = None
+        self._orientation: Orientation | None = None
         self._start = 0
         rate = self._stream.average_rate or self._stream.guessed_rate or _RATE
         self.rate = Fraction(rate)
@@ -109,14 +110,17 @@ class VideoReader(Closing):
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width (pixels) of the upright frames; of those in the file before one was decoded."""
-        quarter = self._rotation is not None and self._rotation % 180 != 0
-        return (self._width, self._height) if quarter else (self._height, self._width)
+        return (self._width, self._height) if self._transposed else (self._height, self._width)
 
     @property
     def aspect(self) -> Fraction:
         """Width of a pixel of the upright frame over its height."""
         ratio = self._stream.sample_aspect_ratio or Fraction(1)
-        return 1 / ratio if self._rotation is not None and self._rotation % 180 else Fraction(ratio)
+        return 1 / ratio if self._transposed else Fraction(ratio)
+
+    @property
+    def _transposed(self) -> bool:
+        return self._orientation is not None and self._orientation.transposed
 
     def info(self, pixels: NDArray[np.uint8]) -> ImageInfo:
         """What is known of a frame."""
@@ -126,7 +130,7 @@ class VideoReader(Closing):
             height=pixels.shape[0],
             format=context.name,
             mode=context.pix_fmt or "",
-            exif_rotated=bool(self._rotation),
+            exif_rotated=self._orientation not in (None, Orientation()),
             animated=False,
         )
 
@@ -141,8 +145,8 @@ class VideoReader(Closing):
         start: int | None = None
         last = -1
         for index, frame in enumerate(self._decode()):
-            if self._rotation is None:
-                self._rotation = frame.rotation
+            if self._orientation is None:
+                self._orientation = Orientation.of(frame)
             if start is None:
                 start = self._start = frame.pts or 0
             time = index * self._step if frame.pts is None else frame.pts - start
@@ -157,11 +161,10 @@ class VideoReader(Closing):
         self._look_for_a_cut()
 
     def upright(self, frame: av.VideoFrame, of_video: bool) -> NDArray[np.uint8]:
-        """``frame`` as RGB, turned as the file says, with ``of_video`` stretched to the size of the video."""
-        turned = (self._rotation or 0) // 90 % 4  # quarter turns counter-clockwise
+        """``frame`` as RGB, laid as the file says, with ``of_video`` stretched to the size of the video."""
         width, height = (self._width, self._height) if of_video else (frame.width, frame.height)
-        pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-        return np.ascontiguousarray(np.rot90(pixels, turned))
+        pixels: NDArray[Any] = frame.to_ndarray(format="rgb24", width=width, height=height)
+        return (self._orientation or Orientation()).upright(pixels)
 
     def _choose(self, limits: ImageLimits) -> VideoStream:
         for stream in self._container.streams.video:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import time
 from fractions import Fraction
@@ -86,6 +87,35 @@ def test_a_rotated_video_is_brought_upright(tmp_path: Path, rotation: int, corne
     red = pixels[0][corner].astype(int)
     assert red[0] > 200
     assert red[1:].max() < 60
+
+
+@pytest.mark.parametrize(("a", "b"), [(1, 0), (-1, 0), (0, 1), (0, -1)])
+@pytest.mark.parametrize("determinant", [1, -1])
+def test_a_turned_or_mirrored_video_is_brought_upright(
+    tmp_path: Path, a: int, b: int, determinant: int
+) -> None:
+    """The file's matrix (a, b; c, d) shows the pixel that is (x, y) from the middle at (ax + cy, bx + dy)."""
+    c, d = -b * determinant, a * determinant
+    clip = _with_matrix(write_clip(tmp_path / "clip.mp4", [0, 1]), a, b, c, d)
+    with VideoReader.of_file(clip, LIMITS) as reader:
+        pixels = [frame.pixels() for frame in reader.frames()]
+        assert reader.shape == ((64, 48) if b else (48, 64))
+        assert reader.info(pixels[0]).exif_rotated == ((a, d) != (1, 1))
+    assert [frame.shape[:2] for frame in pixels] == [reader.shape] * 2
+    for x, y, color in ((-26, -18, 0), (26, 18, 2)):  # the red and the blue corner
+        height, width = reader.shape
+        seen = pixels[1][height // 2 + b * x + d * y, width // 2 + a * x + c * y].astype(int)
+        assert seen[color] > 200
+        assert np.delete(seen, color).max() < 60
+
+
+def _with_matrix(clip: Path, a: int, b: int, c: int, d: int) -> Path:
+    """``clip``, an MP4 of one track, with this matrix in its track header (ISO/IEC 14496-12, 8.3.2)."""
+    data = bytearray(clip.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40  # of version 0
+    data[start : start + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    clip.write_bytes(data)
+    return clip
 
 
 def test_odd_sides_are_padded(bundle: Path, tmp_path: Path) -> None:
