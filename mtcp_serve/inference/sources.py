@@ -76,6 +76,8 @@ def _of_pillow(image: Image.Image, limits: ImageLimits) -> DecodedImage:
     rgb = to_rgb(image)
     if (way := UPRIGHT.get(_orientation(image))) is not None:
         rgb = rgb.transpose(way)
+    elif rgb is image:
+        rgb = image.copy()  # whose owner may draw on it
     return DecodedImage(
         rgb,
         ImageInfo(

@@ -64,6 +64,23 @@ def test_all_forms_of_one_image_are_equal(tmp_path: Path) -> None:
         assert (photo.info.width, photo.info.height) == (30, 20)
 
 
+@pytest.mark.parametrize("kind", ["array", "tensor", "Pillow"])
+def test_what_is_done_to_it_afterwards_changes_nothing(kind: str) -> None:
+    pixels = noise(20, 30)
+    made: dict[str, Any] = {
+        "array": pixels.copy(),
+        "tensor": torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+        "Pillow": Image.fromarray(pixels),
+    }
+    form = made[kind]
+    photo = to_image(form)
+    if kind == "Pillow":
+        form.paste("red", (0, 0, 30, 20))
+    else:
+        form[:] = 0
+    assert np.array_equal(np.asarray(photo.image), pixels)
+
+
 def test_the_exif_of_a_pillow_image_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
