@@ -30,7 +30,7 @@ from mtcp_serve.inference.pipeline import (
     refined,
 )
 from mtcp_serve.inference.registry import Choice, Models, with_confidence
-from mtcp_serve.inference.sources import ImageSource, to_image
+from mtcp_serve.inference.sources import ImageSource, take, to_image
 from mtcp_serve.inference.timings import Timings
 from mtcp_serve.prediction import Prediction
 from mtcp_serve.utils.closing import Closing
@@ -175,8 +175,8 @@ class Model(Closing):
     ) -> Iterator[Prediction]:
         """The predictions for ``images``, in their order, as they come; ``in_flight`` are worked on at once.
 
-        ``images`` is read as it goes, so that any number takes the memory of a few. ``camera`` says what took
-        all of them.
+        ``images`` is read as it goes, so that any number takes the memory of a few; it may give one buffer,
+        filled anew, again and again. ``camera`` says what took all of them.
 
         Raises:
             ValueError: ``in_flight`` is less than 1.
@@ -208,11 +208,12 @@ class Model(Closing):
         predict: Callable[[ImageSource], Coroutine[Any, Any, Prediction]],
         in_flight: int,
     ) -> Iterator[Prediction]:
-        waiting = [self._loop.submit(predict(image)) for image in islice(images, in_flight)]
+        jobs = (self._loop.submit(predict(take(image, self._limits))) for image in images)
+        waiting = list(islice(jobs, in_flight))
         try:
             while waiting:
                 yield waiting.pop(0).result()
-                waiting += [self._loop.submit(predict(image)) for image in islice(images, 1)]
+                waiting += islice(jobs, 1)
         finally:
             for left in waiting:
                 left.cancel()

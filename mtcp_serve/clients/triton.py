@@ -18,7 +18,7 @@ from mtcp_serve.clients._conversation import Client, Outcome, Pause, Steps, read
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size, check_in_flight
-from mtcp_serve.inference.sources import ImageSource
+from mtcp_serve.inference.sources import ImageSource, take
 from mtcp_serve.prediction import Prediction
 from mtcp_serve.utils.closing import Closing
 
@@ -108,8 +108,8 @@ class TritonClient(Client, Closing):
         """The outcome of each image, in order; up to ``in_flight`` are on their way at a time.
 
         ``images`` is read as it goes, so that a folder of any size takes the memory of a few images
-        (`mtcp_serve.clients.images_in` lists one). An image that fails does not stop the others.
-        ``camera`` says what took all of them.
+        (`mtcp_serve.clients.images_in` lists one); it may give one buffer, filled anew, again and again. An
+        image that fails does not stop the others. ``camera`` says what took all of them.
 
         Raises:
             ValueError: ``in_flight`` is less than 1.
@@ -119,7 +119,7 @@ class TritonClient(Client, Closing):
         waiting: deque[tuple[ImageSource, Future[Prediction]]] = deque()
         with ThreadPoolExecutor(in_flight) as pool:
             for image in images:
-                waiting.append((image, pool.submit(predict, image)))
+                waiting.append((image, pool.submit(predict, take(image))))
                 if len(waiting) == in_flight:
                     yield _outcome(*waiting.popleft())
             while waiting:

@@ -17,7 +17,7 @@ from mtcp_serve.clients._conversation import Client, Outcome, Pause, Steps, read
 from mtcp_serve.clients.errors import ClientError
 from mtcp_serve.inference.camera import CameraRequest
 from mtcp_serve.inference.pipeline import Size, check_in_flight
-from mtcp_serve.inference.sources import ImageSource
+from mtcp_serve.inference.sources import ImageSource, take
 from mtcp_serve.prediction import Prediction
 from mtcp_serve.utils.closing import AsyncClosing
 
@@ -80,7 +80,8 @@ class AsyncTritonClient(Client, AsyncClosing):
         waiting: deque[tuple[ImageSource, asyncio.Task[Prediction]]] = deque()
         try:
             for image in images:
-                waiting.append((image, asyncio.create_task(predict(image))))
+                taken = await asyncio.to_thread(take, image)
+                waiting.append((image, asyncio.create_task(predict(taken))))
                 if len(waiting) == in_flight:
                     yield await _outcome(*waiting.popleft())
             while waiting:

@@ -1,5 +1,6 @@
 """What a program may call an image: a file, its bytes, a Pillow image, an array, a tensor."""
 
+from concurrent.futures import Future
 from numbers import Rational
 from os import PathLike, fspath
 from typing import Any, Protocol
@@ -30,9 +31,42 @@ class Tensor(Protocol):
         """Without its gradient."""
 
 
-ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
+class Taken:
+    """What `to_image` found, or why it could not, when the image was handed over."""
+
+    def __init__(self, source: "ImageSource", limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        self.name = name_of(source)
+        self._found: Future[DecodedImage] = Future()
+        try:
+            self._found.set_result(to_image(source, limits))
+        except Exception as error:
+            self._found.set_exception(error)
+
+    def image(self) -> DecodedImage:
+        """The image.
+
+        Raises:
+            OSError, RequestError, TypeError: as `to_image`.
+        """
+        return self._found.result()
+
+
+ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor | Taken
 """A path; the bytes of a file; a Pillow image (its EXIF is heeded as that of a file); a NumPy array
-``[height, width, 3]``, or a torch tensor ``[3, height, width]``: RGB, uint8, or floats from 0 to 1."""
+``[height, width, 3]``, or a torch tensor ``[3, height, width]``: RGB, uint8, or floats from 0 to 1. Also what
+`take` made of one."""
+
+
+def take(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> ImageSource:
+    """``source`` as it is now, for a `to_image` that comes when its owner may have filled it anew.
+
+    Files and bytes are read then, everything else at once.
+    """
+    if isinstance(source, str | PathLike | bytes):
+        return source
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    return Taken(source, limits)
 
 
 def to_image(
@@ -45,6 +79,8 @@ def to_image(
         RequestError: a file is not an image that can be used, or an array not of the right shape and type.
         TypeError: ``source`` is none of `ImageSource`.
     """
+    if isinstance(source, Taken):
+        return source.image()
     if isinstance(source, str | PathLike):
         return read(source, limits, enough)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -63,6 +99,8 @@ def to_image(
 
 def name_of(source: ImageSource) -> str:
     """What to call ``source`` in a message."""
+    if isinstance(source, Taken):
+        return source.name
     if isinstance(source, str | PathLike):
         return fspath(source)
     return f"the image ({type(source).__name__})"

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 import mtcp_serve
 from mtcp_serve import Bundle, CameraRequest, ImageLimits, Model
@@ -146,11 +148,37 @@ def test_a_stream_reads_no_further_than_it_must(model: Model) -> None:
     stream.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("kind", ["array", "tensor", "Pillow", "bytearray"])
+def test_a_stream_may_give_one_buffer_filled_anew(model: Model, kind: str) -> None:
+    frames = [noise(HEIGHT, WIDTH, seed) for seed in range(6)]
+    pixels = frames[0].copy()
+    buffers: dict[str, Any] = {
+        "array": pixels,
+        "tensor": torch.from_numpy(pixels).permute(2, 0, 1),
+        "Pillow": Image.fromarray(pixels),
+        "bytearray": bytearray(),
+    }
+    buffer = buffers[kind]
+
+    def filled() -> Iterator[Any]:
+        for frame in frames:
+            pixels[:] = frame
+            if kind == "Pillow":
+                buffer.paste(Image.fromarray(frame))
+            if kind == "bytearray":
+                buffer[:] = encode(frame)
+            yield buffer
+
+    for frame, maps in zip(frames, model.predict_batch(filled(), ["depth"]), strict=True):
+        np.testing.assert_allclose(maps["depth"], mean(frame), rtol=1e-5)
+
+
 def test_a_stream_stops_at_what_cannot_be_read(model: Model) -> None:
-    stream = model.stream([LARGE, b"no image", LARGE], ["depth"])
-    assert next(stream)["depth"].shape == (60, 50)
-    with pytest.raises(mtcp_serve.RequestError, match="not an image"):
-        next(stream)
+    for wrong in (b"no image", np.zeros((4, 4), np.uint8)):
+        stream = model.stream([LARGE, wrong, LARGE], ["depth"])
+        assert next(stream)["depth"].shape == (60, 50)
+        with pytest.raises(mtcp_serve.RequestError, match="not an image"):
+            next(stream)
 
 
 def test_threads_share_a_model(model: Model) -> None:

@@ -236,6 +236,28 @@ def test_a_folder_streams_in_order_and_a_bad_image_harms_nobody(triton: LocalTri
                 np.testing.assert_allclose(outcome.prediction["depth"], mean / 25.5, rtol=1e-5)
 
 
+def test_a_stream_may_give_one_buffer_filled_anew(triton: LocalTriton) -> None:
+    def filled() -> Iterator[NDArray[np.uint8]]:
+        buffer = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+        for seed in range(6):
+            buffer[:] = noise(HEIGHT, WIDTH, seed)
+            yield buffer
+        yield np.zeros((4, 4), np.uint8)
+
+    async def asyncio_stream() -> list[Outcome]:
+        async with AsyncTritonClient(triton.grpc, "tiny", version=1) as client:
+            return [outcome async for outcome in client.stream(filled(), ["depth"])]
+
+    with TritonClient(triton.grpc, "tiny", version=1) as client:
+        streams = [list(client.stream(filled(), ["depth"])), asyncio.run(asyncio_stream())]
+    for *outcomes, wrong in streams:
+        for seed, outcome in enumerate(outcomes):
+            assert outcome.prediction is not None
+            mean = noise(HEIGHT, WIDTH, seed).astype(np.float64).mean(-1)
+            np.testing.assert_allclose(outcome.prediction["depth"], mean / 25.5, rtol=1e-5)
+        assert str(wrong.error).startswith("the image (ndarray): an array of shape [4, 4]")
+
+
 def test_a_stream_of_no_image_at_a_time_is_refused() -> None:
     async def asyncio_stream() -> None:
         async with AsyncTritonClient("127.0.0.1:1", "tiny") as client:
