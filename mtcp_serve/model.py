@@ -63,7 +63,15 @@ def load(
 
     Raises:
         BundleError: there is no such bundle or engine, the bundle is damaged, or it cannot be run.
+        ValueError: a number is less than it may be.
     """
+    for name, number, least in (
+        ("threads", threads, 0),
+        ("streams", streams, 0),
+        ("max_batch_size", max_batch_size, 1),
+    ):
+        if number < least:
+            raise ValueError(f"{name} is {number}, it must be at least {least}")
     opened = (
         bundle if isinstance(bundle, Bundle) else Bundle.open(DEFAULT_BUNDLE if bundle is None else bundle)
     )

@@ -107,6 +107,18 @@ def test_a_bundle_that_cannot_be_loaded(tmp_path: Path, bundle: Path) -> None:
         mtcp_serve.load(Bundle.open(bundle), engine="abacus")
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "least"),
+    [("threads", -1, 0), ("streams", -1, 0), ("max_batch_size", 0, 1), ("max_batch_size", -1, 1)],
+)
+def test_numbers_that_would_never_give_a_map_are_refused(
+    bundle: Path, name: str, number: int, least: int
+) -> None:
+    options: dict[str, Any] = {name: number}
+    with pytest.raises(ValueError, match=f"{name} is {number}, it must be at least {least}"):
+        mtcp_serve.load(bundle, **options)
+
+
 def test_limits_are_the_callers(bundle: Path) -> None:
     with (
         mtcp_serve.load(bundle, limits=ImageLimits(max_pixels=100)) as model,
