@@ -80,7 +80,8 @@ def load(
 
 
 class Model(Closing):
-    """A loaded model; make one with `load`. Threads and event loops may share it.
+    """A loaded model; make one with `load`. Threads and event loops may share it, processes not: one that is
+    forked, or spawned, loads its own.
 
     Use it in a ``with`` statement, or `close` it, where it should not live as long as the process.
     """
@@ -128,7 +129,7 @@ class Model(Closing):
                 is of any of them, maps of the model's size are to be refined, or ``distances`` are none of
                 the image or none for the tasks.
             TypeError: ``image`` is none of `mtcp_serve.inference.sources.ImageSource`.
-            RuntimeError: the model is closed.
+            RuntimeError: the model is closed, or this process was forked after it was used.
         """
         choices = self._choices(tasks, size, confidence, refine)
         known = _known(distances, choices)
@@ -197,9 +198,11 @@ class Model(Closing):
 
     def close(self) -> None:
         """Finish what is being predicted, and release the engine. Closing it again does nothing."""
-        if not self._loop.closed:
+        if self._loop.closed:
+            return
+        if not self._loop.lost:
             self._loop.run(self._models.close())
-            self._loop.close()
+        self._loop.close()
 
     def _choices(
         self, tasks: Sequence[str] | None, size: Size, confidence: bool, refine: bool

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import os
 import signal
 import socket
 import sys
@@ -67,7 +68,7 @@ def _signals_wake() -> Iterator[None]:
 class BackgroundLoop:
     """An event loop in a thread of its own, for blocking callers; the thread starts with the first call.
 
-    It is a daemon: a process may end without closing it.
+    It is a daemon: a process may end without closing it. A process that is forked afterwards has no thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -75,13 +76,19 @@ class BackgroundLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._process: int | None = None
         self.closed = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether the thread is that of the process that this one was forked from."""
+        return self._process not in (None, os.getpid())
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
         """Start ``work``; cancelling the future cancels it.
 
         Raises:
-            RuntimeError: it is closed.
+            RuntimeError: it is closed, or lost.
         """
         try:
             return asyncio.run_coroutine_threadsafe(work, self._started())
@@ -93,7 +100,7 @@ class BackgroundLoop:
         """The result of ``work``; whatever interrupts the wait cancels it.
 
         Raises:
-            RuntimeError: it is closed.
+            RuntimeError: it is closed, or lost.
         """
         future = self.submit(work)
         try:
@@ -106,12 +113,15 @@ class BackgroundLoop:
         """`run` for the caller's own event loop.
 
         Raises:
-            RuntimeError: it is closed.
+            RuntimeError: it is closed, or lost.
         """
         return await asyncio.wrap_future(self.submit(work))
 
     def close(self) -> None:
-        """Cancel what still runs, and end the thread."""
+        """Cancel what still runs, and end the thread; one that is lost is left alone."""
+        if self.lost:
+            self.closed = True
+            return
         with self._lock:
             self.closed = True
             loop, thread = self._loop, self._thread
@@ -120,6 +130,12 @@ class BackgroundLoop:
             thread.join()
 
     def _started(self) -> asyncio.AbstractEventLoop:
+        if self.lost:
+            raise RuntimeError(
+                "the model was used before this process was forked, and its threads are not in this one; "
+                "load it here, or start the process by spawn"
+            )
+        self._process = os.getpid()  # before the lock, which a thread may hold when another forks
         with self._lock:
             if self.closed:
                 raise RuntimeError("the model is closed")

@@ -1,6 +1,7 @@
 """The front door for programs: three lines, threads, asyncio, batches."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -240,6 +241,46 @@ def test_a_closed_model_says_so(bundle: Path) -> None:
         asyncio.run(model.apredict(LARGE))
     new = [thread for thread in threading.enumerate() if thread not in before]
     assert not [thread for thread in new if thread.name == "mtcp-model"]
+
+
+FORKS = """
+import os, sys
+import mtcp_serve
+import numpy as np
+
+image = np.zeros((9, 9, 3), np.uint8)
+with mtcp_serve.load(sys.argv[1], threads=1) as model:
+    if sys.argv[2] == "used":
+        model.predict(image)
+    child = os.fork()
+    if child == 0:
+        try:
+            print(*model.predict(image, ["depth"]), flush=True)
+        except RuntimeError as error:
+            print(error, flush=True)
+            with mtcp_serve.load(sys.argv[1], threads=1) as own:
+                print(*own.predict(image, ["depth"]), flush=True)
+            model.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    print(*model.predict(image, ["saliency"]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.parametrize("used", [True, False])
+def test_a_model_that_was_used_before_a_fork_says_so_in_the_child(bundle: Path, used: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS, bundle, "used" if used else "new"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.splitlines()
+    if used:
+        assert "used before this process was forked" in said.pop(0)
+    assert said == ["depth", "saliency"]
 
 
 def test_a_program_may_end_without_closing_it(bundle: Path) -> None:
