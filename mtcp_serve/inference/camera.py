@@ -7,7 +7,7 @@ right-handed, the camera at the origin; what it sees has negative z.
 
 from dataclasses import dataclass, replace
 from math import atan, degrees, radians, tan
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,10 @@ class CameraError(ValueError):
 class CameraRequest:
     """What a request says of the camera: no more than one of its three fields.
 
+    Numbers of any kind are taken, also NumPy's, and intrinsics as any four of them; they are kept as floats.
+
     Raises:
-        CameraError: more than one is given, or a value is out of its range.
+        CameraError: more than one is given, or a value is no number or out of its range.
     """
 
     fov_x: float | None = None
@@ -48,6 +50,10 @@ class CameraRequest:
         given = [name for name in ("fov_x", "focal_px", "intrinsics") if getattr(self, name) is not None]
         if len(given) > 1:
             raise CameraError(f"{' and '.join(given)} are given; give one of them")
+        for name in given:
+            value = getattr(self, name)
+            kept = _intrinsics(value) if name == "intrinsics" else _number(name, value)
+            object.__setattr__(self, name, kept)
         if self.fov_x is not None and not FOV_X[0] <= self.fov_x <= FOV_X[1]:
             raise CameraError(f"fov_x is {self.fov_x}; it is in degrees, from {FOV_X[0]:g} to {FOV_X[1]:g}")
         least, most = FOCAL_PX
@@ -82,6 +88,21 @@ class CameraRequest:
         except ValueError:
             raise CameraError(f"intrinsics are {intrinsics!r}; write four numbers: fx,fy,cx,cy") from None
         return cls(fov_x, focal_px, (fx, fy, cx, cy))
+
+
+def _number(name: str, given: Any) -> float:
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise CameraError(f"{name} is {given!r}; it is a number") from None
+
+
+def _intrinsics(given: Any) -> tuple[float, float, float, float]:
+    try:
+        fx, fy, cx, cy = map(float, given)
+    except (TypeError, ValueError):
+        raise CameraError(f"intrinsics are {given!r}; give four numbers: fx, fy, cx, cy") from None
+    return fx, fy, cx, cy
 
 
 @dataclass(frozen=True)

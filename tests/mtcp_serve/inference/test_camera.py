@@ -1,5 +1,7 @@
 """The camera of an image: who says it, what its EXIF means, and that its geometry is that of a pinhole."""
 
+import json
+from collections.abc import Callable
 from io import BytesIO
 from math import hypot, radians, tan
 from pathlib import Path
@@ -129,6 +131,34 @@ def test_who_goes_before_whom() -> None:
     assert camera.source == "assumed"
     intrinsics = find_camera(400, 300, CameraRequest(intrinsics=(10, 20, 30, 40)))
     assert intrinsics == Camera(400, 300, 10, 20, 30, 40, "request")
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, int, np.asarray])
+def test_numbers_of_any_kind_are_kept_as_floats(kind: Callable[[float], Any]) -> None:
+    for name in ("fov_x", "focal_px"):
+        request = CameraRequest(**{name: kind(70)})
+        assert request.query() == {name: "70.0"}
+    four: list[Any] = [kind(number) for number in (500, 501, 31, 23)]
+    for given in (tuple(four), four, np.array(four), iter(four)):
+        request = CameraRequest(intrinsics=given)  # type: ignore[arg-type]
+        assert request == CameraRequest(intrinsics=(500, 501, 31, 23))
+        assert request.query() == {"intrinsics": "500.0,501.0,31.0,23.0"}
+        assert json.loads(json.dumps(request.intrinsics)) == [500, 501, 31, 23]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"fov_x": "wide"}, "fov_x is 'wide'; it is a number"),
+        ({"focal_px": (500, 500)}, r"focal_px is \(500, 500\); it is a number"),
+        ({"intrinsics": (500, 500, 32)}, "give four numbers: fx, fy, cx, cy"),
+        ({"intrinsics": np.eye(3)}, "give four numbers"),
+        ({"intrinsics": 500}, "give four numbers"),
+    ],
+)
+def test_what_is_no_number_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(CameraError, match=message):
+        CameraRequest(**wrong)
 
 
 @pytest.mark.parametrize("fov_x", [10.0, 60.0, 120.0])
