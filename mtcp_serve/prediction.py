@@ -43,7 +43,7 @@ class Prediction(Mapping[str, Map]):
     """The maps of one image: ``prediction["depth"]`` is an array ``[height, width]``.
 
     Labels are uint8 class ids, every other map is float32; normals are ``[height, width, 3]``. `about` says
-    what a map's values mean.
+    what a map's values mean. It can be pickled.
     """
 
     metadata: Mapping[str, Any]
@@ -81,7 +81,7 @@ class Prediction(Mapping[str, Map]):
         metadata = describe(found, maps).model_dump(mode="json", exclude_none=True)
         shapes = (dense for dense in found.maps if isinstance(dense.task, _SHAPES))
         given = replace(found, maps=tuple(replace(dense, guide=None) for dense in shapes), decoded=None)
-        return cls(arrays, metadata, None if image is None else lambda: image, sure, given)
+        return cls(arrays, metadata, None if image is None else partial(_same, image), sure, given)
 
     def __getitem__(self, task: str) -> Map:
         """The map of ``task``.
@@ -340,6 +340,11 @@ class Prediction(Mapping[str, Map]):
     def _spec(self, task: str) -> TaskSpec:
         about = self.about(task)
         return KINDS[about["kind"]].of_metadata(task, about)
+
+
+def _same(image: DecodedImage) -> DecodedImage:
+    """``image``: unlike a lambda it can be pickled."""
+    return image
 
 
 def _figure(text: str, image: Image.Image) -> str:

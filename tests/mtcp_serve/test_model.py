@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from mtcp_serve.errors import (
     InvalidParameterError,
     UnknownTaskError,
 )
+from mtcp_serve.inference.pipeline import Size
 from tests.mtcp_serve.support import HEIGHT, STUCK, WIDTH, encode, noise
 
 NAMES = ["semseg", "depth", "normals", "saliency", "parsing"]
@@ -77,6 +79,22 @@ def test_known_distances_correct_the_depth(model: Model) -> None:
     for tasks, wrong in (["depth"], [(50, 3, 1.5)]), (["normals"], known):
         with pytest.raises(InvalidParameterError):
             model.predict(LARGE, tasks, distances=wrong)
+
+
+@pytest.mark.parametrize("size", ["input", "model"])
+def test_a_prediction_can_be_pickled(model: Model, size: Size) -> None:
+    jpeg = encode(noise(480, 640), "JPEG")  # read at a quarter, and again where that is not enough
+    for source in (jpeg, LARGE, Image.fromarray(LARGE)):
+        maps = model.predict(source, size=size, refine=size == "input", distances=[(3, 3, 1.5)])
+        again = pickle.loads(pickle.dumps(maps))
+        assert again.metadata == maps.metadata
+        for task in NAMES:
+            assert np.array_equal(again[task], maps[task])
+            assert again.overlay(task) == maps.overlay(task)
+        assert again.cutout() == maps.cutout()
+        ours, theirs = maps.points(), again.points()
+        assert np.array_equal(ours.positions, theirs.positions)
+        assert np.array_equal(ours.colors, theirs.colors)
 
 
 def test_the_camera_may_be_given(model: Model) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -143,6 +144,7 @@ def test_a_prediction_knows_its_image(client: TritonClient) -> None:
     assert maps["depth"].shape == (512, 512)
     assert maps.metadata["image"]["format"] == "JPEG"
     assert maps.overlay("depth").size == (512, 512)
+    assert pickle.loads(pickle.dumps(maps)).overlay("depth") == maps.overlay("depth")
     assert client.predict(ASTRONAUT, ["depth"]).image("depth").size == SIZE[::-1]
 
 
