@@ -207,7 +207,8 @@ class Prediction(Mapping[str, Map]):
         Raises:
             KeyError: there is no depth.
             ValueError: the prediction does not know its image.
-            InvalidParameterError: there would be too many points, or the confidence is not known.
+            InvalidParameterError: ``step`` is less than 1, there would be too many points, or the confidence
+                is not known.
         """
         return point_cloud(self._relief(), step, edges, min_confidence)
 

@@ -29,11 +29,16 @@ def check_asked(tasks: Sequence[str] | None, size: Size = "model") -> None:
     """Refuse what is neither a list of names nor a `Size`, which a program without types may give.
 
     Raises:
-        TypeError: ``tasks`` is one name.
-        ValueError: there is no such ``size``.
+        TypeError: ``tasks`` is one name, or a generator.
+        ValueError: ``tasks`` is empty, or there is no such ``size``.
     """
     if isinstance(tasks, str):
         raise TypeError(f"tasks is a list of names, such as [{tasks!r}]")
+    if tasks is not None:
+        if not isinstance(tasks, Collection):
+            raise TypeError(f"tasks is a list of names, such as ['depth']; this is {type(tasks).__name__}")
+        if not len(tasks):
+            raise ValueError("tasks is empty; name at least one task, or leave it out for all")
     if size not in get_args(Size):
         raise ValueError(f"size is {size!r}, it must be 'input' or 'model'")
 

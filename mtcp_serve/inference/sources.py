@@ -107,6 +107,10 @@ def name_of(source: ImageSource) -> str:
 
 
 def _of_pillow(image: Image.Image, limits: ImageLimits) -> DecodedImage:
+    if not all(image.size):
+        raise InvalidImageError(
+            f"a Pillow image of {image.width} x {image.height} pixels is not an image", "give one with pixels"
+        )
     limits.check_size(*image.size, _TOO_LARGE)
     turned = _orientation(image) in UPRIGHT
     focal = _focal_lengths(image)
@@ -164,7 +168,11 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _of_tensor(tensor: Any, limits: ImageLimits) -> DecodedImage:
-    array = np.asarray(tensor.detach().cpu())
+    here = tensor.detach().cpu()
+    try:
+        array = np.asarray(here)
+    except TypeError:  # NumPy has no bfloat16
+        array = np.asarray(here.float())
     if array.ndim != 3 or array.shape[0] != 3:
         raise InvalidImageError(
             f"a tensor of shape {list(array.shape)} is not an image",

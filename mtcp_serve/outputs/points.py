@@ -124,8 +124,11 @@ def point_cloud(
     are left out.
 
     Raises:
-        InvalidParameterError: there would be more than `MOST_POINTS`, or the confidence is not known.
+        InvalidParameterError: ``step`` is less than 1, there would be more than `MOST_POINTS`, or the
+            confidence is not known.
     """
+    if step is not None and not step >= 1:
+        raise InvalidParameterError(f"step is {step}, it must be at least 1")
     if step is None:
         step = max(ceil(sqrt(relief.height * relief.width / USUAL_POINTS)), 1)
     height, width = max(round(relief.height / step), 1), max(round(relief.width / step), 1)

@@ -111,6 +111,12 @@ def test_wrong_requests_say_what_is_right(model: Model, tmp_path: Path) -> None:
         model.predict(LARGE, ["depht"])
     with pytest.raises(TypeError, match=r"list of names, such as \['depth'\]"):
         model.predict(LARGE, "depth")
+    with pytest.raises(TypeError, match=r"list of names, such as \['depth'\]; this is generator"):
+        model.predict(LARGE, (name for name in NAMES))  # type: ignore[arg-type]
+    empty: list[Any] = [[], (), np.array([], str)]
+    for tasks in empty:
+        with pytest.raises(ValueError, match="name at least one task"):
+            model.predict(LARGE, tasks)
     with pytest.raises(ValueError, match="size is 'huge'"):
         model.predict(LARGE, size="huge")  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):

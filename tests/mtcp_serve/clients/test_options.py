@@ -41,12 +41,12 @@ def test_authorities_are_a_file_and_for_tls(kind: Any, tmp_path: Path) -> None:
         kind(secure.replace("s://", "://"), authorities=tmp_path / "ca.pem")
 
 
-def test_one_name_is_no_list_of_tasks() -> None:
-    with (
-        GatewayClient("http://127.0.0.1:1") as client,
-        pytest.raises(TypeError, match=r"tasks is a list of names, such as \['depth'\]"),
-    ):
-        client.predict(b"an image", "depth")
+def test_tasks_are_a_list_of_names() -> None:
+    with GatewayClient("http://127.0.0.1:1") as client:
+        with pytest.raises(TypeError, match=r"tasks is a list of names, such as \['depth'\]"):
+            client.predict(b"an image", "depth")
+        with pytest.raises(ValueError, match="name at least one task"):
+            client.predict(b"an image", [])
 
 
 @pytest.mark.parametrize("package", ["httpx", "tritonclient"])

@@ -336,6 +336,8 @@ def test_what_the_model_does_not_take_is_refused(triton: LocalTriton, client: Tr
         client.predict(ASTRONAUT, ["depht"])
     with pytest.raises(TypeError, match=r"tasks is a list of names, such as \['depth'\]"):
         client.predict(ASTRONAUT, "depth")
+    with pytest.raises(ValueError, match="name at least one task"):
+        client.predict(ASTRONAUT, [])
     with pytest.raises(ValueError, match="size is 'large'"):
         client.predict(ASTRONAUT, size="large")  # type: ignore[arg-type]
     for photo in (b"no image", np.zeros((4, 4), np.uint8), ASTRONAUT / "missing.jpg"):

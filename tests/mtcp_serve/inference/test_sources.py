@@ -64,6 +64,11 @@ def test_all_forms_of_one_image_are_equal(tmp_path: Path) -> None:
         assert (photo.info.width, photo.info.height) == (30, 20)
 
 
+def test_a_tensor_may_be_bfloat16() -> None:
+    tensor = torch.from_numpy(noise(20, 30)).permute(2, 0, 1).div(255).bfloat16()
+    assert np.array_equal(np.asarray(to_image(tensor).image), np.asarray(to_image(tensor.float()).image))
+
+
 @pytest.mark.parametrize("kind", ["array", "tensor", "Pillow"])
 def test_what_is_done_to_it_afterwards_changes_nothing(kind: str) -> None:
     pixels = noise(20, 30)
@@ -105,9 +110,10 @@ def test_the_exif_of_a_pillow_image_is_applied() -> None:
         (np.full((4, 5, 3), -0.1), "from -0.1"),
         (np.full((4, 5, 3), np.nan), "from nan"),
         (torch.zeros(4, 5, 3), r"tensor of shape \[4, 5, 3\]"),
+        (Image.new("RGB", (0, 5)), "Pillow image of 0 x 5 pixels"),
     ],
 )
-def test_an_array_that_is_not_an_image_is_refused_with_what_to_give(wrong: Any, message: str) -> None:
+def test_what_is_not_an_image_is_refused_with_what_to_give(wrong: Any, message: str) -> None:
     with pytest.raises(InvalidImageError, match=message) as caught:
         to_image(wrong)
     assert caught.value.hint

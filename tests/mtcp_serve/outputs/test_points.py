@@ -184,6 +184,12 @@ def test_as_many_points_as_are_usual_and_no_more_than_the_limit(monkeypatch: pyt
     assert len(point_cloud(Relief.of(wall), step=4).positions) == 120 * 160
 
 
+@pytest.mark.parametrize("step", [0, -1])
+def test_a_step_that_leads_nowhere_is_refused(step: int) -> None:
+    with pytest.raises(InvalidParameterError, match=f"step is {step}, it must be at least 1"):
+        point_cloud(Relief.of(predicted(plane((0.0, 0.0, 1.0), 3.0))), step)
+
+
 def test_the_surface_is_torn_at_a_jump_and_keeps_its_texture() -> None:
     depth = np.full(SIZE, 2, np.float32)
     depth[:, 32:] = 8
