@@ -133,13 +133,13 @@ def staged(folder: Path) -> Iterator[Staging]:
         OSError: the folder cannot be written.
     """
     staging = Staging(partial_folder(folder))
-    try:
-        with room(folder, staging):
+    with room(folder, staging):  # around the clearing: what is free is measured after it
+        try:
             shutil.rmtree(staging.folder, ignore_errors=True)
             staging.folder.mkdir(parents=True)
             yield staging
-    finally:
-        shutil.rmtree(staging.folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(staging.folder, ignore_errors=True)
 
 
 @contextmanager

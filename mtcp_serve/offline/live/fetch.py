@@ -180,6 +180,7 @@ def _download(body: Body, place: Path, address: Address, stop: Event) -> None:
                     raise LiveError(f"the download takes more than {MOST_S:.0f} s")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place.unlink(missing_ok=True)
             raise NoRoomError.at(place, length) from error
         raise LiveError(f"it cannot be kept in {place.parent}: {error.strerror}") from error
     if count < length:

@@ -1,5 +1,6 @@
 """``predict`` onto a disk that is full: what it says, what it leaves, and how it goes on."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from tests.mtcp_serve import command
 from tests.mtcp_serve.clips import write_clip
+from tests.mtcp_serve.offline.web_server import WebServer, sized
 from tests.mtcp_serve.support import encode, noise
 
 Resize = Callable[[str], object]
@@ -87,6 +89,26 @@ def test_a_video_onto_a_full_disk(bundle: Path, disk: tuple[Path, Resize], tmp_p
     code, said = command.finish(command.start(clip, "-o", folder / "out", *options))
     assert code == 0, said
     assert command.listing(folder / "out") == command.listing(tmp_path / "whole")
+
+
+def test_a_download_onto_a_full_disk(bundle: Path, disk: tuple[Path, Resize], tmp_path: Path) -> None:
+    """What is free is what the next try finds, without the part that was downloaded."""
+    server = WebServer({"/clip.mp4": sized(bytes(10**6))})
+    try:
+        code, said = command.finish(
+            command.start(
+                *(f"{server.url}/clip.mp4", "-o", tmp_path / "out", "-b", bundle, "--allow-private"),
+                *("--video", "depth"),
+                environment={"TMPDIR": str(disk[0])},
+            )
+        )
+    finally:
+        server.close()
+    assert code == 1, said
+    assert "it takes 1.0 MB or more, " in said
+    free = re.search(r"(\d+)\.\d kB are free", said)
+    assert free is not None, said
+    assert int(free[1]) > 500
 
 
 def test_a_result_larger_than_a_file_may_be(bundle: Path, photos: Path, tmp_path: Path) -> None:

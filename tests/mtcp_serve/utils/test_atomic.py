@@ -1,11 +1,22 @@
 """Atomic writes."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.filesize import decimal
 
-from mtcp_serve.utils.atomic import atomic_file, merge_folder, remove_leftovers, write_atomic
+from mtcp_serve.utils.atomic import (
+    NoRoomError,
+    atomic_file,
+    merge_folder,
+    remove_leftovers,
+    staged,
+    write_atomic,
+)
 from tests.needs import needs_posix
 
 
@@ -66,6 +77,26 @@ def test_a_device_and_a_pipe_are_written_to_and_stay(tmp_path: Path) -> None:
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomic(tmp_path / "nowhere" / "file", b"x")
+
+
+def test_what_is_free_is_what_the_next_try_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def usage(_: object) -> SimpleNamespace:
+        used = sum(path.stat().st_size for path in tmp_path.rglob("*"))
+        return SimpleNamespace(free=10**6 - used)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    monkeypatch.setattr(os, "fsync", full)
+    free = usage(tmp_path).free
+    with (
+        pytest.raises(NoRoomError, match=r"it takes 1\.0 MB or more") as caught,
+        staged(tmp_path / "a") as staging,
+    ):
+        staging.write("maps.npz", bytes(10**6))
+    assert f"{decimal(free)} are free" in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def folders(tmp_path: Path) -> tuple[Path, Path]:
