@@ -65,7 +65,8 @@ def collect(paths: Iterable[Path | Address], out: Path, recursive: bool) -> Inpu
 
     Raises:
         InputError: a path is neither a file nor a folder, a folder cannot be read, nothing was found, the
-            results of two files would go to the same place, or nothing can be written to ``out``.
+            results of a file would go to ``out`` itself or beside it, those of two to the same place, or
+            nothing can be written to ``out``.
     """
     found = Inputs([])
     for path in paths:
@@ -74,6 +75,8 @@ def collect(paths: Iterable[Path | Address], out: Path, recursive: bool) -> Inpu
         elif path.is_dir():
             _look(path, out, recursive, found)
         elif path.is_file():
+            if path.stem in (".", ".."):
+                raise InputError(f"the results of {path} cannot be called {path.stem!r}; rename the file")
             found.items.append(Item(path, out / path.stem))
         else:
             raise InputError(f"{path} is neither a file nor a folder")

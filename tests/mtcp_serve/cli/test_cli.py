@@ -304,7 +304,11 @@ def test_predict_refuses_what_it_cannot_do(bundle: Path, photo: Path, tree: Path
     (tree / "empty" / "deep").mkdir(parents=True)
     twin = tmp_path / "image one.jpg"
     twin.write_bytes(GOOD)
+    dots = [tmp_path / "..jpg", tmp_path / "...jpg"]
+    for path in dots:
+        path.write_bytes(GOOD)
     for arguments, message in (
+        *(([path, "-b", bundle], f"cannot be called '{path.stem}'; rename the file") for path in dots),
         ([photo, twin, "-b", bundle], "overwrite each other"),
         ([photo, tree / "deep" / "a.png", tree, "-b", bundle], "overwrite each other"),
         ([tree / "empty", "-b", bundle], "there is no image in"),
