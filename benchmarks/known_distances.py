@@ -2,9 +2,11 @@
 
 A bundle's depth is corrected by the labels of a few pixels of each image, drawn at random, and all of it is
 compared with the labels. ``--error .02`` draws the distances wrong by that much, ``--wrong .1`` so many of
-them by a factor of two, nearer or farther. Prints a Markdown table.
+them by a factor of two, nearer or farther. Beside it: the depth times the median of the ratios there, and its
+scale and shift of least squares. Prints a Markdown table.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +21,14 @@ from mtcp_serve.bundle import DEFAULT_BUNDLE
 from mtcp_serve.inference.distances import Distances
 from mtcp_serve.inference.images import ImageInfo
 from mtcp_serve.kinds import DepthTask
-from mtcp_serve.kinds.base import Map
 from mtcp_serve.kinds.depth import MILLIMETRE
+from mtcp_serve.kinds.kriging import pixels_at
 from training.metrics.depth import DepthMetric
 from training.report import markdown
 from training.tasks import make_task
 
+Depth = NDArray[np.float32]
+Points = NDArray[np.float64]
 _SHOWN = {"rmse/invpt": "RMSE, m", "absrel": "AbsRel", "delta<1.25": "delta<1.25"}
 
 
@@ -41,9 +45,8 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
     """Correct depth by known distances, and compare it with the rest of the labels."""
-    rows = []
     numbers = [int(count) for count in counts.split(",")]
-    scores = {count: DepthMetric(make_task("depth")) for count in numbers}
+    scores = {(count, way): DepthMetric(make_task("depth")) for count in numbers for way in WAYS}
     rng = np.random.default_rng(seed)
     with mtcp_serve.load(bundle) as model:
         task = next(task for task in model.manifest.tasks if isinstance(task, DepthTask))
@@ -52,21 +55,23 @@ def main(
             if not label.is_file():
                 continue
             truth = np.asarray(Image.open(label), np.float32) * np.float32(MILLIMETRE)
-            raw = model.predict(folder / "images" / f"{name}.jpg", [task.name], size="model")[task.name]
+            found = model.predict(folder / "images" / f"{name}.jpg", [task.name], size="model")[task.name]
+            raw = found.astype(np.float32, copy=False)
             for count in numbers:
                 for _ in range(draws):
-                    found = _corrected(raw, truth, _drawn(truth, count, error, wrong, rng))
-                    values = torch.from_numpy(np.array(task.resize(found, *truth.shape)))
-                    scores[count].update(values[None], torch.from_numpy(truth)[None, None])
-    for count, score in scores.items():
+                    points = _drawn(truth, count, error, wrong, rng)
+                    for way, correct in WAYS.items():
+                        depth = correct(raw, points, truth.shape) if count else raw
+                        values = torch.from_numpy(np.array(task.resize(depth, *truth.shape)))
+                        scores[count, way].update(values[None], torch.from_numpy(truth)[None, None])
+    rows = []
+    for (count, way), score in scores.items():
         known = score.compute()
-        rows.append([str(count), *(f"{known[metric]:.3f}" for metric in _SHOWN)])
-    print(markdown(["distances", *_SHOWN.values()], rows))
+        rows.append([str(count), way, *(f"{known[metric]:.3f}" for metric in _SHOWN)])
+    print(markdown(["distances", "way", *_SHOWN.values()], rows))
 
 
-def _drawn(
-    truth: NDArray[np.float32], count: int, error: float, wrong: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _drawn(truth: Depth, count: int, error: float, wrong: float, rng: np.random.Generator) -> Points:
     """``count`` labelled pixels ``[n, 3]``: x, y and metres, with errors."""
     valid = np.flatnonzero(truth)
     drawn = rng.choice(valid, min(count, valid.size), replace=False)
@@ -76,13 +81,36 @@ def _drawn(
     return np.stack([x, y, truth[y, x] * np.exp(off)], axis=1)
 
 
-def _corrected(raw: Map, truth: NDArray[np.float32], points: NDArray[np.float64]) -> NDArray[np.float32]:
-    raw = raw.astype(np.float32, copy=False)
-    if not len(points):
-        return raw
-    height, width = truth.shape  # pixels of the label are where distances are
+def _kriged(raw: Depth, points: Points, shape: tuple[int, ...]) -> Depth:
+    height, width = shape  # of the label, in whose pixels the points are
     image = ImageInfo(width, height, "array", "RGB", exif_rotated=False, animated=False)
     return Distances.of(points).correct(raw, image)[0]
+
+
+def _scaled(raw: Depth, points: Points, shape: tuple[int, ...]) -> Depth:
+    return raw * np.float32(np.median(points[:, 2] / _at(raw, points, shape)))
+
+
+def _fitted(raw: Depth, points: Points, shape: tuple[int, ...]) -> Depth:
+    if len(points) < 2:
+        return _scaled(raw, points, shape)
+    there = np.stack([_at(raw, points, shape), np.ones(len(points))], axis=1)
+    scale, shift = np.linalg.lstsq(there, points[:, 2])[0].astype(np.float32)
+    fitted: Depth = np.maximum(scale * raw + shift, np.float32(MILLIMETRE))
+    return fitted
+
+
+def _at(raw: Depth, points: Points, shape: tuple[int, ...]) -> Points:
+    rows = (points[:, 1] + 0.5) * (raw.shape[0] / shape[0]) - 0.5
+    columns = (points[:, 0] + 0.5) * (raw.shape[1] / shape[1]) - 0.5
+    return raw[pixels_at(raw.shape, rows, columns)].astype(np.float64)
+
+
+WAYS: Mapping[str, Callable[[Depth, Points, tuple[int, ...]], Depth]] = {
+    "kriging": _kriged,
+    "one factor": _scaled,
+    "scale and shift": _fitted,
+}
 
 
 if __name__ == "__main__":
