@@ -19,7 +19,7 @@ FIELD = "image"
 """Name of the multipart field."""
 _FORM = "multipart/form-data"
 _FRAMING = 64 * 1024  # bytes that multipart headers, boundaries and parameters may add
-_VALUE = 2**16  # bytes that a parameter may have: some 4,000 distances
+_VALUE = 2**16  # bytes that a parameter may have: some 3,000 distances
 
 
 @dataclass

@@ -25,6 +25,13 @@ def test_the_text_of_a_request_comes_back() -> None:
         np.testing.assert_array_equal(Distances.parse(text).points, given)
 
 
+def test_the_text_is_short_and_exact_to_a_thousandth() -> None:
+    points = np.random.default_rng(0).uniform([0, 0, 0.001], [16383, 16383, 65.535], (1000, 3))
+    text = Distances.of(points).text()
+    assert len(text) < 28 * len(points)
+    np.testing.assert_allclose(Distances.parse(text).points, points, rtol=0, atol=5.01e-4)
+
+
 @pytest.mark.parametrize("points", [np.ones((4, 3), np.float32), ((1, 1, 1),), [np.array([1, 2, 3])]])
 def test_arrays_and_lists_are_taken(points: Any) -> None:
     assert Distances.of(points).points.shape == (len(points), 3)
