@@ -37,8 +37,8 @@ class Distances:
                 depth map can have.
         """
         try:
-            found = np.asarray(points, np.float64)
-        except (TypeError, ValueError):
+            found = np.ma.filled(np.ma.array(points, np.float64, copy=True), np.nan)  # masked: no number
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # the last of a tensor with a gradient
             found = np.empty(0)
         if found.ndim != 2 or found.shape[1] != 3 or not np.isfinite(found).all():
             raise InvalidParameterError(

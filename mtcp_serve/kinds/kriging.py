@@ -25,7 +25,10 @@ _NOISE: Final = 0.05
 """Deviation of a known depth that is not wrong, logarithms."""
 _FREEDOM: Final = 3.0
 """Degrees of freedom of the errors: the fewer, the more of them may be large."""
-_ROUNDS: Final = 20
+_ROUNDS: Final = 100
+"""Most times that known depths are weighted."""
+_STILL: Final = 1e-3
+"""Change of their weights from which on it is enough."""
 _MOST: Final = 180
 """Known depths that are told apart: of more, those that are close to each other are taken for one."""
 
@@ -54,7 +57,9 @@ class Correction:
         for _ in range(_ROUNDS):
             weights, offset = _solve(shared, off, _NOISE**2 / trust)
             left = off - shared @ weights - offset
-            trust = (_FREEDOM + 1) / (_FREEDOM + (left / _NOISE) ** 2)
+            before, trust = trust, (_FREEDOM + 1) / (_FREEDOM + (left / _NOISE) ** 2)
+            if np.abs(trust - before).max() < _STILL:
+                break
         return cls(at, weights, offset)
 
     def apply(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:

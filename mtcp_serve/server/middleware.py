@@ -54,7 +54,7 @@ class _Exchange:
         if message["type"] == "websocket.receive":
             self.frames += message.get("bytes") is not None
         elif message["type"] == "websocket.disconnect" and self.accepted and self.status is None:
-            self.status = message.get("code")
+            self.status = int(message.get("code") or ABNORMAL)  # not a number that calls itself otherwise
         return message
 
     async def sending(self, message: Message) -> None:

@@ -218,7 +218,9 @@ class _Form:
         elif self.fields and self.fields[-1][0] == self.names[-1]:
             kept, most = self.fields[-1][1], _VALUE
             if len(kept) + end - start > most:
-                raise InvalidBodyError(f"the field {self.names[-1]!r} has more than {most} bytes")
+                raise InvalidBodyError(
+                    f"the field {self.names[-1]!r} has more than {most} bytes", "give less of what it lists"
+                )
         else:
             return  # a part without a name
         assert isinstance(kept, bytearray)

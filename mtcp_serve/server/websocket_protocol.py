@@ -9,6 +9,9 @@ from typing import Any
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
+ABNORMAL = 1006
+"""Close code (RFC 6455) of a connection that was lost."""
+
 
 class BoundedStream(WSProtocol):
     """uvicorn's protocol; a client that takes no byte of its responses for ``send_s`` seconds is cut off.
@@ -46,8 +49,10 @@ class BoundedStream(WSProtocol):
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection: uvicorn says 1005 of it, as of one that was closed without a code."""
         self._unwatch()
+        if self.handshake_complete:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": ABNORMAL})
         super().connection_lost(exc)
 
     def _watch(self) -> None:

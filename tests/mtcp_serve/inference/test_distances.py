@@ -25,6 +25,13 @@ def test_the_text_of_a_request_comes_back() -> None:
         np.testing.assert_array_equal(Distances.parse(text).points, given)
 
 
+def test_what_is_given_may_be_filled_anew() -> None:
+    buffer = np.ones((2, 3))
+    known = Distances.of(buffer)
+    buffer[:] = 9
+    assert (known.points == 1).all()
+
+
 def test_the_text_is_short_and_exact_to_a_thousandth() -> None:
     points = np.random.default_rng(0).uniform([0, 0, 0.001], [16383, 16383, 65.535], (1000, 3))
     text = Distances.of(points).text()
@@ -52,6 +59,8 @@ def test_arrays_and_lists_are_taken(points: Any) -> None:
         ([(4, 5, -1)], "is -1 m"),
         ([(4, 5, 66)], "is 66 m; depth maps have 0.001 to 65.535 m"),
         (np.ones((MOST + 1, 3)), f"there are {MOST + 1} distances"),
+        ([(10**400, 1, 1)], "not triples"),
+        (np.ma.masked_equal([[1, 1, 1], [2, 2, 5]], 5), "not triples"),
     ],
 )
 def test_what_no_map_can_have_is_refused(points: Any, message: str) -> None:

@@ -79,6 +79,13 @@ def test_a_wrong_distance_among_good_ones_is_overruled(times: float) -> None:
     assert np.abs(np.log(found / (1.2 * ROOM))).max() < 0.1
 
 
+def test_a_wrong_distance_is_overruled_however_long_that_takes() -> None:
+    """Five of six agree on a factor of 2.3, the first has .4 of it; twenty rounds leave it half believed."""
+    places: Places = [(39, 41), (40, 61), (14, 48), (3, 34), (2, 18), (5, 49)]
+    found = corrected(ROOM, places, [1.88, 4.34, 7.45, 8.78, 8.78, 8.79])
+    assert np.abs(np.log(found / (2.3 * ROOM))).mean() < 0.1
+
+
 def test_contradictions_at_one_pixel_meet_between() -> None:
     found = corrected(ROOM, [(24, 32), (24, 32)], [2.0, 3.0])
     assert 2 < found[24, 32] < 3

@@ -11,7 +11,7 @@ from mtcp_serve.errors import InvalidBodyError, PayloadTooLargeError, RequestErr
 from mtcp_serve.server.request_body import Body, read_body, read_image, read_images
 
 LIMIT = 1000
-VALUE = 4096
+VALUE = 2**16
 """Bytes that a parameter in a form may have."""
 FORM = "multipart/form-data; boundary=x"
 Part = tuple[str, bytes]

@@ -224,6 +224,19 @@ def test_a_stream_is_logged_and_counted_when_it_ends(narrow: Server, code: int, 
     until(lambda: narrow.metric("mtcp_streams") == 0)
 
 
+def test_a_stream_whose_connection_broke_is_told_from_one_that_was_closed(narrow: Server) -> None:
+    for name, code in ("lost", 1006), ("closed-without-a-code", 1005):
+        with opened(narrow, "tasks=depth", **{"X-Request-ID": name}) as stream:
+            stream.send(GOOD)
+            stream.recv(PATIENCE_S)
+            if code == 1006:
+                stream.socket.shutdown(socket.SHUT_RDWR)
+            else:
+                stream.protocol.send_close()
+                stream.socket.sendall(b"".join(stream.protocol.data_to_send()))
+            assert narrow.logged(name)["status"] == code
+
+
 def test_a_stream_that_the_server_closes_is_counted_by_its_error(narrow: Server) -> None:
     name = 'mtcp_errors_total{code="unknown_task"}'
     before = narrow.count(name)
