@@ -123,7 +123,7 @@ def moved(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         ConfigError: they do, or cannot be used.
     """
     changed = override(config, overrides) if overrides else config
-    if changed.model != config.model:
+    if changed.model.model_dump() != config.model.model_dump():
         raise ConfigError("model: the checkpoint's network cannot be changed, it is trained")
     return changed
 

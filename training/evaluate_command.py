@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch.utils.data import Subset
+
 from training.checkpoint import load_network, moved
-from training.confidence.halves import held_out_half
+from training.confidence.halves import RUN, held_out_half
 from training.config import ConfigError, RunConfig
-from training.data import DataError
+from training.data import DataError, Sample, Source
 from training.distributed import usable_device
 from training.evaluation import Validation, validation_sources
 from training.metrics import Report
@@ -64,8 +66,13 @@ def evaluate(path: Path, overrides: Sequence[str], choices: Choices, files: Sequ
     other = None if against is None else (str(against), _like(config, against).to(device))
     sources = validation_sources(config.data, config.tasks)
     single = read_single_tasks(choices.single_task, config.tasks) if choices.single_task else None
+    scored: Sequence[Source | Subset[Sample]] = held_out_half(sources) if choices.held_out else sources
+    if choices.held_out and not any(map(len, scored)):
+        raise DataError(
+            f"--held-out: the first {RUN} images of each source are for calibration, and there are no others"
+        )
     validation = Validation(
-        held_out_half(sources) if choices.held_out else sources,
+        scored,
         config.data.batch_size,
         device,
         config.data.workers,

@@ -134,6 +134,7 @@ class Trainer:
             "scaler": self.fabric.strategy.precision.state_dict(),
             "progress": [self.epoch, self.step, self.step_in_epoch, self.updates, self.bad_steps],
             "plan": self.schedule.progress,
+            "scored_every": self.scoring.every,
             "finished": self.finished,
             "better": self.better,
             "tally": self._tally.state(),
@@ -177,6 +178,7 @@ class Trainer:
         goes_on = extends(before, self.config)
         self.finished = state["finished"] and not goes_on
         self.better = None if goes_on else state["better"]
+        self.scoring.every = 1 if goes_on else state.get("scored_every", 1)  # versions before kept none
         self.schedule.resume(state["plan"], goes_on)
         self._tally.load(**state["tally"])
         self._unreported = state.get("unreported")

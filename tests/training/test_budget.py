@@ -11,6 +11,7 @@ from training import checkpoint, trainer
 from training.config import RunConfig
 from training.data import Batch
 from training.evaluation import Validation
+from training.metrics import Report
 from training.run_log import read_history
 from training.schedule import Clock
 from training.trainer import LAST, Trainer, TrainingError
@@ -65,6 +66,30 @@ def test_a_run_ends_validates_and_saves_within_its_budget(tmp_path: Path) -> Non
     assert sizes[-1] == (32, 48)
     assert sizes == sorted(sizes)
     assert checkpoint.load(tmp_path / LAST)["finished"]
+
+
+def test_a_run_that_ended_before_its_report_scores_as_few_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Validation, "seconds", lambda self, networks: 400.0)
+    first = Trainer(timed(), tmp_path)
+
+    def killed() -> dict[str, Report]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first, "validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    assert first.scoring.every > 1
+    rows = read_history(tmp_path / "history.csv")
+    again = Trainer(timed(), tmp_path)
+    assert again.resume()
+    assert again.train()
+    assert again.scoring.every == first.scoring.every
+    assert len(read_history(tmp_path / "history.csv")) == len(rows) + 1
+    more = Trainer(timed("minutes=12"), tmp_path)
+    more.resume()
+    assert more.scoring.every == 1  # until it has planned anew
 
 
 def test_a_finished_run_stays_finished_and_can_be_given_more(tmp_path: Path) -> None:

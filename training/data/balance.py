@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.errors import SourceError
+from training.data.files import composed
 from training.data.sources import Source
 
 _PRESENT = 0.005
@@ -31,7 +32,7 @@ def sampling_factors(source: Source) -> NDArray[np.float64]:
         SourceError: a ``repeat`` prefix that fits no id, or ``balance`` on a task the source is not read for.
         LabelError: a label file cannot be used.
     """
-    config, ids = source.config, source.reader.ids
+    config, ids = source.config, [composed(name) for name in source.reader.ids]
     factors = np.ones(len(ids))
     if config.balance is not None:
         if not any(config.balance in labels for labels in source.reader.labels):
@@ -39,9 +40,10 @@ def sampling_factors(source: Source) -> NDArray[np.float64]:
                 f"source {config.label!r} cannot be balanced by {config.balance!r}: no such label is read"
             )
         factors = class_balanced(source.class_counts(config.balance), config.balance_power)
-    for prefix, _ in config.repeat:
+    repeat = [(composed(prefix), factor) for prefix, factor in config.repeat]
+    for prefix, _ in repeat:
         if not any(name.startswith(prefix) for name in ids):
             raise SourceError(f"source {config.label!r}: no id starts with the repeat prefix {prefix!r}")
     for index, name in enumerate(ids):
-        factors[index] *= next((factor for prefix, factor in config.repeat if name.startswith(prefix)), 1.0)
+        factors[index] *= next((factor for prefix, factor in repeat if name.startswith(prefix)), 1.0)
     return factors

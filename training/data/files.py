@@ -2,6 +2,7 @@
 
 import codecs
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,6 +98,11 @@ def existing_root(config: SourceConfig, contents: str) -> Path:
     return root
 
 
+def composed(name: str) -> str:
+    """``name`` in the one form (NFC) of those that look alike and are other bytes."""
+    return unicodedata.normalize("NFC", name)
+
+
 def split_ids(folder: Path, config: SourceConfig) -> list[str]:
     """The ids in ``folder/<split>.txt``, one a line.
 
@@ -113,7 +119,7 @@ def split_ids(folder: Path, config: SourceConfig) -> list[str]:
     ids = [line.strip() for line in _text(path, config).splitlines() if line.strip()]
     if not ids:
         raise SourceError(f"source {config.label!r}: {path} lists no ids; write one id a line into it")
-    twice = [name for name, count in Counter(ids).items() if count > 1]
+    twice = [name for name, count in Counter(map(composed, ids)).items() if count > 1]
     if twice:
         raise SourceError(
             f"source {config.label!r}: {path} lists {twice[0]!r} twice; to draw images more often use repeat"

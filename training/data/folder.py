@@ -14,7 +14,6 @@ label. Names that differ only in how Unicode composes their letters, as macOS an
 """
 
 import logging
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from mtcp_serve.inference.images import FORMATS, IMAGE_SUFFIXES
 from training.data.config import SourceConfig
 from training.data.encodings import LabelFile
 from training.data.errors import SourceError
-from training.data.files import FileReader, existing_root, split_ids
+from training.data.files import FileReader, composed, existing_root, split_ids
 from training.data.maps import LabelMap, map_types
 from training.data.reader import label_part, maps_to_read, source_part
 from training.data.sample import Record
@@ -40,11 +39,6 @@ def _hint(absent: str) -> str:
     return "; one id a line" if " " in absent or "\t" in absent else ""
 
 
-def _composed(name: str) -> str:
-    """``name`` in the one form (NFC) of those that look alike and are other bytes."""
-    return unicodedata.normalize("NFC", name)
-
-
 class FolderReader(FileReader):
     """Reads one split of a partial-label folder for a network with ``tasks``.
 
@@ -58,7 +52,8 @@ class FolderReader(FileReader):
         self.ids = split_ids(self._root / "splits", config)
         self.images = self._find_images()
         self.labels = [{} for _ in self.ids]
-        self._bare = {name for name in self.ids if name.startswith(tuple(config.shows_no_class))}
+        bare = tuple(map(composed, config.shows_no_class))
+        self._bare = {name for name in self.ids if composed(name).startswith(bare)}
         if config.shows_no_class and not self._bare:
             log.warning("source %r: no id begins as shows_no_class says", self._name)
         self._check_folders(config, tasks)
@@ -83,13 +78,13 @@ class FolderReader(FileReader):
         folder = self._root / "images"
         if not folder.is_dir():
             raise SourceError(f"source {self._name!r}: {folder} does not exist; images go there as ID.jpg")
-        ids = [_composed(name) for name in self.ids]
+        ids = [composed(name) for name in self.ids]
         wanted = set(ids)
         found: dict[str, Path] = {}
         others: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
             taken = found if path.suffix.lower() in IMAGE_SUFFIXES else others
-            stem = _composed(path.stem)
+            stem = composed(path.stem)
             if taken is found and stem in found and stem in wanted:
                 raise SourceError(
                     f"source {self._name!r}: {found[stem]} and {path.name} have one id; keep one of them"
@@ -136,7 +131,7 @@ class FolderReader(FileReader):
         part = label_part(config, name, tasks)
         present = self._label_paths(folder)
         for sample_id, files in zip(self.ids, self.labels, strict=True):
-            path = present.get(_composed(sample_id))
+            path = present.get(composed(sample_id))
             if path is not None:
                 bare = name == "semseg" and sample_id in self._bare
                 files[name] = LabelFile(path, kind, classes, part, bare)
@@ -144,9 +139,9 @@ class FolderReader(FileReader):
     def _label_paths(self, folder: Path) -> dict[str, Path]:
         """The label files in ``folder`` by composed id; what belongs to no image of the source is named."""
         files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        named = {_composed(path.stem): path for path in files if path.suffix.lower() == ".png"}
+        named = {composed(path.stem): path for path in files if path.suffix.lower() == ".png"}
         known = self._stems & named.keys()
-        lost = [path.name for path in files if _composed(path.stem) not in known]
+        lost = [path.name for path in files if composed(path.stem) not in known]
         if not lost:
             return named
         message = (

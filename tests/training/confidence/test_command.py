@@ -118,6 +118,13 @@ def test_evaluate_reports_them_on_the_half_that_was_held_out(
     assert json.loads(everything.read_text())["depth"]["rmse/invpt"] != held_out["depth"]["rmse/invpt"]
 
 
+def test_a_half_without_images_is_said_to_be_one(fitted: tuple[Path, Path]) -> None:
+    few = f"data.val.0.count={RUN}"
+    done = CliRunner().invoke(app, ["evaluate", str(fitted[0]), "--held-out", few])
+    assert done.exit_code == 2
+    assert f"the first {RUN} images of each source are for calibration" in done.output
+
+
 def test_halves_are_runs_of_neighbours(settings: RunConfig) -> None:
     (source,) = validation_sources(settings.data, settings.tasks, check=False)
     (first,), (second,) = calibration_half([source]), held_out_half([source])

@@ -24,6 +24,7 @@ from tests.training.data.trees import (
     write_split,
 )
 from training.data import LabelError, SourceConfig, SourceError, build_source
+from training.data.balance import sampling_factors
 from training.data.encodings import read_image_file
 from training.tasks import make_task
 
@@ -98,6 +99,22 @@ def test_names_match_however_their_letters_are_composed(
     write_png(tmp_path / "images" / f"{unicodedata.normalize(listed, name)}.png", photo())
     with pytest.raises(SourceError, match="have one id; keep one"):
         build_source(folder(tmp_path), TASKS, FULL, None)
+
+
+@pytest.mark.parametrize(("listed", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_prefixes_and_repetitions_too(tmp_path: Path, listed: Any, written: Any) -> None:
+    name, prefix = (unicodedata.normalize(form, "K\u00fcche") for form in (listed, written))
+    for image in (f"{name} 1", "b"):
+        write_record(tmp_path, image, {"semseg": np.full((24, 32), 255, np.uint8)})
+    write_split(tmp_path, [f"{name} 1", "b"])
+    config = folder(tmp_path, repeat=[(prefix, 3.0)], shows_no_class=[prefix])
+    source = build_source(config, TASKS, FULL, None)
+    assert list(sampling_factors(source)) == [3, 1]
+    assert (source[0]["semseg"] == 0).all()
+    assert (source[1]["semseg"] == 255).all()
+    write_split(tmp_path, [f"{name} 1", "b", f"{prefix} 1"])
+    with pytest.raises(SourceError, match="twice"):
+        build_source(config, TASKS, FULL, None)
 
 
 def test_missing_files_are_missing_labels(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,3 +221,18 @@ def test_a_task_that_the_scenes_do_not_draw_is_a_missing_label() -> None:
     alone = build_source(config, (make_task("depth"),), (24, 32), None)[0]
     assert torch.equal(sample["depth"], alone["depth"])
     assert (sample["sky"] == IGNORE_PROBABILITY).all()
+
+
+def test_a_space_of_ones_own_is_named_by_its_path(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("labels: [other, person]\nmappings: {voc: {classes: {person: person}, others: other}}\n")
+    task = make_task("semseg", str(path))
+    values = [
+        build_source(SourceConfig(kind="scenes", count=4, tasks=tasks), [task], SIZE, None)[0]["semseg"]
+        for tasks in ({}, {"semseg": str(path)})
+    ]
+    assert torch.equal(*values)
+    assert set(values[0].unique().tolist()) <= {0, 1}
+    assert not caplog.records
+    build_source(SourceConfig(kind="scenes", tasks={"semseg": "voc"}), [task], SIZE, None)
+    assert "not 'voc': no semseg in them" in caplog.text

@@ -100,6 +100,14 @@ def test_classes_of_a_checkpoint_stay_when_the_file_is_edited_or_gone(here: Path
     assert override(config, ["data.batch_size=1"]).tasks == config.tasks
 
 
+def test_a_checkpoint_that_keeps_none_takes_overrides(here: Path) -> None:
+    state = checkpoint.load(here)
+    del state["label_spaces"]
+    checkpoint.save(here, state)
+    _, config = load_network(here)
+    assert checkpoint.moved(config, ["data.batch_size=1"]).data.batch_size == 1
+
+
 def test_resuming_with_other_labels_is_refused_by_name(here: Path) -> None:
     assert Trainer(settings(), here.parent).resume()
     for labels, words in (

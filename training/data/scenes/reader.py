@@ -1,5 +1,6 @@
 """Procedural scenes as a source: computed images, each pixel of each task labelled exactly."""
 
+import logging
 import zlib
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ from training.data.scenes.render import Drawing, draw, salient_thing
 from training.data.scenes.things import Scene
 from training.label_spaces import IGNORE_LABEL, LabelSpace
 from training.tasks import Task
+
+log = logging.getLogger(__name__)
 
 _ELSE = ("background", "other")
 _PARTS = "fashion"
@@ -60,7 +63,15 @@ class SceneReader:
         space = self._spaces.get(name)
         if space is None:
             return name in _DRAWN
-        return config.tasks.get(name, space.name) == space.name
+        if name not in config.tasks or config.space_of(name).labels == space.labels:
+            return True
+        log.warning(
+            "source %r: scenes are drawn in the network's own label space, not %r: no %s in them",
+            config.label,
+            config.tasks[name],
+            name,
+        )
+        return False
 
     def read(self, index: int) -> Record:
         """Scene ``index``, all maps at the size of the image."""
