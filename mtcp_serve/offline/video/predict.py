@@ -180,7 +180,7 @@ async def _encode(
         notes.append(f"{width} x {height} was padded to even sides, as H.264 needs them")
     if reader.resized is not None:
         notes.append(f"from frame {reader.resized} on some have other sizes; stretched to {width} x {height}")
-    return tuple(notes)
+    return (*notes, *_say_restarts(reader))
 
 
 def _join(reader: VideoReader, segments: Segments, names: Sequence[str], staging: Staging) -> None:
@@ -243,7 +243,7 @@ async def _write_frames(
             f"its pixels are {reader.aspect} as wide as high, and the camera takes them for square; "
             "--intrinsics says how they are"
         )
-    return Done(fault=reader.fault, notes=tuple(notes))
+    return Done(fault=reader.fault, notes=(*notes, *_say_restarts(reader)))
 
 
 def _finish_frames(folder: Path, names: Sequence[str], made_from: dict[str, Any], fault: str | None) -> None:
@@ -255,6 +255,13 @@ def _finish_frames(folder: Path, names: Sequence[str], made_from: dict[str, Any]
                 other.rmdir()
     files = [f"{name}/{METADATA_FILE}" for name in names]
     write_atomic(folder / METADATA_FILE, metadata(made_from, files, {"frames": len(names)}, fault))
+
+
+def _say_restarts(reader: VideoReader) -> tuple[str, ...]:
+    if not reader.restarts:
+        return ()
+    often = "once" if reader.restarts == 1 else f"{reader.restarts} times"
+    return (f"its time stamps go back {often}; what comes then is shown after what was before",)
 
 
 async def _frames(reader: VideoReader, every: int, first: int) -> AsyncIterator[Frame]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mtcp_serve.inference.images import ImageInfo, ImageLimits
 from mtcp_serve.offline.video import VideoError
+from mtcp_serve.offline.video.clock import Clock
 from mtcp_serve.offline.video.orientation import Orientation
 from mtcp_serve.utils.closing import Closing
 
@@ -69,6 +70,8 @@ class VideoReader(Closing):
         """When the last frame that was decoded ends."""
         self.decoded = 0
         """Frames that were decoded."""
+        self.restarts = 0
+        """How often the time stamps went back, known when all frames were read."""
         self.resized: int | None = None
         """The first frame whose size is not that of the video, known when it was read."""
         self.fault: str | None = None
@@ -142,15 +145,15 @@ class VideoReader(Closing):
         Raises:
             ImageTooLargeError: the frames grow beyond the limits on the way.
         """
-        start: int | None = None
-        last = -1
+        clock: Clock | None = None
         for index, frame in enumerate(self._decode()):
             if self._orientation is None:
                 self._orientation = Orientation.of(frame)
-            if start is None:
-                start = self._start = frame.pts or 0
-            time = index * self._step if frame.pts is None else frame.pts - start
-            last = time = max(time, last + 1)
+            if clock is None:
+                self._start = frame.pts or 0
+                clock = Clock(self._start, self._step, self.time_base)
+            time = clock.shown(index, frame.pts)
+            self.restarts = clock.restarts
             self.decoded = index + 1
             self.end = time + (frame.duration or self._step)
             self._limits.check_size(frame.width, frame.height, what=_FRAMES)
