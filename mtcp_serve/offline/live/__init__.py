@@ -29,6 +29,6 @@ class Live:
     frames: int | None = None
     """End after so many frames were taken."""
     seconds: float | None = None
-    """End after so many seconds of the stream."""
+    """End after so many seconds of the stream, or soon after so many by this machine's clock."""
     stop: Event = field(default_factory=Event)
     """Set to end: what was written until then is made whole."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Condition, Thread
+from time import monotonic
 from typing import Final
 
 import av
@@ -20,6 +21,7 @@ from mtcp_serve.offline.video.reader import CONTAINERS, Frame, VideoReader, word
 
 _GLANCE_S: Final = 0.1  # how often who waits for a frame looks whether it is to stop
 _JOIN_S: Final = 2.0
+_LATE_S: Final = SILENCE_S  # that a stream may be behind this machine's clock
 
 
 class LiveReader(VideoReader):
@@ -77,17 +79,23 @@ class LiveReader(VideoReader):
         """
         self._thread = Thread(target=self._fill, args=(every,), name="live", daemon=True)
         self._thread.start()
-        taken, begin, seconds = 0, None, self.live.seconds
+        taken, begin, began = 0, 0, 0.0
         while (frame := self._next()) is not None:
-            begin = frame.time if begin is None else begin
+            if not taken:
+                begin, began = frame.time, monotonic()
             time = frame.time - begin
-            if seconds is not None and float(time * self.time_base) >= seconds and taken:
+            if taken and self._is_over(float(time * self.time_base), monotonic() - began):
                 return
             self._shown_until = time + self._step
             yield replace(frame, time=time)
             taken += 1
             if taken == self.live.frames:
                 return
+
+    def _is_over(self, seconds: float, passed: float) -> bool:
+        """Whether enough was seen: ``seconds`` by the time stamps, ``passed`` by this machine's clock."""
+        most = self.live.seconds
+        return most is not None and (seconds >= most or passed >= most + _LATE_S)
 
     def _next(self) -> Frame | None:
         """The newest frame; ``None`` at the end."""

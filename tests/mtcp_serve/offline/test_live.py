@@ -5,6 +5,7 @@ import json
 import signal
 import ssl
 from collections.abc import Iterator
+from itertools import count, cycle
 from pathlib import Path
 
 import av
@@ -17,12 +18,13 @@ from mtcp_serve.inference.batcher import Batcher
 from mtcp_serve.inference.images import DEFAULT_LIMITS
 from mtcp_serve.inference.registry import Models
 from mtcp_serve.offline.inputs import Item
-from mtcp_serve.offline.live import Live, LiveError, connect
+from mtcp_serve.offline.live import Live, LiveError, connect, reader
 from mtcp_serve.offline.live.address import Address
 from mtcp_serve.offline.live.connect import is_public
-from mtcp_serve.offline.live.reader import open_camera
+from mtcp_serve.offline.live.reader import LiveReader, open_camera
 from mtcp_serve.offline.runner import predict_files
 from mtcp_serve.offline.video import Layer, VideoOptions
+from mtcp_serve.offline.video.clock import Clock
 from mtcp_serve.offline.writer import OutputRequest
 from tests.mtcp_serve import command
 from tests.mtcp_serve.cli.test_cli import run
@@ -196,6 +198,31 @@ def test_a_video_of_so_many_seconds(transport_stream: bytes, bundle: Path, tmp_p
     with av.open(str(tmp_path / "clip" / "depth.mp4")) as film:
         stream = film.streams.video[0]
         assert float((stream.duration or 0) * (stream.time_base or 0)) == pytest.approx(times[-1] + 0.04)
+
+
+class _Loop:
+    """A broadcaster that sends the same again and again."""
+
+    def __init__(self, data: bytes) -> None:
+        self._parts = cycle([data])
+        self._over = False
+
+    def read(self, count: int) -> bytes:
+        return b"" if self._over else next(self._parts)[:count]
+
+    def close(self) -> None:
+        self._over = True
+
+
+def test_a_stream_whose_clock_stands_still_ends(
+    transport_stream: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By this machine's clock, ten seconds later."""
+    monkeypatch.setattr(reader, "monotonic", count(0, 600).__next__)
+    monkeypatch.setattr(Clock, "shown", lambda self, index, stamp: index)  # a tick a frame
+    body, live = _Loop(transport_stream), Live(seconds=1195, frames=50)
+    with LiveReader(av.open(body, "r"), DEFAULT_LIMITS, live, body.close) as stream:
+        assert len(list(stream.frames())) == 3
 
 
 def test_interrupted_it_keeps_what_was_written(transport_stream: bytes, bundle: Path, tmp_path: Path) -> None:
