@@ -134,8 +134,7 @@ class LiveReader(VideoReader):
     def _lost(self, what: str) -> None:
         if self._over or self.live.stop.is_set() or self.fault is not None:
             return
-        seconds = float(self._decoded_until * self.time_base)
-        self.fault = f"the stream was lost after frame {self.decoded - 1} ({seconds:.1f} s): {what}"
+        self.fault = f"the stream was lost {self._whereabouts(self._decoded_until, 1)}: {what}"
 
 
 def open_camera(address: Address, limits: ImageLimits, live: Live) -> LiveReader:

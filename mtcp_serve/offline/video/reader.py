@@ -234,8 +234,13 @@ class VideoReader(Closing):
         if tagged is not None:
             cut |= float((self._start + self.end) * self.time_base) < tagged - max(0.5, 3 / float(self.rate))
         if cut and self.fault is None:
-            seconds = float(self.end * self.time_base)
-            self.fault = f"cut short after frame {self.decoded - 1} ({seconds:.2f} s)"
+            self.fault = f"cut short {self._whereabouts(self.end, 2)}"
+
+    def _whereabouts(self, end: int, digits: int) -> str:
+        """Where decoding stopped, at the time ``end``, said to so many ``digits`` of a second."""
+        if not self.decoded:
+            return "before the first frame"
+        return f"after frame {self.decoded - 1} ({float(end * self.time_base):.{digits}f} s)"
 
     def _tagged_seconds(self) -> float | None:
         """When the stream ends, as Matroska has it."""

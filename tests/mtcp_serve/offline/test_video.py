@@ -270,6 +270,15 @@ def test_of_a_video_cut_short_the_beginning_is_done(bundle: Path, tmp_path: Path
     assert "cut short" in again.stderr
 
 
+def test_a_video_cut_short_before_its_first_frame(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", list(range(6)), first_moov=True)
+    data = clip.read_bytes()
+    clip.write_bytes(data[: data.index(b"mdat") + 4])
+    with VideoReader.of_file(clip, LIMITS) as reader:
+        assert not list(reader.frames())
+    assert reader.fault == "cut short before the first frame"
+
+
 def test_what_is_no_video_is_refused_and_the_others_are_done(bundle: Path, tmp_path: Path) -> None:
     good = write_clip(tmp_path / "good.mp4", [0, 1])
     broken, playlist, listed, voice = (
