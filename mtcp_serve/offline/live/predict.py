@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Final
 
 from mtcp_serve.inference.images import ImageLimits
 from mtcp_serve.offline.image import predict_image
@@ -19,6 +20,10 @@ from mtcp_serve.offline.video import Progress, VideoError
 from mtcp_serve.offline.video.predict import predict_video, target, write_video
 from mtcp_serve.offline.writer import Done, OutputRequest
 from mtcp_serve.utils.concurrency import in_thread
+
+_NO_LENGTH: Final = (
+    "the server announces no length, so it was taken for a live stream; download it and give the file"
+)
 
 
 async def predict_address(
@@ -55,8 +60,10 @@ async def predict_address(
             return await predict_video(replace(item, path=found.video), requested, limits, pool, progress)
         if found.stream is None:
             raise LiveError("it has nothing")
-        start = partial(open_body, address, found.stream, limits, live)
-        return await _record(start, address, item, requested, pool, progress, live)
+        body = found.stream
+        start = partial(open_body, address, body, limits, live)
+        doubt = "" if body.is_multipart else _NO_LENGTH
+        return await _record(start, address, item, requested, pool, progress, live, doubt)
 
 
 async def _record(
@@ -67,7 +74,9 @@ async def _record(
     pool: Executor,
     progress: Progress,
     live: Live,
+    doubt: str = "",
 ) -> Done:
+    """``doubt`` is what to say of a stream that ended before all its frames were taken: it may be a file."""
     began = datetime.now(UTC).isoformat(timespec="milliseconds")
     folder, made_from = target(item, requested, {"stream": address.shown, "began": began})
     if read_metadata(folder) is not None and not requested.overwrite:
@@ -78,10 +87,11 @@ async def _record(
         try:
             done = await write_video(reader, folder, requested, made_from, pool, progress)
         except VideoError as error:
-            if not live.stop.is_set():
-                raise
-            raise LiveError("interrupted before the first frame") from error
-        return replace(done, notes=(*done.notes, *say_end(reader)))
+            if live.stop.is_set():
+                raise LiveError("interrupted before the first frame") from error
+            raise VideoError(f"{error}; {doubt}" if doubt else str(error)) from error
+        doubts = (doubt,) if doubt and reader.ended and reader.dropped else ()
+        return replace(done, notes=(*done.notes, *say_end(reader), *doubts))
 
 
 def _refuse_bounds(live: Live, address: Address) -> None:

@@ -42,6 +42,8 @@ class LiveReader(VideoReader):
         self._over = False
         self._error: BaseException | None = None
         self._shown_until = 0
+        self.ended = False
+        """Whether the stream came to its end, by itself."""
         self.dropped = 0
         """Frames that were replaced by a newer one before they were asked for."""
         self.damaged = 0
@@ -91,6 +93,7 @@ class LiveReader(VideoReader):
             taken += 1
             if taken == self.live.frames:
                 return
+        self.ended = not self.live.stop.is_set() and self.fault is None
 
     def _is_over(self, seconds: float, passed: float) -> bool:
         """Whether enough was seen: ``seconds`` by the time stamps, ``passed`` by this machine's clock."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import ssl
+import struct
 from collections.abc import Iterator
 from itertools import count, cycle
 from pathlib import Path
@@ -50,6 +51,7 @@ def web(transport_stream: bytes, tmp_path_factory: pytest.TempPathFactory) -> It
             "/inside": (302, {"Location": "http://127.0.0.2/secret"}, b""),
             "/file": (302, {"Location": "file:///etc/passwd"}, b""),
             "/loop": (302, {"Location": "/loop"}, b""),
+            "/late.mp4": (200, {}, _with_a_late_index(clip)),
             "/gone": (404, {}, b""),
             "/short.mp4": (200, {"Content-Length": str(2 * len(clip))}, clip),
             "/large.mp4": (200, {"Content-Length": str(2**40)}, clip),
@@ -59,6 +61,12 @@ def web(transport_stream: bytes, tmp_path_factory: pytest.TempPathFactory) -> It
     )
     yield server
     server.close()
+
+
+def _with_a_late_index(clip: bytes) -> bytes:
+    """``clip``, an MP4 whose index is last, with more before that than a reader that cannot seek keeps."""
+    size, start = 2**20, clip.index(b"moov") - 4
+    return clip[:start] + struct.pack(">I4s", size, b"free") + bytes(size - 8) + clip[start:]
 
 
 def test_a_picture_and_a_video_of_the_web(web: WebServer, bundle: Path, tmp_path: Path) -> None:
@@ -96,6 +104,7 @@ def test_a_stream_of_the_web(web: WebServer, bundle: Path, tmp_path: Path, path:
     assert last["response"]["image"]["width"] == 64
     if len(names) < int(names[-1]) + 1:
         assert "were skipped for newer ones" in done.stderr
+        assert ("it was taken for a live stream" in " ".join(done.stderr.split())) == (path == "/live.ts")
     again = run("predict", web.url + path, "-o", tmp_path, "-b", bundle, "--allow-private")
     assert again.exit_code == 1
     assert "has results already: keep them by another --out" in again.stderr
@@ -109,6 +118,11 @@ def test_a_stream_of_the_web(web: WebServer, bundle: Path, tmp_path: Path, path:
         ("/gone", "/gone: it answers 404"),
         ("/short.mp4", "the connection was lost after"),
         ("/large.mp4", "the limit of a video is 2147483648"),
+        ("/late.mp4", "the stream was lost before the first frame: "),
+        (
+            "/late.mp4",
+            "no length, so it was taken for a live stream; download it and give the file",
+        ),
         ("/page.html", "not a video that can be read"),
         ("/playlist.m3u8", "is not a picture, nor a video that can be read as it comes"),
     ],
