@@ -29,6 +29,7 @@ from mtcp_serve.kinds.confidence import SUFFIX, ConfidenceTask
 from mtcp_serve.prediction import Prediction
 
 _METADATA = "metadata"
+_ZIP = b"PK"  # what an npz archive begins with
 _UNREADABLE = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
 """What comes of reading as maps what is none, such as the page of a proxy."""
 _ERRORS: dict[int, type[ClientError]] = {
@@ -48,8 +49,11 @@ def read_prediction(response: httpx.Response, image: bytes) -> Prediction:
         ClientError: the response is an error, or cannot be read.
     """
     content = read_content(response)
+    media = _media_type(response)
+    if media != "application/json" and not content.startswith(_ZIP):
+        raise ServerError(f"{response.url} answered {media}, not in the gateway's words")
     try:
-        if response.headers["content-type"].startswith("application/json"):
+        if media == "application/json":
             arrays, sure, metadata = _from_json(json.loads(content))
         else:
             arrays, sure, metadata = _from_npz(content)
@@ -63,9 +67,13 @@ def read_content(response: httpx.Response) -> bytes:
     """The body of a response.
 
     Raises:
-        ClientError: the response is an error.
+        ClientError: the response is an error, or none of the gateway's, such as the page of a proxy.
     """
     _raise_for_error(response)
+    media = _media_type(response)
+    if response.status_code == 204 or media in ("", "text/html"):
+        what = media or f"{response.status_code} without a Content-Type"
+        raise ServerError(f"{response.url} answered {what}, not in the gateway's words")
     return response.content
 
 
@@ -75,7 +83,7 @@ def read_models(response: httpx.Response) -> list[dict[str, Any]]:
     Raises:
         ClientError: the response is an error, or cannot be read.
     """
-    _raise_for_error(response)
+    read_content(response)
     try:
         models: list[dict[str, Any]] = response.json()["models"]
     except _UNREADABLE as error:
@@ -92,6 +100,11 @@ def translate(error: httpx.RequestError, request: httpx.Request) -> ClientError:
     return UnavailableError(f"{request.url} cannot be reached: {error}")
 
 
+def _media_type(response: httpx.Response) -> str:
+    """Without its parameters; empty where the response has none."""
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
 def _raise_for_error(response: httpx.Response) -> None:
     if response.is_success:
         return
@@ -102,6 +115,8 @@ def _raise_for_error(response: httpx.Response) -> None:
         fields = {name: str(response.json()["error"][name]) for name in ("code", "message", "hint")}
     except (ValueError, KeyError, TypeError) as error:  # something else answers there
         message = f"{response.url} answered {response.status_code} and not in the gateway's words"
+        if response.has_redirect_location:
+            message += f", it redirects to {response.headers['location']}"
         raise kind(message, code=str(response.status_code)) from error
     after = response.headers.get("retry-after", "")
     raise kind(**fields, retry_after=float(after) if after.isdecimal() else None)

@@ -328,6 +328,51 @@ def test_another_server_is_not_taken_for_a_gateway(
         server.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("response", "message"),
+    [
+        (httpx.Response(200, html="<html>log in</html>"), "answered text/html, not in the gateway's words"),
+        (httpx.Response(200, stream=httpx.ByteStream(b"maps")), "answered 200 without a Content-Type"),
+        (httpx.Response(204, headers={"Content-Type": "image/png"}), "not in the gateway's words"),
+        (
+            httpx.Response(302, headers={"Location": "https://sso.example/login"}),
+            r"answered 302 and not in the gateway's words, it redirects to https://sso\.example/login",
+        ),
+    ],
+    ids=["page", "no type", "no content", "redirect"],
+)
+def test_a_page_of_a_proxy_is_no_file_and_no_maps(response: httpx.Response, message: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=httpx.ByteStream(response.read())
+        )
+
+    async def ask(what: str) -> None:
+        async with AsyncGatewayClient() as client:
+            client._client._transport = httpx.MockTransport(answer)
+            await (client.predict(GOOD) if what == "predict" else client.download(GOOD, "zip"))
+
+    with GatewayClient() as client:
+        client._client._transport = httpx.MockTransport(answer)
+        for call in (
+            client.models,
+            lambda: client.predict(GOOD),
+            lambda: client.download(GOOD, "zip"),
+            lambda: asyncio.run(ask("predict")),
+            lambda: asyncio.run(ask("download")),
+        ):
+            with pytest.raises(ServerError, match=message):
+                call()
+
+
+def test_text_is_not_read_as_maps() -> None:
+    """NumPy would advise to load it unsafely."""
+    with GatewayClient() as client:
+        client._client._transport = httpx.MockTransport(lambda _: httpx.Response(200, text="queue full"))
+        with pytest.raises(ServerError, match="answered text/plain, not in the gateway's words"):
+            client.predict(GOOD)
+
+
 def test_the_python_example(url: str, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(GOOD)
