@@ -91,12 +91,14 @@ def read_models(response: httpx.Response) -> list[dict[str, Any]]:
     return models
 
 
-def translate(error: httpx.RequestError, request: httpx.Request) -> ClientError:
-    """The client's error for one of httpx."""
+def translate(error: httpx.RequestError, request: httpx.Request, begun: bool) -> ClientError:
+    """The client's error for one of httpx; ``begun`` says whether a response had begun."""
     if isinstance(error, httpx.DecodingError):
         return ServerError(f"the response of {request.url} cannot be read: {error}")
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
         return DeadlineError(f"{request.url} did not answer in time")
+    if begun:
+        return ServerError(f"{request.url} broke off its response: {error or type(error).__name__}")
     return UnavailableError(f"{request.url} cannot be reached: {error}")
 
 

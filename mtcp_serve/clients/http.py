@@ -4,6 +4,7 @@ import os
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing, closing
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -143,10 +144,15 @@ class GatewayClient(_Client[httpx.Client], Closing):
         self._client.close()
 
     def _send(self, request: httpx.Request) -> httpx.Response:
+        begun = False
         try:
-            return self._client.send(request)
+            response = self._client.send(request, stream=True)
+            begun = True
+            with closing(response):
+                response.read()
+            return response
         except httpx.RequestError as error:
-            raise translate(error, request) from error
+            raise translate(error, request, begun) from error
 
 
 class AsyncGatewayClient(_Client[httpx.AsyncClient], AsyncClosing):
@@ -200,10 +206,15 @@ class AsyncGatewayClient(_Client[httpx.AsyncClient], AsyncClosing):
         await self._client.aclose()
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
+        begun = False
         try:
-            return await self._client.send(request)
+            response = await self._client.send(request, stream=True)
+            begun = True
+            async with aclosing(response):
+                await response.aread()
+            return response
         except httpx.RequestError as error:
-            raise translate(error, request) from error
+            raise translate(error, request, begun) from error
 
 
 def _read(image: Source) -> bytes:

@@ -284,6 +284,53 @@ def test_a_response_that_a_proxy_has_damaged() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sent", "kind", "message"),
+    [
+        (b"", UnavailableError, "cannot be reached: "),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nPK",
+            ServerError,
+            "broke off its response: .*2 by",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nPK",
+            ServerError,
+            "broke off its response: ",
+        ),
+    ],
+    ids=["before", "length", "chunked"],
+)
+def test_a_response_that_breaks_off(sent: bytes, kind: type[ClientError], message: str) -> None:
+    """Nobody there is another matter than a server that failed half-way."""
+
+    async def ask(url: str) -> None:
+        async with AsyncGatewayClient(url) as client:
+            await client.download(GOOD, "zip")
+
+    def answer() -> None:
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection, connection.makefile("rb") as request:
+                length = 0
+                while (line := request.readline().strip().lower()) != b"":
+                    if line.startswith(b"content-length:"):
+                        length = int(line.partition(b":")[2])
+                request.read(length)
+                connection.sendall(sent)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=answer, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with GatewayClient(url) as client:
+            for call in (lambda: client.download(GOOD, "zip"), lambda: asyncio.run(ask(url))):
+                with pytest.raises(ClientError, match=message) as caught:
+                    call()
+                assert type(caught.value) is kind
+        thread.join()
+
+
+@pytest.mark.parametrize(
     ("status", "kind"),
     [(200, ServerError), (404, NotFoundError), (403, InvalidRequestError), (502, ServerError)],
 )
