@@ -203,7 +203,9 @@ def predict(
         found = collect(inputs, out, recursive)
         camera = CameraRequest.parse(fov_x, focal_px, intrinsics)
         names = None if tasks is None else task_names(tasks)
-        distances = Distances.parse(";".join(distance)) if distance else None
+        distances = None
+        if distance:
+            distances = Distances.of([point for text in distance for point in Distances.parse(text).points])
     except (InputError, ValueError) as error:
         fail(str(error), ExitStatus.NOTHING_DONE)
     except InvalidParameterError as error:

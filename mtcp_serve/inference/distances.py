@@ -57,24 +57,22 @@ class Distances:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Those written ``x,y,metres;x,y,metres``.
+        """Those written ``x,y,metres,x,y,metres``; no semicolons, for curl ends a field at one.
 
         Raises:
             InvalidParameterError: they are not; or what `of` raises.
         """
         try:
-            triples = [[float(number) for number in triple.split(",")] for triple in text.split(";")]
+            numbers = np.array([float(number) for number in text.split(",")])
         except ValueError:
-            triples = []
-        if not triples or any(len(triple) != 3 for triple in triples):
-            raise InvalidParameterError(f"distances are {_short(text)!r}", "write x,y,metres;x,y,metres")
-        return cls.of(triples)
+            numbers = np.empty(1)
+        if len(numbers) % 3:
+            raise InvalidParameterError(f"distances are {_short(text)!r}", "write x,y,metres,x,y,metres")
+        return cls.of(numbers.reshape(-1, 3))
 
     def text(self) -> str:
         """What `parse` reads, to a thousandth of a pixel and of a metre."""
-        return ";".join(
-            ",".join(f"{round(value, 3):.9g}" for value in point) for point in self.points.tolist()
-        )
+        return ",".join(f"{round(value, 3):.9g}" for value in self.points.ravel().tolist())
 
     def check(self, image: ImageInfo) -> None:
         """Refuse what is not in ``image``.

@@ -291,9 +291,9 @@ class PredictQuery(_Query):
     )
     distances: str | None = Field(
         default=None,
-        description="Distances that are known, as x,y,metres;x,y,metres in pixels of the upright image and "
+        description="Distances that are known, as x,y,metres,x,y,metres in pixels of the upright image and "
         "along the optical axis: depth in metres is corrected by them.",
-        examples=["250,250,1.2;460,50,3.5"],
+        examples=["250,250,1.2,460,50,3.5"],
     )
 
     @model_validator(mode="after")

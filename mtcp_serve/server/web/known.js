@@ -38,7 +38,7 @@ export class Known extends EventTarget {
   /** Parameters of a request for depth of the image of `source`. */
   query(source) {
     const given = this.#given.get(source);
-    return given && this.#heeded ? { distances: given.join(";") } : {};
+    return given && this.#heeded ? { distances: given.join(",") } : {};
   }
 
   /** Say what is known of the image of `answer`; a frame of a `live` camera is gone before anybody has measured. */

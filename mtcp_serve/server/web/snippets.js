@@ -53,7 +53,8 @@ function forPython(value) {
   return value === true ? "True" : JSON.stringify(value);
 }
 
-/** The parameter `distances`, x,y,metres;x,y,metres, as Python's list. */
+/** The parameter `distances`, x,y,metres of each, as Python's list. */
 function forTriples(text) {
-  return `[${text.split(";").map((triple) => `(${triple.replaceAll(",", ", ")})`).join(", ")}]`;
+  const triples = text.match(/[^,]+,[^,]+,[^,]+/g).map((triple) => `(${triple.replaceAll(",", ", ")})`);
+  return `[${triples.join(", ")}]`;
 }

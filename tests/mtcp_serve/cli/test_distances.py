@@ -52,6 +52,7 @@ def test_formats_of_depth_take_it(bundle: Path, image: Path) -> None:
     ("arguments", "message"),
     [
         (["--distance", "1,2"], "write x,y,metres"),
+        (["--distance", "1,2", "--distance", "3,4,5,6"], "distances are '1,2'"),
         (["--distance", "1,1,99"], "is 99 m"),
         ([*WAY, "--tasks", "saliency"], "none is asked for"),
     ],

@@ -41,7 +41,7 @@ from mtcp_serve.outputs.cutout import cutout
 from tests.mtcp_serve.confident import expected_confidences, make_confident_bundle
 from tests.mtcp_serve.server.test_refine import IMAGE, PIXELS
 from tests.mtcp_serve.support import GOOD, HEIGHT, STUCK, WIDTH, encode, noise
-from tests.needs import needs_command
+from tests.needs import needs_command, needs_curl
 
 EXAMPLES = Path(http_predict.__file__).parent
 MEAN = noise(HEIGHT, WIDTH).astype(np.float64).mean(-1)
@@ -111,6 +111,16 @@ def test_maps_and_cut_outs_along_the_edges_of_the_image(client: GatewayClient, u
     assert np.array_equal(np.asarray(plain.cutout(refine=False)), cutout(PIXELS, saliency))
     with pytest.raises(InvalidRequestError, match="size is model"):
         client.predict(IMAGE, size="model", refine=True)
+
+
+@needs_curl
+def test_curl_sends_all_of_them_as_a_field(url: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(IMAGE)
+    fields = ["-F", "image=@a.png", "-F", "tasks=depth", "-F", "distances=80,60,12.5,10,10,5"]
+    done = subprocess.run(
+        ["curl", "-fsS", *fields, f"{url}/predict"], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["maps"]["depth"]["measured"]["points"] == 2
 
 
 def test_known_distances_however_many(client: GatewayClient, url: str) -> None:

@@ -21,7 +21,7 @@ def image(width: int, height: int) -> ImageInfo:
 
 def test_the_text_of_a_request_comes_back() -> None:
     given = [(0, 0, 1.5), (123.25, 7, 0.001), (1e3, 2e3, 65.535)]
-    for text in (Distances.of(given).text(), "0,0,1.5; 123.25, 7,0.001;\n1000,2000,65.535"):
+    for text in (Distances.of(given).text(), "0,0,1.5, 123.25, 7,0.001,\n1000,2000,65.535"):
         np.testing.assert_array_equal(Distances.parse(text).points, given)
 
 
@@ -68,11 +68,11 @@ def test_what_no_map_can_have_is_refused(points: Any, message: str) -> None:
         Distances.of(points)
 
 
-@pytest.mark.parametrize("text", ["", "1,2", "1,2,3;", "a,b,c", "1,2,3,4", "1;2;3"])
+@pytest.mark.parametrize("text", ["", "1,2", "1,2,3,", "a,b,c", "1,2,3,4", "1;2;3", "1,2,3;4,5,6"])
 def test_what_is_not_written_so_is_refused(text: str) -> None:
     with pytest.raises(InvalidParameterError, match="distances are") as refusal:
         Distances.parse(text)
-    assert refusal.value.hint == "write x,y,metres;x,y,metres"
+    assert refusal.value.hint == "write x,y,metres,x,y,metres"
 
 
 @pytest.mark.parametrize(("x", "y"), [(-0.6, 0), (0, -0.6), (40, 0), (39.6, 0), (0, 29.6)])

@@ -13,7 +13,7 @@ from tests.mtcp_serve.server.test_bad_input import check_error
 from tests.mtcp_serve.server.test_predict import arrays
 from tests.mtcp_serve.server.test_refine import IMAGE, RAW, SIZE, ask
 
-KNOWN = "80,60,12.5;10,10,5"
+KNOWN = "80,60,12.5,10,10,5"
 HERE = ImageInfo(SIZE[1], SIZE[0], "PNG", "RGB", exif_rotated=False, animated=False)
 
 
@@ -55,7 +55,7 @@ def test_refined_depth_agrees_too(client: TestClient) -> None:
 
 def test_a_form_takes_thousands(client: TestClient) -> None:
     places = [(x, y) for y in range(0, SIZE[0], 4) for x in range(0, SIZE[1], 2)]
-    text = ";".join(f"{x},{y},4.2" for x, y in places)
+    text = ",".join(f"{x},{y},4.2" for x, y in places)
     assert 15_000 < len(text) < 2**16
     response = client.post("/predict", files={"image": IMAGE}, data={"distances": text, "tasks": "depth"})
     about = response.json()["maps"]["depth"]

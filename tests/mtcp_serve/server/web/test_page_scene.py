@@ -138,7 +138,7 @@ def test_known_distances_add_up_until_they_are_taken_back(server: Server, browse
                 form.locator("input").fill(metres)
                 form.get_by_role("button").click()
             answered(page)
-        assert sent.value.url.count("%3B") == 1
+        assert sent.value.url.count("%2C") == 5
         expect(state).to_contain_text("Corrected by the 2 distances that you gave")
         with page.expect_response("**/predict?**") as sent:
             state.get_by_role("button", name="Undo").click()

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +16,9 @@ from mtcp_serve.bundle.manifest import Manifest
 from tests.mtcp_serve.browser import answered, give, needs_chromium, visit
 from tests.mtcp_serve.process import PATIENCE_S, Server
 from tests.mtcp_serve.support import encode, make_bundle, noise
+from tests.needs import needs_curl
 
 pytestmark = needs_chromium
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on the PATH")
 PHOTO = encode(noise(48, 64))
 KEY = "a-key-for-the-tests-0123456789"
 
