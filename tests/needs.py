@@ -18,5 +18,7 @@ needs_triton = pytest.mark.skipif(missing() is not None, reason=f"no Triton can 
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="/proc, /dev/shm, tgkill and mallinfo2 are Linux's"
 )
-needs_posix = pytest.mark.skipif(os.name == "nt", reason="Windows ends processes and connections otherwise")
+needs_posix = pytest.mark.skipif(
+    os.name == "nt", reason="Windows has no fork, and ends processes and connections otherwise"
+)
 needs_curl = needs_command("curl", "apt install curl")

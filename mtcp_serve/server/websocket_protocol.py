@@ -9,8 +9,7 @@ from typing import Any
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
-ABNORMAL = 1006
-"""Close code (RFC 6455) of a connection that was lost."""
+from mtcp_serve.server.middleware import ABNORMAL
 
 
 class BoundedStream(WSProtocol):

@@ -1,7 +1,6 @@
 """The front door for programs: three lines, threads, asyncio, batches."""
 
 import asyncio
-import os
 import pickle
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from mtcp_serve.errors import (
 )
 from mtcp_serve.inference.pipeline import Size
 from tests.mtcp_serve.support import HEIGHT, STUCK, WIDTH, encode, noise
+from tests.needs import needs_posix
 
 NAMES = ["semseg", "depth", "normals", "saliency", "parsing"]
 LARGE = noise(60, 50)
@@ -291,7 +291,7 @@ with mtcp_serve.load(sys.argv[1], threads=1) as model:
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@needs_posix
 @pytest.mark.parametrize("used", [True, False])
 def test_a_model_that_was_used_before_a_fork_says_so_in_the_child(bundle: Path, used: bool) -> None:
     done = subprocess.run(

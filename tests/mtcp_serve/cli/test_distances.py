@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 import mtcp_serve
-from mtcp_serve.cli import cli
+from tests.mtcp_serve.cli.test_refine import run
 from tests.mtcp_serve.server.test_refine import IMAGE
 
 WAY = ["--distance", "80,60,12.5", "--distance", "10,10,5"]
@@ -19,11 +18,6 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "a.png"
     path.write_bytes(IMAGE)
     return path
-
-
-def run(image: Path, bundle: Path, *arguments: str) -> Result:
-    given = [str(image), "-b", str(bundle), "-o", str(image.parent / "out"), *arguments]
-    return CliRunner().invoke(cli, ["predict", *given])
 
 
 def test_the_depth_that_is_written_agrees(bundle: Path, image: Path) -> None:
